@@ -1,0 +1,16 @@
+"""Settings of the test suite: the backend under test, on every supported Django."""
+
+import django
+
+SECRET_KEY = "tests"
+USE_TZ = True
+TIME_ZONE = "Europe/Berlin"
+INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "truncus_django"]
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+DEFAULT_FROM_EMAIL = "Shop <shop@example.com>"
+ADMINS = ["admin@example.com"] if django.VERSION >= (6, 0) else [("Admin", "admin@example.com")]
+if django.VERSION >= (6, 1):
+    MAILERS = {"default": {"BACKEND": "truncus_django.backend.TruncusBackend"}}
+else:
+    EMAIL_BACKEND = "truncus_django.backend.TruncusBackend"
+TRUNCUS = {"API_KEY": "tr_test_unit"}

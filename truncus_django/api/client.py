@@ -1,0 +1,356 @@
+"""The client: one method for each endpoint of the Truncus API.
+
+>>> from truncus_django.api import TruncusClient
+>>> client = TruncusClient.from_env()           # doctest: +SKIP
+>>> client.send({"from": "shop@example.com", "to": "ann@example.org",
+...              "subject": "Hello", "text": "Hello"})   # doctest: +SKIP
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
+from urllib.parse import quote
+
+from truncus_django import __version__
+from truncus_django.api import contract, results
+from truncus_django.api.dialect import Dialect, DialectMemory, adapt
+from truncus_django.api.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    InvalidRequest,
+    MessageError,
+    MessageTooLarge,
+    NotFound,
+    ScopeError,
+)
+from truncus_django.api.keys import check_api_key, check_idempotency_key, new_idempotency_key
+from truncus_django.api.retry import RetryPolicy
+from truncus_django.api.transport import Answer, Request, Transport
+
+Email = Mapping[str, Any]
+"""An e-mail to send, with the fields that the API documents ("from", "to", "subject", …)."""
+
+_AGAIN = ":again"
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+class TruncusClient:
+    """A Truncus account. Thread-safe, cheap to make; connections belong to the process.
+
+    Args:
+        api_key: ``tr_live_…``.
+        base_url: scheme and host of the API.
+        timeout_s: seconds to wait for an answer.
+        max_retries: tries after the first, where repeating is safe.
+        retry_budget_s: seconds that one call may wait between its tries, all together.
+        sandbox: whether e-mails are only checked and stored, where a call does not say.
+        dialect: ``"auto"``, ``"manual"`` or ``"sdk"``, see :mod:`truncus_django.api.dialect`.
+        plain_http_hosts: hosts besides this machine that may be spoken to without TLS.
+        transport: another one, for tests.
+
+    Raises:
+        ConfigurationError: the key, the URL or the dialect is impossible.
+    """
+
+    def __init__(
+        self,
+        api_key: str,
+        *,
+        base_url: str = contract.DEFAULT_BASE_URL,
+        timeout_s: float = 30.0,
+        max_retries: int = 3,
+        retry_budget_s: float = 30.0,
+        sandbox: bool = False,
+        dialect: str = Dialect.AUTO,
+        plain_http_hosts: tuple[str, ...] = (),
+        transport: Transport | None = None,
+    ) -> None:
+        check_api_key(api_key)
+        if dialect not in list(Dialect):
+            raise ConfigurationError("DIALECT must be 'auto', 'manual' or 'sdk'.")
+        self._transport = transport or Transport(
+            base_url,
+            timeout_s=timeout_s,
+            policy=RetryPolicy(max_retries, retry_budget_s),
+            plain_http_hosts=plain_http_hosts,
+        )
+        self.is_sandbox = sandbox
+        self._memory = DialectMemory(
+            Dialect(dialect), base_url=self._transport.base_url, api_key=api_key
+        )
+        self._headers = {
+            "Authorization": f"Bearer {api_key}",
+            "Accept": "application/json",
+            "User-Agent": f"truncus-django/{__version__}",
+        }
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """Return a client set up by ``TRUNCUS_API_KEY`` and the optional ``TRUNCUS_BASE_URL``,
+        ``TRUNCUS_TIMEOUT`` (s), ``TRUNCUS_MAX_RETRIES``, ``TRUNCUS_RETRY_BUDGET`` (s),
+        ``TRUNCUS_SANDBOX``, ``TRUNCUS_DIALECT`` and ``TRUNCUS_PLAIN_HTTP_HOSTS`` (commas).
+
+        Raises:
+            ConfigurationError: the key is missing, or a value is of the wrong kind.
+        """
+        hosts = environ.get("TRUNCUS_PLAIN_HTTP_HOSTS", "").split(",")
+        return cls(
+            environ.get("TRUNCUS_API_KEY", ""),
+            base_url=environ.get("TRUNCUS_BASE_URL", contract.DEFAULT_BASE_URL),
+            timeout_s=_number(environ, "TRUNCUS_TIMEOUT", 30.0),
+            max_retries=int(_number(environ, "TRUNCUS_MAX_RETRIES", 3)),
+            retry_budget_s=_number(environ, "TRUNCUS_RETRY_BUDGET", 30.0),
+            sandbox=boolean_from_text(environ.get("TRUNCUS_SANDBOX", ""), "TRUNCUS_SANDBOX"),
+            dialect=environ.get("TRUNCUS_DIALECT", Dialect.AUTO),
+            plain_http_hosts=tuple(host.strip() for host in hosts if host.strip()),
+        )
+
+    def __repr__(self) -> str:
+        sandbox = ", sandbox=True" if self.is_sandbox else ""
+        return f"<TruncusClient {self._transport.base_url}{sandbox}>"
+
+    # Sending ----------------------------------------------------------------------------------
+
+    def send(
+        self, email: Email, *, idempotency_key: str | None = None, sandbox: bool | None = None
+    ) -> results.SendResult:
+        """Send one e-mail.
+
+        Args:
+            email: the fields of the API. ``None`` values are left out.
+            idempotency_key: the same key within 24 hours sends once; made up when ``None``.
+            sandbox: check and store only; ``None`` as the client says.
+
+        Raises:
+            TruncusError: see :mod:`truncus_django.api.errors`. An e-mail that is blocked or
+                rejected is no error here: it is told by the result's ``status``.
+        """
+        key = check_idempotency_key(idempotency_key or new_idempotency_key())
+        adapted = adapt(email, self._memory.lessons)
+        try:
+            answer = self._post_emails(contract.SEND_PATH, adapted, key, sandbox)
+        except InvalidRequest as error:
+            if not self._memory.learn_from(error, adapted):
+                raise
+            result = self.send(email, idempotency_key=key, sandbox=sandbox)
+            return replace(result, attempts=result.attempts + error.attempts)
+        return results.read_send(
+            answer.body, attempts=answer.attempts, quota=results.read_quota(answer.headers)
+        )
+
+    def send_batch(
+        self, emails: Sequence[Email], *, idempotency_key: str, sandbox: bool | None = None
+    ) -> results.BatchResult:
+        """Send 1 to 100 e-mails in one request; the result tells of each.
+
+        Args:
+            emails: as for :meth:`send`.
+            idempotency_key: belongs to the batch as it is: the same e-mails in the same order.
+            sandbox: check and store only; ``None`` as the client says.
+
+        Raises:
+            MessageTooLarge: there are more than 100 e-mails.
+            TruncusError: the batch was refused as a whole, or no answer came.
+        """
+        if not 1 <= len(emails) <= contract.MAX_BATCH_SIZE:
+            raise MessageTooLarge(
+                f"A batch holds 1 to {contract.MAX_BATCH_SIZE} e-mails, not {len(emails)}."
+            )
+        key = check_idempotency_key(idempotency_key)
+        lessons = self._memory.lessons
+        adapted = [adapt(email, lessons) for email in emails]
+        try:
+            answer = self._post_emails(contract.BATCH_PATH, {"emails": adapted}, key, sandbox)
+        except InvalidRequest as error:
+            # Every e-mail is asked: one refusal may teach two lessons.
+            taught = [self._memory.learn_from(error, email) for email in adapted]
+            if not any(taught):
+                raise
+            batch = self.send_batch(emails, idempotency_key=key, sandbox=sandbox)
+            return replace(batch, attempts=batch.attempts + error.attempts)
+        batch = results.read_batch(
+            answer.body,
+            size=len(emails),
+            attempts=answer.attempts,
+            quota=results.read_quota(answer.headers),
+        )
+        return self._with_lessons_applied(batch, emails, key, sandbox)
+
+    def _with_lessons_applied(
+        self, batch: results.BatchResult, emails: Sequence[Email], key: str, sandbox: bool | None
+    ) -> results.BatchResult:
+        """Send those e-mails of a batch again that were refused for their dialect only.
+
+        Also where the lesson is known by now: a repeated batch gets its first answer again.
+        """
+        again = [
+            index
+            for index, result in enumerate(batch.results)
+            if result.status == contract.FAILED
+            and self._memory.learn(result.error or result.reason, emails[index])
+        ]
+        if not again or key.endswith(_AGAIN * 2):  # there are two lessons to learn
+            return batch
+        second = self.send_batch(
+            [emails[index] for index in again],
+            # Derived, so that a repeated call of the same batch repeats this request too.
+            idempotency_key=key + _AGAIN,
+            sandbox=sandbox,
+        )
+        merged = list(batch.results)
+        for index, result in zip(again, second.results, strict=True):
+            merged[index] = result
+        return replace(
+            batch,
+            results=tuple(merged),
+            quota=second.quota or batch.quota,
+            attempts=batch.attempts + second.attempts,
+        )
+
+    def validate(self, email: Email) -> results.Validation:
+        """Return what Truncus thinks of an e-mail, without creating it.
+
+        Only ``from``, ``to``, ``subject``, ``html`` and ``text`` are looked at.
+        """
+        fields = {
+            key: email[key]
+            for key in ("from", "to", "subject", "html", "text")
+            if email.get(key) is not None
+        }
+        answer = self._request("POST", contract.VALIDATE_PATH, body=fields)
+        return results.read_validation(answer.body)
+
+    def cancel(self, email_id: str) -> results.Cancellation:
+        """Cancel a scheduled e-mail; raises :class:`Conflict` unless it is scheduled."""
+        path = contract.EMAIL_PATH.format(id=_quoted(email_id))
+        return results.read_cancellation(self._request("DELETE", path).body)
+
+    # Reading ----------------------------------------------------------------------------------
+
+    def get_email(self, email_id: str) -> results.EmailDetails:
+        """Return an e-mail's state and engagement; raises :class:`NotFound`."""
+        path = contract.EMAIL_PATH.format(id=_quoted(email_id))
+        return results.read_email(self._request("GET", path).body)
+
+    def list_events(self, message_id: str) -> tuple[results.DeliveryEvent, ...]:
+        """Return the delivery events of an e-mail; Truncus keeps them for 90 days."""
+        path = f"{contract.EVENTS_PATH}?message_id={_quoted(message_id)}"
+        return results.read_events(self._request("GET", path).body)
+
+    def replay_event(self, event_id: str) -> results.Replay:
+        """Have one event's webhook sent again. The e-mail is not."""
+        path = contract.REPLAY_EVENT_PATH.format(id=_quoted(event_id))
+        return results.read_replay(self._request("POST", path).body)
+
+    def replay_message(self, message_id: str) -> results.Replay:
+        """Have the webhooks of all events of an e-mail sent again. The e-mail is not."""
+        path = contract.REPLAY_MESSAGE_PATH.format(id=_quoted(message_id))
+        return results.read_replay(self._request("POST", path).body)
+
+    def check(self) -> results.CheckResult:
+        """Prove that Truncus is reachable and knows the API key; creates no e-mail.
+
+        Raises:
+            NetworkError: Truncus cannot be reached.
+            AuthenticationError: the key is missing, unknown or revoked.
+        """
+        self._probe()  # opens the connection, so that its set-up is not counted as latency
+        started = time.perf_counter()
+        self._probe()
+        return results.CheckResult(
+            latency_s=time.perf_counter() - started,
+            base_url=self._transport.base_url,
+            is_sandbox=self.is_sandbox,
+        )
+
+    def _probe(self) -> None:
+        email = {
+            "from": "check@example.com",
+            "to": "check@example.com",
+            "subject": "Check",
+            "html": "<p>Check</p>",
+            "text": "Check",
+        }
+        try:
+            self.validate(email)
+        except AuthenticationError:
+            raise
+        except NotFound:
+            # Only one source knows the validation; an e-mail that does not exist needs a key too.
+            try:
+                self.get_email("check")
+            except (NotFound, ScopeError):
+                return
+        except (InvalidRequest, ScopeError):
+            return  # a key that is known, and an answer about what it asked
+
+    # Requests ---------------------------------------------------------------------------------
+
+    def _post_emails(
+        self, path: str, body: Mapping[str, Any], key: str, sandbox: bool | None
+    ) -> Answer:
+        headers = {contract.IDEMPOTENCY_KEY_HEADER: key}
+        if self.is_sandbox if sandbox is None else sandbox:
+            headers[contract.SANDBOX_HEADER] = "true"
+        return self._request("POST", path, body=body, headers=headers)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        return self._transport.send(
+            Request(
+                method,
+                path,
+                headers={**self._headers, **(headers or {})},
+                body=None if body is None else encode(body),
+            )
+        )
+
+
+def encode(body: Mapping[str, Any]) -> bytes:
+    """Return ``body`` as JSON in UTF-8.
+
+    Raises:
+        MessageError: something in it is not JSON, or not Unicode.
+    """
+    try:
+        return _encode(body).encode()
+    except UnicodeEncodeError:
+        raise MessageError(
+            "The e-mail holds half a character (a lone surrogate); decode its source correctly."
+        ) from None
+    except (TypeError, ValueError):
+        raise MessageError(
+            "The e-mail's payload holds a value that JSON cannot carry; use strings, numbers, "
+            "lists and dicts."
+        ) from None
+
+
+def boolean_from_text(text: str, name: str) -> bool:
+    """Return the boolean in an environment variable; raises :class:`ConfigurationError`."""
+    if text.strip().lower() in {"1", "true", "yes", "on"}:
+        return True
+    if text.strip().lower() in {"", "0", "false", "no", "off"}:
+        return False
+    raise ConfigurationError(f"{name} must be true or false.")
+
+
+def _number(environ: Mapping[str, str], name: str, default: float) -> float:
+    try:
+        return float(environ.get(name) or default)
+    except ValueError:
+        raise ConfigurationError(f"{name} must be a number.") from None
+
+
+def _quoted(identifier: str) -> str:
+    if identifier.strip(".") == "":
+        raise MessageError("The id is empty or made of dots.")
+    return quote(identifier, safe="")

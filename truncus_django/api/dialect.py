@@ -1,0 +1,162 @@
+"""The two dialects of the API, and what a first refusal teaches.
+
+The published sources disagree on two points of an e-mail to send (contract, "Where the sources
+disagree"): whether plain text may go alone, and whether ``to`` may be a list. What is sent
+follows the manual; a refusal that says otherwise is a lesson, and holds for that base URL and
+key as long as the process lives.
+"""
+
+import hashlib
+import html
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from threading import Lock
+from typing import Any
+
+from truncus_django.api.errors import InvalidRequest
+
+logger = logging.getLogger("truncus_django")
+
+
+class Dialect(StrEnum):
+    """Which form an e-mail is sent in: found out, or pinned."""
+
+    AUTO = "auto"
+    MANUAL = "manual"
+    SDK = "sdk"
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """What is known of an account: does it want HTML always, and one recipient in ``to``?"""
+
+    html_required: bool = False
+    single_recipient: bool = False
+
+
+_MANUAL = Lessons()
+_SDK = Lessons(html_required=True, single_recipient=True)
+
+_HTML_REQUIRED = re.compile(r"\bhtml\b.*\brequired\b|\brequired\b.*\bhtml\b", re.I | re.S)
+_ONE_RECIPIENT = re.compile(
+    r"\bto\b.{0,80}\bstring\b|\bstring\b.{0,80}\bto\b|expected string, received array", re.I | re.S
+)
+
+_learned: dict[tuple[str, str], Lessons] = {}
+_lock = Lock()
+
+
+class DialectMemory:
+    """What one account has taught this process.
+
+    Args:
+        dialect: :attr:`Dialect.AUTO` learns; the others are pinned and never try twice.
+        base_url, api_key: the account; only a digest of the key is kept.
+    """
+
+    def __init__(self, dialect: Dialect, *, base_url: str, api_key: str) -> None:
+        self.dialect = dialect
+        self._account = (base_url, hashlib.sha256(api_key.encode()).hexdigest())
+
+    @property
+    def lessons(self) -> Lessons:
+        """What e-mails are adapted to."""
+        if self.dialect is Dialect.MANUAL:
+            return _MANUAL
+        if self.dialect is Dialect.SDK:
+            return _SDK
+        return _learned.get(self._account, _MANUAL)
+
+    def learn(self, refused: str | None, email: Mapping[str, Any]) -> bool:
+        """Return whether the text of a refusal taught something new about ``email``.
+
+        Logged once as a warning that names the setting which spares the first refusal.
+        """
+        if self.dialect is not Dialect.AUTO or not refused:
+            return False
+        with _lock:
+            known = _learned.get(self._account, _MANUAL)
+            learned = known
+            if _lacks_html(email) and _HTML_REQUIRED.search(refused):
+                learned = replace(learned, html_required=True)
+            if isinstance(email.get("to"), list) and _ONE_RECIPIENT.search(refused):
+                learned = replace(learned, single_recipient=True)
+            if learned == known:
+                # Another thread may have learned it while this e-mail was on its way.
+                return adapt(email, known) != email
+            _learned[self._account] = learned
+        if learned.html_required and not known.html_required:
+            logger.warning(
+                "Truncus refused an e-mail without HTML. From now on a rendering of the text goes "
+                "beside it. Set TRUNCUS['DIALECT'] = 'sdk' to do so from the first e-mail on."
+            )
+        if learned.single_recipient and not known.single_recipient:
+            logger.warning(
+                "Truncus refused a list of recipients in 'to'. From now on the first stays there "
+                "and the others go first in 'cc'. Set TRUNCUS['DIALECT'] = 'sdk' to do so from "
+                "the first e-mail on."
+            )
+        return True
+
+    def learn_from(self, error: InvalidRequest, email: Mapping[str, Any]) -> bool:
+        """Return whether a refused request taught something new; only HTTP 400 teaches."""
+        return error.status == 400 and self.learn(error.message, email)
+
+
+def forget_lessons() -> None:
+    """Forget what all accounts have taught; for tests."""
+    _learned.clear()
+
+
+def adapt(email: Mapping[str, Any], lessons: Lessons) -> Mapping[str, Any]:
+    """Return ``email`` in the form that ``lessons`` ask for; ``email`` itself if it fits."""
+    if lessons.html_required and _lacks_html(email):
+        email = {**email, "html": text_as_html(email["text"])}
+    if lessons.single_recipient and isinstance(email.get("to"), list):
+        first, *others = email["to"]
+        email = {**email, "to": first}
+        if others:
+            email["cc"] = [*others, *email.get("cc", ())]
+    return email
+
+
+def _lacks_html(email: Mapping[str, Any]) -> bool:
+    return bool(email.get("text")) and not any(
+        email.get(key) for key in ("html", "template_id", "react")
+    )
+
+
+_URL = re.compile(r"https?://[^\s<>\"]+")
+_SPACES = re.compile(r"(?<=\n) | (?= )|\A ")
+
+
+def text_as_html(text: str) -> str:
+    """Return HTML that shows ``text`` as it is: its lines, its spaces, and links to follow.
+
+    >>> print(text_as_html("Dear <you>,\\n  see https://example.com/?a=1&b=2."))
+    <!DOCTYPE html><html><body>Dear &lt;you&gt;,<br>
+    &nbsp; see <a href="https://example.com/?a=1&amp;b=2">https://example.com/?a=1&amp;b=2</a>.</body></html>
+    """
+    pieces, end = [], 0
+    for match in _URL.finditer(text):
+        url = _without_trailing_punctuation(match.group())
+        quoted = html.escape(url)
+        pieces += [_spaced(text[end : match.start()]), f'<a href="{quoted}">{quoted}</a>']
+        end = match.start() + len(url)
+    pieces.append(_spaced(text[end:]))
+    return f"<!DOCTYPE html><html><body>{''.join(pieces)}</body></html>"
+
+
+def _without_trailing_punctuation(url: str) -> str:
+    shorter = url.rstrip(".,;:!?'*")
+    while shorter.endswith(")") and shorter.count("(") < shorter.count(")"):
+        shorter = shorter[:-1].rstrip(".,;:!?'*")
+    return shorter
+
+
+def _spaced(text: str) -> str:
+    unix = text.replace("\r\n", "\n").replace("\r", "\n").expandtabs(8)
+    return _SPACES.sub("&nbsp;", html.escape(unix, quote=False)).replace("\n", "<br>\n")

@@ -1,0 +1,400 @@
+"""Every exception of the package.
+
+* TruncusError
+
+  * ConfigurationError: wrong or missing settings
+  * MessageError: the e-mail itself cannot be sent; raised before any request
+
+    * UnsupportedFeature: the API cannot carry a part of it
+    * InvalidAddress
+    * InvalidHeader: a header's name or value, a line break above all
+    * MessageTooLarge: over the documented sizes or counts
+
+  * NetworkError: no answer came
+
+    * ConnectionFailed: no connection was made, so nothing was sent
+    * AnswerLost: the request went out and the answer did not come back
+    * TLSError: the server's certificate or its TLS is not acceptable
+
+  * APIError: an answer that is a refusal
+
+    * InvalidRequest (400, 413, 422)
+    * AuthenticationError (401)
+    * ScopeError (403)
+    * DomainError (400, 403, 404): the sender's domain
+    * NotFound (404)
+    * Conflict (409)
+    * RateLimited (429): a burst; wait ``retry_after`` seconds
+    * QuotaExceeded (429): a monthly or daily cap; waiting minutes does not help
+    * ServerError (5xx)
+    * InvalidAnswer: an answer that is not what the contract says
+    * EmailRefused: the request was taken and this e-mail refused (blocked, rejected, failed)
+
+  * OutcomeUnknown: an earlier send of this message may have been accepted
+  * MessagesNotSent: some messages of a list were not sent; ``failures`` says which and why
+  * SendCancelled: raised by a ``pre_send`` receiver to keep an e-mail from being sent
+  * WebhookVerificationError
+
+Texts of errors carry no API key, no address and no part of an e-mail; what the API wrote is
+freed of them first.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from truncus_django.api import contract
+
+_HINTS: Mapping[str, str] = {
+    "invalid_api_key": "Check TRUNCUS['API_KEY'] (or TRUNCUS_API_KEY).",
+    "MISSING_API_KEY": "Check TRUNCUS['API_KEY'] (or TRUNCUS_API_KEY).",
+    "INVALID_API_KEY": "Check TRUNCUS['API_KEY'] (or TRUNCUS_API_KEY).",
+    "API_KEY_REVOKED": "Create a new API key in the Truncus dashboard and set TRUNCUS['API_KEY'].",
+    contract.SCOPE_CODE: (
+        "Give the API key the scope it lacks: 'send' to send and cancel, 'read_events' to read."
+    ),
+    "domain_not_verified": "Verify the sender's domain (DEFAULT_FROM_EMAIL) in Truncus.",
+    "DOMAIN_NOT_VERIFIED": "Finish the DNS records of the sender's domain in Truncus.",
+    "DOMAIN_NOT_FOUND": "Add the sender's domain (DEFAULT_FROM_EMAIL) in Truncus and verify it.",
+    "DOMAIN_PAUSED": "Truncus paused the domain for its bounces or complaints; see its dashboard.",
+    "DOMAIN_TYPE_MISMATCH": "Use a domain that Truncus knows as transactional.",
+    "MONTHLY_LIMIT_EXCEEDED": "The plan's e-mails of this month are used up.",
+    "WARMUP_CAP_EXCEEDED": "The domain is warming up; its e-mails of today are used up.",
+    contract.SUPPRESSED_CODE: "The recipients bounced or complained before; do not retry.",
+    "suppression_list": "The recipient bounced or complained before; do not retry.",
+}
+
+_ADDRESS = re.compile(r"[^\s<>\"',;:()\[\]]+@[^\s<>\"',;()\[\]]+")
+_KEY = re.compile(r"\btr_[A-Za-z0-9_]+")
+_MAX_TEXT = 300
+
+
+def redacted(text: object) -> str:
+    """Return ``text`` on one line, shortened, without e-mail addresses and API keys."""
+    line = " ".join(str(text)[: 4 * _MAX_TEXT].split())
+    line = _KEY.sub("tr_…", _ADDRESS.sub("<address>", line))
+    return line if len(line) <= _MAX_TEXT else line[:_MAX_TEXT] + "…"
+
+
+class TruncusError(Exception):
+    """The base of every error of this package.
+
+    Attributes:
+        message: what happened, in a sentence.
+        code: Truncus's code, such as ``"DOMAIN_NOT_VERIFIED"``, or ``None``.
+        status: the HTTP status of the answer, or ``None`` where there was no answer.
+        retry_after: seconds that the API asked to wait, or ``None``.
+        request_id: the answer's request id, where one was sent.
+        retryable: whether the same request may succeed later.
+        ambiguous: whether the e-mail may have been accepted all the same. Sending the same
+            unchanged message object again uses the same idempotency key.
+        attempts: how many requests were made.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        status: int | None = None,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+        retryable: bool = False,
+        ambiguous: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.status = status
+        self.retry_after = retry_after
+        self.request_id = request_id
+        self.retryable = retryable
+        self.ambiguous = ambiguous
+        self.attempts = 0
+
+    @property
+    def hint(self) -> str | None:
+        """What to do about it, where that is known."""
+        return _HINTS.get(self.code or "")
+
+    def __str__(self) -> str:
+        facts = [
+            self.code,
+            f"HTTP {self.status}" if self.status else None,
+            f"retry after {self.retry_after:g} s" if self.retry_after is not None else None,
+            f"request {self.request_id}" if self.request_id else None,
+        ]
+        told = ", ".join(fact for fact in facts if fact)
+        text = f"{self.message.rstrip('.')} ({told})." if told else self.message
+        if self.hint:
+            text += f" {self.hint}"
+        if self.ambiguous:
+            text += (
+                " It is not known whether Truncus accepted the e-mail; sending the same unchanged"
+                " message object again cannot send it twice."
+            )
+        return text
+
+
+class ConfigurationError(TruncusError):
+    """A setting is missing, unknown or wrong; ``fail_silently`` never hides it."""
+
+
+class MessageError(TruncusError):
+    """The e-mail cannot be sent as it is; nothing was requested."""
+
+
+class UnsupportedFeature(MessageError):
+    """The e-mail has a part that the Truncus API cannot carry."""
+
+
+class InvalidAddress(MessageError):
+    """An address is malformed, or no mail system would take it."""
+
+
+class InvalidHeader(MessageError):
+    """A header has an impossible name or value, or a line break."""
+
+
+class MessageTooLarge(MessageError):
+    """The e-mail is over a documented size or count."""
+
+
+class NetworkError(TruncusError):
+    """No answer came from Truncus."""
+
+
+class ConnectionFailed(NetworkError):
+    """No connection could be made, so nothing was sent."""
+
+
+class AnswerLost(NetworkError):
+    """The request went out, and no whole answer came back."""
+
+
+class TLSError(NetworkError):
+    """The server's certificate or TLS version is not acceptable."""
+
+
+class APIError(TruncusError):
+    """Truncus answered with a refusal."""
+
+
+class InvalidRequest(APIError):
+    """Truncus found the request's content wrong (400, 413, 422)."""
+
+
+class AuthenticationError(APIError):
+    """The API key is missing, unknown or revoked (401)."""
+
+
+class ScopeError(APIError):
+    """The API key may not do this (403)."""
+
+
+class DomainError(APIError):
+    """The sender's domain is unknown, not verified, paused or of another kind."""
+
+
+class NotFound(APIError):
+    """Truncus does not know this id (404)."""
+
+
+class Conflict(APIError):
+    """The e-mail's state does not allow this, such as cancelling what was sent (409)."""
+
+
+class RateLimited(APIError):
+    """Too many requests for now (429); ``retry_after`` says how long to wait."""
+
+
+class QuotaExceeded(APIError):
+    """A monthly or daily cap is used up (429); waiting minutes does not help."""
+
+
+class ServerError(APIError):
+    """Truncus or a proxy before it failed (5xx, 408)."""
+
+
+class InvalidAnswer(APIError):
+    """The answer is not what the contract says: not JSON, or not of the documented form."""
+
+
+class EmailRefused(APIError):
+    """Truncus took the request and refused this e-mail: blocked, rejected or failed."""
+
+
+class OutcomeUnknown(TruncusError):
+    """An earlier send of this message may have been accepted, and this call cannot find out."""
+
+
+class SendCancelled(TruncusError):
+    """Raised by a ``pre_send`` receiver: the e-mail is not sent, and that is no error."""
+
+    def __init__(self, message: str = "A pre_send receiver cancelled this e-mail.") -> None:
+        super().__init__(message)
+
+
+class WebhookVerificationError(TruncusError):
+    """A webhook was not signed by Truncus, or not recently."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One message of a list that was not sent.
+
+    Attributes:
+        index: its place in the list that was given to ``send_messages()``.
+        error: why.
+        message: the message object; ``None`` after pickling, so that no e-mail travels with an
+            error.
+    """
+
+    index: int
+    error: TruncusError
+    message: Any = field(default=None, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[type["Failure"], tuple[int, TruncusError]]:
+        return Failure, (self.index, self.error)
+
+
+class MessagesNotSent(TruncusError):
+    """Some messages of a list were not sent; every other one was.
+
+    Attributes:
+        failures: a tuple of :class:`Failure`, in the order of the list.
+        accepted: how many messages were accepted.
+    """
+
+    def __init__(
+        self, message: str, *, failures: Sequence[Failure] = (), accepted: int = 0
+    ) -> None:
+        super().__init__(
+            message,
+            retryable=any(failure.error.retryable for failure in failures),
+            ambiguous=any(failure.error.ambiguous for failure in failures),
+        )
+        self.failures = tuple(failures)
+        self.accepted = accepted
+
+    def __iter__(self) -> Iterator[Failure]:
+        return iter(self.failures)
+
+    def __str__(self) -> str:
+        reasons: dict[str, int] = {}
+        for failure in self.failures:
+            text = str(failure.error)
+            reasons[text] = reasons.get(text, 0) + 1
+        shown = [f"{count} × {text}" for text, count in list(reasons.items())[:5]]
+        if len(reasons) > len(shown):
+            shown.append(f"and {len(reasons) - len(shown)} other reasons")
+        return f"{self.message} " + " · ".join(shown)
+
+
+def refusal(
+    status: int, body: Mapping[str, Any] | None, headers: Mapping[str, str], *, now: float
+) -> APIError:
+    """Return the error that an answer with HTTP ``status`` means.
+
+    Args:
+        status: the HTTP status, not 2xx.
+        body: the answer's JSON object, or ``None`` where it is none (a proxy's page).
+        headers: of the answer; case-insensitive.
+        now: unix seconds, for a ``Retry-After`` that is a date.
+    """
+    code, text = _code_and_text(body)
+    kind = _kind(status, code)
+    if body is None:
+        text = (
+            f"An answer came that is not from Truncus's API (HTTP {status}, no JSON); "
+            "a proxy in between, or a wrong BASE_URL"
+        )
+    return kind(
+        redacted(text) if text else f"Truncus refused the request with HTTP {status}",
+        code=code,
+        status=status,
+        retry_after=retry_after_s(headers, body, now=now),
+        request_id=headers.get(contract.REQUEST_ID_HEADER),
+        retryable=kind in {RateLimited, ServerError},
+        # PROVIDER_ERROR with status "failed" tells that the provider did not take the e-mail; any
+        # other failure of the server leaves that open.
+        ambiguous=kind is ServerError and code != contract.PROVIDER_ERROR_CODE,
+    )
+
+
+def _code_and_text(body: Mapping[str, Any] | None) -> tuple[str | None, str | None]:
+    """Read both shapes: ``{error: code, message}`` and ``{error|message|reason: text, code}``."""
+    if body is None:
+        return None, None
+    texts = [body[key] for key in ("message", "error", "reason") if isinstance(body.get(key), str)]
+    code = body.get("code")
+    if isinstance(code, str) and code:
+        told = [text for text in texts if text != code and not _is_code(text)]
+        return redacted(code), (told or texts or [None])[0]
+    error = body.get("error")
+    if isinstance(error, str) and _is_code(error):
+        return error, next((text for text in texts if text != error), error)
+    return None, texts[0] if texts else None
+
+
+def _is_code(text: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9]+(_[A-Za-z0-9]+)+", text) is not None
+
+
+def _kind(status: int, code: str | None) -> type[APIError]:
+    if status == 429:
+        return QuotaExceeded if code in contract.QUOTA_CODES else RateLimited
+    if status == 408 or status >= 500:
+        return ServerError
+    if code in contract.DOMAIN_CODES:
+        return DomainError
+    if code == contract.SUPPRESSED_CODE:
+        return EmailRefused
+    return {
+        400: InvalidRequest,
+        401: AuthenticationError,
+        403: ScopeError,
+        404: NotFound,
+        409: Conflict,
+        413: InvalidRequest,
+        422: InvalidRequest,
+    }.get(status, InvalidAnswer if status < 400 else APIError)
+
+
+def retry_after_s(
+    headers: Mapping[str, str], body: Mapping[str, Any] | None, *, now: float
+) -> float | None:
+    """Return the seconds that an answer asks to wait, or ``None``.
+
+    Reads ``Retry-After`` (seconds or a date) and the manual's ``retry_after`` in the body; the
+    longer of the two counts. What is no number of seconds from 0 on is passed over.
+    """
+    asked = []
+    header = headers.get(contract.RETRY_AFTER_HEADER)
+    if header is not None:
+        asked.append(_seconds(header) if _seconds(header) is not None else _until(header, now))
+    if body is not None:
+        asked.append(_seconds(body.get("retry_after")))
+    waits = [wait for wait in asked if wait is not None]
+    return max(waits) if waits else None
+
+
+def _seconds(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        seconds = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return seconds if 0 <= seconds < float("inf") else None
+
+
+def _until(value: str, now: float) -> float | None:
+    from email.utils import parsedate_to_datetime
+
+    try:
+        moment = parsedate_to_datetime(value)
+    except (TypeError, ValueError):
+        return None
+    return max(0.0, moment.timestamp() - now)

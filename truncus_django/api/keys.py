@@ -1,0 +1,39 @@
+"""API keys and idempotency keys: what can be one."""
+
+import uuid
+
+from truncus_django.api import contract
+from truncus_django.api.errors import ConfigurationError, MessageError
+
+
+def check_api_key(api_key: str) -> str:
+    """Return ``api_key``, or raise :class:`ConfigurationError` if it cannot be one."""
+    if not api_key:
+        raise ConfigurationError(
+            "There is no API key. Set TRUNCUS = {'API_KEY': …} or TRUNCUS_API_KEY."
+        )
+    if not api_key.startswith(contract.API_KEY_PREFIX):
+        raise ConfigurationError(
+            f"The API key does not begin with {contract.API_KEY_PREFIX!r}: is it Truncus's?"
+        )
+    if not api_key.isascii() or not api_key.isprintable() or " " in api_key:
+        raise ConfigurationError("The API key holds a space, a line break or a foreign character.")
+    return api_key
+
+
+def new_idempotency_key() -> str:
+    """Return a key that nobody has used."""
+    return str(uuid.uuid4())
+
+
+def check_idempotency_key(key: str) -> str:
+    """Return ``key``, or raise :class:`MessageError` if it cannot be a header's value."""
+    if (
+        not key
+        or len(key) > 255
+        or not key.isascii()
+        or not key.isprintable()
+        or key != key.strip()
+    ):
+        raise MessageError("An idempotency key is 1 to 255 printable ASCII characters.")
+    return key

@@ -1,0 +1,43 @@
+"""When to try a request again: one pure decision."""
+
+from dataclasses import dataclass
+
+from truncus_django.api.errors import TruncusError
+
+FIRST_BACKOFF_S = 0.5
+LONGEST_BACKOFF_S = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often a request is repeated, and how long its call may wait between tries.
+
+    Attributes:
+        max_retries: tries after the first one.
+        budget_s: seconds of waiting, all tries of one call together. The requests themselves
+            are bounded by their timeout.
+    """
+
+    max_retries: int = 3
+    budget_s: float = 30.0
+
+    def wait_s(
+        self, error: TruncusError, *, retries: int, waited_s: float, jitter: float
+    ) -> float | None:
+        """Return the seconds to wait before the next try, or ``None`` for never.
+
+        Full-jitter exponential backoff, at least as long as the answer asked for.
+
+        Args:
+            error: what the last try ended with.
+            retries: how many retries were made already.
+            waited_s: how many seconds this call has waited already.
+            jitter: a random number in [0, 1).
+        """
+        if not error.retryable or retries >= self.max_retries:
+            return None
+        backoff = jitter * min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0**retries)
+        # What the answer asks for is a floor; a little more keeps many clients from coming
+        # back in the same instant.
+        wait = backoff if error.retry_after is None else error.retry_after + backoff / 8
+        return wait if waited_s + wait <= self.budget_s else None

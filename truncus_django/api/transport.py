@@ -1,0 +1,249 @@
+"""HTTP: connections that are kept, timeouts, retries, and failures translated.
+
+Connections belong to the process: one pool for each host, shared by all clients and threads,
+never by a process and its fork.
+"""
+
+import json
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.exceptions import ConnectionError as RequestsConnectionError
+from requests.exceptions import ConnectTimeout, InvalidURL, RequestException, SSLError, Timeout
+from requests.structures import CaseInsensitiveDict
+from urllib3.exceptions import MaxRetryError, NewConnectionError, ProxyError
+
+from truncus_django.api import contract
+from truncus_django.api.errors import (
+    AnswerLost,
+    ConfigurationError,
+    ConnectionFailed,
+    InvalidAnswer,
+    InvalidRequest,
+    NetworkError,
+    TLSError,
+    TruncusError,
+    refusal,
+)
+from truncus_django.api.retry import RetryPolicy
+from truncus_django.api.urls import check_base_url, is_loopback
+
+logger = logging.getLogger("truncus_django")
+
+CONNECT_TIMEOUT_S = 10.0
+MAX_KEPT_CONNECTIONS = 100
+
+_pools: dict[str, HTTPAdapter] = {}
+_pools_lock = Lock()
+
+
+def _pool(base_url: str) -> HTTPAdapter:
+    pool = _pools.get(base_url)
+    if pool is None:
+        with _pools_lock:
+            pool = _pools.setdefault(
+                base_url, HTTPAdapter(pool_connections=4, pool_maxsize=MAX_KEPT_CONNECTIONS)
+            )
+    return pool
+
+
+def _forget_connections() -> None:
+    """Leave the parent's connections alone: after a fork, both would write into one socket."""
+    global _pools_lock
+    _pools.clear()
+    _pools_lock = Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_connections)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A 2xx answer: its HTTP status, JSON object, headers, and how many requests it took."""
+
+    status: int
+    body: Mapping[str, Any]
+    headers: Mapping[str, str]
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request, as it is repeated when it must be."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes | None = None
+
+
+class Transport:
+    """Sends requests to one base URL and brings back answers or errors.
+
+    Args:
+        base_url: scheme and host, see :func:`check_base_url`.
+        timeout_s: seconds to wait for each part of an answer; a connection is waited for at
+            most :data:`CONNECT_TIMEOUT_S`.
+        policy: when to try again.
+        sleep, jitter, clock: time and chance, for tests.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        timeout_s: float = 30.0,
+        policy: RetryPolicy | None = None,
+        plain_http_hosts: tuple[str, ...] = (),
+        sleep: Callable[[float], None] = time.sleep,
+        jitter: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.base_url = check_base_url(base_url, plain_http_hosts)
+        self.policy = policy or RetryPolicy()
+        self._timeout = (min(timeout_s, CONNECT_TIMEOUT_S), timeout_s)
+        self._sleep = sleep
+        self._jitter = jitter
+        self._clock = clock
+        self._route: dict[str, Any] | None = None
+
+    def send(self, request: Request) -> Answer:
+        """Send ``request``, again and again where that is safe, and return the answer.
+
+        Raises:
+            NetworkError: no answer came.
+            APIError: the answer is a refusal, or not what the contract says.
+        """
+        retries, waited_s, ambiguous = 0, 0.0, False
+        while True:
+            try:
+                return self._exchange(request, attempts=retries + 1)
+            except TruncusError as error:
+                error.attempts = retries + 1
+                ambiguous = ambiguous or error.ambiguous
+                wait_s = self.policy.wait_s(
+                    error, retries=retries, waited_s=waited_s, jitter=self._jitter()
+                )
+                if wait_s is None:
+                    # A lost answer stays in doubt whatever came after it, except where the
+                    # content itself is refused: an accepted one would have been recognised.
+                    error.ambiguous = ambiguous and not isinstance(error, InvalidRequest)
+                    raise
+                logger.info(
+                    "Truncus %s: %s (%s); trying again in %.2f s, retry %d of %d",
+                    request.path,
+                    type(error).__name__,
+                    error.status or "no answer",
+                    wait_s,
+                    retries + 1,
+                    self.policy.max_retries,
+                )
+            self._sleep(wait_s)
+            waited_s += wait_s
+            retries += 1
+
+    def _exchange(self, request: Request, *, attempts: int) -> Answer:
+        """Make one request; return its answer or raise what it means."""
+        response = self._respond(request)
+        body = _json_object(response)
+        if not 200 <= response.status_code < 300:
+            raise refusal(response.status_code, body, response.headers, now=self._clock())
+        if body is None:
+            raise InvalidAnswer(
+                "The answer's JSON is broken or missing",
+                status=response.status_code,
+                retryable=True,
+                ambiguous=True,
+            )
+        return Answer(response.status_code, body, response.headers, attempts)
+
+    def _respond(self, request: Request) -> requests.Response:
+        """Return the whole response, or raise a :class:`NetworkError`."""
+        prepared = self._prepared(request)
+        try:
+            # The adapter is used without a Session: there are no cookies, no redirects to
+            # follow and no environment to look up again for each request.
+            response = _pool(self.base_url).send(
+                prepared, timeout=self._timeout, **self._how_to_get_there()
+            )
+            response.content  # noqa: B018  reads the body, and gives the connection back
+        except InvalidURL as exc:
+            raise ConfigurationError("BASE_URL has no host that can be looked up.") from exc
+        except RequestException as exc:
+            # The cause would show the request's URL and, in some versions, its headers.
+            raise _translated(exc, self.base_url) from None
+        return response
+
+    def _prepared(self, request: Request) -> requests.PreparedRequest:
+        prepared = requests.PreparedRequest()
+        prepared.method = request.method
+        prepared.url = self.base_url + request.path
+        prepared.headers = CaseInsensitiveDict(request.headers)
+        prepared.body = request.body
+        prepared.hooks = {}
+        if request.body is not None:
+            prepared.headers["Content-Length"] = str(len(request.body))
+            prepared.headers["Content-Type"] = "application/json"
+        return prepared
+
+    def _how_to_get_there(self) -> dict[str, Any]:
+        """Return proxies and certificates, from the environment as requests reads it."""
+        if self._route is None:
+            loopback = is_loopback(urlsplit(self.base_url).hostname or "")
+            bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+            self._route = {
+                "proxies": {} if loopback else requests.utils.get_environ_proxies(self.base_url),
+                "verify": bundle or True,
+            }
+        return self._route
+
+
+def _json_object(response: requests.Response) -> dict[str, Any] | None:
+    try:
+        body = json.loads(response.content)
+    except ValueError:
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def _translated(exc: RequestException, base_url: str) -> NetworkError:
+    """Return what a failure of requests means, above all: whether the request went out."""
+    host = urlsplit(base_url).netloc
+    if isinstance(exc, SSLError):
+        return TLSError(
+            f"No secure connection to {host}: its certificate or TLS is not acceptable. Where a "
+            "proxy signs certificates itself, name its CA bundle in REQUESTS_CA_BUNDLE."
+        )
+    if isinstance(exc, ConnectTimeout) or _never_connected(exc):
+        return ConnectionFailed(
+            f"No connection to {host}. Check BASE_URL, DNS and the firewall",
+            code=contract.NETWORK_CODE,
+            retryable=True,
+        )
+    late = isinstance(exc, Timeout)
+    return AnswerLost(
+        f"No answer from {host} in time" if late else f"The connection to {host} broke",
+        code=contract.TIMEOUT_CODE if late else contract.NETWORK_CODE,
+        retryable=True,
+        ambiguous=True,
+    )
+
+
+def _never_connected(exc: RequestException) -> bool:
+    """Whether urllib3 says that it could not even open the connection."""
+    if not isinstance(exc, RequestsConnectionError) or not exc.args:
+        return False
+    cause = exc.args[0]
+    return isinstance(cause, MaxRetryError) and isinstance(
+        cause.reason, NewConnectionError | ProxyError
+    )

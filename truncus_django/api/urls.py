@@ -1,0 +1,42 @@
+"""Base URLs: what can be one, and where TLS may be left out."""
+
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from truncus_django.api import contract
+from truncus_django.api.errors import ConfigurationError
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether ``host`` is this machine, by name or address."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_base_url(base_url: str, plain_http_hosts: tuple[str, ...] = ()) -> str:
+    """Return ``base_url`` without a slash at its end.
+
+    Raises:
+        ConfigurationError: it is no http(s) URL, or it is plain http to a host that is neither
+            this machine nor named in ``plain_http_hosts``.
+    """
+    try:
+        parts = urlsplit(base_url)
+        host = parts.hostname
+        parts.port  # noqa: B018  raises ValueError where it is no number
+    except ValueError:
+        host = None
+    if host is None or parts.scheme not in {"http", "https"}:
+        raise ConfigurationError(f"BASE_URL must be a URL like {contract.DEFAULT_BASE_URL}.")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ConfigurationError("BASE_URL must hold a scheme, a host and perhaps a path only.")
+    if parts.scheme == "http" and not is_loopback(host) and host not in plain_http_hosts:
+        raise ConfigurationError(
+            f"BASE_URL is plain http to {host!r}: API key and e-mails would travel in the clear. "
+            f"Use https, or name the host in PLAIN_HTTP_HOSTS if its network is yours alone."
+        )
+    return base_url.rstrip("/")

@@ -1,0 +1,77 @@
+"""System checks of the settings. They run where a mailer of the project is Truncus.
+
+====================  ==========================================================================
+``truncus.E001``      an unknown name in ``TRUNCUS`` or a mailer's ``OPTIONS``
+``truncus.E002``      a value of the wrong type, or out of its range
+``truncus.E003``      no API key, or one that cannot be Truncus's
+``truncus.E004``      ``BASE_URL`` is no URL, or plain http to a host that is not this machine
+``truncus.W001``      a live key with ``DEBUG = True`` and no sandbox: real e-mails from a test
+====================  ==========================================================================
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core import checks
+
+from truncus_django.api import contract
+from truncus_django.api.errors import ConfigurationError
+from truncus_django.api.keys import check_api_key
+from truncus_django.api.urls import check_base_url
+from truncus_django.conf import OPTION_NAMES, get_settings, problems, suggestion
+
+BACKEND = "truncus_django.backend.TruncusBackend"
+
+_IDS = {"unknown": "truncus.E001", "type": "truncus.E002"}
+
+
+@checks.register("truncus")
+def check_settings(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Return everything that is wrong with the settings of the project's Truncus mailers."""
+    found: list[checks.CheckMessage] = []
+    for alias, options in _mailers():
+        found += [message for message in _check_mailer(alias, options) if message not in found]
+    return found
+
+
+def _mailers() -> Iterator[tuple[str | None, Mapping[str, Any]]]:
+    """Yield alias and options of each mailer that is Truncus."""
+    mailers = getattr(django_settings, "MAILERS", None)
+    if mailers is None:
+        if getattr(django_settings, "EMAIL_BACKEND", None) == BACKEND:
+            yield None, {}
+        return
+    for alias, config in mailers.items():
+        if config.get("BACKEND") == BACKEND:
+            yield alias, config.get("OPTIONS", {})
+
+
+def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:
+    where = "" if alias is None else f" (mailer {alias!r})"
+    known = {name: value for name, value in options.items() if name in OPTION_NAMES}
+    for name in options.keys() - OPTION_NAMES - {"fail_silently"}:
+        hint = suggestion(name, iter(sorted(OPTION_NAMES)))
+        yield checks.Error(f"The option {name!r}{where} is unknown{hint}", id="truncus.E001")
+    wrong = list(problems(known))
+    for problem in wrong:
+        yield checks.Error(problem.text + where, id=_IDS[problem.kind])
+    if wrong:
+        return
+    settings = get_settings(known)
+    try:
+        check_api_key(settings.api_key or "")
+    except ConfigurationError as error:
+        yield checks.Error(error.message + where, id="truncus.E003")
+    try:
+        check_base_url(settings.base_url, settings.plain_http_hosts)
+    except ConfigurationError as error:
+        yield checks.Error(error.message + where, id="truncus.E004")
+    is_live = (settings.api_key or "").startswith(contract.LIVE_KEY_PREFIX)
+    real = settings.base_url.rstrip("/") == contract.DEFAULT_BASE_URL
+    if django_settings.DEBUG and is_live and real and not settings.sandbox:
+        yield checks.Warning(
+            f"DEBUG is on and the API key is a live one{where}: tests send real e-mails.",
+            hint="Set TRUNCUS['SANDBOX'] = True, or use the emulator.",
+            id="truncus.W001",
+        )

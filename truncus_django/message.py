@@ -1,0 +1,171 @@
+"""TruncusMessage, the options that any message may carry, and the status that a send leaves.
+
+Every option below can be set as an attribute of any Django message. Where Anymail taught Django
+users a name, it means the same here.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+
+from django.core.mail import EmailMultiAlternatives
+
+from truncus_django.api.errors import TruncusError
+from truncus_django.api.results import SendResult
+
+OPTION_NAMES = frozenset(
+    {
+        "tenant_id",
+        "template_id",
+        "variables",
+        "merge_global_data",
+        "metadata",
+        "send_at",
+        "track_opens",
+        "track_clicks",
+        "idempotency_key",
+        "sandbox",
+        "esp_extra",
+    }
+)
+
+UNSUPPORTED_ANYMAIL_NAMES = (
+    "tags",
+    "merge_data",
+    "merge_metadata",
+    "merge_headers",
+    "envelope_sender",
+)
+"""Anymail's options that Truncus has nothing for; setting one is an error, not a silent loss."""
+
+
+@dataclass(frozen=True, slots=True)
+class TruncusStatus:
+    """What became of a message, as ``message.truncus_status`` after a send.
+
+    Attributes:
+        status: Truncus's state, or ``"cancelled"`` by a receiver, or ``"failed"``.
+        id: Truncus's ``message_id``; ``None`` where none was told.
+        idempotency_key: of the request; the messages of a batch share one.
+        answer: all that Truncus told, or ``None`` where there was no answer.
+        error: why it was not sent, or ``None``.
+        attempts: how many requests it took; for a batch, those of the whole batch.
+        batch_size: how many messages shared the request.
+    """
+
+    status: str
+    id: str | None = None
+    idempotency_key: str | None = None
+    answer: SendResult | None = None
+    error: TruncusError | None = None
+    attempts: int = 0
+    batch_size: int = 1
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether Truncus took the message on."""
+        return self.answer is not None and self.answer.is_accepted
+
+
+@dataclass(frozen=True, slots=True)
+class PendingSend:
+    """Left on a message whose send may have been accepted, so that a repetition is recognised.
+
+    Attributes:
+        idempotency_key: of the request whose answer was lost.
+        fingerprint: digest of the e-mail as it was sent.
+        index, batch_size: the message's place in the batch.
+        since: unix seconds of the first try; Truncus forgets keys after 24 hours.
+    """
+
+    idempotency_key: str = field(repr=False)
+    fingerprint: str
+    index: int
+    batch_size: int
+    since: float
+
+
+class TruncusMessage(EmailMultiAlternatives):
+    """An ``EmailMultiAlternatives`` with Truncus's options as keyword arguments.
+
+    Args:
+        subject, body, from_email, to, **kwargs: as Django's, ``cc``, ``bcc``, ``reply_to``,
+            ``headers``, ``attachments``, ``alternatives`` and ``connection`` included.
+        html: the HTML beside the text in ``body``, or alone where there is no text.
+        tenant_id: isolates suppression lists.
+        template_id: a template saved in Truncus, instead of ``html``.
+        variables: what the template's ``{{name}}`` stand for.
+        metadata: strings that Truncus stores with the e-mail and does not send.
+        send_at: when to send; a naive datetime is in the current time zone.
+        track_opens, track_clicks: ``None`` as the settings say.
+        idempotency_key: within 24 hours, the same key sends once.
+        sandbox: check and store only; ``None`` as the settings say.
+
+    Raises:
+        TypeError: an option that does not exist, with the one that was probably meant.
+    """
+
+    truncus_status: TruncusStatus | None = None
+
+    def __init__(
+        self,
+        subject: str = "",
+        body: str = "",
+        from_email: str | None = None,
+        to: Sequence[str] | None = None,
+        *,
+        html: str | None = None,
+        tenant_id: str | None = None,
+        template_id: str | None = None,
+        variables: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        send_at: datetime | date | float | str | None = None,
+        track_opens: bool | None = None,
+        track_clicks: bool | None = None,
+        idempotency_key: str | None = None,
+        sandbox: bool | None = None,
+        merge_global_data: Mapping[str, Any] | None = None,
+        esp_extra: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        for name in kwargs.keys() - _DJANGO_NAMES:
+            raise TypeError(f"TruncusMessage has no option {name!r}{_did_you_mean(name)}")
+        super().__init__(subject, body, from_email, to, **kwargs)
+        self.tenant_id = tenant_id
+        self.template_id = template_id
+        self.variables = variables
+        self.metadata = metadata
+        self.send_at = send_at
+        self.track_opens = track_opens
+        self.track_clicks = track_clicks
+        self.idempotency_key = idempotency_key
+        self.sandbox = sandbox
+        self.merge_global_data = merge_global_data
+        self.esp_extra = esp_extra
+        if html is not None:
+            self.attach_alternative(html, "text/html")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse attributes that look like a misspelt option, so that none is lost in silence."""
+        if name not in _KNOWN_NAMES and not hasattr(type(self), name):
+            meant = difflib.get_close_matches(name, OPTION_NAMES, n=1, cutoff=0.85)
+            if meant and not name.startswith("_"):
+                raise AttributeError(f"TruncusMessage has no option {name!r}{_did_you_mean(name)}")
+        super().__setattr__(name, value)
+
+
+_DJANGO_NAMES = frozenset(
+    {"bcc", "connection", "attachments", "headers", "alternatives", "cc", "reply_to"}
+)
+_KNOWN_NAMES = (
+    OPTION_NAMES
+    | _DJANGO_NAMES
+    | {"to", "subject", "body", "from_email", "extra_headers", "truncus_status"}
+)
+
+
+def _did_you_mean(name: str) -> str:
+    close = difflib.get_close_matches(name, OPTION_NAMES | _DJANGO_NAMES | {"html"}, n=1)
+    return f"; did you mean {close[0]!r}?" if close else "."

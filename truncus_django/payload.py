@@ -1,0 +1,445 @@
+"""Django message → e-mail payload: a pure function, and what it is made of.
+
+Whatever a message holds is carried whole, or refused with an error that says what to do. With
+``UNSUPPORTED = "warn"``, what the API cannot carry is dropped instead, and named in
+:attr:`Payload.dropped`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.core.mail import EmailMessage
+from django.utils.functional import Promise
+from django.utils.timezone import get_current_timezone
+
+from truncus_django.addresses import address, address_list
+from truncus_django.api import contract
+from truncus_django.api.errors import (
+    InvalidAddress,
+    InvalidHeader,
+    MessageError,
+    MessageTooLarge,
+    UnsupportedFeature,
+)
+from truncus_django.api.keys import check_idempotency_key
+from truncus_django.attachments import read_attachment
+from truncus_django.conf import Settings
+from truncus_django.message import UNSUPPORTED_ANYMAIL_NAMES
+from truncus_django.texts import HEADER_NAME, checked_line, checked_text
+
+
+@dataclass(slots=True)
+class Payload:
+    """An e-mail ready to send.
+
+    Attributes:
+        email: the API's fields.
+        idempotency_key: the message's own, or ``None``.
+        is_sandbox: whether it is only to be checked and stored.
+        size: about how many bytes it is on the wire.
+        dropped: what was left out because the API cannot carry it.
+    """
+
+    email: dict[str, Any]
+    idempotency_key: str | None
+    is_sandbox: bool
+    size: int
+    dropped: tuple[str, ...] = ()
+
+
+def build_payload(message: EmailMessage, settings: Settings, *, now: datetime) -> Payload:
+    """Return the payload of ``message``, with the defaults in ``settings``.
+
+    Args:
+        now: the moment that ``send_at`` must lie after; aware.
+
+    Raises:
+        MessageError: the message cannot be sent as it is; the error says what to do.
+    """
+    return _Builder(message, settings, now).build()
+
+
+class _Builder:
+    """One message on its way to a payload: each step reads one part of it."""
+
+    def __init__(self, message: EmailMessage, settings: Settings, now: datetime) -> None:
+        self.message = message
+        self.settings = settings
+        self.now = now
+        self.email: dict[str, Any] = {}
+        self.size = 0
+        self.dropped: list[str] = []
+
+    def build(self) -> Payload:
+        self._add_addresses_and_headers()
+        self.email["subject"] = self._subject()
+        self._add_bodies()
+        if self.message.attachments:
+            self._add_attachments()
+        self._add_options()
+        self._add_extra()
+        self._check_there_is_a_body()
+        key = self._option("idempotency_key")
+        sandbox = self._option("sandbox")
+        if sandbox is not None and not isinstance(sandbox, bool):
+            raise MessageError("sandbox must be True, False or None.")
+        return Payload(
+            email=self.email,
+            idempotency_key=None if key is None else check_idempotency_key(str(key)),
+            is_sandbox=self.settings.sandbox if sandbox is None else sandbox,
+            size=self.size,
+            dropped=tuple(self.dropped),
+        )
+
+    # Addresses and headers --------------------------------------------------------------------
+
+    def _add_addresses_and_headers(self) -> None:
+        message, email = self.message, self.email
+        headers = self._headers() if message.extra_headers else {}
+        sender = headers.pop("from", (None, message.from_email))[1]
+        email["from"] = address(sender, "from")
+        to = self._recipients("to")
+        if not to:
+            raise InvalidAddress(
+                "The message has no 'to' recipient, and the API needs one. For a mail with bcc "
+                "alone, put your own address into 'to'."
+            )
+        email["to"] = to if len(to) > 1 else to[0]
+        for name in ("cc", "bcc"):
+            recipients = self._recipients(name)
+            if recipients:
+                email[name] = recipients
+        self._check_shown_recipients(headers)
+        replies = self._reply_addresses(headers)
+        if replies:
+            email["reply_to"] = ", ".join(replies)
+        if headers:
+            email["headers"] = dict(headers.values())
+
+    def _recipients(self, name: str) -> list[str]:
+        given = getattr(self.message, name)
+        if isinstance(given, str | Promise):
+            raise InvalidAddress(f"{name!r} must be a list or tuple of addresses.")
+        return [address(item, name, index) for index, item in enumerate(given or ()) if item]
+
+    def _headers(self) -> dict[str, tuple[str, str]]:
+        """Return the extra headers by lower-case name, as pairs of name and text."""
+        headers: dict[str, tuple[str, str]] = {}
+        for name, value in self.message.extra_headers.items():
+            if not isinstance(name, str) or not HEADER_NAME.fullmatch(name):
+                raise InvalidHeader("A header's name must be printable ASCII without a colon.")
+            lower = name.lower()
+            if lower in headers:
+                raise InvalidHeader(f"The header {name!r} is given twice.")
+            if lower in _FORBIDDEN_HEADERS:
+                raise InvalidHeader(
+                    f"The header {name!r} cannot be set: {_FORBIDDEN_HEADERS[lower]}"
+                )
+            text = _scalar_text(value)
+            if text is None:
+                raise InvalidHeader(
+                    f"The header {name!r} has a value of type {type(value).__name__}; "
+                    "give a string or a number."
+                )
+            headers[lower] = (name, checked_line(text, f"The header {name!r}", InvalidHeader))
+        return headers
+
+    def _check_shown_recipients(self, headers: dict[str, tuple[str, str]]) -> None:
+        """Take ``To`` and ``Cc`` out of the headers; the API shows the recipients themselves."""
+        for lower in ("to", "cc"):
+            if lower not in headers:
+                continue
+            name, text = headers.pop(lower)
+            shown = address_list(text, name)
+            recipients = self._recipients(lower)
+            if shown != recipients:
+                self._unsupported(
+                    f"A {name} header that differs from the message's {lower!r}",
+                    "leave the header out: the API shows the recipients it sends to",
+                )
+
+    def _reply_addresses(self, headers: dict[str, tuple[str, str]]) -> list[str]:
+        if "reply-to" in headers:
+            name, text = headers.pop("reply-to")
+            return address_list(text, name)
+        return self._recipients("reply_to") if self.message.reply_to else []
+
+    # Subject and bodies -----------------------------------------------------------------------
+
+    def _subject(self) -> str:
+        subject = checked_line(str(self.message.subject), "The subject", InvalidHeader)
+        if not subject.strip():
+            raise MessageError("The subject is empty, and the API needs one.")
+        return subject
+
+    def _add_bodies(self) -> None:
+        bodies = self._bodies()
+        for kind, limit in (
+            ("text", contract.MAX_TEXT_BYTES),
+            ("html", contract.MAX_HTML_BYTES),
+        ):
+            body = bodies.get(kind)
+            if not body:
+                continue
+            size = checked_text(body, f"The {kind} body")
+            if size > limit:
+                other = bodies.get("html" if kind == "text" else "text")
+                self._too_large(
+                    f"The {kind} body has {size:,} bytes; the API takes {limit:,}.",
+                    "Shorten it, or link to the rest.",
+                    remains=bool(other),
+                )
+                continue
+            self.email[kind] = body
+            self.size += size
+
+    def _bodies(self) -> dict[str, str]:
+        """Return the bodies by kind, ``text`` and ``html``."""
+        message = self.message
+        bodies: dict[str, str] = {}
+        body = self._decoded(message.body)
+        if body:
+            kind = _BODY_KINDS.get(f"text/{message.content_subtype}")
+            if kind:
+                bodies[kind] = body
+            else:
+                self._unsupported(
+                    f"A body of type text/{message.content_subtype}",
+                    "set content_subtype to 'plain' or 'html'",
+                )
+        for alternative in getattr(message, "alternatives", None) or ():
+            content, mimetype = alternative
+            base_type = str(mimetype).partition(";")[0].strip().lower()
+            kind = _BODY_KINDS.get(base_type)
+            if kind is None:
+                self._unsupported(
+                    f"An alternative of type {base_type}",
+                    "attach it as a file instead; the API has one text and one HTML body",
+                )
+            elif kind in bodies:
+                self._unsupported(
+                    f"A second {kind} body",
+                    "keep one text and one HTML body",
+                )
+            else:
+                bodies[kind] = self._decoded(content)
+        return bodies
+
+    def _decoded(self, content: Any) -> str:
+        if isinstance(content, str):
+            return str(content) if type(content) is not str else content
+        if content is None:
+            return ""
+        if isinstance(content, Promise):
+            return str(content)
+        if isinstance(content, bytes | bytearray | memoryview):
+            encoding = str(self.message.encoding or "utf-8")
+            try:
+                return bytes(content).decode(encoding)
+            except (UnicodeDecodeError, LookupError):
+                raise MessageError(
+                    f"A body is bytes that are not {encoding}; give a string."
+                ) from None
+        raise MessageError(f"A body is a {type(content).__name__}; give a string.")
+
+    def _check_there_is_a_body(self) -> None:
+        if any(self.email.get(key) for key in ("html", "text", "template_id", "react")):
+            return
+        raise MessageError(
+            "The message has no body, and the API needs a text, an HTML body or a template_id."
+        )
+
+    # Attachments ------------------------------------------------------------------------------
+
+    def _add_attachments(self) -> None:
+        found: list[dict[str, str]] = []
+        total = 0
+        for index, given in enumerate(self.message.attachments):
+            attachment = read_attachment(given, index=index, encoding=self.message.encoding)
+            if attachment.content_id is not None:
+                self._unsupported(
+                    f"The Content-ID of attachment {index + 1} (an image inside the HTML)",
+                    "link to the image by its URL, or attach it without a Content-ID",
+                )
+            if len(found) == contract.MAX_ATTACHMENTS:
+                self._too_large(
+                    f"The message has {len(self.message.attachments)} attachments; the API takes "
+                    f"{contract.MAX_ATTACHMENTS}.",
+                    "Send a link, or one archive with all files.",
+                )
+                break
+            total += attachment.size
+            if total > contract.MAX_ATTACHMENT_BYTES:
+                self._too_large(
+                    f"The attachments have over {contract.MAX_ATTACHMENT_BYTES:,} bytes together, "
+                    "which is the most that the API takes.",
+                    "Send a link to the file instead.",
+                )
+                total -= attachment.size
+                continue
+            found.append(attachment.as_field())
+        if found:
+            self.email["attachments"] = found
+            self.size += total * 4 // 3
+
+    # Options ----------------------------------------------------------------------------------
+
+    def _option(self, name: str) -> Any:
+        """Return an attribute of the message, or ``None``; Anymail's ``UNSET`` counts as none."""
+        value = getattr(self.message, name, None)
+        if isinstance(value, type) and value.__name__ == "UNSET":
+            return None
+        return value
+
+    def _add_options(self) -> None:
+        settings, email = self.settings, self.email
+        tenant = self._option("tenant_id")
+        tenant = settings.tenant_id if tenant is None else tenant
+        if tenant is not None:
+            email["tenant_id"] = _line_of(tenant, "tenant_id")
+        template = self._option("template_id")
+        if template is not None:
+            email["template_id"] = _line_of(template, "template_id")
+            if email.get("html"):
+                self._unsupported("An HTML body beside template_id", "leave one of them out")
+                del email["html"]
+        self._add_variables()
+        metadata = self._option("metadata")
+        if metadata or settings.metadata:
+            email["metadata"] = {**settings.metadata, **_strings(metadata or {}, "metadata")}
+        send_at = self._option("send_at")
+        if send_at is not None:
+            email["send_at"] = _future_moment(send_at, self.now)
+        for name in ("track_opens", "track_clicks"):
+            value = self._option(name)
+            value = getattr(settings, name) if value is None else value
+            if value is not None:
+                if not isinstance(value, bool):
+                    raise MessageError(f"{name} must be True, False or None.")
+                email[name] = value
+        for name in UNSUPPORTED_ANYMAIL_NAMES:
+            if self._option(name):
+                self._unsupported(f"The option {name!r}", _ANYMAIL_ADVICE[name])
+
+    def _add_variables(self) -> None:
+        variables, merged = self._option("variables"), self._option("merge_global_data")
+        if variables and merged:
+            raise MessageError(
+                "variables and merge_global_data are two names of one thing; set one."
+            )
+        chosen = variables or merged
+        if not chosen:
+            return
+        if "template_id" not in self.email:
+            raise MessageError(
+                "The message has variables and no template_id: they would change nothing."
+            )
+        self.email["variables"] = _strings(chosen, "variables")
+
+    def _add_extra(self) -> None:
+        extra = self._option("esp_extra")
+        if extra:
+            if not isinstance(extra, Mapping) or not all(isinstance(key, str) for key in extra):
+                raise MessageError("esp_extra must be a dict of the API's fields.")
+            self.email.update(extra)
+
+    # What cannot be carried -------------------------------------------------------------------
+
+    def _unsupported(self, what: str, advice: str) -> None:
+        if self.settings.unsupported != "warn":
+            raise UnsupportedFeature(f"{what} cannot be sent through Truncus: {advice}.")
+        self.dropped.append(what)
+
+    def _too_large(self, what: str, advice: str, *, remains: bool = True) -> None:
+        if self.settings.unsupported != "warn" or not remains:
+            raise MessageTooLarge(f"{what} {advice}")
+        self.dropped.append(what.rstrip("."))
+
+
+_BODY_KINDS = {"text/plain": "text", "text/html": "html"}
+
+_FORBIDDEN_HEADERS = {
+    "bcc": "it would show the recipients; use the message's 'bcc'.",
+    "subject": "use the message's 'subject'.",
+    "content-type": "Truncus builds the message's parts itself.",
+    "content-transfer-encoding": "Truncus builds the message's parts itself.",
+    "mime-version": "Truncus builds the message's parts itself.",
+}
+
+_ANYMAIL_ADVICE = {
+    "tags": "use metadata",
+    "merge_data": "send one message for each recipient; a list of them goes out in batches",
+    "merge_metadata": "send one message for each recipient; a list of them goes out in batches",
+    "merge_headers": "send one message for each recipient; a list of them goes out in batches",
+    "envelope_sender": "Truncus sets the envelope's sender itself",
+}
+
+
+def _scalar_text(value: Any) -> str | None:
+    """Return strings, lazy strings and numbers as a plain string, anything else as ``None``."""
+    if isinstance(value, str | Promise | int | float | Decimal | UUID):
+        return str(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    return None
+
+
+def _line_of(value: Any, name: str) -> str:
+    text = _scalar_text(value)
+    if not text:
+        raise MessageError(f"{name} must be a string that is not empty, or None.")
+    return checked_line(text, name, MessageError)
+
+
+def _strings(values: Any, name: str) -> dict[str, str]:
+    if not isinstance(values, Mapping):
+        raise MessageError(f"{name} must be a dict.")
+    strings = {}
+    for key, value in values.items():
+        text = _scalar_text(value)
+        if not isinstance(key, str) or text is None:
+            raise MessageError(
+                f"{name} must map strings to strings or numbers, "
+                f"not {type(key).__name__} to {type(value).__name__}."
+            )
+        checked_text(key, name)
+        checked_text(text, name)
+        strings[key] = text
+    return strings
+
+
+def _future_moment(value: Any, now: datetime) -> str:
+    """Return ``value`` as ISO 8601 in UTC, to the millisecond.
+
+    Like Anymail's: a datetime, a date (its first moment), unix seconds, or ISO 8601. What has no
+    zone is in the current time zone.
+    """
+    try:
+        moment = _as_datetime(value)
+        if moment.tzinfo is None or moment.utcoffset() is None:
+            moment = moment.replace(tzinfo=get_current_timezone())
+        moment = moment.astimezone(UTC)
+    except (ValueError, OverflowError, OSError, TypeError):
+        raise MessageError(
+            "send_at must be a datetime, a date, unix seconds or an ISO 8601 string."
+        ) from None
+    if moment <= now:
+        raise MessageError("send_at is in the past; leave it out to send now.")
+    precision = "milliseconds" if moment.microsecond else "seconds"
+    return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
+
+
+def _as_datetime(value: Any) -> datetime:
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, date):
+        return datetime.combine(value, time.min)
+    if isinstance(value, str | Promise):
+        return datetime.fromisoformat(str(value))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return datetime.fromtimestamp(value, UTC)
+    raise TypeError(value)

@@ -1,0 +1,23 @@
+"""Signals around a send.
+
+``pre_send`` (``message``, ``payload``, ``alias``): before the request. Receivers may change the
+payload, a dict of the API's fields, or raise
+:class:`~truncus_django.api.errors.SendCancelled` to keep the e-mail from being sent.
+
+``post_send`` (``message``, ``status``, ``alias``): Truncus accepted the e-mail; ``status`` is the
+:class:`~truncus_django.message.TruncusStatus` that is also ``message.truncus_status``.
+
+``send_failed`` (``message``, ``error``, ``alias``): it was not sent; ``error`` is the
+:class:`~truncus_django.api.errors.TruncusError` that says why.
+
+``alias`` is the mailer's name in ``MAILERS`` (Django 6.1 and later) or ``None``. The sender is the
+backend's class. Failing receivers of the last two are logged and harm nothing.
+"""
+
+from django.dispatch import Signal
+
+pre_send = Signal()
+post_send = Signal()
+send_failed = Signal()
+
+__all__ = ["post_send", "pre_send", "send_failed"]

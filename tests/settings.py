@@ -7,6 +7,7 @@ USE_TZ = True
 TIME_ZONE = "Europe/Berlin"
 INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "truncus_django"]
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+SERVER_EMAIL = "errors@example.com"
 DEFAULT_FROM_EMAIL = "Shop <shop@example.com>"
 ADMINS = ["admin@example.com"] if django.VERSION >= (6, 0) else [("Admin", "admin@example.com")]
 if django.VERSION >= (6, 1):

@@ -19,9 +19,12 @@ _PLAIN = re.compile(_ADDR_SPEC)
 _NAMED = re.compile(rf"[\w'-]+(?: [\w'-]+)* <(?P<spec>{_ADDR_SPEC})>")
 _LOOSELY_NAMED = re.compile(r'(?P<name>[^"<>@,;:\\]*)<(?P<spec>[^<>]*)>')
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_LIST_ITEM = re.compile(r'(?:"(?:[^"\\]|\\.)*"?|[^",])+')
 _DOMAIN = re.compile(_HOST)
 _MAX_LOCAL, _MAX_LENGTH = 64, 254  # RFC 5321, 4.5.3.1, and its erratum 1690
-_NEEDS_QUOTES = re.compile(r'[()<>\[\]:;@\\,."]')
+# Also what an unquoted name would lose: runs of spaces, and text that looks like an encoded word.
+_NEEDS_QUOTES = re.compile(r'[()<>\[\]:;@\\,."\t]|  |=\?')
+_PARSER_ERRORS = (HeaderParseError, ValueError, IndexError, AttributeError, RecursionError)
 
 
 def address(given: Any, field: str, index: int | None = None) -> str:
@@ -55,14 +58,10 @@ def address_list(text: str, field: str) -> list[str]:
     Raises:
         InvalidAddress: one of them is malformed, or there is none.
     """
-    try:
-        found, rest = parser.get_address_list(text)
-    except (HeaderParseError, ValueError, IndexError):
-        found, rest = None, text
-    mailboxes = [] if found is None else found.mailboxes
-    if rest or not mailboxes or len(mailboxes) != len(found.all_mailboxes):
-        raise InvalidAddress(f"The header {field!r} is not a list of addresses.")
-    return [address(str(mailbox).strip(), field) for mailbox in mailboxes]
+    items = [item for item in _LIST_ITEM.findall(text) if item.strip()]
+    if not items:
+        raise InvalidAddress(f"The header {field!r} has no address; leave it out.")
+    return [address(item.strip(), field, index) for index, item in enumerate(items)]
 
 
 class _MalformedError(ValueError):
@@ -79,7 +78,9 @@ def _parsed(text: str) -> str:
     try:
         checked_line(text, "it", InvalidAddress)
     except InvalidAddress:
-        raise _MalformedError("has a line break or control character; remove it.") from None
+        raise _MalformedError(
+            "has a line break, a control character or half a character; remove it."
+        ) from None
     name, spec = "", text.strip()
     loose = _LOOSELY_NAMED.fullmatch(spec)
     if loose and "=?" not in loose["name"]:
@@ -89,7 +90,7 @@ def _parsed(text: str) -> str:
     try:
         mailbox, rest = parser.get_mailbox(spec)
         name, local, domain = mailbox.display_name or name, mailbox.local_part, mailbox.domain
-    except (HeaderParseError, ValueError, IndexError, AttributeError):
+    except _PARSER_ERRORS:
         raise _MalformedError(
             "is malformed; write ann@example.com or Ann <ann@example.com>."
         ) from None
@@ -140,7 +141,9 @@ def _checked_name(name: str) -> str:
     try:
         return checked_line(name, "it", InvalidAddress)
     except InvalidAddress:
-        raise _MalformedError("has a line break or control character in its name.") from None
+        raise _MalformedError(
+            "has a line break, a control character or half a character in its name."
+        ) from None
 
 
 def _formatted(name: str, spec: str) -> str:

@@ -4,6 +4,7 @@ A *parcel* is one message on its way, a *batch* the parcels of one request. A ba
 the API's send endpoint, a larger one to its batch endpoint.
 """
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
@@ -150,8 +151,15 @@ def deliver(client: TruncusClient, batches: Iterable[Batch], *, now: float) -> N
         if stopped_by is None:
             stopped_by = _send_whole(client, batch, now=now)
         else:
-            for parcel in batch.parcels:
-                parcel.error = stopped_by
+            _leave_untried(batch.parcels, stopped_by)
+
+
+def _leave_untried(parcels: Iterable[Parcel], stopped_by: TruncusError) -> None:
+    error = copy.copy(stopped_by)
+    error.ambiguous = False  # no request carried them
+    error.attempts = 0
+    for parcel in parcels:
+        parcel.error = error
 
 
 def _send_whole(client: TruncusClient, batch: Batch, *, now: float) -> TruncusError | None:
@@ -173,8 +181,8 @@ def _send_whole(client: TruncusClient, batch: Batch, *, now: float) -> TruncusEr
             # Nothing of a refused batch was accepted, so its parts are requests of their own.
             stopped_by = _send_whole(client, Batch(new_idempotency_key(), part), now=now)
             if stopped_by is not None:
-                for parcel in (parcel for rest in parts[number + 1 :] for parcel in rest):
-                    parcel.error = stopped_by
+                for rest in parts[number + 1 :]:
+                    _leave_untried(rest, stopped_by)
                 return stopped_by
     except BaseException:
         # A task's time limit, Ctrl-C: the request may have been on its way.

@@ -150,7 +150,7 @@ class TruncusMessage(EmailMultiAlternatives):
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse attributes that look like a misspelt option, so that none is lost in silence."""
         if name not in _KNOWN_NAMES and not hasattr(type(self), name):
-            meant = difflib.get_close_matches(name, OPTION_NAMES, n=1, cutoff=0.85)
+            meant = difflib.get_close_matches(name, OPTION_NAMES, n=1, cutoff=0.8)
             if meant and not name.startswith("_"):
                 raise AttributeError(f"TruncusMessage has no option {name!r}{_did_you_mean(name)}")
         super().__setattr__(name, value)

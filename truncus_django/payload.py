@@ -5,10 +5,11 @@ Whatever a message holds is carried whole, or refused with an error that says wh
 :attr:`Payload.dropped`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from email.utils import format_datetime
 from typing import Any
 from uuid import UUID
 
@@ -29,7 +30,7 @@ from truncus_django.api.keys import check_idempotency_key
 from truncus_django.attachments import read_attachment
 from truncus_django.conf import Settings
 from truncus_django.message import UNSUPPORTED_ANYMAIL_NAMES
-from truncus_django.texts import HEADER_NAME, checked_line, checked_text
+from truncus_django.texts import HEADER_NAME, MIME_TYPE, checked_line, checked_text
 
 
 @dataclass(slots=True)
@@ -122,7 +123,8 @@ class _Builder:
 
     def _recipients(self, name: str) -> list[str]:
         given = getattr(self.message, name)
-        if isinstance(given, str | Promise):
+        is_text = isinstance(given, str | Promise)
+        if is_text or not isinstance(given or (), Iterable):
             raise InvalidAddress(f"{name!r} must be a list or tuple of addresses.")
         return [address(item, name, index) for index, item in enumerate(given or ()) if item]
 
@@ -139,7 +141,7 @@ class _Builder:
                 raise InvalidHeader(
                     f"The header {name!r} cannot be set: {_FORBIDDEN_HEADERS[lower]}"
                 )
-            text = _scalar_text(value)
+            text = format_datetime(value) if isinstance(value, datetime) else _scalar_text(value)
             if text is None:
                 raise InvalidHeader(
                     f"The header {name!r} has a value of type {type(value).__name__}; "
@@ -154,13 +156,17 @@ class _Builder:
             if lower not in headers:
                 continue
             name, text = headers.pop(lower)
-            shown = address_list(text, name)
-            recipients = self._recipients(lower)
-            if shown != recipients:
+            if not self._are_recipients(text, lower):
                 self._unsupported(
                     f"A {name} header that differs from the message's {lower!r}",
                     "leave the header out: the API shows the recipients it sends to",
                 )
+
+    def _are_recipients(self, text: str, name: str) -> bool:
+        try:
+            return address_list(text, name) == self._recipients(name)
+        except InvalidAddress:  # such as "undisclosed-recipients:;"
+            return False
 
     def _reply_addresses(self, headers: dict[str, tuple[str, str]]) -> list[str]:
         if "reply-to" in headers:
@@ -171,31 +177,25 @@ class _Builder:
     # Subject and bodies -----------------------------------------------------------------------
 
     def _subject(self) -> str:
-        subject = checked_line(str(self.message.subject), "The subject", InvalidHeader)
-        if not subject.strip():
-            raise MessageError("The subject is empty, and the API needs one.")
-        return subject
+        subject = _scalar_text(self.message.subject)
+        if not subject or not subject.strip():
+            raise MessageError("The subject is empty or no string, and the API needs one.")
+        return checked_line(subject, "The subject", InvalidHeader)
 
     def _add_bodies(self) -> None:
-        bodies = self._bodies()
-        for kind, limit in (
-            ("text", contract.MAX_TEXT_BYTES),
-            ("html", contract.MAX_HTML_BYTES),
-        ):
-            body = bodies.get(kind)
-            if not body:
-                continue
-            size = checked_text(body, f"The {kind} body")
-            if size > limit:
-                other = bodies.get("html" if kind == "text" else "text")
+        bodies = {kind: body for kind, body in self._bodies().items() if body}
+        sizes = {kind: checked_text(body, f"The {kind} body") for kind, body in bodies.items()}
+        fitting = [kind for kind, size in sizes.items() if size <= _BODY_LIMITS[kind]]
+        for kind, size in sizes.items():
+            if kind in fitting:
+                self.email[kind] = bodies[kind]
+                self.size += size
+            else:
                 self._too_large(
-                    f"The {kind} body has {size:,} bytes; the API takes {limit:,}.",
+                    f"The {kind} body has {size:,} bytes; the API takes {_BODY_LIMITS[kind]:,}.",
                     "Shorten it, or link to the rest.",
-                    remains=bool(other),
+                    remains=bool(fitting),
                 )
-                continue
-            self.email[kind] = body
-            self.size += size
 
     def _bodies(self) -> dict[str, str]:
         """Return the bodies by kind, ``text`` and ``html``."""
@@ -203,7 +203,7 @@ class _Builder:
         bodies: dict[str, str] = {}
         body = self._decoded(message.body)
         if body:
-            kind = _BODY_KINDS.get(f"text/{message.content_subtype}")
+            kind = _BODY_KINDS.get(f"text/{message.content_subtype}".lower())
             if kind:
                 bodies[kind] = body
             else:
@@ -212,8 +212,7 @@ class _Builder:
                     "set content_subtype to 'plain' or 'html'",
                 )
         for alternative in getattr(message, "alternatives", None) or ():
-            content, mimetype = alternative
-            base_type = str(mimetype).partition(";")[0].strip().lower()
+            content, base_type = _content_and_type(alternative)
             kind = _BODY_KINDS.get(base_type)
             if kind is None:
                 self._unsupported(
@@ -240,7 +239,7 @@ class _Builder:
             encoding = str(self.message.encoding or "utf-8")
             try:
                 return bytes(content).decode(encoding)
-            except (UnicodeDecodeError, LookupError):
+            except (ValueError, LookupError):  # UnicodeError is a ValueError
                 raise MessageError(
                     f"A body is bytes that are not {encoding}; give a string."
                 ) from None
@@ -362,6 +361,8 @@ class _Builder:
 
 _BODY_KINDS = {"text/plain": "text", "text/html": "html"}
 
+_BODY_LIMITS = {"text": contract.MAX_TEXT_BYTES, "html": contract.MAX_HTML_BYTES}
+
 _FORBIDDEN_HEADERS = {
     "bcc": "it would show the recipients; use the message's 'bcc'.",
     "subject": "use the message's 'subject'.",
@@ -377,6 +378,21 @@ _ANYMAIL_ADVICE = {
     "merge_headers": "send one message for each recipient; a list of them goes out in batches",
     "envelope_sender": "Truncus sets the envelope's sender itself",
 }
+
+
+def _content_and_type(alternative: Any) -> tuple[Any, str]:
+    try:
+        content, mimetype = alternative
+    except (TypeError, ValueError):
+        raise MessageError("An alternative must be a pair of content and type.") from None
+    base_type = str(mimetype).partition(";")[0].strip().lower()
+    if not MIME_TYPE.fullmatch(base_type):
+        # Not shown: where the two were swapped, it is the body.
+        raise MessageError(
+            "An alternative has no type like text/html; attach_alternative() takes the content "
+            "first, then the type."
+        )
+    return content, base_type
 
 
 def _scalar_text(value: Any) -> str | None:

@@ -4,25 +4,26 @@ import re
 
 from truncus_django.api.errors import MessageError
 
+MIME_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+", re.ASCII)
 HEADER_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322, 3.6.8
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
 
 
 def checked_line(text: str, what: str, error: type[MessageError]) -> str:
-    """Return ``text``, or raise ``error`` if it has a line break or control character."""
+    """Return ``text``, or raise ``error`` if it has a line break or is no whole Unicode."""
     if _CONTROL.search(text):
         raise error(f"{what} has a line break or control character; remove it.")
-    checked_text(text, what)
+    checked_text(text, what, error)
     return text
 
 
-def checked_text(text: str, what: str) -> int:
-    """Return how many bytes ``text`` has in UTF-8; raise :class:`MessageError` if it has none."""
+def checked_text(text: str, what: str, error: type[MessageError] = MessageError) -> int:
+    """Return how many bytes ``text`` has in UTF-8; raise ``error`` if it has none."""
     if text.isascii():
         return len(text)
     try:
         return len(text.encode())
     except UnicodeEncodeError:
-        raise MessageError(
+        raise error(
             f"{what} holds half a character (a lone surrogate); decode its source correctly."
         ) from None

@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Self
 from urllib.parse import quote
@@ -18,15 +19,23 @@ from truncus_django import __version__
 from truncus_django.api import contract, results
 from truncus_django.api.dialect import Dialect, DialectMemory, adapt
 from truncus_django.api.errors import (
-    AuthenticationError,
+    APIError,
     ConfigurationError,
+    DomainError,
+    EmailRefused,
     InvalidRequest,
     MessageError,
     MessageTooLarge,
     NotFound,
     ScopeError,
+    TruncusError,
 )
-from truncus_django.api.keys import check_api_key, check_idempotency_key, new_idempotency_key
+from truncus_django.api.keys import (
+    MAX_KEY_LENGTH,
+    check_api_key,
+    check_idempotency_key,
+    new_idempotency_key,
+)
 from truncus_django.api.retry import RetryPolicy
 from truncus_django.api.transport import Answer, Request, Transport
 
@@ -34,6 +43,7 @@ Email = Mapping[str, Any]
 """An e-mail to send, with the fields that the API documents ("from", "to", "subject", …)."""
 
 _AGAIN = ":again"
+_ANSWERS_TO_A_KNOWN_KEY = (InvalidRequest, ScopeError, DomainError, EmailRefused)
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
@@ -52,7 +62,7 @@ class TruncusClient:
         transport: another one, for tests.
 
     Raises:
-        ConfigurationError: the key, the URL or the dialect is impossible.
+        ConfigurationError: the key, the URL, the dialect or the timeout is impossible.
     """
 
     def __init__(
@@ -71,6 +81,8 @@ class TruncusClient:
         check_api_key(api_key)
         if dialect not in list(Dialect):
             raise ConfigurationError("DIALECT must be 'auto', 'manual' or 'sdk'.")
+        if not timeout_s > 0:
+            raise ConfigurationError("TIMEOUT must be a number of seconds above 0.")
         self._transport = transport or Transport(
             base_url,
             timeout_s=timeout_s,
@@ -99,12 +111,12 @@ class TruncusClient:
         hosts = environ.get("TRUNCUS_PLAIN_HTTP_HOSTS", "").split(",")
         return cls(
             environ.get("TRUNCUS_API_KEY", ""),
-            base_url=environ.get("TRUNCUS_BASE_URL", contract.DEFAULT_BASE_URL),
+            base_url=environ.get("TRUNCUS_BASE_URL") or contract.DEFAULT_BASE_URL,
             timeout_s=_number(environ, "TRUNCUS_TIMEOUT", 30.0),
             max_retries=int(_number(environ, "TRUNCUS_MAX_RETRIES", 3)),
             retry_budget_s=_number(environ, "TRUNCUS_RETRY_BUDGET", 30.0),
             sandbox=boolean_from_text(environ.get("TRUNCUS_SANDBOX", ""), "TRUNCUS_SANDBOX"),
-            dialect=environ.get("TRUNCUS_DIALECT", Dialect.AUTO),
+            dialect=environ.get("TRUNCUS_DIALECT") or Dialect.AUTO,
             plain_http_hosts=tuple(host.strip() for host in hosts if host.strip()),
         )
 
@@ -129,7 +141,7 @@ class TruncusClient:
                 rejected is no error here: it is told by the result's ``status``.
         """
         key = check_idempotency_key(idempotency_key or new_idempotency_key())
-        adapted = adapt(email, self._memory.lessons)
+        adapted = adapt(_without_none(email), self._memory.lessons)
         try:
             answer = self._post_emails(contract.SEND_PATH, adapted, key, sandbox)
         except InvalidRequest as error:
@@ -161,7 +173,7 @@ class TruncusClient:
             )
         key = check_idempotency_key(idempotency_key)
         lessons = self._memory.lessons
-        adapted = [adapt(email, lessons) for email in emails]
+        adapted = [adapt(_without_none(email), lessons) for email in emails]
         try:
             answer = self._post_emails(contract.BATCH_PATH, {"emails": adapted}, key, sandbox)
         except InvalidRequest as error:
@@ -192,14 +204,19 @@ class TruncusClient:
             if result.status == contract.FAILED
             and self._memory.learn(result.error or result.reason, emails[index])
         ]
-        if not again or key.endswith(_AGAIN * 2):  # there are two lessons to learn
-            return batch
-        second = self.send_batch(
-            [emails[index] for index in again],
-            # Derived, so that a repeated call of the same batch repeats this request too.
-            idempotency_key=key + _AGAIN,
-            sandbox=sandbox,
-        )
+        if not again or key.endswith(_AGAIN * 2) or len(key + _AGAIN) > MAX_KEY_LENGTH:
+            return batch  # there are two lessons to learn
+        try:
+            second = self.send_batch(
+                [emails[index] for index in again],
+                # Derived, so that a repeated call of the same batch repeats this request too.
+                idempotency_key=key + _AGAIN,
+                sandbox=sandbox,
+            )
+        except TruncusError as error:
+            if error.ambiguous:
+                raise
+            return batch  # what was accepted stays told, and so do the first refusals
         merged = list(batch.results)
         for index, result in zip(again, second.results, strict=True):
             merged[index] = result
@@ -256,6 +273,7 @@ class TruncusClient:
         Raises:
             NetworkError: Truncus cannot be reached.
             AuthenticationError: the key is missing, unknown or revoked.
+            APIError: what answers is not Truncus, or not able to.
         """
         self._probe()  # opens the connection, so that its set-up is not counted as latency
         started = time.perf_counter()
@@ -276,16 +294,14 @@ class TruncusClient:
         }
         try:
             self.validate(email)
-        except AuthenticationError:
-            raise
-        except NotFound:
+        except _ANSWERS_TO_A_KNOWN_KEY:
+            return
+        except APIError as error:
+            if error.status not in {404, 405}:
+                raise
             # Only one source knows the validation; an e-mail that does not exist needs a key too.
-            try:
+            with suppress(NotFound, *_ANSWERS_TO_A_KNOWN_KEY):
                 self.get_email("check")
-            except (NotFound, ScopeError):
-                return
-        except (InvalidRequest, ScopeError):
-            return  # a key that is known, and an answer about what it asked
 
     # Requests ---------------------------------------------------------------------------------
 
@@ -313,6 +329,10 @@ class TruncusClient:
                 body=None if body is None else encode(body),
             )
         )
+
+
+def _without_none(email: Email) -> Email:
+    return {field: value for field, value in email.items() if value is not None}
 
 
 def encode(body: Mapping[str, Any]) -> bytes:
@@ -345,9 +365,12 @@ def boolean_from_text(text: str, name: str) -> bool:
 
 def _number(environ: Mapping[str, str], name: str, default: float) -> float:
     try:
-        return float(environ.get(name) or default)
+        number = float(environ.get(name) or default)
     except ValueError:
-        raise ConfigurationError(f"{name} must be a number.") from None
+        number = -1
+    if not 0 <= number < 1e9:
+        raise ConfigurationError(f"{name} must be a number, 0 or more.")
+    return number
 
 
 def _quoted(identifier: str) -> str:

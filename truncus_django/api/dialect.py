@@ -11,7 +11,7 @@ import html
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from threading import Lock
 from typing import Any
@@ -71,23 +71,23 @@ class DialectMemory:
         return _learned.get(self._account, _MANUAL)
 
     def learn(self, refused: str | None, email: Mapping[str, Any]) -> bool:
-        """Return whether the text of a refusal taught something new about ``email``.
+        """Return whether the text of a refusal says that ``email`` wants another form.
 
         Logged once as a warning that names the setting which spares the first refusal.
         """
         if self.dialect is not Dialect.AUTO or not refused:
             return False
+        wants_html = _lacks_html(email) and bool(_HTML_REQUIRED.search(refused))
+        wants_one = _has_a_list_in_to(email) and bool(_ONE_RECIPIENT.search(refused))
+        if not (wants_html or wants_one):
+            return False
         with _lock:
+            # Another thread may have learned it while this e-mail was on its way.
             known = _learned.get(self._account, _MANUAL)
-            learned = known
-            if _lacks_html(email) and _HTML_REQUIRED.search(refused):
-                learned = replace(learned, html_required=True)
-            if isinstance(email.get("to"), list) and _ONE_RECIPIENT.search(refused):
-                learned = replace(learned, single_recipient=True)
-            if learned == known:
-                # Another thread may have learned it while this e-mail was on its way.
-                return adapt(email, known) != email
-            _learned[self._account] = learned
+            learned = _learned[self._account] = Lessons(
+                html_required=known.html_required or wants_html,
+                single_recipient=known.single_recipient or wants_one,
+            )
         if learned.html_required and not known.html_required:
             logger.warning(
                 "Truncus refused an e-mail without HTML. From now on a rendering of the text goes "
@@ -102,7 +102,7 @@ class DialectMemory:
         return True
 
     def learn_from(self, error: InvalidRequest, email: Mapping[str, Any]) -> bool:
-        """Return whether a refused request taught something new; only HTTP 400 teaches."""
+        """Return whether a refused request wants another form; only HTTP 400 says so."""
         return error.status == 400 and self.learn(error.message, email)
 
 
@@ -115,12 +115,16 @@ def adapt(email: Mapping[str, Any], lessons: Lessons) -> Mapping[str, Any]:
     """Return ``email`` in the form that ``lessons`` ask for; ``email`` itself if it fits."""
     if lessons.html_required and _lacks_html(email):
         email = {**email, "html": text_as_html(email["text"])}
-    if lessons.single_recipient and isinstance(email.get("to"), list):
+    if lessons.single_recipient and _has_a_list_in_to(email):
         first, *others = email["to"]
         email = {**email, "to": first}
         if others:
             email["cc"] = [*others, *email.get("cc", ())]
     return email
+
+
+def _has_a_list_in_to(email: Mapping[str, Any]) -> bool:
+    return isinstance(email.get("to"), list | tuple) and bool(email["to"])
 
 
 def _lacks_html(email: Mapping[str, Any]) -> bool:

@@ -65,7 +65,9 @@ _HINTS: Mapping[str, str] = {
     "suppression_list": "The recipient bounced or complained before; do not retry.",
 }
 
-_ADDRESS = re.compile(r"[^\s<>\"',;:()\[\]]+@[^\s<>\"',;()\[\]]+")
+_ADDRESS = re.compile(
+    r"""(?:"[^"@]*"|[^\s<>"',;:()\[\]]+)@(?:\[[^\s\]]*\]|[^\s<>"',;()\[\]]+)""",
+)
 _KEY = re.compile(r"\btr_[A-Za-z0-9_]+")
 _MAX_TEXT = 300
 
@@ -228,6 +230,12 @@ class EmailRefused(APIError):
 class OutcomeUnknown(TruncusError):
     """An earlier send of this message may have been accepted, and this call cannot find out."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message, ambiguous=True)
+
+    def __str__(self) -> str:
+        return self.message  # says itself what can be done
+
 
 class SendCancelled(TruncusError):
     """Raised by a ``pre_send`` receiver: the e-mail is not sent, and that is no error."""
@@ -306,6 +314,8 @@ def refusal(
     code, text = _code_and_text(body)
     kind = _kind(status, code)
     if body is None:
+        if kind in _NEEDS_JSON and status != 413:
+            kind = InvalidAnswer  # whoever said so, it was not the API
         text = (
             f"An answer came that is not from Truncus's API (HTTP {status}, no JSON); "
             "a proxy in between, or a wrong BASE_URL"
@@ -321,6 +331,9 @@ def refusal(
         # other failure of the server leaves that open.
         ambiguous=kind is ServerError and code != contract.PROVIDER_ERROR_CODE,
     )
+
+
+_NEEDS_JSON = frozenset({InvalidRequest, ScopeError, NotFound, Conflict})
 
 
 def _code_and_text(body: Mapping[str, Any] | None) -> tuple[str | None, str | None]:

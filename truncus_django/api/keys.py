@@ -5,6 +5,9 @@ import uuid
 from truncus_django.api import contract
 from truncus_django.api.errors import ConfigurationError, MessageError
 
+MAX_KEY_LENGTH = 255
+"""Of an idempotency key; no figure is published, and more fits no common database column."""
+
 
 def check_api_key(api_key: str) -> str:
     """Return ``api_key``, or raise :class:`ConfigurationError` if it cannot be one."""
@@ -30,10 +33,12 @@ def check_idempotency_key(key: str) -> str:
     """Return ``key``, or raise :class:`MessageError` if it cannot be a header's value."""
     if (
         not key
-        or len(key) > 255
+        or len(key) > MAX_KEY_LENGTH
         or not key.isascii()
         or not key.isprintable()
         or key != key.strip()
     ):
-        raise MessageError("An idempotency key is 1 to 255 printable ASCII characters.")
+        raise MessageError(
+            f"An idempotency key is 1 to {MAX_KEY_LENGTH} printable ASCII characters."
+        )
     return key

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import random
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from requests.adapters import HTTPAdapter
 from requests.exceptions import ConnectionError as RequestsConnectionError
 from requests.exceptions import ConnectTimeout, InvalidURL, RequestException, SSLError, Timeout
 from requests.structures import CaseInsensitiveDict
-from urllib3.exceptions import MaxRetryError, NewConnectionError, ProxyError
+from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, ProxyError
 
 from truncus_django.api import contract
 from truncus_django.api.errors import (
@@ -86,6 +87,11 @@ class Request:
     headers: Mapping[str, str]
     body: bytes | None = None
 
+    @property
+    def is_send(self) -> bool:
+        """Whether e-mails may be accepted by it."""
+        return contract.IDEMPOTENCY_KEY_HEADER in self.headers
+
 
 class Transport:
     """Sends requests to one base URL and brings back answers or errors.
@@ -130,6 +136,7 @@ class Transport:
                 return self._exchange(request, attempts=retries + 1)
             except TruncusError as error:
                 error.attempts = retries + 1
+                error.ambiguous = error.ambiguous and request.is_send
                 ambiguous = ambiguous or error.ambiguous
                 wait_s = self.policy.wait_s(
                     error, retries=retries, waited_s=waited_s, jitter=self._jitter()
@@ -219,7 +226,7 @@ def _json_object(response: requests.Response) -> dict[str, Any] | None:
 def _translated(exc: RequestException, base_url: str) -> NetworkError:
     """Return what a failure of requests means, above all: whether the request went out."""
     host = urlsplit(base_url).netloc
-    if isinstance(exc, SSLError):
+    if isinstance(exc, SSLError) and not _broke_off(exc):
         return TLSError(
             f"No secure connection to {host}: its certificate or TLS is not acceptable. Where a "
             "proxy signs certificates itself, name its CA bundle in REQUESTS_CA_BUNDLE."
@@ -237,6 +244,16 @@ def _translated(exc: RequestException, base_url: str) -> NetworkError:
         retryable=True,
         ambiguous=True,
     )
+
+
+def _broke_off(exc: SSLError) -> bool:
+    """Whether the other side ended a TLS connection, perhaps with the request in its hands."""
+    cause: object = exc.args[0] if exc.args else None
+    if isinstance(cause, MaxRetryError):
+        cause = cause.reason
+    if isinstance(cause, HTTPError) and cause.args:
+        cause = cause.args[0]
+    return isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError)
 
 
 def _never_connected(exc: RequestException) -> bool:

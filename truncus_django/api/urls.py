@@ -32,6 +32,8 @@ def check_base_url(base_url: str, plain_http_hosts: tuple[str, ...] = ()) -> str
         host = None
     if host is None or parts.scheme not in {"http", "https"}:
         raise ConfigurationError(f"BASE_URL must be a URL like {contract.DEFAULT_BASE_URL}.")
+    if any(character.isspace() for character in base_url):
+        raise ConfigurationError("BASE_URL holds a space or a line break.")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigurationError("BASE_URL must hold a scheme, a host and perhaps a path only.")
     if parts.scheme == "http" and not is_loopback(host) and host not in plain_http_hosts:

@@ -42,6 +42,8 @@ def verify(
     if abs(now - int(timestamp)) > tolerance_s:
         raise WebhookVerificationError("The webhook's timestamp is too far from the present.")
     given = signature.removeprefix(contract.WEBHOOK_SIGNATURE_PREFIX).encode()
+    if isinstance(secrets, str):
+        secrets = (secrets,)  # not each of its characters
     fits = False
     for secret in secrets:
         if not secret:

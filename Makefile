@@ -1,0 +1,70 @@
+# Each target sets up what it needs: Python and make are enough.
+#
+#   make demo     the example shop sends its e-mails through a local Truncus
+#   make test     all tests, on this Python and the newest Django
+#   make check    style, types and import rules
+#   make bench    this package beside its peers, same work, one run
+#
+# PYTHON chooses the interpreter: make test PYTHON=python3.13
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo emulator test test-oldest test-newest check format bench coverage clean
+
+help:
+	@sed -n '3,6p' Makefile | cut -c3-
+	@echo '  make emulator a local Truncus on port 8025, with an inbox to look at'
+	@echo '  make coverage, make format, make clean'
+
+demo: $(VENV)/.emulator
+	$(BIN)/python example_project/manage.py demo $(ARGS)
+
+emulator: $(VENV)/.emulator
+	$(BIN)/python -m truncus_django.emulator --port 8025 $(ARGS)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest $(ARGS)
+
+# Both ends of the support range; deprecation warnings are errors in all runs.
+test-oldest:
+	$(MAKE) test PYTHON=python3.11 VENV=.venv-oldest DJANGO='django~=5.2.0'
+
+test-newest:
+	$(MAKE) test PYTHON=python3.13 VENV=.venv-newest DJANGO='django~=6.1.0'
+
+check: $(VENV)/.check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.check
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks $(ARGS)
+
+coverage: $(VENV)/.test
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered $(ARGS)
+
+clean:
+	rm -rf .venv .venv-oldest .venv-newest .mypy_cache .ruff_cache .hypothesis .coverage
+
+$(VENV)/.pip:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade 'pip>=25.1'
+	touch $@
+
+$(VENV)/.emulator: $(VENV)/.pip pyproject.toml
+	$(PIP) $(DJANGO) --editable '.[emulator]'
+	touch $@
+
+$(VENV)/.test $(VENV)/.check $(VENV)/.bench: $(VENV)/.%: $(VENV)/.pip pyproject.toml
+	$(PIP) $(DJANGO) --editable '.[emulator]' --group $*
+	touch $@

@@ -1,0 +1,164 @@
+"""The command line as a subprocess: ready line, trouble at the start, the end."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from .conftest import an_email
+
+ROOT = Path(__file__).parents[2]
+MODULE = [sys.executable, "-m", "truncus_django.emulator"]
+COMMAND = [sys.executable, "-m", "django", "truncus_emulator"]
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": str(ROOT),
+    "DJANGO_SETTINGS_MODULE": "tests.settings",
+    "PYTHONWARNINGS": "error",
+}
+
+
+@contextmanager
+def running(*arguments: str, command: list[str] = MODULE) -> Iterator[tuple[subprocess.Popen, str]]:
+    """Run the emulator and yield it with its ready line."""
+    process = subprocess.Popen(
+        [*command, "--port", "0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        cwd=ROOT,
+    )
+    try:
+        yield process, process.stdout.readline()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def finish(*arguments: str, command: list[str] = MODULE) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [*command, *arguments],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        cwd=ROOT,
+        timeout=20,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("command", [MODULE, COMMAND], ids=["module", "manage"])
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_runs_until_it_is_told_to_stop(command, end):
+    with running("--dialect", "sdk", command=command) as (process, ready):
+        match = re.fullmatch(
+            r"Truncus emulator at (http://127\.0\.0\.1:\d+) \(dialect: sdk\)\. "
+            r"Inbox: \1/  Ctrl-C stops it\.\n",
+            ready,
+        )
+        assert match
+        with requests.Session() as session:  # a kept connection does not hold up the end
+            answer = session.get(match[1], timeout=5)
+            assert answer.status_code == 200
+            process.send_signal(end)
+            out, err = process.communicate(timeout=5)
+        assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_options_reach_the_emulator(tmp_path):
+    template = tmp_path / "hello.html"
+    template.write_text("<p>Hello {{name}}</p>")
+    arguments = [
+        *("--api-key", "tr_a", "--api-key", "tr_b:read_events"),
+        *("--verified-domain", "mail.example.com", "--domain", "bad.example=paused"),
+        *("--template", f"hello={template}", "--suppress", "eve@example.com"),
+        *("--requests-per-minute", "1000", "--requests-per-second", "0"),
+        *("--fault", "error_503@batch=1", "--fault-seed", "7", "--latency", "1"),
+    ]
+    with running(*arguments) as (_, ready):
+        base = ready.split()[3]
+
+        def post(path: str, key: str, body: object) -> requests.Response:
+            headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": "a"}
+            return requests.post(f"{base}/api/v1/{path}", json=body, headers=headers, timeout=5)
+
+        assert post("emails/send", "tr_b", an_email()).status_code == 403
+        assert post("emails/send", "tr_c", an_email()).status_code == 401
+        assert post("emails/send", "tr_a", an_email(from_="a@bad.example")).status_code == 403
+        rejected = post("emails/send", "tr_a", an_email(to="eve@example.com"))
+        assert rejected.json()["status"] == "rejected"
+        assert post("emails/batch", "tr_a", {"emails": [an_email()]}).status_code == 503
+        state = requests.get(f"{base}/_emulator/state", timeout=5).json()
+        assert state["options"]["requests_per_minute"] == 1000
+        assert "tr_a" not in str(state)
+
+
+def test_port_that_is_taken_is_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = finish("--port", str(port))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert re.fullmatch(rf"Error: .*127\.0\.0\.1:{port}: .*in use.*\n", done.stderr)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--fault", "earthquake=1"],
+        ["--fault", "error_500"],
+        ["--fault", "error_500=often"],
+        ["--api-key", "sk_live"],
+        ["--api-key", "tr_a:fly"],
+        ["--domain", "a.example=gone"],
+        ["--webhook-url", "http://127.0.0.1:9/"],
+        ["--template", "hello=/no/such/file"],
+        ["--port", "99999"],
+    ],
+)
+def test_wrong_option_is_one_line(arguments):
+    done = finish("--port", "0", *arguments)
+    assert done.returncode == 1
+    assert re.fullmatch(r"Error: .+\n", done.stderr)
+
+
+def test_other_machines_are_let_in_only_when_asked_and_with_a_warning():
+    with running("--host", "0.0.0.0") as (process, ready):
+        assert ready.startswith("Truncus emulator at http://0.0.0.0:")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=5)
+    assert re.fullmatch(r"Warning: 0\.0\.0\.0 is reachable from other machines\.\n", err)
+
+
+def test_help_is_grouped():
+    text = finish("--help").stdout
+    for group in ("server:", "account:", "limits (0: none):", "webhooks:", "trouble:"):
+        assert f"\n{group}\n" in text
+    assert "--fault NAME[@PATH]=RATE" in text
+
+
+def test_missing_werkzeug_says_what_to_install(tmp_path):
+    (tmp_path / "werkzeug.py").write_text("raise ModuleNotFoundError('no', name='werkzeug')")
+    environment = {**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run(
+        [*MODULE, "--port", "0"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        'Error: The emulator needs werkzeug: pip install "truncus-django[emulator]"\n'
+    )

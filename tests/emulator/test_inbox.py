@@ -1,0 +1,173 @@
+"""The inbox: hostile mail stays text, nothing loads from outside, other sites get nothing."""
+
+import base64
+
+import pytest
+
+from .conftest import an_email
+
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
+
+
+def page_of(client, path="/"):
+    answer = client.session.get(client.emulator.url + path, timeout=5)
+    assert answer.status_code == 200
+    return answer
+
+
+def test_list_shows_the_newest_first(either):
+    either.send(subject="First")
+    either.send(subject="Second", to="bob@example.com", tenant_id="acme", sandbox=True)
+    page = page_of(either).text
+    assert page.index("Second") < page.index("First")
+    assert "bob@example.com" in page
+    assert "acme" in page
+    assert ">sandbox<" in page
+
+
+def test_scheduled_mail_shows_its_time(manual):
+    manual.send(send_at="2099-01-01T12:00:00Z")
+    assert "2099-01-01" in page_of(manual).text
+
+
+def test_search_finds_by_recipient_subject_and_text(manual):
+    manual.send(subject="Invoice 42", to="bob@example.com", text="Total: ten")
+    manual.send(subject="Welcome")
+    for query in ("invoice", "BOB@", "ten"):
+        page = page_of(manual, f"/?q={query}").text
+        assert "Invoice 42" in page
+        assert "Welcome" not in page
+    assert "Nothing fits" in page_of(manual, "/?q=nothing").text
+
+
+def test_pages_of_50(manual):
+    for number in range(51):
+        manual.send(subject=f"Order-{number:02}")
+    first, second = page_of(manual).text, page_of(manual, "/?page=2").text
+    assert "Order-50" in first
+    assert "Order-00" not in first
+    assert "Order-00" in second
+    assert page_of(manual, "/?page=99").text == second
+
+
+def test_refreshing_is_asked_for(manual):
+    assert "http-equiv" not in page_of(manual).text
+    assert 'http-equiv="refresh"' in page_of(manual, "/?refresh=1").text
+
+
+def test_mail_shows_everything_that_was_sent(manual):
+    manual.batch(
+        an_email(
+            cc=["cc@example.com"],
+            bcc=["bcc@example.com"],
+            reply_to="reply@example.com",
+            headers={"X-Entity": "17"},
+            metadata={"order": "42"},
+            text="Plain words",
+        ),
+        key="batch-key",
+    )
+    email = manual.emulator.emails[0]
+    page = page_of(manual, f"/mail/{email.id}").text
+    for shown in (
+        "cc@example.com",
+        "bcc@example.com",
+        "reply@example.com",
+        "X-Entity",
+        "17",
+        "order",
+        "42",
+        "Plain words",
+        "batch-key",
+        "1 of 1",
+        "delivered",
+        email.global_message_id,
+    ):
+        assert shown in page
+
+
+@pytest.mark.parametrize("where", ["subject", "text", "to", "from", "tenant_id", "metadata"])
+def test_hostile_content_stays_text(manual, where):
+    value = {
+        "to": '"<script>alert(1)</script>" <x@example.com>',
+        "from": '"<script>alert(1)</script>" <x@example.com>',
+        "metadata": {HOSTILE: HOSTILE},
+    }.get(where, HOSTILE)
+    assert manual.send(**{where: value}).status_code == 200
+    for path in ("/", f"/mail/{manual.emulator.emails[0].id}", f"/?q={HOSTILE}"):
+        page = page_of(manual, path).text
+        assert "<script" not in page
+        assert "<img" not in page
+
+
+def test_html_is_framed_under_a_policy_that_loads_nothing(manual):
+    manual.send(html=f"<h1>Hello</h1>{HOSTILE}")
+    path = f"/mail/{manual.emulator.emails[0].id}"
+    page = page_of(manual, path)
+    assert f'<iframe sandbox="" src="{path}/html"' in page.text
+    assert "Hello" not in page.text
+    frame = page_of(manual, f"{path}/html")
+    assert frame.text == f"<h1>Hello</h1>{HOSTILE}"
+    for answer in (page, frame):
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        assert "script-src" not in answer.headers["Content-Security-Policy"]
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+    assert frame.headers["Content-Security-Policy"].startswith("sandbox;")
+
+
+def test_attachment_is_only_ever_downloaded(manual):
+    name = '../<b>"x"\r\nSet-Cookie: a=1.html'
+    content = base64.b64encode(b"<script>alert(1)</script>").decode()
+    hostile = {"filename": name, "content": content, "content_type": "text/html"}
+    manual.send(attachments=[hostile])
+    path = f"/mail/{manual.emulator.emails[0].id}"
+    assert "<b>" not in page_of(manual, path).text.replace("<b>delivered", "").replace(
+        "<b>sent", ""
+    ).replace("<b>queued", "")
+    answer = page_of(manual, f"{path}/attachments/0")
+    assert answer.content == b"<script>alert(1)</script>"
+    assert answer.headers["Content-Type"] == "application/octet-stream"
+    assert answer.headers["Content-Disposition"].startswith("attachment")
+    assert "/" not in answer.headers["Content-Disposition"]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "Set-Cookie" not in answer.headers
+    missing = manual.session.get(f"{manual.emulator.url}{path}/attachments/1", timeout=5)
+    assert missing.status_code == 404
+
+
+def test_international_filename_is_kept(manual):
+    content = base64.b64encode(b"x").decode()
+    manual.send(attachments=[{"filename": "Größe.pdf", "content": content}])
+    path = f"/mail/{manual.emulator.emails[0].id}/attachments/0"
+    assert "Gr%C3%B6%C3%9Fe.pdf" in page_of(manual, path).headers["Content-Disposition"]
+
+
+@pytest.mark.parametrize("path", ["/mail/unknown", "/mail/unknown/html", "/nothing"])
+def test_unknown_page_is_not_found(manual, path):
+    assert manual.session.get(manual.emulator.url + path, timeout=5).status_code == 404
+
+
+def test_inbox_takes_nothing_but_get(manual):
+    assert manual.session.post(manual.emulator.url + "/", timeout=5).status_code == 405
+
+
+@pytest.mark.parametrize("path", ["/", "/mail/x", "/_emulator/state"])
+def test_other_host_names_are_refused(manual, path):
+    headers = {"Host": "evil.example"}
+    answer = manual.session.get(manual.emulator.url + path, headers=headers, timeout=5)
+    assert answer.status_code == 403
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:8025", "127.0.0.1", "[::1]:8025"])
+def test_names_of_this_machine_are_trusted(manual, host):
+    answer = manual.session.get(manual.emulator.url, headers={"Host": host}, timeout=5)
+    assert answer.status_code == 200
+
+
+def test_api_key_is_on_no_page(manual):
+    manual.send()
+    api_key = manual.session.headers["Authorization"].split()[1]
+    message_id = manual.emulator.emails[0].id
+    for path in ("/", f"/mail/{message_id}", "/_emulator/emails", "/_emulator/requests"):
+        assert api_key not in page_of(manual, path).text

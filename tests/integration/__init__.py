@@ -1,0 +1,1 @@
+"""The backend against the emulator, over real HTTP."""

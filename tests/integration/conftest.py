@@ -1,0 +1,55 @@
+"""What all integration tests share: messages, short waits, and a backend by its options."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.core.mail import EmailMessage
+
+from truncus_django.api import retry
+from truncus_django.api.dialect import forget_lessons
+from truncus_django.backend import TruncusBackend
+from truncus_django.message import TruncusMessage
+
+
+@pytest.fixture(autouse=True)
+def short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry at once: how long to wait is the business of the unit tests."""
+    monkeypatch.setattr(retry, "FIRST_BACKOFF_S", 0.001)
+
+
+@pytest.fixture(autouse=True)
+def first_contact() -> None:
+    """Let every test be the first to speak to its account."""
+    forget_lessons()
+
+
+@pytest.fixture
+def backend(truncus_emulator: Any) -> Callable[..., TruncusBackend]:
+    """Return a function that makes a backend which speaks to the emulator."""
+
+    def make(**options: Any) -> TruncusBackend:
+        return TruncusBackend(
+            **{"api_key": "tr_test_integration", "base_url": truncus_emulator.url, **options}
+        )
+
+    return make
+
+
+@pytest.fixture
+def messages() -> Callable[[int], list[EmailMessage]]:
+    """Return a function that makes messages, each different from the others."""
+
+    def make(count: int, **options: Any) -> list[EmailMessage]:
+        return [
+            TruncusMessage(
+                f"Order {number}",
+                f"Your order {number} is on its way.",
+                "shop@example.com",
+                [f"customer-{number}@example.org"],
+                **options,
+            )
+            for number in range(count)
+        ]
+
+    return make

@@ -1,0 +1,71 @@
+"""The whole site: which of API, control and inbox answers a path, and who may ask."""
+
+import ipaddress
+import threading
+from typing import TYPE_CHECKING
+
+from werkzeug.wrappers import Request, Response
+
+from truncus_django.emulator.app import Api
+from truncus_django.emulator.control import Control
+from truncus_django.emulator.inbox import Inbox
+from truncus_django.emulator.request_log import RequestLog
+from truncus_django.emulator.service import Service
+
+if TYPE_CHECKING:
+    from truncus_django.emulator.emulator import Emulator
+
+_ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
+
+
+class Site:
+    """Gives each request to the part that answers it."""
+
+    def __init__(self, emulator: "Emulator", *, host: str, stopping: threading.Event) -> None:
+        """Answer for ``emulator``, which listens on ``host``."""
+        self._host = host
+        self._stopping = stopping
+        self._emulator = emulator
+        self._api: Api | None = None
+        self._control = Control(emulator)
+        self._inbox: Inbox | None = None
+
+    def set_state(self, service: Service, log: RequestLog) -> None:
+        """Answer from this state from now on."""
+        self._api = Api(service, log, stopping=self._stopping)
+        self._inbox = Inbox(service)
+
+    def respond(self, request: Request) -> Response:
+        """Return the answer to ``request``."""
+        api, inbox = self._api, self._inbox
+        if api is None or inbox is None:
+            return Response("The emulator is starting", status=503, mimetype="text/plain")
+        if request.path == "/api" or request.path.startswith("/api/"):
+            return api.respond(request)
+        if not is_trusted_host(request.host, bound_to=self._host):
+            # A page of another site could otherwise read the inbox by DNS rebinding.
+            return Response("Host not allowed", status=403, mimetype="text/plain")
+        if request.path.startswith("/_emulator/"):
+            return self._control.respond(request)
+        return inbox.respond(request)
+
+
+def is_trusted_host(host_header: str, *, bound_to: str) -> bool:
+    """Return whether a ``Host`` header names this machine itself.
+
+    When the emulator was asked to listen beyond loopback, the address it listens on is trusted
+    too, and any bare IP address when it listens on all of them: rebinding needs a name.
+    """
+    name = host_header.rpartition(":")[0] if _has_port(host_header) else host_header
+    name = name.strip("[]").lower()
+    if name in {"localhost", bound_to.lower()} or name.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return address.is_loopback or bound_to in _ANY_ADDRESS
+
+
+def _has_port(host_header: str) -> bool:
+    return not host_header.endswith("]") and host_header.rpartition(":")[2].isdigit()

@@ -1,0 +1,125 @@
+"""The emulator for test suites: a context manager, and a pytest fixture with Django's settings.
+
+This module is loaded in every pytest run of a project that has the package installed, so it
+imports nothing but the standard library until it is used. It works without pytest as well.
+"""
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from truncus_django.emulator import Emulator
+
+API_KEY = "tr_test_emulator"
+BACKEND = "truncus_django.backend.TruncusBackend"
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _fixture(scope: Literal["session", "function"]) -> Callable[[_Function], Any]:
+    """Return pytest's decorator, or one that does nothing where there is no pytest."""
+    try:
+        import pytest
+    except ImportError:
+        return lambda function: function
+    return pytest.fixture(scope=scope)
+
+
+__all__ = ["API_KEY", "BACKEND", "run_emulator", "use_emulator"]
+
+
+@contextmanager
+def run_emulator(**options: Any) -> "Iterator[Emulator]":
+    """Run a local Truncus for the length of a ``with`` block and yield it.
+
+    The keyword arguments are those of `truncus_django.emulator.Emulator`. Django's settings stay
+    as they are; see `use_emulator`.
+
+    Raises:
+        EmulatorMissesWerkzeug: ``pip install "truncus-django[emulator]"`` is missing.
+        ValueError: an option has a wrong value.
+    """
+    from truncus_django.emulator import Emulator
+
+    with Emulator(**options) as emulator:
+        yield emulator
+
+
+@contextmanager
+def use_emulator(emulator: "Emulator") -> Iterator[None]:
+    """Let Django send every e-mail through ``emulator`` for the length of a ``with`` block.
+
+    ``TRUNCUS`` keeps what it has, but its key and base URL; every one of ``MAILERS``, or
+    ``EMAIL_BACKEND`` where a project has no ``MAILERS``, becomes the Truncus back-end. Test
+    runners put Django's in-memory back-end there, and it comes back afterwards.
+    """
+    from django.conf import settings
+    from django.test.utils import override_settings
+
+    overrides: dict[str, Any] = {
+        "TRUNCUS": {
+            **(getattr(settings, "TRUNCUS", None) or {}),
+            "API_KEY": API_KEY,
+            "BASE_URL": emulator.url,
+        }
+    }
+    if hasattr(settings, "MAILERS"):
+        mailers = {"default": {}, **settings.MAILERS}
+        overrides["MAILERS"] = {alias: _mailer(config) for alias, config in mailers.items()}
+    else:
+        # Django 6.1 allows no EMAIL_* setting beside MAILERS, so a project that still has them
+        # keeps them; the warning about that is the project's own, not this fixture's.
+        overrides["EMAIL_BACKEND"] = BACKEND
+    override = override_settings(**overrides)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The EMAIL_BACKEND setting is deprecated")
+        override.enable()
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The EMAIL_BACKEND setting is deprecated")
+            override.disable()
+
+
+def _mailer(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mailer that sends to the emulator, with the Truncus options it had before."""
+    if config.get("BACKEND") != BACKEND:
+        return {"BACKEND": BACKEND}
+    own = {
+        name: value
+        for name, value in config.get("OPTIONS", {}).items()
+        if name not in {"api_key", "base_url"}
+    }
+    return {"BACKEND": BACKEND, "OPTIONS": own}
+
+
+@_fixture("session")
+def _truncus_emulator_server() -> "Iterator[Emulator]":
+    """One server for the whole run; each test finds it fresh."""
+    with run_emulator() as emulator:
+        yield emulator
+
+
+@_fixture("function")
+def truncus_emulator(_truncus_emulator_server: "Emulator") -> "Iterator[Emulator]":
+    """A fresh local Truncus; where Django is configured, its e-mail goes there.
+
+    ``truncus_emulator.reset(dialect="sdk")`` changes options for the rest of the test.
+    """
+    emulator = _truncus_emulator_server
+    emulator.reset()
+    if not _django_is_configured():
+        yield emulator
+        return
+    with use_emulator(emulator):
+        yield emulator
+
+
+def _django_is_configured() -> bool:
+    """Return whether there are Django settings, without making Django look for them."""
+    conf = sys.modules.get("django.conf")
+    return conf is not None and bool(conf.settings.configured)

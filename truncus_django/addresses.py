@@ -112,8 +112,9 @@ def _addr_spec(local: str, domain: str) -> str:
             "has letters before its @ that Amazon SES, which Truncus sends through, does not take; "
             "it takes ASCII there."
         )
+    host = _ascii_domain(domain)
     try:
-        spec = Address(username=local, domain=_ascii_domain(domain)).addr_spec
+        spec = Address(username=local, domain=host).addr_spec
         checked_line(spec, "it", InvalidAddress)
     except (HeaderParseError, ValueError, IndexError, InvalidAddress):
         raise _MalformedError("is malformed before its @.") from None

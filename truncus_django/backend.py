@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import django
+from django.conf import settings as django_settings
 from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 
@@ -59,11 +60,31 @@ class TruncusBackend(BaseEmailBackend):
         self.alias = alias
         self.fail_silently = fail_silently
         self._options = own
+        self._lacks_key = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the API key behind: a message that travels to a task takes its backend along."""
+        options = {name: value for name, value in self._options.items() if name != "api_key"}
+        return self.__dict__ | {
+            "_options": options,
+            "_lacks_key": self._lacks_key or len(options) < len(self._options),
+        }
 
     @property
     def settings(self) -> Settings:
         """The settings in force; raises :class:`ConfigurationError` where they are wrong."""
-        return get_settings(self._options)
+        return get_settings(self._options_with_key() if self._lacks_key else self._options)
+
+    def _options_with_key(self) -> dict[str, Any]:
+        """Return the options of a backend that was pickled, with the key of its mailer."""
+        mailers = getattr(django_settings, "MAILERS", {})
+        key = mailers.get(self.alias, {}).get("OPTIONS", {}).get("api_key")
+        if key is None:
+            raise ConfigurationError(
+                "This backend was pickled, and API keys do not travel: make a new backend with its "
+                "key, or name the mailer in MAILERS."
+            )
+        return {**self._options, "api_key": key}
 
     @property
     def client(self) -> TruncusClient:

@@ -218,11 +218,12 @@ def _payload(parcel: Parcel) -> Payload:
 
 
 def _refused(result: SendResult) -> EmailRefused:
-    reason = result.reason or result.error
+    """Return the error of an e-mail that was not accepted; a reason of the manual is a code."""
+    is_coded = result.code is None and result.reason in contract.REJECTION_REASONS
+    reason = None if is_coded else result.reason or result.error
     return EmailRefused(
         f"Truncus {result.status} the e-mail" + (f": {reason}" if reason else ""),
-        code=result.code
-        or (result.reason if result.reason in contract.REJECTION_REASONS else None),
+        code=result.reason if is_coded else result.code,
         retryable=result.code == contract.PROVIDER_ERROR_CODE,
     )
 

@@ -26,6 +26,7 @@ from truncus_django.api.errors import (
     MessageTooLarge,
     UnsupportedFeature,
 )
+from truncus_django.api.fields import EmailFields
 from truncus_django.api.keys import check_idempotency_key
 from truncus_django.attachments import read_attachment
 from truncus_django.conf import Settings
@@ -45,7 +46,7 @@ class Payload:
         dropped: what was left out because the API cannot carry it.
     """
 
-    email: dict[str, Any]
+    email: EmailFields
     idempotency_key: str | None
     is_sandbox: bool
     size: int
@@ -71,7 +72,7 @@ class _Builder:
         self.message = message
         self.settings = settings
         self.now = now
-        self.email: dict[str, Any] = {}
+        self.email = EmailFields()
         self.size = 0
         self.dropped: list[str] = []
 

@@ -56,6 +56,7 @@ def use_emulator(emulator: "Emulator") -> Iterator[None]:
     ``EMAIL_BACKEND`` where a project has no ``MAILERS``, becomes the Truncus back-end. Test
     runners put Django's in-memory back-end there, and it comes back afterwards.
     """
+    import django
     from django.conf import settings
     from django.test.utils import override_settings
 
@@ -66,7 +67,7 @@ def use_emulator(emulator: "Emulator") -> Iterator[None]:
             "BASE_URL": emulator.url,
         }
     }
-    if hasattr(settings, "MAILERS"):
+    if django.VERSION >= (6, 1) and hasattr(settings, "MAILERS"):
         mailers = {"default": {}, **settings.MAILERS}
         overrides["MAILERS"] = {alias: _mailer(config) for alias, config in mailers.items()}
     else:

@@ -143,6 +143,13 @@ def test_international_filename_is_kept(manual):
     assert "Gr%C3%B6%C3%9Fe.pdf" in page_of(manual, path).headers["Content-Disposition"]
 
 
+def test_text_that_is_no_unicode_is_shown_all_the_same(manual):
+    manual.send(subject="\ud800 broken", html="\ud800", tenant_id="\ud800", text="\ud800")
+    path = f"/mail/{manual.emulator.emails[0].id}"
+    for shown in ("/", path, f"{path}/html"):
+        page_of(manual, shown)
+
+
 @pytest.mark.parametrize("path", ["/mail/unknown", "/mail/unknown/html", "/nothing"])
 def test_unknown_page_is_not_found(manual, path):
     assert manual.session.get(manual.emulator.url + path, timeout=5).status_code == 404

@@ -16,9 +16,7 @@ def test_sdk_answers_sent_with_all_ids(sdk):
     answer = sdk.send().json()
     assert answer["status"] == "sent"
     assert answer["provider"] == "ses"
-    assert all(
-        answer[name] for name in ("message_id", "global_message_id", "provider_message_id")
-    )
+    assert all(answer[name] for name in ("message_id", "global_message_id", "provider_message_id"))
 
 
 @pytest.mark.parametrize(

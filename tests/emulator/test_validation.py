@@ -1,8 +1,15 @@
 """What each dialect refuses, and with which words."""
 
 import base64
+import contextlib
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from truncus_django.emulator import Dialect
+from truncus_django.emulator.refusals import Refusal
+from truncus_django.emulator.validation import check_email
 
 from .conftest import an_email
 
@@ -132,3 +139,22 @@ def test_one_connection_serves_good_and_bad_requests(manual):
     manual.call("POST", "/api/v1/unknown", json=an_email())
     assert manual.call("PUT", "/api/v1/emails/send", json=an_email()).status_code == 405
     assert manual.emulator.connections == 1
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+ADDRESS_FIELDS = ("to", "from", "reply_to", "cc", "bcc")
+TEXT_FIELDS = ("subject", "html", "text", "react", "template_id", "tenant_id", "send_at")
+OTHER_FIELDS = ("headers", "variables", "metadata", "attachments", "track_opens", "track_clicks")
+FIELDS = st.sampled_from([*ADDRESS_FIELDS, *TEXT_FIELDS, *OTHER_FIELDS])
+
+
+@given(changes=st.dictionaries(FIELDS, JSON, max_size=4), dialect=st.sampled_from(list(Dialect)))
+def test_any_json_is_checked_or_refused(changes, dialect):
+    with contextlib.suppress(Refusal):
+        draft = check_email({**an_email(), **changes}, dialect=dialect, now=0.0)
+        assert draft.content_digest()
+        assert draft.size_bytes() >= 0

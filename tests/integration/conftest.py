@@ -7,7 +7,6 @@ import pytest
 from django.core.mail import EmailMessage
 
 from truncus_django.api import retry
-from truncus_django.api.dialect import forget_lessons
 from truncus_django.backend import TruncusBackend
 from truncus_django.message import TruncusMessage
 
@@ -16,12 +15,6 @@ from truncus_django.message import TruncusMessage
 def short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retry at once: how long to wait is the business of the unit tests."""
     monkeypatch.setattr(retry, "FIRST_BACKOFF_S", 0.001)
-
-
-@pytest.fixture(autouse=True)
-def first_contact() -> None:
-    """Let every test be the first to speak to its account."""
-    forget_lessons()
 
 
 @pytest.fixture

@@ -138,7 +138,7 @@ def test_a_web_site_that_is_not_truncus(truncus_emulator, told):
     assert "HTTP 404" in text
 
 
-# Settings, as a new user meets them: a project of five lines ------------------------------------------
+# Settings, as a new user meets them: a project of five lines -------------------------------------
 
 PROJECT = """
 import django

@@ -44,7 +44,7 @@ def client_of(emulator: Any, **options: Any) -> TruncusClient:
     return TruncusClient("tr_test_integration", base_url=emulator.url, **options)
 
 
-# Django's own ways of sending ---------------------------------------------------------------------
+# Django's own ways of sending --------------------------------------------------------------------
 
 
 def test_send_mail_arrives(emulator):
@@ -149,7 +149,7 @@ def test_threads_send_at_once_over_a_connection_each(untouched_emulator):
     assert untouched_emulator.connections <= 6
 
 
-# Truncus's own options ------------------------------------------------------------------------------
+# Truncus's own options ---------------------------------------------------------------------------
 
 
 def test_options_reach_the_api(emulator):
@@ -272,7 +272,7 @@ def test_one_unverified_domain_costs_the_others_of_a_list_nothing(
     assert emulator.accepted == 19
 
 
-# Several mailers --------------------------------------------------------------------------------------
+# Several mailers ---------------------------------------------------------------------------------
 
 
 def test_mailers_have_their_own_key_tenant_and_sandbox(emulator):
@@ -301,7 +301,7 @@ def two_mailers(**options: dict[str, Any]) -> Iterator[list[Any]]:
         yield found
 
 
-# The client -------------------------------------------------------------------------------------------
+# The client --------------------------------------------------------------------------------------
 
 
 def test_an_email_is_read_back_with_its_engagement(emulator):
@@ -444,7 +444,7 @@ def test_a_domain_that_warms_up_is_a_quota(truncus_emulator):
 def test_unverified_domain_says_what_to_do(emulator):
     emulator.reset(dialect=emulator.options.dialect, verified_domains=["example.com"])
 
-    with pytest.raises(DomainError, match="Verify|Add"):
+    with pytest.raises(DomainError, match=r"Verify|Add"):
         send_mail("Hi", "Text", "me@elsewhere.example", ["ann@example.org"])
 
 

@@ -30,6 +30,7 @@ from truncus_django.api.errors import (
     ScopeError,
     TruncusError,
 )
+from truncus_django.api.fields import EmailFields
 from truncus_django.api.keys import (
     MAX_KEY_LENGTH,
     check_api_key,
@@ -332,7 +333,9 @@ class TruncusClient:
 
 
 def _without_none(email: Email) -> Email:
-    return {field: value for field, value in email.items() if value is not None}
+    if None not in email.values():
+        return email
+    return EmailFields((name, value) for name, value in email.items() if value is not None)
 
 
 def encode(body: Mapping[str, Any]) -> bytes:

@@ -17,6 +17,7 @@ from threading import Lock
 from typing import Any
 
 from truncus_django.api.errors import InvalidRequest
+from truncus_django.api.fields import EmailFields
 
 logger = logging.getLogger("truncus_django")
 
@@ -114,12 +115,11 @@ def forget_lessons() -> None:
 def adapt(email: Mapping[str, Any], lessons: Lessons) -> Mapping[str, Any]:
     """Return ``email`` in the form that ``lessons`` ask for; ``email`` itself if it fits."""
     if lessons.html_required and _lacks_html(email):
-        email = {**email, "html": text_as_html(email["text"])}
+        email = EmailFields(email, html=text_as_html(email["text"]))
     if lessons.single_recipient and _has_a_list_in_to(email):
         first, *others = email["to"]
-        email = {**email, "to": first}
-        if others:
-            email["cc"] = [*others, *email.get("cc", ())]
+        copies = {"cc": [*others, *email.get("cc", ())]} if others else {}
+        email = EmailFields(email, to=first, **copies)
     return email
 
 

@@ -11,7 +11,7 @@ import random
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
@@ -73,8 +73,8 @@ class Answer:
     """A 2xx answer: its HTTP status, JSON object, headers, and how many requests it took."""
 
     status: int
-    body: Mapping[str, Any]
-    headers: Mapping[str, str]
+    body: Mapping[str, Any] = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
     attempts: int
 
 
@@ -84,8 +84,8 @@ class Request:
 
     method: str
     path: str
-    headers: Mapping[str, str]
-    body: bytes | None = None
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes | None = field(default=None, repr=False)
 
     @property
     def is_send(self) -> bool:

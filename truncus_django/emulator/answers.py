@@ -249,6 +249,11 @@ def webhook_body(email: StoredEmail, event: Event, *, with_id: bool) -> dict[str
     return {**body, "timestamp": int(event.at)}
 
 
+def makes_webhook(event: Event) -> bool:
+    """Return whether Truncus tells of ``event`` by itself, and not only when it is replayed."""
+    return event.type not in {"queued", contract.SENT, contract.CANCELLED}
+
+
 _WEBHOOK_EVENTS = {
     "complained": "email.complaint",
     "opened": "email.open",

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
@@ -63,33 +64,27 @@ class Api:
             endpoint, arguments = _ROUTES.bind_to_environ(request.environ).match()
         except HTTPException as error:
             answer = _refused(_no_such_path(error), service)
-            log.add(_record(request, "", answer, None, service.clock()))
+            payload = _payload(request)
+            log.add(_record(request, "", payload, answer, None, service.clock()), payload.size)
             return _response(answer)
         name = _FAULT_NAMES.get(endpoint, endpoint)
         strike = service.faults.take(request.path, name)
         if strike is not None and strike.fault is Fault.REFUSE:
             unread = Answer(0, None)
-            log.add(_record(request, name, unread, strike, service.clock(), read_body=False))
+            log.add(_record(request, name, _UNREAD, unread, strike, service.clock()), 0)
             raise ResetConnection
-        request.get_data()
+        payload = _payload(request)
         self._sleep(service.options.latency_s)
-        answer = self._answer(request, endpoint, arguments, service, strike)
-        log.add(_record(request, name, answer, strike, service.clock()))
+        answer = self._answer(_Call(request, endpoint, arguments, payload), service, strike)
+        log.add(_record(request, name, payload, answer, strike, service.clock()), payload.size)
         return _delivered(answer, strike)
 
-    def _answer(
-        self,
-        request: Request,
-        endpoint: str,
-        arguments: Any,
-        service: Service,
-        strike: Strike | None,
-    ) -> Answer:
+    def _answer(self, call: "_Call", service: Service, strike: Strike | None) -> Answer:
         """Return the answer, with what a fault does before, to or after it."""
         try:
             if strike is not None:
                 self._strike_before(strike, service)
-            answer = _call(request, endpoint, arguments, service)
+            answer = _carry_out(call, service)
             if strike is not None and strike.fault is Fault.ERROR_500_AFTER:
                 raise _transient(500)
         except Refusal as refusal:
@@ -135,6 +130,37 @@ class Api:
             self._stopping.wait(seconds)
 
 
+@dataclass(frozen=True)
+class _Payload:
+    """A request's body as JSON, parsed once."""
+
+    json: Any
+    size: int
+    """Bytes on the wire."""
+    is_valid: bool = True
+
+    def valid(self) -> Any:
+        """Return the JSON.
+
+        Raises:
+            Refusal: 400, it was none.
+        """
+        if not self.is_valid:
+            raise invalid("The body is not valid JSON")
+        return self.json
+
+
+_UNREAD = _Payload(None, 0, is_valid=False)
+
+
+@dataclass(frozen=True)
+class _Call:
+    request: Request
+    endpoint: str
+    arguments: Any
+    payload: _Payload
+
+
 class _Instead(Exception):
     """An answer that takes the place of the service's."""
 
@@ -143,20 +169,21 @@ class _Instead(Exception):
         self.answer = answer
 
 
-def _call(request: Request, endpoint: str, arguments: Any, service: Service) -> Answer:
+def _carry_out(call: _Call, service: Service) -> Answer:
     """Check key and limits, then let the service answer."""
+    request, endpoint = call.request, call.endpoint
     scope = contract.SEND_SCOPE if endpoint in _SENDING else contract.READ_SCOPE
     authorization = request.headers.get("Authorization", "")
     api_key = service.account.authenticate(authorization, scope=scope)
     service.count_request(api_key)
     match endpoint:
         case "send":
-            return service.send(_json(request), _submission(request, api_key))
+            return service.send(call.payload.valid(), _submission(request, api_key))
         case "batch":
-            payload = _json(request)
-            return service.batch(payload, _submission(request, api_key, payload))
+            batch = call.payload.valid()
+            return service.batch(batch, _submission(request, api_key, batch))
         case "validate":
-            return service.validate(_json(request))
+            return service.validate(call.payload.valid())
         case "events":
             return service.events(request.args.get("message_id", ""))
     calls: dict[str, Callable[[str], Answer]] = {
@@ -165,11 +192,11 @@ def _call(request: Request, endpoint: str, arguments: Any, service: Service) -> 
         "replay_event": service.replay_event,
         "replay_message": service.replay_message,
     }
-    return calls[endpoint](arguments["id"])
+    return calls[endpoint](call.arguments["id"])
 
 
-def _submission(request: Request, api_key: str, payload: object = None) -> Submission:
-    emails = payload.get("emails") if isinstance(payload, dict) else None
+def _submission(request: Request, api_key: str, batch: object = None) -> Submission:
+    emails = batch.get("emails") if isinstance(batch, dict) else None
     return Submission(
         api_key=api_key,
         idempotency_key=request.headers.get(contract.IDEMPOTENCY_KEY_HEADER, "").strip(),
@@ -178,11 +205,12 @@ def _submission(request: Request, api_key: str, payload: object = None) -> Submi
     )
 
 
-def _json(request: Request) -> object:
+def _payload(request: Request) -> _Payload:
+    raw = request.get_data(cache=False)
     try:
-        return json.loads(request.get_data())
+        return _Payload(json.loads(raw), len(raw))
     except (ValueError, RecursionError):
-        raise invalid("The body is not valid JSON") from None
+        return _Payload(None, len(raw), is_valid=False)
 
 
 def _refused(refusal: Refusal, service: Service) -> Answer:
@@ -234,24 +262,19 @@ def _response(answer: Answer, kind: type[Response] = Response) -> Response:
 def _record(
     request: Request,
     endpoint: str,
+    payload: _Payload,
     answer: Answer,
     strike: Strike | None,
     now: float,
-    *,
-    read_body: bool = True,
 ) -> RequestRecord:
     fault = None if strike is None else strike.fault
-    try:
-        body = json.loads(request.get_data()) if read_body else None
-    except (ValueError, RecursionError):
-        body = None
     return RequestRecord(
         method=request.method,
         path=request.path,
         endpoint=endpoint,
         status=0 if fault in {Fault.RESET_BEFORE, Fault.RESET_AFTER} else answer.status,
         headers=harmless_headers(dict(request.headers)),
-        body=body,
+        body=payload.json,
         answer=answer.body,
         fault="" if fault is None else fault.value,
         at=now,

@@ -5,7 +5,8 @@ import ipaddress
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -254,9 +255,9 @@ def run(arguments: argparse.Namespace) -> int:
         reason = getattr(exc, "strerror", None) or exc
         _complain(f"Error: cannot start on {arguments.host}:{arguments.port}: {reason}")
         return 1
-    with emulator:
+    with emulator, _told_to_stop() as told:
         _announce(emulator)
-        _wait_for_the_end()
+        told.wait()
     return 0
 
 
@@ -280,14 +281,16 @@ def _announce(emulator: Emulator) -> None:
     )
 
 
-def _wait_for_the_end() -> None:
-    ended = threading.Event()
+@contextmanager
+def _told_to_stop() -> Iterator[threading.Event]:
+    """Yield an event that Ctrl-C and SIGTERM set, in place of what they did before."""
+    told = threading.Event()
     before = {
-        number: signal.signal(number, lambda *_: ended.set())
+        number: signal.signal(number, lambda *_: told.set())
         for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
-        ended.wait()
+        yield told
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

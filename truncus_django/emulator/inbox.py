@@ -4,6 +4,7 @@ import base64
 import math
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException, NotFound
@@ -125,11 +126,17 @@ def _listed(attachment: dict[str, Any]) -> Attachment:
 def _disposition(filename: str) -> str:
     """Return a ``Content-Disposition`` that saves under ``filename``, whatever is in it."""
     name = "".join("_" if not c.isprintable() or c in "/\\" else c for c in filename)
-    return dump_options_header("attachment", {"filename": name})
+    plain = "".join(c if c.isascii() else "_" for c in name)
+    names = {"filename": plain}
+    if plain != name:
+        names["filename*"] = f"UTF-8''{quote(name)}"
+    return dump_options_header("attachment", names)
 
 
 def _page(html: str, status: int = 200) -> Response:
-    response = _guarded(Response(html, status=status, mimetype="text/html"))
+    # JSON can hold lone surrogates, which UTF-8 cannot.
+    content = html.encode("utf-8", "replace")
+    response = _guarded(Response(content, status=status, content_type="text/html; charset=utf-8"))
     response.headers["Content-Security-Policy"] = PAGE_POLICY
     response.headers["X-Frame-Options"] = "DENY"
     return response

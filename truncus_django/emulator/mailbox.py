@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from truncus_django.api import contract
+from truncus_django.emulator.request_log import KEPT_BYTES
 from truncus_django.emulator.validation import Draft
 
 REFUSED_STATUSES = contract.REFUSED_STATUSES
@@ -95,6 +96,10 @@ class StoredEmail:
     delivered_at: float | None = None
     events: list[Event] = field(default_factory=list)
 
+    def size_bytes(self) -> int:
+        """Return about how much memory the body takes."""
+        return len(self.html) + (0 if self.draft is None else self.draft.size_bytes())
+
     def record(self) -> EmailRecord:
         """Return what a caller may keep."""
         return EmailRecord(
@@ -128,6 +133,7 @@ class Mailbox:
         self._id_prefix = id_prefix
         self._by_id: dict[str, StoredEmail] = {}
         self._with_body: deque[StoredEmail] = deque()
+        self._kept_bytes = 0
         self._event_owner: dict[str, StoredEmail] = {}
         self.accepted = 0
         """How many e-mails were accepted; the blocked and rejected are not among them."""
@@ -149,8 +155,10 @@ class Mailbox:
         if email.status not in REFUSED_STATUSES:
             self.accepted += 1
         self._with_body.append(email)
-        if len(self._with_body) > self._keep:
+        self._kept_bytes += email.size_bytes()
+        while len(self._with_body) > self._keep or self._kept_bytes > KEPT_BYTES:
             old = self._with_body.popleft()
+            self._kept_bytes -= old.size_bytes()
             old.draft = None
             old.html = ""
 

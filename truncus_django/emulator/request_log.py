@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
+KEPT_BYTES = 256 * 1024 * 1024
+"""The bodies of all kept requests together; older ones are forgotten before memory runs out."""
+
 _SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
@@ -37,19 +40,25 @@ class RequestLog:
     def __init__(self, *, keep: int) -> None:
         """Begin empty; keep the newest ``keep`` records."""
         self._lock = Lock()
-        self._records: deque[RequestRecord] = deque(maxlen=keep)
+        self._keep = keep
+        self._records: deque[tuple[RequestRecord, int]] = deque()
+        self._kept_bytes = 0
         self._counts: Counter[tuple[str, str, int]] = Counter()
 
-    def add(self, record: RequestRecord) -> None:
-        """Remember one request."""
+    def add(self, record: RequestRecord, size_bytes: int) -> None:
+        """Remember one request with a body of ``size_bytes``."""
         with self._lock:
-            self._records.append(record)
+            self._records.append((record, size_bytes))
+            self._kept_bytes += size_bytes
+            while len(self._records) > self._keep or self._kept_bytes > KEPT_BYTES:
+                _, old_bytes = self._records.popleft()
+                self._kept_bytes -= old_bytes
             self._counts[record.method, record.endpoint, record.status] += 1
 
     def records(self) -> list[RequestRecord]:
         """Return the kept records, oldest first."""
         with self._lock:
-            return list(self._records)
+            return [record for record, _ in self._records]
 
     def counts(self) -> dict[tuple[str, str, int], int]:
         """Return how many requests there were by method, endpoint and status."""

@@ -184,7 +184,7 @@ class Service:
             return self._replay(*found, now)
 
     def replay_message(self, message_id: str) -> Answer:
-        """Send the webhooks of all events of an e-mail again; the e-mail itself is not sent.
+        """Send all webhooks of an e-mail again; the e-mail itself is not sent.
 
         Raises:
             Refusal: 404 without such an e-mail.
@@ -192,7 +192,7 @@ class Service:
         with self.changed:
             now = self._catch_up()
             email = self._get(message_id)
-            for event in email.events:
+            for event in filter(answers.makes_webhook, email.events):
                 self._replay(email, event, now)
             last = email.events[-1]
             return Answer(200, self._replayed_answer(email, last, now))

@@ -50,6 +50,11 @@ class Draft:
     track_opens: bool
     track_clicks: bool
 
+    def size_bytes(self) -> int:
+        """Return about how much memory the content takes, attachments as base64."""
+        attachments = self.payload.get("attachments") or []
+        return len(self.html) + len(self.text) + sum(len(a["content"]) for a in attachments)
+
     def content_digest(self) -> str:
         """Return what is equal for two e-mails with the same content to the same recipients."""
         content = [
@@ -162,9 +167,9 @@ def _optional_text(payload: Mapping[str, Any], name: str) -> str:
 def _content(payload: Mapping[str, Any], dialect: str) -> tuple[str, str, str]:
     html, text = _optional_text(payload, "html"), _optional_text(payload, "text")
     template_id = _optional_text(payload, "template_id")
-    if len(html.encode()) > contract.MAX_HTML_BYTES:
+    if _size_bytes(html) > contract.MAX_HTML_BYTES:
         raise invalid(f"html must be at most {contract.MAX_HTML_BYTES // 1024} KB")
-    if len(text.encode()) > contract.MAX_TEXT_BYTES:
+    if _size_bytes(text) > contract.MAX_TEXT_BYTES:
         raise invalid(f"text must be at most {contract.MAX_TEXT_BYTES // 1024} KB")
     if dialect == Dialect.SDK:
         if not (html or payload.get("react") or template_id):
@@ -172,6 +177,10 @@ def _content(payload: Mapping[str, Any], dialect: str) -> tuple[str, str, str]:
     elif not (html or text or template_id):
         raise invalid("Either html or text is required")
     return html, text, template_id
+
+
+def _size_bytes(value: str) -> int:
+    return len(value.encode("utf-8", "surrogatepass"))
 
 
 def _text_map(payload: Mapping[str, Any], name: str) -> Mapping[str, str]:

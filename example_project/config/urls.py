@@ -1,0 +1,31 @@
+"""The pages: the shop, the accounts and the admin."""
+
+from django.contrib import admin
+from django.contrib.auth import views as auth_views
+from django.urls import path
+from shop import views
+
+urlpatterns = [
+    path("", views.front, name="front"),
+    path("orders/", views.place_order, name="place_order"),
+    path("orders/<int:pk>/", views.order, name="order"),
+    path("sign-up/", views.sign_up, name="sign_up"),
+    path("login/", auth_views.LoginView.as_view(), name="login"),
+    path("logout/", auth_views.LogoutView.as_view(), name="logout"),
+    path(
+        "password/",
+        auth_views.PasswordResetView.as_view(
+            subject_template_name="shop/emails/password_subject.txt",
+            email_template_name="shop/emails/password.txt",
+            html_email_template_name="shop/emails/password.html",
+        ),
+        name="password_reset",
+    ),
+    path("password/sent/", auth_views.PasswordResetDoneView.as_view(), name="password_reset_done"),
+    path(
+        "password/<uidb64>/<token>/",
+        auth_views.PasswordResetConfirmView.as_view(post_reset_login=True, success_url="/"),
+        name="password_reset_confirm",
+    ),
+    path("admin/", admin.site.urls),
+]

@@ -1,0 +1,1 @@
+"""A small tea shop that sends the mails every shop sends."""

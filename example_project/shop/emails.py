@@ -1,0 +1,129 @@
+"""Every mail of the shop: one function each, in ordinary Django calls.
+
+Nothing here but :func:`schedule_weekly_digest` knows that Truncus sends the mails. All of them
+raise :class:`truncus_django.api.TruncusError` where a mail was not accepted; only the password
+mails do not, because Django's own form logs the error instead.
+"""
+
+from collections.abc import Iterable
+from datetime import date, datetime, timedelta
+from urllib.parse import urlsplit
+
+import django
+from django.conf import settings
+from django.contrib.auth.forms import PasswordResetForm
+from django.contrib.auth.models import User
+from django.core.mail import (
+    EmailMessage,
+    EmailMultiAlternatives,
+    get_connection,
+    mail_admins,
+    send_mass_mail,
+)
+from django.template.loader import render_to_string
+
+from shop.catalogue import PRODUCTS
+from shop.invoice import invoice
+from shop.models import Order
+from truncus_django.message import TruncusMessage
+
+
+def send_welcome(user: User) -> None:
+    """Send a new customer the link to choose a password, by Django's own form."""
+    site = urlsplit(settings.SITE_URL)
+    form = PasswordResetForm({"email": user.email})
+    if form.is_valid():
+        form.save(
+            domain_override=site.netloc,
+            use_https=site.scheme == "https",
+            subject_template_name="shop/emails/welcome_subject.txt",
+            email_template_name="shop/emails/welcome.txt",
+            html_email_template_name="shop/emails/welcome.html",
+        )
+
+
+def send_order_confirmation(order: Order) -> None:
+    """Confirm an order: text, HTML and the invoice as a PDF."""
+    context = {"order": order, "url": settings.SITE_URL + order.get_absolute_url()}
+    message = EmailMultiAlternatives(
+        subject=f"Your order {order.number}",
+        body=render_to_string("shop/emails/order.txt", context),
+        to=[order.customer.email],
+        reply_to=["orders@example.com"],
+    )
+    message.attach_alternative(render_to_string("shop/emails/order.html", context), "text/html")
+    message.attach(f"invoice-{order.number}.pdf", invoice(order), "application/pdf")
+    message.send()
+
+
+def send_delay_notices(orders: Iterable[Order], arrives_on: date) -> int:
+    """Tell the customers of ``orders`` that they wait longer; return how many were accepted.
+
+    A list of messages goes out in batches of 100, so that 250 customers take three requests.
+    """
+    return send_mass_mail(
+        (
+            f"Your order {order.number} is late",
+            render_to_string(
+                "shop/emails/delay.txt",
+                {"order": order, "arrives_on": arrives_on},
+            ),
+            None,
+            [order.customer.email],
+        )
+        for order in orders
+    )
+
+
+def report_unsent_confirmation(order: Order, error: Exception) -> None:
+    """Tell the admins that a customer got no confirmation, and why."""
+    mail_admins(
+        f"No confirmation for {order.number}",
+        f"The confirmation of {order.number} was not sent.\n\n{type(error).__name__}: {error}\n\n"
+        f"The order: {settings.SITE_URL}/admin/shop/order/{order.pk}/change/\n",
+    )
+
+
+def schedule_weekly_digest(user: User, send_at: datetime) -> None:
+    """Have Truncus send the digest at ``send_at``; once a week, however often this is called."""
+    message = TruncusMessage(
+        "New in the shop this week",
+        render_to_string("shop/emails/digest.txt", _digest_context(user.first_name)),
+        to=[user.email],
+        html=render_to_string("shop/emails/digest.html", _digest_context(user.first_name)),
+        send_at=send_at,
+        metadata={"campaign": f"digest-{send_at:%G-W%V}"},
+        idempotency_key=f"digest-{send_at:%G-W%V}-{user.pk}",
+    )
+    _send_through("newsletter", message)
+
+
+def rehearse_weekly_digest() -> None:
+    """Have Truncus check the digest before anybody gets it: sent in the sandbox, to ourselves."""
+    message = EmailMultiAlternatives(
+        "New in the shop this week",
+        render_to_string("shop/emails/digest.txt", _digest_context("reader")),
+        to=["owner@example.com"],
+    )
+    html = render_to_string("shop/emails/digest.html", _digest_context("reader"))
+    message.attach_alternative(html, "text/html")
+    _send_through("rehearsal", message)
+
+
+def next_monday_morning(now: datetime) -> datetime:
+    """Return eight o'clock on the Monday after ``now``, in its time zone."""
+    monday = now + timedelta(days=7 - now.weekday())
+    return monday.replace(hour=8, minute=0, second=0, microsecond=0)
+
+
+def _digest_context(name: str) -> dict[str, object]:
+    return {"name": name, "products": list(PRODUCTS.values())[:3], "url": settings.SITE_URL}
+
+
+def _send_through(mailer: str, message: EmailMessage) -> None:
+    """Send with a mailer other than the default; Django 6.1 knows them by name."""
+    if django.VERSION >= (6, 1):
+        message.send(using=mailer)
+    else:
+        message.connection = get_connection(**settings.MAILER_OPTIONS[mailer])
+        message.send()

@@ -1,0 +1,223 @@
+"""A walk through the shop; every mail is really sent, to a local Truncus."""
+
+import base64
+import re
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import django
+from config import settings as project_settings
+from django.contrib.auth.models import User
+from django.test import SimpleTestCase, TestCase, override_settings
+from django.urls import reverse
+
+from shop import demo, emails
+from shop.invoice import pdf_page
+from shop.models import Order
+from truncus_django.api.errors import EmailRefused
+from truncus_django.emulator import Emulator
+from truncus_django.testing import run_emulator
+
+
+def sending_through(emulator: Emulator) -> override_settings:
+    """Return a context with the shop's own mailers; Django's test runner took them away."""
+    backend: dict[str, Any]
+    if django.VERSION >= (6, 1):
+        backend = {"MAILERS": project_settings.MAILERS}
+    else:
+        backend = {"EMAIL_BACKEND": project_settings.EMAIL_BACKEND}
+    return override_settings(TRUNCUS=demo.settings_for(emulator), **backend)
+
+
+class ShopTestCase(TestCase):
+    """A shop with its own Truncus and one customer."""
+
+    def setUp(self) -> None:
+        stack = ExitStack()
+        self.addCleanup(stack.close)
+        self.emulator = stack.enter_context(run_emulator())
+        stack.enter_context(sending_through(self.emulator))
+
+    def customer(self, email: str = "ann@example.com") -> User:
+        return User.objects.create_user(email, email, first_name="Ann & Co")
+
+    def newest_payload(self) -> dict[str, Any]:
+        """Return the newest e-mail as it was posted."""
+        return dict(self.emulator.emails[-1].payload or {})
+
+
+class SignUpTests(ShopTestCase):
+    """From the sign-up form to the first log-in."""
+
+    def sign_up(self, email: str = "rose@example.com") -> None:
+        page = self.client.post(reverse("sign_up"), {"name": "Rose & Sons", "email": email})
+        self.assertRedirects(page, reverse("password_reset_done"))
+
+    def choose_password_with(self, mail: dict[str, Any]) -> None:
+        """Follow the link in a mail and fill in the form behind it."""
+        found = re.search(r"http://[^/]+(/password/\S+)", mail["text"])
+        assert found is not None
+        page = self.client.get(found[1], follow=True)
+        passwords = {"new_password1": "seven leaves", "new_password2": "seven leaves"}
+        page = self.client.post(page.redirect_chain[-1][0], passwords)
+        self.assertRedirects(page, reverse("front"))
+
+    def test_sign_up_order_and_password_reset(self) -> None:
+        self.sign_up()
+        welcome = self.newest_payload()
+        assert welcome["subject"] == "Welcome to Leaf & Kettle"
+        assert "Welcome, Rose &amp; Sons!" in welcome["html"]
+
+        self.choose_password_with(welcome)
+        self.assertContains(self.client.get(reverse("front")), "Rose &amp; Sons")
+        page = self.client.post(reverse("place_order"), {"assam": 2, "cups": 1}, follow=True)
+        self.assertContains(page, "A confirmation is on its way")
+        self.assertContains(page, "39.80 €")
+        assert self.newest_payload()["subject"] == "Your order LK-00001"
+
+        self.client.post(reverse("logout"))
+        self.client.post(reverse("password_reset"), {"email": "rose@example.com"})
+        reset = self.newest_payload()
+        assert reset["subject"] == "A new password for Leaf & Kettle"
+        self.choose_password_with(reset)
+
+    def test_known_address_gets_its_link_and_no_second_account(self) -> None:
+        self.sign_up()
+        self.sign_up("Rose@example.com")
+        assert User.objects.count() == 1
+        assert len(self.emulator.emails) == 2
+
+    def test_reset_of_an_unknown_address_sends_nothing(self) -> None:
+        page = self.client.post(reverse("password_reset"), {"email": "nobody@example.com"})
+        self.assertRedirects(page, reverse("password_reset_done"))
+        assert self.emulator.requests == []
+
+
+class OrderTests(ShopTestCase):
+    """Orders and their confirmations."""
+
+    def test_confirmation_has_text_html_and_the_invoice(self) -> None:
+        emails.send_order_confirmation(Order.place(self.customer(), {"assam": 1}))
+        mail = self.newest_payload()
+        assert "Hello Ann & Co," in mail["text"]
+        assert "Thank you, Ann &amp; Co!" in mail["html"]
+        assert mail["reply_to"] == "orders@example.com"
+        [pdf] = mail["attachments"]
+        assert pdf["content_type"] == "application/pdf"
+        assert base64.b64decode(pdf["content"]).startswith(b"%PDF-")
+
+    def test_order_stands_when_its_confirmation_is_refused(self) -> None:
+        self.client.force_login(self.customer("suppressed@example.com"))
+        with self.assertLogs("shop.views", "WARNING"):
+            page = self.client.post(reverse("place_order"), {"sencha": 1}, follow=True)
+        self.assertContains(page, "please print this page")
+        assert Order.objects.count() == 1
+        report = self.newest_payload()
+        assert report["to"] == "owner@example.com"
+        assert "EmailRefused" in report["text"]
+
+    def test_empty_basket_is_no_order(self) -> None:
+        self.client.force_login(self.customer())
+        page = self.client.post(reverse("place_order"), {"sencha": 0})
+        self.assertContains(page, "Your basket is empty.")
+        assert Order.objects.count() == 0
+
+    def test_strangers_cannot_look_at_an_order(self) -> None:
+        order = Order.place(self.customer(), {"cups": 1})
+        self.client.force_login(self.customer("eve@example.com"))
+        assert self.client.get(order.get_absolute_url()).status_code == 404
+
+    def test_visitors_are_asked_to_log_in_and_come_back_to_the_shelf(self) -> None:
+        page = self.client.post(reverse("place_order"), {"cups": 1})
+        self.assertRedirects(page, f"{reverse('login')}?next={reverse('place_order')}")
+        self.client.force_login(self.customer())
+        self.assertRedirects(self.client.get(reverse("place_order")), reverse("front"))
+
+
+class ManyTests(ShopTestCase):
+    """Mails to many, later, or to nobody."""
+
+    def test_delay_notices_of_the_admin_share_one_request(self) -> None:
+        for number in range(3):
+            Order.place(self.customer(f"customer{number}@example.com"), {"cups": 1})
+        self.client.force_login(User.objects.create_superuser("owner"))
+        chosen = {"action": "announce_delay", "_selected_action": [1, 2, 3]}
+        page = self.client.post(reverse("admin:shop_order_changelist"), chosen, follow=True)
+        self.assertContains(page, "3 customers were told.")
+        assert self.emulator.request_counts == {("POST", "batch", 200): 1}
+
+    def test_delay_notices_say_in_the_admin_whom_they_did_not_reach(self) -> None:
+        for name in ("ann", "suppressed"):
+            Order.place(self.customer(f"{name}@example.com"), {"cups": 1})
+        self.client.force_login(User.objects.create_superuser("owner"))
+        chosen = {"action": "announce_delay", "_selected_action": [1, 2]}
+        page = self.client.post(reverse("admin:shop_order_changelist"), chosen, follow=True)
+        self.assertContains(page, "1 customers were told; 1 of 2 e-mails were not sent.")
+
+    def test_digest_waits_at_truncus_and_is_there_once(self) -> None:
+        customer, monday = self.customer(), datetime.now(ZoneInfo("UTC")) + timedelta(days=3)
+        emails.schedule_weekly_digest(customer, monday)
+        emails.schedule_weekly_digest(customer, monday)
+        [mail] = self.emulator.emails
+        assert (mail.status, mail.tenant_id) == ("scheduled", "newsletter")
+
+    def test_rehearsal_stays_in_the_sandbox(self) -> None:
+        emails.rehearse_weekly_digest()
+        [mail] = self.emulator.emails
+        assert mail.sandbox
+        assert mail.tenant_id == "newsletter"
+
+    def test_newsletter_complaint_does_not_stop_confirmations(self) -> None:
+        customer = self.customer()
+        self.emulator.suppress(customer.email, tenant="newsletter")
+        emails.send_order_confirmation(Order.place(customer, {"cups": 1}))
+        with self.assertRaises(EmailRefused):  # noqa: PT027  runs without pytest
+            emails.schedule_weekly_digest(customer, datetime.now(ZoneInfo("UTC")) + timedelta(1))
+
+
+class DemoTests(ShopTestCase):
+    """What the demo says when something is not as expected."""
+
+    def test_demo_finds_nothing_to_complain_about(self) -> None:
+        assert demo.run(self.emulator).differences == []
+
+    def test_demo_tells_what_came_out_differently(self) -> None:
+        self.emulator.suppress("rose@example.com", tenant="newsletter")
+        differences = demo.run(self.emulator).differences
+        text = "Weekly digest, scheduled: answers: expected {'scheduled': 1}, found {'rejected': 1}"
+        assert text in differences
+
+
+class CalendarTests(SimpleTestCase):
+    """When the digest goes out."""
+
+    def test_next_monday_morning_lies_ahead_also_on_a_monday(self) -> None:
+        berlin = ZoneInfo("Europe/Berlin")
+        for day in range(5, 12):  # Monday to Sunday
+            now = datetime(2026, 1, day, 7, 30, tzinfo=berlin)
+            eight = datetime(2026, 1, 12, 8, tzinfo=berlin)
+            assert emails.next_monday_morning(now) == eight
+
+
+class PdfTests(SimpleTestCase):
+    """The file format of the invoice."""
+
+    def test_cross_reference_table_points_at_the_objects(self) -> None:
+        file = pdf_page(["Invoice (draft)", "Tea \\ 5 €"])
+        start = int(file.rsplit(b"startxref\n", 1)[1].split()[0])
+        assert file[start:].startswith(b"xref\n0 6\n")
+        offsets = [int(line[:10]) for line in file[start:].splitlines()[3:8]]
+        for number, offset in enumerate(offsets, start=1):
+            assert file[offset:].startswith(b"%d 0 obj" % number)
+
+    def test_length_of_the_stream_is_told(self) -> None:
+        file = pdf_page(["Invoice"])
+        found = re.search(rb"/Length (\d+) >>\nstream\n(.*)\nendstream", file, re.S)
+        assert found is not None
+        assert int(found[1]) == len(found[2])
+
+    def test_brackets_are_quoted_and_unknown_characters_replaced(self) -> None:
+        file = pdf_page(["(茶) 5 €"])
+        assert "(\\(?\\) 5 €) Tj".encode("cp1252") in file

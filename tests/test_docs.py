@@ -1,0 +1,100 @@
+"""Every snippet of the documentation runs, and every command in it exists."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import get_commands
+from django.test.utils import override_settings
+
+from truncus_django import conf
+from truncus_django.checks import check_settings
+from truncus_django.signals import post_send, pre_send, send_failed
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.S | re.M)
+
+
+def snippets(language: str) -> list[Any]:
+    return [
+        pytest.param(code, id=f"{page.stem}-{number}")
+        for page in PAGES
+        for number, (kind, code) in enumerate(FENCE.findall(page.read_text()), start=1)
+        if kind == language
+    ]
+
+
+@pytest.fixture
+def no_receivers_left() -> Iterator[None]:
+    before = [(signal, list(signal.receivers)) for signal in (pre_send, post_send, send_failed)]
+    yield
+    for signal, receivers in before:
+        signal.receivers = receivers
+        signal.sender_receivers_cache.clear()
+
+
+@pytest.mark.usefixtures("no_receivers_left")
+@pytest.mark.parametrize("code", snippets("python"))
+def test_a_python_snippet_runs(code, truncus_emulator, monkeypatch, tmp_path):
+    monkeypatch.setenv("TRUNCUS_API_KEY", "tr_live_documented")
+    monkeypatch.setenv("TRUNCUS_BASE_URL", truncus_emulator.url)
+    conf.forget_settings()
+    if code.startswith("# settings.py"):
+        check_that_settings_are_right(code)
+    elif code.startswith("# test_"):
+        run_as_tests(code, tmp_path)
+    else:
+        exec(compile(code, "snippet", "exec"), {})
+        with suppress(IndexError):  # the snippets about the client need no e-mail at the end
+            assert truncus_emulator.requests[-1].status == 200
+    conf.forget_settings()
+
+
+def check_that_settings_are_right(code: str) -> None:
+    names: dict[str, Any] = {}
+    exec(compile(code, "settings", "exec"), names)
+    truncus = names.get("TRUNCUS", {})
+    with override_settings(TRUNCUS=truncus):
+        assert list(conf.problems()) == []
+        for mailer in names.get("MAILERS", {}).values():
+            assert list(conf.problems(mailer.get("OPTIONS", {}))) == []
+        assert "…" in str(truncus) or check_settings() == []
+
+
+def run_as_tests(code: str, folder: Path) -> None:
+    (folder / "test_snippet.py").write_text(code)
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)],
+        check=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "tests.settings"},
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_commands_of_a_page_exist(page):
+    text = page.read_text()
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+
+    assert set(re.findall(r"\bmake ([a-z-]+)", text)) <= targets
+    assert set(re.findall(r"manage\.py ([a-z_]+)", text)) <= set(get_commands())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_links_of_a_page_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text())
+
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_setting_is_documented():
+    page = (ROOT / "docs" / "settings.md").read_text()
+
+    assert [name for name in conf.OPTION_NAMES if f"`{name.upper()}`" not in page] == []

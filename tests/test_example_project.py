@@ -1,0 +1,137 @@
+"""The example project: its demo in both dialects, and its own tests."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MANAGE = "example_project/manage.py"
+TITLES = [
+    "Sign-up, password link",
+    "Order, HTML and PDF",
+    "Delay notice to many",
+    "Weekly digest, scheduled",
+    "Digest in the sandbox",
+    "Order, mailbox full",
+    "Order, suppressed",
+    "Error mail to the admins",
+]
+
+
+def command(*arguments: str) -> list[str]:
+    """Return the command line of ``manage.py``, where deprecated calls are errors."""
+    return [sys.executable, "-W", "error", MANAGE, *arguments]
+
+
+def environment(**others: str) -> dict[str, str]:
+    """Return an environment without settings of the one who runs the tests."""
+    own = ("TRUNCUS", "DJANGO", "PYTHONWARNINGS", "SITE_URL", "DEBUG", "COV_CORE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    return {**kept, **others}
+
+
+def run(*arguments: str, **others: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments),
+        cwd=ROOT,
+        env=environment(**others),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("dialect", ["manual", "sdk"])
+def test_demo_shows_every_mail_and_exits_0(dialect: str) -> None:
+    demo = run("demo", "--dialect", dialect, PYTHONIOENCODING="utf-8")
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    lines = demo.stdout.splitlines()
+    rows = [line for line in lines if re.search(r" (msg|em)_[0-9a-f]{24} ", line)]
+    assert [row[:24].strip() for row in rows] == TITLES
+    assert "raised EmailRefused" in demo.stdout
+    assert "257 mails (256 accepted, 1 refused)" in demo.stdout
+    assert "1 TCP connection," in demo.stdout
+    assert max(map(len, lines)) <= 100
+    assert "\x1b" not in demo.stdout
+    assert demo.stderr == ""
+
+
+def test_demo_ignores_the_account_in_the_environment() -> None:
+    demo = run(
+        "demo",
+        TRUNCUS_API_KEY="tr_live_" + "0" * 64,
+        TRUNCUS_BASE_URL="https://truncus.invalid",
+        TRUNCUS_SANDBOX="true",
+        TRUNCUS_DIALECT="sdk",
+    )
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    assert "tr_live" not in demo.stdout + demo.stderr
+
+
+def test_demo_says_what_to_install_without_werkzeug(tmp_path: Path) -> None:
+    (tmp_path / "werkzeug.py").write_text("raise ModuleNotFoundError(name='werkzeug')")
+    demo = run("demo", PYTHONPATH=str(tmp_path))
+    assert demo.returncode == 1
+    assert 'pip install "truncus-django[emulator]"' in demo.stderr
+
+
+@pytest.fixture
+def kept_running() -> Iterator[subprocess.Popen[str]]:
+    demo = subprocess.Popen(
+        command("demo", "--keep-running"),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+    deadline = threading.Timer(60, demo.kill)
+    deadline.start()
+    with demo:
+        yield demo
+        demo.kill()
+    deadline.cancel()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no Ctrl-C for one process")
+def test_demo_keeps_the_inbox_open_until_ctrl_c(kept_running: subprocess.Popen[str]) -> None:
+    assert kept_running.stdout is not None
+    inbox = next(
+        found[0]
+        for line in kept_running.stdout
+        if "inbox is at" in line and (found := re.search(r"http://\S+", line))
+    )
+    with urllib.request.urlopen(inbox, timeout=10) as page:
+        assert "New in the shop this week" in page.read().decode()
+    kept_running.send_signal(signal.SIGINT)
+    assert kept_running.wait(timeout=20) == 0
+
+
+def test_help_tells_what_the_demo_does() -> None:
+    shown = run("demo", "--help")
+    assert shown.returncode == 0
+    assert "send_mass_mail()" in shown.stdout
+    assert "--keep-running" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(("test", "shop"), id="its-own-tests-pass"),
+        pytest.param(("check", "--fail-level", "WARNING"), id="system-checks-pass"),
+        pytest.param(("makemigrations", "--check", "--dry-run"), id="migrations-are-complete"),
+    ],
+)
+def test_project(arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    assert done.returncode == 0, done.stdout + done.stderr

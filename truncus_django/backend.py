@@ -1,8 +1,10 @@
 """TruncusBackend: Django's e-mails through the Truncus API."""
 
 import logging
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -183,11 +185,16 @@ class TruncusBackend(BaseEmailBackend):
                 self._tell(post_send, message=message, status=status)
 
     def _tell(self, signal: django.dispatch.Signal, **facts: Any) -> None:
-        responses = signal.send_robust(sender=type(self), alias=self.alias, **facts)
-        for receiver, answer in responses:
-            if isinstance(answer, Exception):
-                name = getattr(receiver, "__qualname__", type(receiver).__name__)
-                logger.error("The receiver %s failed after a send: %s", name, type(answer).__name__)
+        with _unless_inside() as is_outermost:
+            if not is_outermost:
+                return
+            responses = signal.send_robust(sender=type(self), alias=self.alias, **facts)
+            for receiver, answer in responses:
+                if isinstance(answer, Exception):
+                    name = getattr(receiver, "__qualname__", type(receiver).__name__)
+                    logger.error(
+                        "The receiver %s failed after a send: %s", name, type(answer).__name__
+                    )
 
     def _log_accepted(self, status: TruncusStatus) -> None:
         logger.debug("Truncus accepted e-mail %s: %s", status.id, status.status)
@@ -218,8 +225,9 @@ class TruncusBackend(BaseEmailBackend):
             if isinstance(failure.error, _MISCONFIGURATION):
                 raise failure.error
         if self.fail_silently:
-            for failure in failures:
-                logger.error("An e-mail was not sent: %s", failure.error)
+            with _unless_inside() as is_outermost:
+                for failure in failures if is_outermost else ():
+                    logger.error("An e-mail was not sent: %s", failure.error)
             return accepted
         if len(parcels) == 1:
             raise failures[0].error
@@ -228,6 +236,28 @@ class TruncusBackend(BaseEmailBackend):
             failures=failures,
             accepted=accepted,
         )
+
+
+_telling = threading.local()
+
+
+@contextmanager
+def _unless_inside() -> Iterator[bool]:
+    """Yield whether this thread is not inside here yet; what fails inside harms nothing.
+
+    Receivers send e-mails, and so do log handlers, Django's for the admins above all. To tell of
+    a failure of those in the same way would have no end. From Django 6.1 on, the handler for the
+    admins raises where its e-mail fails, also when all that it tells is a failing receiver.
+    """
+    if getattr(_telling, "is_inside", False):
+        yield False
+        return
+    _telling.is_inside = True
+    try:
+        with suppress(Exception):
+            yield True
+    finally:
+        _telling.is_inside = False
 
 
 def _refuse_unknown(options: dict[str, Any]) -> None:

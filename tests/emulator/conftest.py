@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from truncus_django.api import contract
-from truncus_django.emulator import Emulator
+from truncus_django.emulator import Dialect, Emulator
 
 API_KEY = "tr_test_" + "a" * 16
 
@@ -92,20 +92,40 @@ def start(request: pytest.FixtureRequest) -> Callable[..., Client]:
     return start
 
 
-@pytest.fixture(params=["manual", "sdk"])
-def either(request: pytest.FixtureRequest, start: Callable[..., Client]) -> Client:
+@pytest.fixture(scope="session")
+def kept_emulators() -> Iterator[dict[str, Emulator]]:
+    """One emulator of each dialect for the whole run; each test finds it reset."""
+    emulators = {
+        dialect: Emulator(dialect=dialect, delivery_delay_s=0.01, retry_delay_s=0.02)
+        for dialect in Dialect
+    }
+    yield emulators
+    for emulator in emulators.values():
+        emulator.stop()
+
+
+def fresh(emulator: Emulator) -> Iterator[Client]:
+    emulator.start()
+    emulator.reset()
+    client = Client(emulator)
+    yield client
+    client.session.close()
+
+
+@pytest.fixture(params=list(Dialect))
+def either(request: pytest.FixtureRequest, kept_emulators: dict[str, Emulator]) -> Iterator[Client]:
     """A client of an emulator, once in each dialect."""
-    return start(dialect=request.param)
+    yield from fresh(kept_emulators[request.param])
 
 
 @pytest.fixture
-def manual(start: Callable[..., Client]) -> Client:
-    return start(dialect="manual")
+def manual(kept_emulators: dict[str, Emulator]) -> Iterator[Client]:
+    yield from fresh(kept_emulators["manual"])
 
 
 @pytest.fixture
-def sdk(start: Callable[..., Client]) -> Client:
-    return start(dialect="sdk")
+def sdk(kept_emulators: dict[str, Emulator]) -> Iterator[Client]:
+    yield from fresh(kept_emulators["sdk"])
 
 
 class Receiver:

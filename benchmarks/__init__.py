@@ -1,0 +1,1 @@
+"""This package and its peers doing the same work in one run: ``python -m benchmarks``."""

@@ -1,0 +1,153 @@
+"""``python -m benchmarks``: measure, print tables and targets, perhaps write them to a file."""
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks import memory, startup
+from benchmarks.contenders import CONTENDERS
+from benchmarks.rounds import WARM_UP_MAILS, Figures, WrongWork, entries, run
+from benchmarks.sink_process import SinkProcess
+from benchmarks.tables import ratio, table
+from benchmarks.targets import Results, Target, as_table, targets
+
+NOTES = """\
+Every e-mail has 2 KB of text and 2 KB of HTML and a recipient of its own. CPU is the sending
+process's own, user and system, medians of all rounds; each contender has its own process, and one
+works at a time. Not counted for any: imports, building the messages, the first connection and
+{warm_up} e-mails of warm-up. Latency is added to every HTTP answer and to every SMTP reply, also to
+the greeting (a mail takes 4 replies on an open connection, 7 with its own); opening a TCP
+connection adds none. Anymail and both SMTP backends open a connection for each send()."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return 0 if the work was right, whether or not the targets were reached."""
+    options = _options(arguments)
+    try:
+        results = _measure(options)
+    except WrongWork as exc:
+        _progress("")
+        print(f"Wrong work: {exc}", file=sys.stderr)
+        return 1
+    _progress("")
+    found = list(targets(results))
+    _print(results, found, options)
+    if options.json:
+        _write(options.json, results, found)
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--mails", type=int, default=500, help="e-mails in a round")
+    parser.add_argument(
+        "--latency", type=float, action="append", metavar="MS", help="default: 0 and 30"
+    )
+    parser.add_argument("--repeat", type=int, default=5, help="rounds without latency")
+    parser.add_argument(
+        "--repeat-latency",
+        type=int,
+        default=1,
+        help="rounds with latency, which are minutes of waiting and vary little",
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=[*CONTENDERS, "memory", "startup"], help="measure only these"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all rounds to a file")
+    return parser.parse_args(arguments)
+
+
+def _measure(options: argparse.Namespace) -> Results:
+    wanted = options.only or [*CONTENDERS, "memory", "startup"]
+    plan = [
+        (latency, options.repeat_latency if latency else options.repeat)
+        for latency in options.latency or [0.0, 30.0]
+    ]
+    chosen = entries([name for name in CONTENDERS if name in wanted])
+    with SinkProcess() as sink:
+        figures = run(chosen, sink, mail_count=options.mails, plan=plan, progress=_progress)
+        _progress("memory")
+        used = memory.run(sink) if "memory" in wanted else None
+    started = startup.run(_progress) if "startup" in wanted else None
+    return Results(figures, used, started)
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _print(results: Results, found: Sequence[Target], options: argparse.Namespace) -> None:
+    print(_conditions())
+    for latency_ms in dict.fromkeys(figures.latency_ms for figures in results.figures):
+        print(f"\n{_figures_table(results, latency_ms)}")
+    if results.memory:
+        print(f"\n{memory.as_table(results.memory)}")
+    if results.startup:
+        print(f"\n{startup.as_table(results.startup)}")
+    print(f"\n{as_table(found)}")
+
+
+def _conditions() -> str:
+    packages = ("django", "requests", "django-anymail", "truncus", "fluxmail")
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    return f"Python {platform.python_version()}, {versions}\n{NOTES.format(warm_up=WARM_UP_MAILS)}"
+
+
+def _figures_table(results: Results, latency_ms: float) -> str:
+    rows = [row for row in results.figures if row.latency_ms == latency_ms]
+    count, turns = rows[0].mails, len(rows[0].rounds)
+    return table(
+        [
+            f"{count} mails, {latency_ms:g} ms, {turns} round" + "s" * (turns > 1),
+            "CPU/mail µs",
+            "min–max",
+            "÷ requests",
+            "÷ Anymail",
+            "wall s",
+            "÷ Anymail",
+            "requests",
+            "connections",
+        ],
+        [_figures_row(row, results) for row in rows],
+    )
+
+
+def _figures_row(row: Figures, results: Results) -> list[str]:
+    """One line; "÷ Anymail" compares with Anymail in the same mode."""
+    bare = results.find("requests", "one by one", row.latency_ms)
+    anymail = results.find("anymail", row.entry.mode, row.latency_ms)
+    spread = row.all_cpu_per_mail_us
+    contender = CONTENDERS[row.entry.contender]
+    return [
+        row.entry.title,
+        f"{row.cpu_per_mail_us:.0f}",
+        f"{min(spread):.0f}–{max(spread):.0f}",
+        ratio(row.cpu_per_mail_us, bare.cpu_per_mail_us if bare else None),
+        ratio(row.cpu_per_mail_us, anymail.cpu_per_mail_us if anymail else None),
+        f"{row.wall_s:.3f}",
+        ratio(row.wall_s, anymail.wall_s if anymail else None),
+        str(row.requests) if contender.is_http else "–",
+        str(row.connections) if contender.arrives else "–",
+    ]
+
+
+def _write(path: Path, results: Results, found: Sequence[Target]) -> None:
+    used = results.memory or {}
+    content = {
+        "conditions": _conditions(),
+        "figures": [figures.as_json() for figures in results.figures],
+        "memory": {name: asdict(each) for name, each in used.items()},
+        "startup": results.startup and asdict(results.startup),
+        "targets": [{**asdict(each), "verdict": each.verdict} for each in found],
+    }
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

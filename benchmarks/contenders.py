@@ -1,0 +1,276 @@
+"""Who sends: each contender as its own documentation says to use it.
+
+Only what a contender needs is imported, in its own process and before anything is measured. With
+``prepare()`` it builds its e-mails, sends a few others to open the first connection and to warm
+up, and returns what is to be measured.
+"""
+
+import abc
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from benchmarks.mails import SENDER, Mail
+from benchmarks.sink_process import Addresses
+
+API_KEY = "tr_live_" + "0123456789abcdef" * 4
+BATCH_SIZE = 100
+
+Mode = Literal["one by one", "as a list"]
+BOTH: tuple[Mode, ...] = ("one by one", "as a list")
+
+
+@dataclass
+class Job:
+    """What is measured, and what is left to do after it.
+
+    ``send()`` returns how many e-mails it says were accepted.
+    """
+
+    send: Callable[[], int]
+    finish: Callable[[], None] = field(default=lambda: None)
+
+
+class Contender(abc.ABC):
+    """One way to send e-mails."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    modes: ClassVar[tuple[Mode, ...]] = BOTH
+    arrives: ClassVar[bool] = True
+    """Whether its e-mails leave the process."""
+    is_http: ClassVar[bool] = True
+
+    def __init__(self, sinks: Addresses) -> None:
+        self.sinks = sinks
+
+    @abc.abstractmethod
+    def prepare(self, mode: Mode, mails: Iterable[Mail], warm_up: Iterable[Mail]) -> Job:
+        """Build ``mails``, send ``warm_up``, and return the job of sending ``mails``."""
+
+
+# Without Django ---------------------------------------------------------------------------------
+
+
+def _as_dict(mail: Mail, **more: str) -> dict[str, Any]:
+    return {
+        "to": mail.recipient,
+        "subject": mail.subject,
+        "html": mail.html,
+        "text": mail.text,
+        **more,
+    }
+
+
+class BareRequests(Contender):
+    """One ``Session``, ready-made dicts, and a look at the answer: the least one can do."""
+
+    name, title, modes = "requests", "bare requests", ("one by one",)
+
+    def prepare(self, mode: Mode, mails: Iterable[Mail], warm_up: Iterable[Mail]) -> Job:
+        import requests
+
+        session = requests.Session()
+        session.headers["Authorization"] = f"Bearer {API_KEY}"
+        url = f"{self.sinks.http_url}/api/v1/emails/send"
+
+        def send(emails: list[dict[str, Any]]) -> int:
+            accepted = 0
+            for email in emails:
+                response = session.post(
+                    url, json=email, headers={"Idempotency-Key": str(uuid.uuid4())}, timeout=30
+                )
+                response.raise_for_status()
+                accepted += response.json()["status"] == "sent"
+            return accepted
+
+        send([_as_dict(mail, **{"from": SENDER}) for mail in warm_up])
+        emails = [_as_dict(mail, **{"from": SENDER}) for mail in mails]
+        return Job(lambda: send(emails), session.close)
+
+
+class SDK(Contender):
+    """The official SDK: ``send()``, and ``batch()`` of 100 ready-made dicts."""
+
+    name, title = "sdk", "truncus SDK 0.4.0"
+
+    def prepare(self, mode: Mode, mails: Iterable[Mail], warm_up: Iterable[Mail]) -> Job:
+        from truncus import Truncus
+
+        client = Truncus(API_KEY, base_url=self.sinks.http_url)
+
+        def send(emails: list[dict[str, Any]]) -> int:
+            return sum(client.send(**email).status == "sent" for email in emails)
+
+        def send_batches(emails: list[dict[str, Any]]) -> int:
+            return sum(
+                client.batch(
+                    emails[start : start + BATCH_SIZE], idempotency_key=str(uuid.uuid4())
+                ).sent
+                for start in range(0, len(emails), BATCH_SIZE)
+            )
+
+        chosen = send if mode == "one by one" else send_batches
+        chosen([_as_dict(mail, from_=SENDER) for mail in warm_up])
+        emails = [_as_dict(mail, from_=SENDER) for mail in mails]
+        return Job(lambda: chosen(emails))
+
+
+# Django's backends ------------------------------------------------------------------------------
+
+
+class DjangoContender(Contender):
+    """A Django backend: ``message.send()`` for each, or one ``send_messages(list)``.
+
+    For the list, the connection is opened before and has sent the warm-up.
+    """
+
+    def __init__(self, sinks: Addresses) -> None:
+        super().__init__(sinks)
+        import django
+        from django.conf import settings
+
+        settings.configure(SECRET_KEY="benchmarks", USE_TZ=True, **self.settings())
+        django.setup()
+
+    @abc.abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return the Django settings that choose the backend."""
+
+    def prepare(self, mode: Mode, mails: Iterable[Mail], warm_up: Iterable[Mail]) -> Job:
+        from django.core.mail import mailers
+
+        others, messages = _as_messages(warm_up), _as_messages(mails)
+        if mode == "one by one":
+            _send_each(others)
+            return Job(lambda: _send_each(messages))
+        connection = mailers.default
+        connection.open()
+        connection.send_messages(others)
+        return Job(lambda: int(connection.send_messages(messages) or 0), connection.close)
+
+
+def _as_messages(mails: Iterable[Mail]) -> list[Any]:
+    from django.core.mail import EmailMultiAlternatives
+
+    messages = []
+    for mail in mails:
+        message = EmailMultiAlternatives(mail.subject, mail.text, SENDER, [mail.recipient])
+        message.attach_alternative(mail.html, "text/html")
+        messages.append(message)
+    return messages
+
+
+def _send_each(messages: Sequence[Any]) -> int:
+    accepted = 0
+    for message in messages:
+        accepted += message.send() or 0
+    return accepted
+
+
+class ThisBackend(DjangoContender):
+    """``TruncusBackend``, installed as an app, with the log off."""
+
+    name, title = "truncus", "this backend"
+
+    def settings(self) -> dict[str, Any]:
+        """Return a mailer with this backend."""
+        from truncus_django.conf import OPTION_NAMES
+
+        options: dict[str, Any] = {"api_key": API_KEY, "base_url": self.sinks.http_url}
+        if "record" in OPTION_NAMES:
+            options["record"] = False
+        return {
+            "INSTALLED_APPS": ["truncus_django"],
+            "MAILERS": {
+                "default": {
+                    "BACKEND": "truncus_django.backend.TruncusBackend",
+                    "OPTIONS": options,
+                }
+            },
+        }
+
+
+class AnymailResend(DjangoContender):
+    """Anymail's Resend backend; Resend's API is the one most like Truncus's."""
+
+    name, title = "anymail", "Anymail (Resend)"
+
+    def settings(self) -> dict[str, Any]:
+        """Return a mailer with Anymail's backend."""
+        return {
+            "INSTALLED_APPS": ["anymail"],
+            "MAILERS": {
+                "default": {
+                    "BACKEND": "anymail.backends.resend.EmailBackend",
+                    "OPTIONS": {"api_key": API_KEY, "api_url": self.sinks.http_url},
+                }
+            },
+        }
+
+
+class DjangoSMTP(DjangoContender):
+    """Django's own backend: a connection for each ``send()``, or one for the list."""
+
+    name, title, is_http = "smtp", "Django's SMTP", False
+
+    def settings(self) -> dict[str, Any]:
+        """Return a mailer with Django's backend."""
+        return {
+            "MAILERS": {
+                "default": {
+                    "BACKEND": "django.core.mail.backends.smtp.EmailBackend",
+                    "OPTIONS": {"host": "127.0.0.1", "port": self.sinks.smtp_port},
+                }
+            }
+        }
+
+
+class FluxMail(DjangoContender):
+    """FluxMail's Django backend over SMTP, with what it takes to have it run at all.
+
+    It passes ``fail_silently`` where ``MAILERS`` forbids it, so that it has to have the deprecated
+    settings; ``EMAIL_TIMEOUT`` must be set, since it cannot take Django's default; and its
+    pylogshield calls a function that Python 3.13 took away from ``logging``.
+    """
+
+    name, title, is_http = "fluxmail", "FluxMail 0.3.3", False
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that Django deprecates."""
+        if not hasattr(logging, "_acquireLock"):
+            lock: Any = logging._lock  # type: ignore[attr-defined]
+            logging._acquireLock = lock.acquire  # type: ignore[attr-defined]
+            logging._releaseLock = lock.release  # type: ignore[attr-defined]
+        return {
+            "EMAIL_BACKEND": "fluxmail.backends.django.FluxMailBackend",
+            "EMAIL_HOST": "127.0.0.1",
+            "EMAIL_PORT": self.sinks.smtp_port,
+            "EMAIL_TIMEOUT": 30,
+        }
+
+
+class DjangoAlone(DjangoContender):
+    """Django's dummy backend: what ``send()`` costs before any backend does its work."""
+
+    name, title, arrives, is_http = "dummy", "Django alone (dummy)", False, False
+
+    def settings(self) -> dict[str, Any]:
+        """Return a mailer that throws e-mails away."""
+        return {"MAILERS": {"default": {"BACKEND": "django.core.mail.backends.dummy.EmailBackend"}}}
+
+
+CONTENDERS: dict[str, type[Contender]] = {
+    contender.name: contender
+    for contender in (
+        ThisBackend,
+        BareRequests,
+        SDK,
+        AnymailResend,
+        DjangoSMTP,
+        FluxMail,
+        DjangoAlone,
+    )
+}

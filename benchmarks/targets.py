@@ -1,0 +1,93 @@
+"""The targets, and whether a run reached them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from benchmarks.contenders import BATCH_SIZE, Mode
+from benchmarks.memory import Memory
+from benchmarks.rounds import Figures
+from benchmarks.startup import Startup
+from benchmarks.tables import table
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One figure and its bound. ``value`` is ``None`` where a run did not measure it."""
+
+    text: str
+    limit: float
+    value: float | None
+    unit: str = "×"
+    at_least: bool = False
+
+    @property
+    def verdict(self) -> str:
+        """``reached``, ``missed`` or ``not measured``."""
+        if self.value is None:
+            return "not measured"
+        within = self.value >= self.limit if self.at_least else self.value <= self.limit
+        return "reached" if within else "MISSED"
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that one run measured."""
+
+    figures: Sequence[Figures] = ()
+    memory: dict[str, Memory] | None = None
+    startup: Startup | None = None
+
+    def find(self, contender: str, mode: Mode, latency_ms: float) -> Figures | None:
+        """Return the figures of an entry, if it was measured."""
+        for figures in self.figures:
+            entry = figures.entry
+            if (entry.contender, entry.mode, figures.latency_ms) == (contender, mode, latency_ms):
+                return figures
+        return None
+
+
+def targets(results: Results) -> Iterator[Target]:
+    """Yield every target with what ``results`` say of it."""
+    single = results.find("truncus", "one by one", 0)
+    several = results.find("truncus", "as a list", 0)
+    bare = results.find("requests", "one by one", 0)
+    anymail = results.find("anymail", "one by one", 0)
+    anymail_list = results.find("anymail", "as a list", 0)
+    sdk_batch = results.find("sdk", "as a list", 0)
+    yield Target("one by one, CPU: bare requests", 1.25, _cpu_ratio(single, bare))
+    yield Target("one by one, CPU: Anymail", 0.6, _cpu_ratio(single, anymail))
+    yield Target("one by one, TCP connections", 1, single.connections if single else None, unit="")
+    yield Target("as a list, CPU: Anymail", 0.1, _cpu_ratio(several, anymail_list))
+    yield Target("as a list, CPU: the SDK's batch", 5, _cpu_ratio(several, sdk_batch))
+    requests = -(-several.mails // BATCH_SIZE) if several else 5
+    yield Target("as a list, requests", requests, several.requests if several else None, unit="")
+    slow = results.find("truncus", "as a list", 30)
+    slow_anymail = results.find("anymail", "as a list", 30)
+    faster = slow_anymail.wall_s / slow.wall_s if slow and slow_anymail else None
+    yield Target("as a list at 30 ms, faster than Anymail", 40, faster, at_least=True)
+    memory = (results.memory or {}).get("truncus")
+    yield Target(
+        "10 MB attachment, over baseline", 60, memory.peak_mb if memory else None, unit="MB"
+    )
+    startup = results.startup.ratio if results.startup else None
+    yield Target("django.setup(), with the app: without", 1.15, startup)
+
+
+def as_table(found: Sequence[Target]) -> str:
+    """Return the targets, to print."""
+    return table(
+        ["target", "bound", "measured", "verdict"],
+        [
+            [
+                each.text,
+                f"{'≥' if each.at_least else '≤'} {each.limit:g} {each.unit}".rstrip(),
+                "–" if each.value is None else f"{each.value:.3g} {each.unit}".rstrip(),
+                each.verdict,
+            ]
+            for each in found
+        ],
+    )
+
+
+def _cpu_ratio(one: Figures | None, other: Figures | None) -> float | None:
+    return one.cpu_per_mail_us / other.cpu_per_mail_us if one and other else None

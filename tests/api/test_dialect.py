@@ -1,0 +1,306 @@
+"""The two dialects: what a refusal teaches, and how an e-mail is adapted."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.conftest import API_KEY, HTML_REQUIRED, ONE_RECIPIENT
+from truncus_django.api import TruncusClient
+from truncus_django.api.dialect import Lessons, adapt, text_as_html
+from truncus_django.api.errors import ConfigurationError, InvalidRequest, RateLimited, ServerError
+
+TEXT = {"from": "shop@example.com", "to": "ann@example.org", "subject": "Hi", "text": "a < b"}
+MANY = TEXT | {"to": ["ann@example.org", "bob@example.org"], "cc": ["eve@example.org"]}
+
+
+def manual_refusal(text):
+    return {"error": "invalid_payload", "message": text}
+
+
+# What is sent at first follows the manual ---------------------------------------------------------
+
+
+def test_plain_text_alone_is_sent_as_text_alone(client, truncus):
+    client.send(TEXT)
+    assert truncus.last.body == TEXT
+
+
+def test_several_recipients_are_sent_as_an_array(client, truncus):
+    client.send(MANY)
+    assert truncus.last.body["to"] == ["ann@example.org", "bob@example.org"]
+
+
+# A first refusal teaches --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", [
+    HTML_REQUIRED,
+    {"error": "html is required"},
+    {"message": "Required field: html", "code": "INVALID_REQUEST"},
+    manual_refusal("html required"),
+])  # fmt: skip
+def test_text_is_sent_again_with_html_beside_it_under_the_same_key(client, truncus, body):
+    truncus.answers(400, body)
+    result = client.send(TEXT)
+    assert result.status == "sent"
+    assert result.attempts == 2
+    assert truncus.keys[0] == truncus.keys[1]
+    assert truncus.last.body == TEXT | {"html": text_as_html("a < b")}
+
+
+@pytest.mark.parametrize("body", [
+    ONE_RECIPIENT,
+    {"error": "'to' must be a string", "code": "INVALID_REQUEST"},
+    manual_refusal("Expected a string for to"),
+])  # fmt: skip
+def test_other_recipients_move_to_the_front_of_cc(client, truncus, body):
+    truncus.answers(400, body)
+    client.send(MANY)
+    assert truncus.last.body["to"] == "ann@example.org"
+    assert truncus.last.body["cc"] == ["bob@example.org", "eve@example.org"]
+    assert truncus.keys[0] == truncus.keys[1]
+
+
+def test_both_lessons_may_be_learned_by_one_email(client, truncus):
+    truncus.answers(400, HTML_REQUIRED)
+    truncus.answers(400, ONE_RECIPIENT)
+    assert client.send(MANY).attempts == 3
+    assert truncus.last.body["to"] == "ann@example.org"
+    assert "html" in truncus.last.body
+
+
+def test_lesson_holds_for_the_account_in_the_whole_process(client, truncus):
+    truncus.answers(400, HTML_REQUIRED)
+    client.send(TEXT)
+    TruncusClient(API_KEY).send(TEXT)
+    assert len(truncus.seen) == 3
+    assert "html" in truncus.last.body
+
+
+@pytest.mark.parametrize("other", [
+    {"api_key": "tr_live_another"},
+    {"api_key": API_KEY, "base_url": "https://eu.truncus.co"},
+])  # fmt: skip
+def test_lesson_of_one_account_says_nothing_of_another(client, truncus, other):
+    truncus.answers(400, HTML_REQUIRED)
+    client.send(TEXT)
+    TruncusClient(**other).send(TEXT)
+    assert "html" not in truncus.last.body
+
+
+def test_each_lesson_is_logged_once_and_names_the_setting(client, truncus, caplog):
+    truncus.answers(400, HTML_REQUIRED)
+    client.send(TEXT)
+    client.send(TEXT)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "TRUNCUS['DIALECT'] = 'sdk'" in record.message
+
+
+@pytest.mark.parametrize("body", [
+    {"error": "subject is required", "code": "INVALID_REQUEST"},
+    {"error": "invalid_address", "message": "The address is malformed"},
+    {"error": "html is too large", "code": "INVALID_REQUEST"},
+])  # fmt: skip
+def test_other_refusals_teach_nothing(client, truncus, body):
+    truncus.answers(400, body)
+    with pytest.raises(InvalidRequest):
+        client.send(TEXT)
+    assert len(truncus.seen) == 1
+
+
+def test_other_refusals_teach_nothing_after_a_lesson_either(client, truncus):
+    truncus.answers(400, HTML_REQUIRED)
+    client.send(TEXT)
+    truncus.always_answers(400, {"error": "subject is required", "code": "INVALID_REQUEST"})
+    with pytest.raises(InvalidRequest):
+        client.send(TEXT)
+    assert len(truncus.seen) == 3
+
+
+@pytest.mark.parametrize("email", [
+    TEXT | {"html": "<p>Hi</p>"}, TEXT | {"template_id": "t"}, TEXT | {"text": ""},
+])  # fmt: skip
+def test_an_email_that_is_not_text_alone_learns_nothing_about_html(client, truncus, email):
+    truncus.answers(400, HTML_REQUIRED)
+    with pytest.raises(InvalidRequest):
+        client.send(email)
+    assert len(truncus.seen) == 1
+
+
+def test_an_api_that_refuses_both_forms_is_asked_twice_and_no_more(client, truncus):
+    truncus.always_answers(400, HTML_REQUIRED)
+    with pytest.raises(InvalidRequest):
+        client.send(TEXT)
+    assert len(truncus.seen) == 2
+
+
+def test_only_http_400_teaches(client, truncus):
+    truncus.answers(422, HTML_REQUIRED)
+    with pytest.raises(InvalidRequest):
+        client.send(TEXT)
+    assert len(truncus.seen) == 1
+
+
+def test_a_missing_recipient_is_refused_and_teaches_nothing(client, truncus):
+    truncus.always_answers(400, ONE_RECIPIENT)
+    with pytest.raises(InvalidRequest):
+        client.send(TEXT | {"to": []})
+    assert len(truncus.seen) == 1
+
+
+# Pinned -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dialect", "sent"), [
+    ("manual", MANY),
+    ("sdk", MANY | {"html": text_as_html("a < b"), "to": "ann@example.org",
+                    "cc": ["bob@example.org", "eve@example.org"]}),
+])  # fmt: skip
+def test_a_pinned_dialect_is_spoken_at_once_and_nothing_is_tried_twice(truncus, dialect, sent):
+    truncus.answers(400, HTML_REQUIRED)
+    client = TruncusClient(API_KEY, dialect=dialect)
+    with pytest.raises(InvalidRequest):
+        client.send(MANY)
+    assert [seen.body for seen in truncus.seen] == [sent]
+
+
+def test_a_dialect_that_does_not_exist_is_refused():
+    with pytest.raises(ConfigurationError, match="'auto', 'manual' or 'sdk'"):
+        TruncusClient(API_KEY, dialect="latin")
+
+
+# Batches ------------------------------------------------------------------------------------------
+
+
+def failed(index, refusal):
+    return {"index": index, "status": "failed", **refusal}
+
+
+def sent(index):
+    return {"index": index, "status": "sent", "message_id": f"m-{index}"}
+
+
+HTML = TEXT | {"html": "<p>Hi</p>"}
+
+
+def test_a_batch_refused_as_a_whole_is_sent_again_in_the_other_form(client, truncus):
+    truncus.answers(400, HTML_REQUIRED)
+    batch = client.send_batch([HTML, TEXT], idempotency_key="k")
+    assert batch.attempts == 2
+    assert truncus.keys == ["k", "k"]
+    assert truncus.last.emails == [HTML, TEXT | {"html": text_as_html("a < b")}]
+
+
+def test_only_the_emails_that_a_batch_refused_are_sent_again_under_a_derived_key(client, truncus):
+    truncus.answers(200, {"results": [sent(0), failed(1, HTML_REQUIRED), sent(2)]})
+    batch = client.send_batch([HTML, TEXT, HTML], idempotency_key="k")
+    assert truncus.keys == ["k", "k:again"]
+    assert len(truncus.last.emails) == 1
+    assert [result.message_id for result in batch.results] == ["m-0", "id-2-0", "m-2"]
+    assert batch.attempts == 2
+
+
+def test_a_batch_may_learn_both_lessons_one_after_the_other(client, truncus):
+    truncus.answers(200, {"results": [failed(0, HTML_REQUIRED)]})
+    truncus.answers(200, {"results": [failed(0, ONE_RECIPIENT)]})
+    batch = client.send_batch([MANY], idempotency_key="k")
+    assert truncus.keys == ["k", "k:again", "k:again:again"]
+    assert batch.count("sent") == 1
+
+
+def test_a_batch_is_not_sent_again_without_end(client, truncus):
+    truncus.always_answers(200, {"results": [failed(0, HTML_REQUIRED)]})
+    assert client.send_batch([TEXT], idempotency_key="k").count("failed") == 1
+    assert len(truncus.seen) == 3
+
+
+def test_a_repeated_batch_answered_with_its_first_refusals_repeats_both_requests(client, truncus):
+    truncus.answers(200, {"results": [sent(0), failed(1, HTML_REQUIRED)]})
+    client.send_batch([HTML, TEXT], idempotency_key="k")
+    truncus.answers(200, {"results": [sent(0), failed(1, HTML_REQUIRED)]})
+    batch = client.send_batch([HTML, TEXT], idempotency_key="k")
+    assert truncus.keys == ["k", "k:again"] * 2
+    assert batch.count("sent") == 2
+
+
+def test_emails_that_failed_for_another_reason_are_not_sent_again(client, truncus):
+    truncus.answers(400, HTML_REQUIRED)
+    client.send(TEXT)
+    truncus.answers(200, {"results": [failed(0, {"error": "SES", "code": "PROVIDER_ERROR"})]})
+    client.send_batch([TEXT], idempotency_key="k")
+    assert len(truncus.seen) == 3
+
+
+def test_accepted_emails_of_a_batch_stay_told_where_the_others_meet_a_limit(client, truncus):
+    truncus.answers(200, {"results": [sent(0), failed(1, HTML_REQUIRED)]})
+    truncus.answers(429, {"error": "rate_limit_exceeded"}, {"Retry-After": "999"})
+    batch = client.send_batch([HTML, TEXT], idempotency_key="k")
+    assert [result.status for result in batch.results] == ["sent", "failed"]
+
+
+def test_a_batch_is_in_doubt_where_the_answer_to_the_others_is_lost(client, truncus):
+    truncus.answers(200, {"results": [sent(0), failed(1, HTML_REQUIRED)]})
+    truncus.always_answers(500, {"error": "transient_failure"})
+    with pytest.raises(ServerError) as caught:
+        client.send_batch([HTML, TEXT], idempotency_key="k")
+    assert caught.value.ambiguous
+
+
+def test_a_batch_that_meets_a_limit_at_once_is_raised(client, truncus):
+    truncus.answers(429, {"error": "rate_limit_exceeded"}, {"Retry-After": "999"})
+    with pytest.raises(RateLimited):
+        client.send_batch([HTML, TEXT], idempotency_key="k")
+
+
+# Adapting -----------------------------------------------------------------------------------------
+
+
+def test_an_email_that_fits_is_left_as_it_is():
+    assert adapt(HTML, Lessons(html_required=True, single_recipient=True)) is HTML
+
+
+def test_an_email_is_not_changed_in_place():
+    before = dict(MANY)
+    adapt(MANY, Lessons(html_required=True, single_recipient=True))
+    assert before == MANY
+
+
+def test_one_recipient_in_a_list_needs_no_cc():
+    adapted = adapt(TEXT | {"to": ["ann@example.org"]}, Lessons(single_recipient=True))
+    assert adapted == TEXT
+
+
+def test_a_tuple_of_recipients_is_a_list_too():
+    adapted = adapt(TEXT | {"to": ("a@example.org", "b@example.org")}, Lessons(False, True))
+    assert (adapted["to"], adapted["cc"]) == ("a@example.org", ["b@example.org"])
+
+
+# Text as HTML -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "shown"), [
+    ("a < b & c", "a &lt; b &amp; c"),
+    ('say "hi"', 'say "hi"'),
+    ("one\ntwo\r\nthree\rfour", "one<br>\ntwo<br>\nthree<br>\nfour"),
+    ("  indented", "&nbsp; indented"),
+    ("a   b", "a&nbsp;&nbsp; b"),
+    ("see https://example.com.", 'see <a href="https://example.com">https://example.com</a>.'),
+    ("(https://example.com/a_(b))",
+     '(<a href="https://example.com/a_(b)">https://example.com/a_(b)</a>)'),
+    ("https://example.com/?a=1&b=2",
+     '<a href="https://example.com/?a=1&amp;b=2">https://example.com/?a=1&amp;b=2</a>'),
+    ("javascript:alert(1)", "javascript:alert(1)"),
+    ("<script>alert(1)</script>", "&lt;script&gt;alert(1)&lt;/script&gt;"),
+])  # fmt: skip
+def test_text_is_shown_as_it_is(text, shown):
+    assert text_as_html(text) == f"<!DOCTYPE html><html><body>{shown}</body></html>"
+
+
+@given(st.text(alphabet=st.sampled_from("ab <>&\"'\n\thttps://x.()")))
+def test_no_text_can_break_out_of_its_html(text):
+    body = text_as_html(text).removeprefix("<!DOCTYPE html><html><body>")
+    body = body.removesuffix("</body></html>")
+    for known in ("<br>\n", "</a>"):
+        body = body.replace(known, "")
+    assert body.count("<") == body.count("<a href=")

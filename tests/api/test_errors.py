@@ -1,0 +1,276 @@
+"""Errors: which answer means which, what they say, and that they survive a task queue."""
+
+import copy
+import inspect
+import pickle
+from datetime import UTC, datetime
+from email.utils import format_datetime
+
+import pytest
+
+from truncus_django.api import contract, errors
+from truncus_django.api.errors import (
+    APIError,
+    AuthenticationError,
+    Conflict,
+    DomainError,
+    EmailRefused,
+    Failure,
+    InvalidAnswer,
+    InvalidRequest,
+    MessageError,
+    MessagesNotSent,
+    NetworkError,
+    NotFound,
+    OutcomeUnknown,
+    QuotaExceeded,
+    RateLimited,
+    ScopeError,
+    SendCancelled,
+    ServerError,
+    TruncusError,
+    redacted,
+    refusal,
+    retry_after_s,
+)
+
+NOW = 1_767_225_600.0
+CLASSES = [
+    kind
+    for _, kind in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(kind, TruncusError)
+]
+
+
+def answered(status, body, headers=None) -> APIError:
+    return refusal(status, body, headers or {}, now=NOW)
+
+
+# The table of the contract ------------------------------------------------------------------------
+
+TABLE = [
+    # status, code → class, retryable
+    (400, "invalid_payload", InvalidRequest, False),
+    (400, "invalid_address", InvalidRequest, False),
+    (400, "INVALID_REQUEST", InvalidRequest, False),
+    (400, "MISSING_IDEMPOTENCY_KEY", InvalidRequest, False),
+    (400, "DOMAIN_NOT_FOUND", DomainError, False),
+    (404, "DOMAIN_NOT_FOUND", DomainError, False),
+    (400, "DOMAIN_NOT_VERIFIED", DomainError, False),
+    (400, "DOMAIN_PAUSED", DomainError, False),
+    (401, "invalid_api_key", AuthenticationError, False),
+    (401, "MISSING_API_KEY", AuthenticationError, False),
+    (401, "INVALID_API_KEY", AuthenticationError, False),
+    (401, "API_KEY_REVOKED", AuthenticationError, False),
+    (403, "domain_not_verified", DomainError, False),
+    (403, "SCOPE_REQUIRED", ScopeError, False),
+    (403, "DOMAIN_TYPE_MISMATCH", DomainError, False),
+    (404, "NOT_FOUND", NotFound, False),
+    (409, "NOT_SCHEDULED", Conflict, False),
+    (413, "TOO_LARGE", InvalidRequest, False),
+    (422, "ALL_RECIPIENTS_SUPPRESSED", EmailRefused, False),
+    (429, "rate_limit_exceeded", RateLimited, True),
+    (429, "RATE_LIMIT_MINUTE", RateLimited, True),
+    (429, "RATE_LIMIT_SECOND", RateLimited, True),
+    (429, "MONTHLY_LIMIT_EXCEEDED", QuotaExceeded, False),
+    (429, "WARMUP_CAP_EXCEEDED", QuotaExceeded, False),
+    (500, "transient_failure", ServerError, True),
+    (502, "PROVIDER_ERROR", ServerError, True),
+    (503, "SERVICE_UNAVAILABLE", ServerError, True),
+    (408, "REQUEST_TIMEOUT", ServerError, True),
+    (418, "A_TEAPOT", APIError, False),
+    (302, "MOVED_AWAY", InvalidAnswer, False),
+]
+
+
+@pytest.mark.parametrize(("status", "code", "kind", "retryable"), TABLE)
+def test_code_in_its_own_field_means(status, code, kind, retryable):
+    error = answered(status, {"error": "Told in words", "code": code})
+    assert type(error) is kind
+    assert (error.code, error.status, error.retryable) == (code, status, retryable)
+    assert error.message == "Told in words"
+
+
+@pytest.mark.parametrize(("status", "code", "kind", "retryable"), TABLE)
+def test_code_in_place_of_the_error_means_the_same(status, code, kind, retryable):
+    error = answered(status, {"error": code, "message": "Told in words"})
+    assert type(error) is kind
+    assert (error.code, error.status, error.retryable) == (code, status, retryable)
+    assert error.message == "Told in words"
+
+
+@pytest.mark.parametrize("field", ["error", "message", "reason"])
+def test_text_is_found_under_each_of_its_names(field):
+    error = answered(400, {field: "Told in words", "code": "INVALID_REQUEST", "status": 400})
+    assert error.message == "Told in words"
+
+
+def test_text_without_a_code_is_enough():
+    error = answered(400, {"error": "Told in words"})
+    assert (error.code, error.message) == (None, "Told in words")
+
+
+@pytest.mark.parametrize("body", [{}, {"error": None}, {"code": 5, "message": ["x"]}])
+def test_a_body_that_tells_nothing_still_makes_an_error(body):
+    assert str(answered(400, body)) == "Truncus refused the request with HTTP 400 (HTTP 400)."
+
+
+def test_provider_error_tells_that_the_email_was_not_taken():
+    body = {"status": "failed", "message_id": "m", "error": "SES", "code": "PROVIDER_ERROR"}
+    assert not answered(502, body).ambiguous
+    assert answered(500, {"error": "transient_failure"}).ambiguous
+
+
+@pytest.mark.parametrize(("status", "kind"), [
+    (400, InvalidAnswer), (401, AuthenticationError), (403, InvalidAnswer), (404, InvalidAnswer),
+    (413, InvalidRequest), (429, RateLimited), (502, ServerError), (504, ServerError),
+])  # fmt: skip
+def test_an_answer_without_json_is_not_taken_for_the_apis_own_word(status, kind):
+    error = answered(status, None)
+    assert type(error) is kind
+    assert "no JSON" in error.message
+
+
+# How long to wait ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("header", "body", "expected"), [
+    (None, {}, None),
+    ("30", {}, 30),
+    ("0.5", {}, 0.5),
+    (None, {"retry_after": 12}, 12),
+    (None, {"retry_after": "12"}, 12),
+    ("5", {"retry_after": 12}, 12),
+    ("15", {"retry_after": 12}, 15),
+    (format_datetime(datetime.fromtimestamp(NOW + 90, UTC), usegmt=True), {}, 90),
+    (format_datetime(datetime.fromtimestamp(NOW - 90, UTC), usegmt=True), {}, 0),
+    ("soon", {}, None),
+    ("-1", {}, None),
+    ("nan", {"retry_after": float("inf")}, None),
+    ("", {"retry_after": True}, None),
+    ("30", None, 30),
+])  # fmt: skip
+def test_the_longer_of_both_waits_counts(header, body, expected):
+    headers = {} if header is None else {contract.RETRY_AFTER_HEADER: header}
+    assert retry_after_s(headers, body, now=NOW) == expected
+
+
+def test_retry_after_is_on_the_error_and_in_its_text():
+    error = answered(429, {"error": "rate_limit_exceeded", "message": "Slow down"},
+                     {"Retry-After": "30"})  # fmt: skip
+    assert error.retry_after == 30
+    assert str(error) == "Slow down (rate_limit_exceeded, HTTP 429, retry after 30 s)."
+
+
+# Texts --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("secret", [
+    "ann@example.org", "<ann@example.org>", "Bob <ann.b+c@example.org>", "mailto:ann@example.org",
+    '"ann b"@example.org', "ann@[127.0.0.1]", "jürgen@exämple.org", "tr_live_" + "0" * 64,
+])  # fmt: skip
+def test_texts_of_the_api_are_freed_of_addresses_and_keys(secret):
+    text = str(answered(400, {"error": f"Recipient {secret} is wrong", "code": "INVALID_REQUEST"}))
+    assert "ann" not in text.lower()
+    assert "@" not in text
+    assert "0000" not in text
+    assert "is wrong" in text
+
+
+def test_texts_are_one_line_and_not_endless():
+    assert redacted("a\r\nb\tc") == "a b c"
+    assert len(redacted("word " * 1000)) <= 301
+
+
+@pytest.mark.parametrize(("status", "code", "hint"), [
+    (401, "invalid_api_key", "TRUNCUS_API_KEY"),
+    (401, "MISSING_API_KEY", "TRUNCUS_API_KEY"),
+    (401, "INVALID_API_KEY", "TRUNCUS_API_KEY"),
+    (401, "API_KEY_REVOKED", "new API key"),
+    (403, "SCOPE_REQUIRED", "read_events"),
+    (403, "domain_not_verified", "DEFAULT_FROM_EMAIL"),
+    (400, "DOMAIN_NOT_VERIFIED", "DNS"),
+    (400, "DOMAIN_NOT_FOUND", "DEFAULT_FROM_EMAIL"),
+    (400, "DOMAIN_PAUSED", "dashboard"),
+    (403, "DOMAIN_TYPE_MISMATCH", "transactional"),
+    (429, "MONTHLY_LIMIT_EXCEEDED", "plan"),
+    (429, "WARMUP_CAP_EXCEEDED", "warming up"),
+    (422, "ALL_RECIPIENTS_SUPPRESSED", "do not retry"),
+])  # fmt: skip
+def test_error_says_what_to_do(status, code, hint):
+    error = answered(status, {"error": "No", "code": code})
+    assert hint in (error.hint or "")
+    assert hint in str(error)
+
+
+def test_ambiguous_error_says_how_to_go_on():
+    assert "cannot send it twice" in str(TruncusError("Lost", ambiguous=True))
+    assert "cannot send it twice" not in str(TruncusError("Lost"))
+
+
+def test_unknown_outcome_is_in_doubt_and_promises_nothing_more():
+    error = OutcomeUnknown("Find out.")
+    assert error.ambiguous
+    assert str(error) == "Find out."
+
+
+# The tree and pickling ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_error_is_drawn_in_the_tree_at_the_top_of_the_module(kind):
+    assert kind.__name__ in (errors.__doc__ or "")
+    assert kind.__doc__
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("copied", [lambda e: pickle.loads(pickle.dumps(e)), copy.copy])
+def test_every_error_survives_pickling_with_all_attributes(kind, copied):
+    error = kind("What happened")
+    error.__dict__ |= {
+        "code": "DOMAIN_PAUSED", "status": 400, "retry_after": 1.5, "request_id": "r",
+        "retryable": True, "ambiguous": True, "attempts": 3,
+    }  # fmt: skip
+    again = copied(error)
+    assert type(again) is kind
+    assert again.__dict__ == error.__dict__
+    assert str(again) == str(error)
+
+
+def test_messages_not_sent_survives_pickling_with_its_failures_but_without_their_emails():
+    cause = RateLimited("Wait", retry_after=9, retryable=True)
+    error = MessagesNotSent("1 of 2", failures=[Failure(1, cause, message=object())], accepted=1)
+    again = pickle.loads(pickle.dumps(error))
+    (failure,) = again.failures
+    assert (again.accepted, failure.index, failure.message) == (1, 1, None)
+    assert isinstance(failure.error, RateLimited)
+    assert failure.error.retry_after == 9
+    assert again.retryable
+
+
+def test_messages_not_sent_groups_equal_reasons():
+    failures = [Failure(index, MessageError("Empty.")) for index in range(3)]
+    error = MessagesNotSent("4 of 9 e-mails were not sent.", failures=[
+        *failures, Failure(7, EmailRefused("Blocked.")),
+    ])  # fmt: skip
+    assert str(error) == "4 of 9 e-mails were not sent. 3 × Empty. · 1 × Blocked."
+    assert [failure.index for failure in error] == [0, 1, 2, 7]
+
+
+def test_messages_not_sent_shows_no_more_than_five_reasons():
+    failures = [Failure(index, MessageError(f"Reason {index}")) for index in range(8)]
+    assert str(MessagesNotSent("8.", failures=failures)).endswith("and 3 other reasons")
+
+
+def test_messages_not_sent_is_in_doubt_if_one_of_them_is():
+    sure, unsure = MessageError("No"), NetworkError("Lost", ambiguous=True)
+    assert not MessagesNotSent("", failures=[Failure(0, sure)]).ambiguous
+    assert MessagesNotSent("", failures=[Failure(0, sure), Failure(1, unsure)]).ambiguous
+
+
+def test_representation_of_a_failure_shows_no_email():
+    assert "secret" not in repr(Failure(0, MessageError("No"), message="secret"))
+
+
+def test_cancelling_needs_no_words():
+    assert "pre_send" in str(SendCancelled())

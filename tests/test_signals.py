@@ -1,0 +1,168 @@
+"""pre_send, post_send and send_failed."""
+
+import pytest
+
+from tests.conftest import FakeTruncus
+from truncus_django.api.errors import (
+    EmailRefused,
+    InvalidRequest,
+    MessageError,
+    MessagesNotSent,
+    SendCancelled,
+)
+from truncus_django.backend import TruncusBackend
+from truncus_django.message import TruncusMessage
+from truncus_django.signals import post_send, pre_send, send_failed
+
+
+@pytest.fixture
+def listen():
+    """Connect receivers for the length of a test."""
+    connected = []
+
+    def connect(signal, receiver):
+        signal.connect(receiver, weak=False)
+        connected.append((signal, receiver))
+
+    yield connect
+    for signal, receiver in connected:
+        signal.disconnect(receiver)
+
+
+def message(subject="Hello"):
+    return TruncusMessage(subject, "Text", "shop@example.com", ["ann@example.org"])
+
+
+def send(*sent, **options):
+    return TruncusBackend(**options).send_messages(sent)
+
+
+def test_pre_send_may_change_the_payload(truncus: FakeTruncus, listen):
+    def add_footer(sender, message, payload, alias, **kwargs):
+        payload["text"] += "\nUnsubscribe"
+
+    listen(pre_send, add_footer)
+    send(message())
+    assert truncus.last.body["text"] == "Text\nUnsubscribe"
+
+
+def test_pre_send_may_cancel_one_message_which_is_no_error(truncus, listen):
+    def cancel(message, **kwargs):
+        if message.subject == "no":
+            raise SendCancelled
+
+    listen(pre_send, cancel)
+    kept, dropped = message("yes"), message("no")
+    assert send(kept, dropped) == 1
+    assert truncus.last.subjects == ["yes"]
+    assert dropped.truncus_status.status == "cancelled"
+    assert not dropped.truncus_status.is_accepted
+
+
+def test_a_failing_pre_send_receiver_costs_its_message_only(truncus, listen):
+    def fail(message, **kwargs):
+        if message.subject == "no":
+            raise ZeroDivisionError
+
+    listen(pre_send, fail)
+    with pytest.raises(MessagesNotSent, match="ZeroDivisionError") as caught:
+        send(message("yes"), message("no"))
+    assert truncus.last.subjects == ["yes"]
+    assert isinstance(caught.value.failures[0].error.__cause__, ZeroDivisionError)
+
+
+def test_a_pre_send_receiver_may_refuse_with_an_error_of_its_own(truncus, listen):
+    def refuse(**kwargs):
+        raise MessageError("Not on Sundays.")
+
+    listen(pre_send, refuse)
+    with pytest.raises(MessageError, match="Not on Sundays"):
+        send(message())
+    assert truncus.seen == []
+
+
+def test_a_value_that_json_cannot_carry_costs_its_message_only(truncus, listen):
+    def spoil(message, payload, **kwargs):
+        if message.subject == "no":
+            payload["metadata"] = object()
+
+    listen(pre_send, spoil)
+    with pytest.raises(MessagesNotSent) as caught:
+        send(message("0"), message("no"), message("2"))
+    assert caught.value.accepted == 2
+    assert [failure.index for failure in caught.value] == [1]
+
+
+def test_post_send_tells_of_each_accepted_message(truncus, listen):
+    heard = []
+    listen(post_send, lambda **facts: heard.append(facts))
+    sent = [message("0"), message("1")]
+    send(*sent)
+    assert [facts["message"] for facts in heard] == sent
+    assert [facts["status"] for facts in heard] == [one.truncus_status for one in sent]
+    assert heard[0]["sender"] is TruncusBackend
+    assert heard[0]["alias"] is None
+
+
+@pytest.mark.parametrize(("status", "answer", "kind"), [
+    (400, {"error": "invalid_payload"}, InvalidRequest),
+    (200, {"status": "blocked", "reason": "suppression_list"}, EmailRefused),
+])  # fmt: skip
+def test_send_failed_tells_why(truncus, listen, status, answer, kind):
+    accepted, failed = [], []
+    listen(post_send, lambda **facts: accepted.append(facts))
+    listen(send_failed, lambda **facts: failed.append(facts))
+    truncus.answers(status, answer)
+    with pytest.raises(kind):
+        send(refused := message())
+    assert accepted == []
+    assert failed[0]["message"] is refused
+    assert type(failed[0]["error"]) is kind
+
+
+def test_send_failed_tells_of_messages_refused_before_any_request(truncus, listen):
+    failed = []
+    listen(send_failed, lambda error, **facts: failed.append(error))
+    send(message("Line\nbreak"), fail_silently=True)
+    assert isinstance(failed[0], MessageError)
+
+
+def test_failing_receivers_after_a_send_harm_nothing_and_are_logged(truncus, listen, caplog):
+    def fail(**kwargs):
+        raise ValueError("ann@example.org")
+
+    listen(post_send, fail)
+    assert send(message()) == 1
+    assert "fail failed after a send: ValueError" in caplog.text
+    ours = [record.message for record in caplog.records if record.name == "truncus_django"]
+    assert "ann@example.org" not in "".join(ours)
+
+
+def test_a_failing_receiver_is_told_to_the_admins_by_email_once_and_not_without_end(
+    truncus, listen
+):
+    def fail(**kwargs):
+        raise ValueError
+
+    listen(post_send, fail)
+    send(message())
+    assert len(truncus.seen) == 2
+    assert "Error calling" in truncus.last.body["subject"]
+
+
+def test_an_accepted_email_stays_accepted_where_the_admins_cannot_be_told(truncus, listen):
+    def fail(**kwargs):
+        truncus.always_answers(401, {"error": "INVALID_API_KEY"})
+        raise ValueError
+
+    listen(post_send, fail)
+    assert send(message()) == 1
+    assert len(truncus.seen) == 2
+
+
+def test_alias_of_the_mailer_is_told(truncus, listen):
+    heard = []
+    listen(pre_send, lambda alias, **facts: heard.append(alias))
+    listen(post_send, lambda alias, **facts: heard.append(alias))
+    send(message(), alias="marketing")
+    assert heard == ["marketing", "marketing"]

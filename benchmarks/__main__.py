@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import os
 import platform
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -22,12 +24,17 @@ process's own, user and system, medians of all rounds; each contender has its ow
 works at a time. Not counted for any: imports, building the messages, the first connection and
 {warm_up} e-mails of warm-up. Latency is added to every HTTP answer and to every SMTP reply, also to
 the greeting (a mail takes 4 replies on an open connection, 7 with its own); opening a TCP
-connection adds none. Anymail and both SMTP backends open a connection for each send()."""
+connection adds none. Anymail and both SMTP backends open a connection for each send(). Variables of
+the environment that requests or a contender would read are taken out."""
+
+_VARIABLES = re.compile(r"(?i)(http|https|all|no)_proxy|(requests|curl)_ca_bundle|truncus_\w+")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0 if the work was right, whether or not the targets were reached."""
     options = _options(arguments)
+    for name in filter(_VARIABLES.fullmatch, list(os.environ)):
+        del os.environ[name]
     try:
         results = _measure(options)
     except WrongWork as exc:

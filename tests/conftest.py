@@ -15,7 +15,6 @@ import pytest
 import requests
 import responses
 
-from truncus_django.api.client import TruncusClient
 from truncus_django.api.dialect import forget_lessons
 from truncus_django.api.transport import Transport
 from truncus_django.backend import _shared_client
@@ -170,12 +169,6 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return slept
 
 
-@pytest.fixture
-def client(truncus: FakeTruncus, naps: list[float]) -> TruncusClient:
-    """A client of the fake Truncus that never really waits."""
-    return TruncusClient(API_KEY)
-
-
 class CountingServer(ThreadingHTTPServer):
     """A real server that keeps connections, accepts every e-mail and counts both."""
 
@@ -208,7 +201,7 @@ class _Accept(BaseHTTPRequestHandler):
             b"Content-Length: %d\r\n\r\n%s" % (len(self.answer), self.answer)
         )
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *_args: object) -> None:
         """Stay silent."""
 
 

@@ -31,7 +31,7 @@ from truncus_django.payload import build_payload
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
-settings.register_profile("quick", max_examples=150, derandomize=True, deadline=None, database=None)
+settings.register_profile("quick", max_examples=100, derandomize=True, deadline=None, database=None)
 settings.register_profile(
     "thorough",
     max_examples=3000,
@@ -407,4 +407,5 @@ def test_names_and_addresses_are_those_that_django_would_have_written(
     email = build_payload(message, Settings(), now=NOW).email
     mime = message.message()
     assert read_addresses(email["to"]) == read_addresses(str(mime["To"]))
-    assert email["subject"] == str(policy.header_factory("Subject", str(mime["Subject"])))
+    unfolded = "".join(str(mime["Subject"]).splitlines())
+    assert email["subject"] == str(policy.header_factory("Subject", unfolded))

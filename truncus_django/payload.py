@@ -124,10 +124,9 @@ class _Builder:
 
     def _recipients(self, name: str) -> list[str]:
         given = getattr(self.message, name)
-        is_text = isinstance(given, str | Promise)
-        if is_text or not isinstance(given or (), Iterable):
-            raise InvalidAddress(f"{name!r} must be a list or tuple of addresses.")
-        return [address(item, name, index) for index, item in enumerate(given or ()) if item]
+        if not isinstance(given, list | tuple):
+            given = _as_list(given, name)
+        return [address(item, name, index) for index, item in enumerate(given) if item]
 
     def _headers(self) -> dict[str, tuple[str, str]]:
         """Return the extra headers by lower-case name, as pairs of name and text."""
@@ -184,19 +183,20 @@ class _Builder:
         return checked_line(subject, "The subject", InvalidHeader)
 
     def _add_bodies(self) -> None:
-        bodies = {kind: body for kind, body in self._bodies().items() if body}
-        sizes = {kind: checked_text(body, f"The {kind} body") for kind, body in bodies.items()}
-        fitting = [kind for kind, size in sizes.items() if size <= _BODY_LIMITS[kind]]
-        for kind, size in sizes.items():
-            if kind in fitting:
-                self.email[kind] = bodies[kind]
+        too_long: dict[str, int] = {}
+        for kind, body in self._bodies().items():
+            size = checked_text(body, f"The {kind} body")
+            if size > _BODY_LIMITS[kind]:
+                too_long[kind] = size
+            elif body:
+                self.email[kind] = body
                 self.size += size
-            else:
-                self._too_large(
-                    f"The {kind} body has {size:,} bytes; the API takes {_BODY_LIMITS[kind]:,}.",
-                    "Shorten it, or link to the rest.",
-                    remains=bool(fitting),
-                )
+        for kind, size in too_long.items():
+            self._too_large(
+                f"The {kind} body has {size:,} bytes; the API takes {_BODY_LIMITS[kind]:,}.",
+                "Shorten it, or link to the rest.",
+                remains=not self.email.keys().isdisjoint(_BODY_LIMITS),
+            )
 
     def _bodies(self) -> dict[str, str]:
         """Return the bodies by kind, ``text`` and ``html``."""
@@ -379,6 +379,14 @@ _ANYMAIL_ADVICE = {
     "merge_headers": "send one message for each recipient; a list of them goes out in batches",
     "envelope_sender": "Truncus sets the envelope's sender itself",
 }
+
+
+def _as_list(given: Any, name: str) -> list[Any]:
+    if given is None:
+        return []
+    if isinstance(given, str | Promise) or not isinstance(given, Iterable):
+        raise InvalidAddress(f"{name!r} must be a list or tuple of addresses.")
+    return list(given)
 
 
 def _content_and_type(alternative: Any) -> tuple[Any, str]:

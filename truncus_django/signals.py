@@ -11,8 +11,8 @@ payload, a dict of the API's fields, or raise
 :class:`~truncus_django.api.errors.TruncusError` that says why.
 
 ``alias`` is the mailer's name in ``MAILERS`` (Django 6.1 and later) or ``None``. The sender is the
-backend's class. Failing receivers of the last two are logged and harm nothing. E-mails that a receiver of these
-two sends, or a log handler about its failure, are not told to them again.
+backend's class. Failing receivers of the last two are logged and harm nothing. E-mails that one of
+these receivers sends, or a log handler about its failure, are not told to them again.
 """
 
 from django.dispatch import Signal

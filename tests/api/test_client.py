@@ -335,7 +335,8 @@ import sys
 sys.modules["django"] = None  # importing it would fail
 from truncus_django.api import TruncusClient, TruncusError
 client = TruncusClient.from_env()
-print(client.send({"from": "a@example.com", "to": "b@example.org", "subject": "s", "text": "t"}).status)
+email = {"from": "a@example.com", "to": "b@example.org", "subject": "Hi", "text": "Hello"}
+print(client.send(email).status)
 """
     ended = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],

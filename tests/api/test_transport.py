@@ -19,6 +19,7 @@ from tests.conftest import API_KEY
 from truncus_django.api import TruncusClient
 from truncus_django.api.errors import (
     AnswerLost,
+    APIError,
     AuthenticationError,
     ConfigurationError,
     ConnectionFailed,
@@ -69,7 +70,7 @@ def test_what_may_pass_is_tried_again_under_the_same_key(client, truncus, status
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422, 301])
 def test_what_is_refused_is_not_tried_again(client, truncus, naps, status):
     truncus.always_answers(status, {"error": "No"})
-    with pytest.raises(Exception, match=f"HTTP {status}"):
+    with pytest.raises(APIError, match=f"HTTP {status}"):
         client.send(EMAIL)
     assert len(truncus.seen) == 1
     assert naps == []
@@ -174,14 +175,14 @@ def test_doubt_ends_where_the_content_is_refused(client, truncus):
 ])  # fmt: skip
 def test_errors_tell_whether_the_email_may_have_been_accepted(truncus, status, body, ambiguous):
     truncus.answers(status, body)
-    with pytest.raises(Exception, match=".") as caught:
+    with pytest.raises(APIError) as caught:
         TruncusClient(API_KEY, max_retries=0).send(EMAIL)
     assert caught.value.ambiguous is ambiguous
 
 
 def test_html_502_is_a_server_error_that_says_so(truncus):
     truncus.answers(502, "<html>Bad gateway</html>")
-    with pytest.raises(ServerError, match="no JSON.*HTTP 502"):
+    with pytest.raises(ServerError, match=r"no JSON.*HTTP 502"):
         TruncusClient(API_KEY, max_retries=0).send(EMAIL)
 
 

@@ -1,0 +1,112 @@
+"""System checks: each kind of wrong setting has an id of its own."""
+
+import django
+import pytest
+from django.core import checks
+from django.test import override_settings
+
+from truncus_django.checks import BACKEND, check_settings
+
+LIVE = "tr_live_" + "a1" * 32
+
+
+@pytest.fixture(autouse=True)
+def _mailer_is_truncus(settings):
+    if django.VERSION >= (6, 1):
+        settings.MAILERS = {"default": {"BACKEND": BACKEND}}
+    else:
+        settings.EMAIL_BACKEND = BACKEND
+
+
+def ids(**truncus):
+    with override_settings(TRUNCUS=truncus):
+        return [found.id for found in check_settings()]
+
+
+def test_good_settings_pass():
+    assert ids(API_KEY="tr_test_unit") == []
+
+
+@pytest.mark.parametrize(("truncus", "expected"), [
+    ({"API_KEY": LIVE, "TENANT": "acme"}, "truncus.E001"),
+    ({"API_KEY": LIVE, "TIMEOUT": "30"}, "truncus.E002"),
+    ({"API_KEY": 5}, "truncus.E002"),
+    ({}, "truncus.E003"),
+    ({"API_KEY": "sk_live_1"}, "truncus.E003"),
+    ({"API_KEY": LIVE, "BASE_URL": "http://truncus.co"}, "truncus.E004"),
+    ({"API_KEY": LIVE, "BASE_URL": "truncus.co"}, "truncus.E004"),
+])  # fmt: skip
+def test_what_is_wrong_has_its_id(truncus, expected):
+    assert ids(**truncus) == [expected]
+
+
+def test_each_wrong_value_is_told():
+    assert ids(TIMEOUT="x", SANDBOX="x", COLOUR="x") == [
+        "truncus.E001", "truncus.E002", "truncus.E002",
+    ]  # fmt: skip
+
+
+def test_a_setting_that_is_no_dict_is_told():
+    with override_settings(TRUNCUS=[]):
+        assert [found.id for found in check_settings()] == ["truncus.E002"]
+
+
+def test_unknown_key_says_which_was_meant():
+    with override_settings(TRUNCUS={"API_KEY": LIVE, "TENANT": "acme"}):
+        (found,) = check_settings()
+    assert "did you mean 'TENANT_ID'" in found.msg
+
+
+def test_plain_http_is_fine_on_this_machine_and_where_it_is_asked_for():
+    assert ids(API_KEY="tr_test_1", BASE_URL="http://localhost:8025") == []
+    hosts = ["mail.internal"]
+    base_url = "http://mail.internal"
+    assert ids(API_KEY="tr_test_1", BASE_URL=base_url, PLAIN_HTTP_HOSTS=hosts) == []
+
+
+@pytest.mark.parametrize(("debug", "truncus", "expected"), [
+    (True, {"API_KEY": LIVE}, ["truncus.W001"]),
+    (True, {"API_KEY": LIVE, "SANDBOX": True}, []),
+    (True, {"API_KEY": LIVE, "BASE_URL": "http://localhost:8025"}, []),
+    (True, {"API_KEY": "tr_test_1"}, []),
+    (False, {"API_KEY": LIVE}, []),
+])  # fmt: skip
+def test_a_live_key_under_debug_without_sandbox_is_a_warning(debug, truncus, expected):
+    with override_settings(DEBUG=debug):
+        assert ids(**truncus) == expected
+
+
+def test_no_check_shows_the_key():
+    with override_settings(TRUNCUS={"API_KEY": LIVE + "\n", "SANDBOX": "x"}, DEBUG=True):
+        assert LIVE not in str(check_settings())
+
+
+def test_checks_run_with_djangos_own(settings):
+    settings.TRUNCUS = {}
+    assert "truncus.E003" in {found.id for found in checks.run_checks()}
+
+
+if django.VERSION >= (6, 1):
+
+    def test_a_project_with_other_mailers_is_not_checked(settings):
+        settings.MAILERS = {"default": {"BACKEND": "django.core.mail.backends.dummy.EmailBackend"}}
+        assert ids() == []
+
+    def test_each_mailer_is_checked_by_its_own_options(settings):
+        settings.MAILERS = {
+            "default": {"BACKEND": BACKEND, "OPTIONS": {"api_key": "tr_test_1"}},
+            "typo": {"BACKEND": BACKEND, "OPTIONS": {"api_key": "tr_test_1", "tenant": "acme"}},
+            "keyless": {"BACKEND": BACKEND},
+            "wrong": {"BACKEND": BACKEND, "OPTIONS": {"api_key": "tr_test_1", "timeout": "x"}},
+        }
+        with override_settings(TRUNCUS={}):
+            found = check_settings()
+        assert [(one.id, one.msg.partition("(mailer ")[2].partition(")")[0]) for one in found] == [
+            ("truncus.E001", "'typo'"), ("truncus.E003", "'keyless'"), ("truncus.E002", "'wrong'"),
+        ]  # fmt: skip
+
+else:
+
+    def test_a_project_with_another_backend_is_not_checked(settings):
+        settings.EMAIL_BACKEND = "django.core.mail.backends.dummy.EmailBackend"
+        assert ids() == []

@@ -1,0 +1,337 @@
+"""Which messages share a request, and what a refusal means for them."""
+
+from collections.abc import Sequence
+
+import pytest
+from django.core.mail import EmailMessage
+
+from truncus_django import delivery
+from truncus_django.api.errors import (
+    AnswerLost,
+    AuthenticationError,
+    ConnectionFailed,
+    DomainError,
+    EmailRefused,
+    InvalidRequest,
+    MessageError,
+    OutcomeUnknown,
+    QuotaExceeded,
+    RateLimited,
+    ScopeError,
+    ServerError,
+    TLSError,
+    TruncusError,
+)
+from truncus_django.api.fields import EmailFields
+from truncus_django.api.results import BatchResult, SendResult
+from truncus_django.delivery import Batch, Parcel, deliver, fingerprint, forget, plan, recall
+from truncus_django.payload import Payload
+
+NOW = 1_767_225_600.0
+DAY = 24 * 60 * 60
+
+
+def parcel(subject="0", *, sender="shop@example.com", key=None, sandbox=False, size=100, now=NOW):
+    """A parcel, with what an earlier send of an equal one has left."""
+    email = EmailFields({"from": sender, "to": "ann@example.org", "subject": subject, "text": "T"})
+    payload = Payload(email=email, idempotency_key=key, is_sandbox=sandbox, size=size)
+    return Parcel(int(subject), EmailMessage(subject), payload)
+
+
+def again(parcels: Sequence[Parcel]) -> list[Parcel]:
+    """The same messages, given to a second send."""
+    return [
+        Parcel(one.index, one.message, one.payload, recall(one.message, one.payload))
+        for one in parcels
+    ]
+
+
+class Api:
+    """Stands in for the client: accepts all, but for e-mails that ``refuse`` has an error for."""
+
+    def __init__(self, refuse=lambda subjects: None):
+        self.requests: list[list[str]] = []
+        self.keys: list[str] = []
+        self._refuse = refuse
+
+    def send(self, email, *, idempotency_key, sandbox):
+        return self._results([email], idempotency_key)[0]
+
+    def send_batch(self, emails, *, idempotency_key, sandbox):
+        return BatchResult(self._results(emails, idempotency_key))
+
+    def _results(self, emails, key):
+        subjects = [email["subject"] for email in emails]
+        self.requests.append(subjects)
+        self.keys.append(key)
+        error = self._refuse(subjects)
+        if error is not None:
+            raise error
+        return tuple(SendResult("sent", message_id=subject) for subject in subjects)
+
+
+def always(error: BaseException):
+    return Api(lambda subjects: error)
+
+
+def send(api: Api, parcels: Sequence[Parcel], *, now=NOW) -> list[type | None]:
+    """Deliver and return the kind of each parcel's error."""
+    deliver(api, plan(parcels, now=now), now=now)
+    return [type(one.error) if one.error else None for one in parcels]
+
+
+def parcels(count, **options):
+    return [parcel(str(number), **options) for number in range(count)]
+
+
+# The plan -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "sizes"), [
+    (0, []), (1, [1]), (100, [100]), (101, [100, 1]), (250, [100, 100, 50]),
+])  # fmt: skip
+def test_messages_share_requests_of_up_to_100(count, sizes):
+    assert [len(batch.parcels) for batch in plan(parcels(count), now=NOW)] == sizes
+
+
+def test_each_request_has_a_key_of_its_own():
+    assert len({batch.key for batch in plan(parcels(250), now=NOW)}) == 3
+
+
+def test_requests_are_kept_within_a_bound_of_bytes():
+    large = parcels(3, size=delivery.MAX_BATCH_BYTES // 2)
+    assert [len(batch.parcels) for batch in plan(large, now=NOW)] == [2, 1]
+
+
+def test_one_message_larger_than_the_bound_still_goes():
+    assert len(plan([parcel(size=delivery.MAX_BATCH_BYTES * 2)], now=NOW)) == 1
+
+
+def test_sandbox_and_real_messages_are_never_in_one_request():
+    mixed = [parcel(str(number), sandbox=number % 2 == 1) for number in range(4)]
+    planned = plan(mixed, now=NOW)
+    assert [[one.index for one in batch.parcels] for batch in planned] == [[0, 2], [1, 3]]
+
+
+def test_a_key_of_its_own_goes_alone():
+    planned = plan([parcel("0"), parcel("1", key="mine"), parcel("2")], now=NOW)
+    assert {batch.key: len(batch.parcels) for batch in planned}["mine"] == 1
+    assert sorted(len(batch.parcels) for batch in planned) == [1, 2]
+
+
+def test_what_is_cancelled_or_broken_is_not_planned():
+    cancelled, broken = parcel("0"), parcel("1")
+    cancelled.is_cancelled = True
+    broken.error = MessageError("Broken")
+    assert plan([cancelled, broken, Parcel(2, EmailMessage())], now=NOW) == []
+
+
+# Requests -----------------------------------------------------------------------------------------
+
+
+def test_every_parcel_gets_its_result_key_and_batch_size():
+    sent = parcels(3)
+    api = Api()
+    send(api, sent)
+    assert [one.result.message_id for one in sent] == ["0", "1", "2"]
+    assert {one.key for one in sent} == set(api.keys)
+    assert {one.batch_size for one in sent} == {3}
+
+
+def test_one_bad_message_is_found_by_halving_and_the_others_are_sent():
+    api = Api(lambda subjects: InvalidRequest("No", status=400) if "5" in subjects else None)
+    kinds = send(api, parcels(8))
+    assert kinds == [None] * 5 + [InvalidRequest] + [None] * 2
+    assert api.requests[-1] == ["6", "7"]
+    assert [len(request) for request in api.requests] == [8, 4, 4, 2, 1, 1, 2]
+    assert len(set(api.keys)) == len(api.keys)
+
+
+@pytest.mark.parametrize("error", [
+    InvalidRequest("No", status=413), EmailRefused("No", status=422), MessageError("No JSON"),
+])  # fmt: skip
+def test_all_that_may_be_the_fault_of_one_message_is_halved(error):
+    api = Api(lambda subjects: error if "1" in subjects else None)
+    assert send(api, parcels(2)) == [None, type(error)]
+
+
+def test_a_refused_domain_costs_only_the_messages_of_that_domain():
+    def refuse(subjects):
+        return DomainError("No", code="DOMAIN_PAUSED") if "1" in subjects else None
+
+    mixed = [
+        parcel("0", sender="Shop <a@Good.example>"),
+        parcel("1", sender="Shop <b@paused.example>"),
+        parcel("2", sender="c@good.example"),
+    ]
+    api = Api(refuse)
+    assert send(api, mixed) == [None, DomainError, None]
+    assert api.requests == [["0", "1", "2"], ["0", "2"], ["1"]]
+
+
+def test_messages_of_one_refused_domain_are_not_tried_one_by_one():
+    api = always(DomainError("No", code="DOMAIN_PAUSED"))
+    assert send(api, parcels(50)) == [DomainError] * 50
+    assert len(api.requests) == 1
+
+
+@pytest.mark.parametrize("error", [
+    AuthenticationError("No"), ScopeError("No"), TLSError("No"), ConnectionFailed("No"),
+    RateLimited("Wait"), QuotaExceeded("Used up", code="MONTHLY_LIMIT_EXCEEDED"),
+])  # fmt: skip
+def test_an_error_of_the_whole_account_stops_the_rest(error):
+    api = always(error)
+    assert send(api, parcels(250)) == [type(error)] * 250
+    assert len(api.requests) == 1
+
+
+def test_an_error_of_the_whole_account_stops_the_other_halves_too():
+    errors: list[TruncusError] = [InvalidRequest("No"), AuthenticationError("No")]
+    api = Api(lambda subjects: errors.pop(0))
+    assert send(api, parcels(4)) == [AuthenticationError] * 4
+    assert len(api.requests) == 2
+
+
+@pytest.mark.parametrize("error", [
+    ServerError("Failed"), AnswerLost("Lost", ambiguous=True),
+    QuotaExceeded("Used up", code="WARMUP_CAP_EXCEEDED"),
+])  # fmt: skip
+def test_other_errors_leave_the_next_request_its_chance(error):
+    api = Api(lambda subjects: error if "0" in subjects else None)
+    assert send(api, parcels(101)) == [type(error)] * 100 + [None]
+
+
+def test_a_batch_in_doubt_is_never_halved():
+    api = always(InvalidRequest("No", ambiguous=True))
+    send(api, parcels(4))
+    assert len(api.requests) == 1
+
+
+def test_refused_results_are_errors_of_their_messages():
+    class Refusing(Api):
+        def _results(self, emails, key):
+            return (SendResult("sent"), SendResult("blocked", reason="suppression_list"),
+                    SendResult("failed", error="SES", code="PROVIDER_ERROR"))  # fmt: skip
+
+    sent = parcels(3)
+    assert send(Refusing(), sent) == [None, EmailRefused, EmailRefused]
+    assert [one.error.retryable for one in sent[1:]] == [False, True]
+    assert sent[1].result.status == "blocked"
+
+
+# Sends in doubt -----------------------------------------------------------------------------------
+
+LOST = AnswerLost("Lost", ambiguous=True)
+
+
+def test_a_batch_in_doubt_is_made_up_again_whole_in_its_order_under_its_key():
+    first = always(LOST)
+    sent = parcels(3)
+    send(first, sent)
+    second = Api()
+    assert send(second, again(sent)[::-1]) == [None] * 3
+    assert second.requests == first.requests
+    assert second.keys == first.keys
+
+
+def test_batches_in_doubt_are_told_apart():
+    first = always(LOST)
+    sent = parcels(150)
+    send(first, sent)
+    second = Api()
+    send(second, again(sent))
+    assert (second.requests, second.keys) == (first.requests, first.keys)
+
+
+def test_a_part_of_a_batch_in_doubt_is_not_sent():
+    sent = parcels(3)
+    send(always(LOST), sent)
+    api = Api()
+    assert send(api, again(sent)[:2]) == [OutcomeUnknown] * 2
+    assert api.requests == []
+
+
+def test_one_message_given_twice_does_not_make_up_for_a_missing_one():
+    sent = parcels(2)
+    send(always(LOST), sent)
+    repeated = again(sent)[0]
+    assert send(Api(), [repeated, *again(sent)[:1]]) == [OutcomeUnknown] * 2
+
+
+def test_a_changed_message_is_a_new_one_and_leaves_the_others_in_doubt():
+    sent = parcels(2)
+    send(always(LOST), sent)
+    sent[0].payload.email["subject"] = "7"
+    assert send(Api(), again(sent)) == [None, OutcomeUnknown]
+
+
+def test_a_key_is_trusted_for_24_hours():
+    sent = parcels(1)
+    send(always(LOST), sent)
+    assert send(Api(), again(sent), now=NOW + DAY - 1) == [None]
+    api = Api()
+    assert send(api, again(sent), now=NOW + DAY) == [OutcomeUnknown]
+    assert api.requests == []
+
+
+def test_doubt_counts_from_the_first_try():
+    sent = parcels(1)
+    send(always(LOST), sent)
+    send(always(LOST), again(sent), now=NOW + DAY - 1)
+    assert send(Api(), again(sent), now=NOW + DAY) == [OutcomeUnknown]
+
+
+def test_a_message_with_its_own_key_needs_no_memory():
+    sent = parcels(1, key="mine")
+    send(always(LOST), sent)
+    assert again(sent)[0].pending is None
+    api = Api()
+    send(api, again(sent), now=NOW + 9 * DAY)
+    assert api.keys == ["mine"]
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(), RuntimeError("time limit")])
+def test_whatever_ends_a_request_leaves_its_messages_remembered(end):
+    sent = parcels(2)
+    api = always(end)
+    with pytest.raises(type(end)):
+        send(api, sent)
+    assert [one.pending.idempotency_key for one in again(sent)] == api.keys * 2
+
+
+def test_doubt_ends_when_it_is_forgotten():
+    sent = parcels(1)
+    send(always(LOST), sent)
+    forget(sent[0].message)
+    assert again(sent)[0].pending is None
+
+
+def test_a_pending_send_does_not_show_its_key():
+    sent = parcels(1)
+    send(always(LOST), sent)
+    pending = again(sent)[0].pending
+    assert pending.idempotency_key not in repr(pending)
+
+
+def test_fingerprint_tells_payloads_apart_and_sandbox_too():
+    one = parcel("0").payload
+    assert fingerprint(one) == fingerprint(parcel("0").payload)
+    assert fingerprint(one) != fingerprint(parcel("1").payload)
+    assert fingerprint(one) != fingerprint(parcel("0", sandbox=True).payload)
+
+
+def test_fingerprint_takes_what_receivers_may_have_put_in():
+    odd = parcel("0").payload
+    odd.email["metadata"] = {"half": "\ud800", "moment": object}
+    assert fingerprint(odd)
+
+
+def test_a_batch_of_one_goes_to_the_send_endpoint():
+    class SendOnly(Api):
+        send_batch = None  # type: ignore[assignment]
+
+    assert send(SendOnly(), parcels(1)) == [None]
+
+
+def test_batches_are_values():
+    assert Batch("k", []) == Batch("k", [])

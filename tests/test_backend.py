@@ -5,6 +5,7 @@ import logging
 import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
 
 import django
 import pytest
@@ -30,6 +31,7 @@ from truncus_django.api.errors import (
 )
 from truncus_django.backend import TruncusBackend
 from truncus_django.message import TruncusMessage
+from truncus_django.signals import pre_send
 
 pytestmark = pytest.mark.usefixtures("naps")
 
@@ -425,8 +427,9 @@ def test_sandbox_and_real_messages_never_share_a_request(truncus):
 def test_a_refused_key_stops_the_rest(truncus):
     truncus.always_answers(401, {"error": "Invalid API key", "code": "INVALID_API_KEY"})
     sent = messages(250)
-    with pytest.raises(AuthenticationError):
-        TruncusBackend().send_messages(sent)
+    with pytest.raises(MessagesNotSent) as caught:
+        TruncusBackend(fail_silently=True).send_messages(sent)
+    assert isinstance(caught.value.__cause__, AuthenticationError)
     assert len(truncus.seen) == 1
     assert {type(one.truncus_status.error) for one in sent} == {AuthenticationError}
 
@@ -566,3 +569,62 @@ def test_a_lost_answer_is_one_email_and_no_error(truncus, naps):
     assert sent.truncus_status.attempts == 2
     assert len(set(truncus.keys)) == 1
     assert len(naps) == 1
+
+
+def test_one_object_given_twice_is_two_emails_and_in_doubt_each_keeps_its_place(truncus):
+    [one] = messages(1)
+    truncus.loses_the_answer()
+    backend = TruncusBackend(max_retries=0)
+    with pytest.raises(MessagesNotSent):
+        backend.send_messages([one, one])
+
+    assert backend.send_messages([one, one]) == 2
+    assert len(truncus.last.emails) == 2
+    assert len(set(truncus.keys)) == 1
+
+
+def test_what_receivers_add_does_not_make_a_message_in_doubt_a_new_one(truncus):
+    def mark(payload, **kwargs):
+        payload["metadata"] = {"at": str(uuid4())}
+
+    [one] = messages(1)
+    truncus.loses_the_answer()
+    backend = TruncusBackend(max_retries=0)
+    pre_send.connect(mark)
+    try:
+        with pytest.raises(AnswerLost):
+            backend.send_messages([one])
+        assert backend.send_messages([one]) == 1
+    finally:
+        pre_send.disconnect(mark)
+    assert len(set(truncus.keys)) == 1
+
+
+def test_a_provider_that_failed_is_asked_again_under_the_same_key(truncus):
+    [one] = messages(1)
+    truncus.answers(502, {"status": "failed", "error": "SES", "code": "PROVIDER_ERROR"})
+    backend = TruncusBackend(max_retries=0)
+    with pytest.raises(ServerError) as caught:
+        backend.send_messages([one])
+
+    assert not caught.value.ambiguous
+    assert backend.send_messages([one]) == 1
+    assert len(set(truncus.keys)) == 1
+
+
+def test_a_duplicate_of_a_failed_email_is_refused_and_not_accepted(truncus):
+    [one] = messages(1)
+    truncus.answers(200, {"status": "duplicate", "message_id": "1", "email_status": "failed"})
+
+    with pytest.raises(EmailRefused, match="another idempotency_key"):
+        TruncusBackend().send_messages([one])
+
+
+def test_a_service_that_hangs_is_not_asked_for_every_batch(truncus, naps):
+    truncus.loses_the_answer(times=4)
+
+    with pytest.raises(MessagesNotSent) as caught:
+        TruncusBackend().send_messages(messages(250))
+
+    assert len(truncus.seen) == 4
+    assert [f.error.ambiguous for f in caught.value.failures] == [True] * 100 + [False] * 150

@@ -177,3 +177,9 @@ import truncus_django.backend, truncus_django.conf, truncus_django.checks, trunc
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     assert ended.stderr == b""
+
+
+def test_a_number_that_equals_a_boolean_is_still_of_the_wrong_type():
+    assert get_settings({"sandbox": True}).sandbox is True
+    with pytest.raises(ConfigurationError, match="SANDBOX"):
+        get_settings({"sandbox": 1})

@@ -41,8 +41,7 @@ def parcel(subject="0", *, sender="shop@example.com", key=None, sandbox=False, s
 def again(parcels: Sequence[Parcel]) -> list[Parcel]:
     """The same messages, given to a second send."""
     return [
-        Parcel(one.index, one.message, one.payload, recall(one.message, one.payload))
-        for one in parcels
+        Parcel(one.index, one.message, one.payload, recall(one, one.payload)) for one in parcels
     ]
 
 
@@ -302,7 +301,7 @@ def test_whatever_ends_a_request_leaves_its_messages_remembered(end):
 def test_doubt_ends_when_it_is_forgotten():
     sent = parcels(1)
     send(always(LOST), sent)
-    forget(sent[0].message)
+    forget(sent[0])
     assert again(sent)[0].pending is None
 
 

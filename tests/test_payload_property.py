@@ -406,6 +406,6 @@ def test_names_and_addresses_are_those_that_django_would_have_written(
     message = EmailMessage(subject, "Body", "shop@example.com", [item.text for item in written])
     email = build_payload(message, Settings(), now=NOW).email
     mime = message.message()
-    assert read_addresses(email["to"]) == read_addresses(str(mime["To"]))
-    unfolded = "".join(str(mime["Subject"]).splitlines())
-    assert email["subject"] == str(policy.header_factory("Subject", unfolded))
+    to, title = ("".join(str(mime[name]).splitlines()) for name in ("To", "Subject"))  # unfolded
+    assert read_addresses(email["to"]) == read_addresses(to)
+    assert email["subject"] == str(policy.header_factory("Subject", title))

@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -27,7 +28,7 @@ from truncus_django.api.errors import (
     TruncusError,
 )
 from truncus_django.conf import OPTION_NAMES, Settings, get_settings, suggestion
-from truncus_django.delivery import Parcel, deliver, forget, plan, recall
+from truncus_django.delivery import Parcel, deliver, fingerprint, forget, plan, recall
 from truncus_django.message import TruncusStatus
 from truncus_django.payload import build_payload
 from truncus_django.signals import post_send, pre_send, send_failed
@@ -114,9 +115,13 @@ class TruncusBackend(BaseEmailBackend):
         if not messages:
             return 0
         client, settings, now = self.client, self.settings, time.time()
-        parcels = [
-            self._prepare(index, message, settings, now) for index, message in enumerate(messages)
-        ]
+        seen: Counter[int] = Counter()
+        parcels = []
+        for index, message in enumerate(messages):
+            parcel = Parcel(index, message, occurrence=seen[id(message)])
+            seen[id(message)] += 1
+            self._prepare(parcel, settings, now)
+            parcels.append(parcel)
         try:
             deliver(client, plan(parcels, now=now), now=now)
         finally:
@@ -127,12 +132,14 @@ class TruncusBackend(BaseEmailBackend):
 
     # The steps of a send ----------------------------------------------------------------------
 
-    def _prepare(self, index: int, message: EmailMessage, settings: Settings, now: float) -> Parcel:
+    def _prepare(self, parcel: Parcel, settings: Settings, now: float) -> None:
         """Build the payload, let receivers change or cancel it, and recall an earlier send."""
-        parcel = Parcel(index, message)
+        message = parcel.message
         try:
             payload = build_payload(message, settings, now=datetime.fromtimestamp(now, UTC))
             if pre_send.has_listeners(type(self)):
+                # What a receiver adds may differ each time; the message is the same all the same.
+                parcel.fingerprint = fingerprint(payload)
                 self._ask_receivers(message, payload.email)
         except SendCancelled:
             parcel.is_cancelled = True
@@ -140,13 +147,12 @@ class TruncusBackend(BaseEmailBackend):
             parcel.error = error
         else:
             parcel.payload = payload
-            parcel.pending = recall(message, payload)
+            parcel.pending = recall(parcel, payload)
             if payload.dropped:
                 logger.warning(
                     "Truncus cannot carry a part of an e-mail, which was dropped: %s",
                     "; ".join(payload.dropped),
                 )
-        return parcel
 
     def _ask_receivers(self, message: EmailMessage, email: dict[str, Any]) -> None:
         try:
@@ -175,7 +181,7 @@ class TruncusBackend(BaseEmailBackend):
         )
         message.truncus_status = status  # type: ignore[attr-defined]
         if result is not None:
-            forget(message)
+            forget(parcel)
         if error is not None:
             if send_failed.has_listeners(type(self)):
                 self._tell(send_failed, message=message, error=error)
@@ -221,21 +227,22 @@ class TruncusBackend(BaseEmailBackend):
         accepted = sum(parcel.result is not None and parcel.error is None for parcel in parcels)
         if not failures:
             return accepted
-        for failure in failures:
-            if isinstance(failure.error, _MISCONFIGURATION):
-                raise failure.error
-        if self.fail_silently:
+        errors = [failure.error for failure in failures]
+        wrong_settings = next(
+            (error for error in errors if isinstance(error, _MISCONFIGURATION)), None
+        )
+        if self.fail_silently and wrong_settings is None:
             with _unless_inside() as is_outermost:
-                for failure in failures if is_outermost else ():
-                    logger.error("An e-mail was not sent: %s", failure.error)
+                for error in errors if is_outermost else ():
+                    logger.error("An e-mail was not sent: %s", error)
             return accepted
         if len(parcels) == 1:
-            raise failures[0].error
+            raise errors[0]
         raise MessagesNotSent(
             f"{len(failures)} of {len(parcels)} e-mails were not sent.",
             failures=failures,
             accepted=accepted,
-        )
+        ) from wrong_settings
 
 
 _telling = threading.local()

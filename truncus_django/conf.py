@@ -235,12 +235,12 @@ _READERS_BY_SETTING = {name.upper(): reader for name, reader in _READERS.items()
 OPTION_NAMES = frozenset(field.name for field in fields(Settings))
 
 # Each send_mail() makes a backend, and each backend asks for its settings.
-_cache: dict[frozenset[tuple[str, Any]], Settings] = {}
+_cache: dict[frozenset[tuple[str, type, Any]], Settings] = {}
 
 
-def _cache_key(options: Mapping[str, Any] | None) -> frozenset[tuple[str, Any]] | None:
-    try:
-        return frozenset(options.items()) if options else frozenset()
+def _cache_key(options: Mapping[str, Any] | None) -> frozenset[tuple[str, type, Any]] | None:
+    try:  # with the type, because 1 == True
+        return frozenset((name, type(value), value) for name, value in (options or {}).items())
     except TypeError:  # an option that cannot be hashed, such as metadata
         return None
 

@@ -8,14 +8,14 @@ import copy
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 from django.core.mail import EmailMessage
 
 from truncus_django.api import contract
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import (
+    AnswerLost,
     AuthenticationError,
     ConnectionFailed,
     DomainError,
@@ -26,6 +26,7 @@ from truncus_django.api.errors import (
     QuotaExceeded,
     RateLimited,
     ScopeError,
+    ServerError,
     TLSError,
     TruncusError,
 )
@@ -46,18 +47,23 @@ class Parcel:
         index: its place in the list that was given to ``send_messages()``.
         payload: what is sent; ``None`` where the message could not become one.
         pending: of an earlier send whose outcome is unknown, if the message is still the same.
-        result, error: at the end, exactly one of them is set, or ``is_cancelled`` is.
+        occurrence: how often the same message object comes before it in the list.
+        fingerprint: of the payload before receivers changed it, where there are any.
+        result, error: at the end, one of them is set (both where Truncus refused this e-mail), or
+            ``is_cancelled`` is.
     """
 
     index: int
     message: EmailMessage
-    payload: Payload | None = None
+    payload: Payload | None = field(default=None, repr=False)
     pending: PendingSend | None = None
     key: str | None = None
     batch_size: int = 1
     result: SendResult | None = None
     error: TruncusError | None = None
     is_cancelled: bool = False
+    occurrence: int = 0
+    fingerprint: str | None = None
 
     @property
     def is_waiting(self) -> bool:
@@ -174,7 +180,8 @@ def _send_whole(client: TruncusClient, batch: Batch, *, now: float) -> TruncusEr
         if not parts:
             for parcel in batch.parcels:
                 parcel.error = error
-                if error.ambiguous:
+                if error.ambiguous or isinstance(error, ServerError):
+                    # Also where the server says that it failed: the same key is never worse.
                     remember(parcel, batch, now=now)
             return error if _is_account_wide(error) else None
         for number, part in enumerate(parts):
@@ -219,6 +226,11 @@ def _payload(parcel: Parcel) -> Payload:
 
 def _refused(result: SendResult) -> EmailRefused:
     """Return the error of an e-mail that was not accepted; a reason of the manual is a code."""
+    if result.status == contract.DUPLICATE:
+        return EmailRefused(
+            f"Truncus knows this e-mail's key, and had {result.email_status} the e-mail then. "
+            "Use another idempotency_key to send it anyway."
+        )
     is_coded = result.code is None and result.reason in contract.REJECTION_REASONS
     reason = None if is_coded else result.reason or result.error
     return EmailRefused(
@@ -232,13 +244,16 @@ def _parts_to_try(parcels: Sequence[Parcel], error: TruncusError) -> list[list[P
     """Return the parts of a refused batch that may fare better alone; none where none can."""
     if len(parcels) == 1 or error.ambiguous:
         return []
+    is_certain = isinstance(error, InvalidRequest | MessageError)
+    if parcels[0].pending is not None and not is_certain:
+        return []  # an earlier request may have been accepted when the account stood otherwise
     if isinstance(error, DomainError):
         by_domain: dict[str, list[Parcel]] = {}
         for parcel in parcels:
             sender = str(_payload(parcel).email["from"])
             by_domain.setdefault(sender.rpartition("@")[2].rstrip(">").lower(), []).append(parcel)
         return list(by_domain.values()) if len(by_domain) > 1 else []
-    if isinstance(error, InvalidRequest | EmailRefused | MessageError):
+    if is_certain or isinstance(error, EmailRefused):
         middle = len(parcels) // 2
         return [list(parcels[:middle]), list(parcels[middle:])]
     return []
@@ -247,6 +262,8 @@ def _parts_to_try(parcels: Sequence[Parcel], error: TruncusError) -> list[list[P
 def _is_account_wide(error: TruncusError) -> bool:
     if isinstance(error, QuotaExceeded):
         return error.code != "WARMUP_CAP_EXCEEDED"  # the cap of one domain
+    if isinstance(error, AnswerLost) and error.code == contract.TIMEOUT_CODE:
+        return True  # else a list of thousands would wait for each of its batches in turn
     return isinstance(
         error, AuthenticationError | ScopeError | ConnectionFailed | TLSError | RateLimited
     )
@@ -262,28 +279,30 @@ def remember(parcel: Parcel, batch: Batch, *, now: float) -> None:
     payload = _payload(parcel)
     if payload.idempotency_key is not None:
         return  # the message's own key does the same
-    since = parcel.pending.since if parcel.pending else now
     pending = PendingSend(
         idempotency_key=batch.key,
-        fingerprint=fingerprint(payload),
+        fingerprint=parcel.fingerprint or fingerprint(payload),
         index=list(batch.parcels).index(parcel),
         batch_size=len(batch.parcels),
-        since=since,
+        since=parcel.pending.since if parcel.pending else now,
     )
-    setattr(parcel.message, _PENDING, pending)
+    parcel.message.__dict__.setdefault(_PENDING, {})[parcel.occurrence] = pending
 
 
-def recall(message: EmailMessage, payload: Payload) -> PendingSend | None:
+def recall(parcel: Parcel, payload: Payload) -> PendingSend | None:
     """Return what :func:`remember` noted, if the message has not changed since."""
-    pending: Any = message.__dict__.get(_PENDING)
-    if pending is None or pending.fingerprint != fingerprint(payload):
+    notes: dict[int, PendingSend] = parcel.message.__dict__.get(_PENDING, {})
+    pending = notes.get(parcel.occurrence)
+    if pending is None or pending.fingerprint != (parcel.fingerprint or fingerprint(payload)):
         return None
-    return pending if isinstance(pending, PendingSend) else None
+    return pending
 
 
-def forget(message: EmailMessage) -> None:
+def forget(parcel: Parcel) -> None:
     """Take away what :func:`remember` noted: the outcome is known."""
-    message.__dict__.pop(_PENDING, None)
+    notes = parcel.message.__dict__.get(_PENDING)
+    if notes is not None:
+        notes.pop(parcel.occurrence, None)
 
 
 def fingerprint(payload: Payload) -> str:

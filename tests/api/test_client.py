@@ -360,3 +360,20 @@ def test_a_batch_key_too_long_to_derive_another_from_keeps_the_first_answer(
     truncus.answers(200, {"results": [item]})
     (result,) = client.send_batch([EMAIL], idempotency_key="k" * 255).results
     assert result.status == "failed"
+
+
+def test_a_cancellation_whose_answer_was_lost_is_found_to_have_worked(truncus, client):
+    truncus.loses_the_answer()
+    truncus.answers(409, {"error": "not_scheduled", "message": "It is cancelled"})
+    truncus.answers(200, {"id": "id-1", "status": "cancelled"})
+
+    assert client.cancel("id-1").status == "cancelled"
+
+
+def test_a_conflict_after_a_lost_answer_stays_one_if_the_email_was_sent(truncus, client):
+    truncus.loses_the_answer()
+    truncus.answers(409, {"error": "not_scheduled", "message": "It is sent"})
+    truncus.answers(200, {"id": "id-1", "status": "delivered"})
+
+    with pytest.raises(Conflict):
+        client.cancel("id-1")

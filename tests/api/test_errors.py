@@ -274,3 +274,9 @@ def test_representation_of_a_failure_shows_no_email():
 
 def test_cancelling_needs_no_words():
     assert "pre_send" in str(SendCancelled())
+
+
+def test_the_reset_of_a_limit_is_waited_for_where_nothing_else_is_told():
+    headers = {"X-RateLimit-Limit": "60", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1042"}
+    assert retry_after_s(headers, None, now=1000.0) == 42
+    assert retry_after_s(headers | {"Retry-After": "7"}, None, now=1000.0) == 7

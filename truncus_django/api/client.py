@@ -21,6 +21,7 @@ from truncus_django.api.dialect import Dialect, DialectMemory, adapt
 from truncus_django.api.errors import (
     APIError,
     ConfigurationError,
+    Conflict,
     DomainError,
     EmailRefused,
     InvalidRequest,
@@ -244,7 +245,13 @@ class TruncusClient:
     def cancel(self, email_id: str) -> results.Cancellation:
         """Cancel a scheduled e-mail; raises :class:`Conflict` unless it is scheduled."""
         path = contract.EMAIL_PATH.format(id=_quoted(email_id))
-        return results.read_cancellation(self._request("DELETE", path).body)
+        try:
+            return results.read_cancellation(self._request("DELETE", path).body)
+        except Conflict as error:
+            # After a lost answer, the conflict may be with this very cancellation.
+            if error.attempts > 1 and self.get_email(email_id).status == contract.CANCELLED:
+                return results.Cancellation(email_id, contract.CANCELLED)
+            raise
 
     # Reading ----------------------------------------------------------------------------------
 

@@ -381,7 +381,8 @@ def retry_after_s(
     """Return the seconds that an answer asks to wait, or ``None``.
 
     Reads ``Retry-After`` (seconds or a date) and the manual's ``retry_after`` in the body; the
-    longer of the two counts. What is no number of seconds from 0 on is passed over.
+    longer of the two counts, and ``X-RateLimit-Reset`` where there is neither. What is no number
+    of seconds from 0 on is passed over.
     """
     asked = []
     header = headers.get(contract.RETRY_AFTER_HEADER)
@@ -390,7 +391,10 @@ def retry_after_s(
     if body is not None:
         asked.append(_seconds(body.get("retry_after")))
     waits = [wait for wait in asked if wait is not None]
-    return max(waits) if waits else None
+    if waits:
+        return max(waits)
+    reset = _seconds(headers.get(contract.RATE_RESET_HEADER))
+    return None if reset is None else max(0.0, reset - now)
 
 
 def _seconds(value: object) -> float | None:

@@ -66,7 +66,8 @@ class SendResult:
         A state that is not in the contract comes with an answer of success and counts as
         accepted: to send such an e-mail again would be the worse mistake.
         """
-        return self.status not in contract.REFUSED_STATUSES
+        status = self.email_status if self.status == contract.DUPLICATE else self.status
+        return status not in contract.REFUSED_STATUSES
 
     @property
     def is_content_duplicate(self) -> bool:

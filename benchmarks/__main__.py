@@ -13,7 +13,8 @@ from pathlib import Path
 
 from benchmarks import memory, startup
 from benchmarks.contenders import CONTENDERS
-from benchmarks.rounds import WARM_UP_MAILS, Figures, WrongWork, entries, run
+from benchmarks.rounds import WARM_UP_MAILS, Figures, entries, run
+from benchmarks.processes import WrongWork
 from benchmarks.sink_process import SinkProcess
 from benchmarks.tables import ratio, table
 from benchmarks.targets import Results, Target, as_table, targets
@@ -76,11 +77,11 @@ def _measure(options: argparse.Namespace) -> Results:
         for latency in options.latency or [0.0, 30.0]
     ]
     chosen = entries([name for name in CONTENDERS if name in wanted])
+    started = startup.run(_progress) if "startup" in wanted else None
     with SinkProcess() as sink:
-        figures = run(chosen, sink, mail_count=options.mails, plan=plan, progress=_progress)
         _progress("memory")
         used = memory.run(sink) if "memory" in wanted else None
-    started = startup.run(_progress) if "startup" in wanted else None
+        figures = run(chosen, sink, mail_count=options.mails, plan=plan, progress=_progress)
     return Results(figures, used, started)
 
 

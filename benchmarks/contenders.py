@@ -177,10 +177,10 @@ class ThisBackend(DjangoContender):
 
     def settings(self) -> dict[str, Any]:
         """Return a mailer with this backend."""
-        from truncus_django.conf import OPTION_NAMES
+        from truncus_django.conf import SETTING_NAMES
 
         options: dict[str, Any] = {"api_key": API_KEY, "base_url": self.sinks.http_url}
-        if "record" in OPTION_NAMES:
+        if "record" in SETTING_NAMES:
             options["record"] = False
         return {
             "INSTALLED_APPS": ["truncus_django"],

@@ -10,7 +10,6 @@ import os
 import re
 import resource
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.contenders import CONTENDERS
 from benchmarks.mails import mails
+from benchmarks.processes import WrongWork, output_of
 from benchmarks.sink_process import Addresses, SinkProcess
 from benchmarks.tables import table
 
@@ -70,18 +70,12 @@ def as_table(found: dict[str, Memory]) -> str:
 def _in_fresh_process(name: str, sink: SinkProcess) -> Memory:
     sink.reset()
     addresses = sink.addresses
-    done = subprocess.run(
-        [
-            sys.executable,
-            *("-m", "benchmarks.memory", name, addresses.http_url, str(addresses.smtp_port)),
-        ],
-        check=True,
-        capture_output=True,
-        text=True,
+    printed = output_of(
+        "-m", "benchmarks.memory", name, addresses.http_url, str(addresses.smtp_port)
     )
     if sink.report().mails != 2:
-        raise RuntimeError(f"{name}: the e-mail with the attachment did not arrive")
-    return Memory(**json.loads(done.stdout))
+        raise WrongWork(f"{name}: the e-mail with the attachment did not arrive")
+    return Memory(**json.loads(printed))
 
 
 def _measure(name: str, sinks: Addresses) -> Memory:

@@ -15,15 +15,12 @@ from typing import Any
 
 from benchmarks.contenders import CONTENDERS, Mode
 from benchmarks.mails import BODY_BYTES, mails, recipients
+from benchmarks.processes import WrongWork
 from benchmarks.sink_process import Addresses, Arrived, SinkProcess
 from benchmarks.sinks import digest_of
 
 WARM_UP_MAILS = 10
 _ANSWER_S = 600.0
-
-
-class WrongWork(Exception):
-    """A contender did not do the work that is compared."""
 
 
 @dataclass(frozen=True, slots=True)

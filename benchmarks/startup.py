@@ -2,11 +2,10 @@
 
 import json
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from benchmarks.processes import output_of
 from benchmarks.tables import ratio, table
 
 REPEATS = 25
@@ -57,10 +56,7 @@ def run(progress: Callable[[str], None] = lambda text: None) -> Startup:
         progress(f"[{turn + 1}/{REPEATS}] startup")
         for installed in (False, True) if turn % 2 else (True, False):
             app = ["truncus_django"] if installed else []
-            done = subprocess.run(
-                [sys.executable, "-c", _PROGRAM, *app], check=True, capture_output=True, text=True
-            )
-            wall, cpu, names = json.loads(done.stdout)
+            wall, cpu, names = json.loads(output_of("-c", _PROGRAM, *app))
             modules[installed] = set(names)
             if turn >= 0:
                 times[installed].append((wall, cpu))

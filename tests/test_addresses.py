@@ -63,6 +63,8 @@ def test_lazy_address_is_taken():
         ("=?utf-8?q?Ann=0ABcc=3A_eve?= <ann@kunde.test>", "line break"),
         ("Ann\ud800 <ann@kunde.test>", "half a character"),
         ("=?utf-8?q?=FF?= <ann@kunde.test>", "half a character"),
+        ("=?utf-8?q?eve?=@kunde.test", "encoded word"),
+        ("Ann <=?utf-8?q?eve=40other.test=3E?=@kunde.test>", "encoded word"),
         ("ann@kunde.test, bob@kunde.test", "an item of its own"),
         ("Doe, Jane <jane@kunde.test>", "quote names with commas"),
         ("ann@kunde.test (Ann)", "comment"),

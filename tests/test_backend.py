@@ -23,6 +23,7 @@ from truncus_django.api.errors import (
     InvalidRequest,
     MessageError,
     MessagesNotSent,
+    MessageTooLarge,
     OutcomeUnknown,
     RateLimited,
     ScopeError,
@@ -351,7 +352,8 @@ def test_ctrl_c_in_a_list_tells_what_was_sent_and_remembers_the_rest(truncus):
     with pytest.raises(KeyboardInterrupt):
         TruncusBackend().send_messages(sent)
     assert sent[0].truncus_status.status == "sent"
-    assert sent[100].truncus_status is None
+    assert sent[100].truncus_status.status == "unknown"
+    assert sent[249].truncus_status is None
     key = truncus.last.key
     assert TruncusBackend().send_messages(sent[100:]) == 150
     assert [len(seen.emails) for seen in truncus.seen] == [100, 100, 50, 100]
@@ -628,3 +630,99 @@ def test_a_service_that_hangs_is_not_asked_for_every_batch(truncus, naps):
 
     assert len(truncus.seen) == 4
     assert [f.error.ambiguous for f in caught.value.failures] == [True] * 100 + [False] * 150
+
+
+def test_a_refused_domain_after_a_lost_answer_leaves_the_doubt(truncus):
+    sent = messages(4)
+    for number, one in enumerate(sent):
+        one.from_email = f"shop@{number % 2}.example.com"
+    backend = TruncusBackend(max_retries=0)
+    truncus.loses_the_answer()
+    with pytest.raises(MessagesNotSent):
+        backend.send_messages(sent)
+    truncus.answers(403, {"error": "domain_not_verified", "message": "No"})
+
+    with pytest.raises(MessagesNotSent) as caught:
+        backend.send_messages(sent)
+
+    assert caught.value.ambiguous
+    assert len(set(truncus.keys)) == 1  # never under a new key: it may have been accepted
+    assert len(truncus.seen) == 2
+
+
+def test_an_untried_message_of_an_earlier_call_stays_in_doubt(truncus):
+    [one] = messages(1)
+    backend = TruncusBackend(max_retries=0)
+    truncus.loses_the_answer()
+    with pytest.raises(AnswerLost):
+        backend.send_messages([one])
+    truncus.always_answers(401, {"error": "Revoked", "code": "API_KEY_REVOKED"})
+
+    with pytest.raises(MessagesNotSent) as caught:
+        backend.send_messages([*messages(1), one])
+
+    assert [failure.error.ambiguous for failure in caught.value.failures] == [False, True]
+
+
+def test_a_service_that_fails_twice_in_a_row_is_left_alone(truncus, naps):
+    truncus.always_answers(500, {"error": "transient_failure"})
+
+    with pytest.raises(MessagesNotSent):
+        TruncusBackend().send_messages(messages(1000))
+
+    assert len(truncus.seen) == 2 * 4
+
+
+def test_a_scheduled_message_in_doubt_is_recognised_after_its_time(truncus):
+    [one] = messages(1)
+    one.send_at = time.time() + 0.05
+    backend = TruncusBackend(max_retries=0)
+    truncus.loses_the_answer()
+    with pytest.raises(AnswerLost):
+        backend.send_messages([one])
+    one_later = copy.copy(one)
+    while time.time() < one.send_at:
+        pass
+
+    assert backend.send_messages([one_later]) == 1
+    assert len(set(truncus.keys)) == 1
+
+
+def test_a_message_that_raises_when_read_costs_the_others_nothing(truncus):
+    class Broken(str):
+        def __str__(self):
+            raise RuntimeError("private")
+
+    sent = messages(3)
+    sent[1].subject = Broken("x")
+
+    with pytest.raises(MessagesNotSent, match="RuntimeError") as caught:
+        TruncusBackend().send_messages(sent)
+    assert [failure.index for failure in caught.value.failures] == [1]
+    assert "private" not in str(caught.value)
+
+
+def test_what_extras_and_receivers_add_is_measured(truncus):
+    [one] = messages(1)
+    one.esp_extra = {"html": "x" * 300_000}
+
+    with pytest.raises(MessageTooLarge):
+        TruncusBackend().send_messages([one])
+    one.esp_extra = {"react": object()}
+    with pytest.raises(MessageError, match="JSON"):
+        TruncusBackend().send_messages([one])
+    assert truncus.seen == []
+
+
+def test_a_key_shows_in_no_local_variable_of_a_configuration_error():
+    with pytest.raises(ConfigurationError) as caught:
+        TruncusBackend(api_key=API_KEY, base_url="http://mail.example").open()
+
+    shown = [
+        repr(value)
+        for entry in caught.traceback
+        if "/truncus_django/" in str(entry.path)
+        for value in entry.frame.f_locals.values()
+    ]
+    assert shown
+    assert not [text for text in shown if API_KEY in text]

@@ -5,7 +5,8 @@ import pytest
 from django.core import checks
 from django.test import override_settings
 
-from truncus_django.checks import BACKEND, check_settings
+from truncus_django.checks import check_settings
+from truncus_django.conf import BACKEND
 
 LIVE = "tr_live_" + "a1" * 32
 

@@ -159,7 +159,7 @@ def test_metadata_cannot_be_changed_behind_the_settings_back():
 
 
 def test_every_setting_has_a_reader():
-    assert set(conf._READERS) == {field.name for field in fields(Settings)} == conf.OPTION_NAMES
+    assert set(conf._READERS) == {field.name for field in fields(Settings)} == conf.SETTING_NAMES
 
 
 def test_backend_is_made_with_wrong_settings_and_raises_when_it_is_used():

@@ -97,4 +97,4 @@ def test_the_links_of_a_page_lead_somewhere(page):
 def test_every_setting_is_documented():
     page = (ROOT / "docs" / "settings.md").read_text()
 
-    assert [name for name in conf.OPTION_NAMES if f"`{name.upper()}`" not in page] == []
+    assert [name for name in conf.SETTING_NAMES if f"`{name.upper()}`" not in page] == []

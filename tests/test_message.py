@@ -7,7 +7,7 @@ import pytest
 from django.core.mail import EmailMultiAlternatives
 
 from truncus_django.api.results import SendResult
-from truncus_django.message import OPTION_NAMES, PendingSend, TruncusMessage, TruncusStatus
+from truncus_django.message import OPTION_NAMES, TruncusMessage, TruncusStatus
 
 
 @pytest.mark.parametrize("name", sorted(OPTION_NAMES))
@@ -103,8 +103,3 @@ def test_accepted_is_what_truncus_answered():
     assert TruncusStatus("sent", answer=SendResult(status="sent")).is_accepted
     assert not TruncusStatus("blocked", answer=SendResult(status="blocked")).is_accepted
     assert not TruncusStatus("failed").is_accepted
-
-
-def test_pending_send_does_not_show_its_key():
-    pending = PendingSend("key-4711", fingerprint="f", index=0, batch_size=1, since=0.0)
-    assert "key-4711" not in repr(pending)

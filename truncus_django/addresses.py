@@ -14,7 +14,7 @@ from truncus_django.texts import checked_line
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST = rf"{_LABEL}(?:\.{_LABEL})*"
-_ADDR_SPEC = rf"(?P<local>{_ATOM}(?:\.{_ATOM})*)@{_HOST}"
+_ADDR_SPEC = rf"(?![^@]*=\?)(?P<local>{_ATOM}(?:\.{_ATOM})*)@{_HOST}"
 _PLAIN = re.compile(_ADDR_SPEC)
 _NAMED = re.compile(rf"[\w'-]+(?: [\w'-]+)* <(?P<spec>{_ADDR_SPEC})>")
 _LOOSELY_NAMED = re.compile(r'(?P<name>[^"<>@,;:\\]*)<(?P<spec>[^<>]*)>')
@@ -81,6 +81,9 @@ def _parsed(text: str) -> str:
         raise _MalformedError(
             "has a line break, a control character or half a character; remove it."
         ) from None
+    if "=?" in text.rpartition("<")[2]:
+        # Receivers that decode it would deliver to another address than the one checked here.
+        raise _MalformedError("has an encoded word outside its name; write the address plainly.")
     name, spec = "", text.strip()
     loose = _LOOSELY_NAMED.fullmatch(spec)
     if loose and "=?" not in loose["name"]:

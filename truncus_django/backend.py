@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import Any
 
 import django
-from django.conf import settings as django_settings
 from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 
@@ -27,11 +26,15 @@ from truncus_django.api.errors import (
     TLSError,
     TruncusError,
 )
-from truncus_django.conf import OPTION_NAMES, Settings, get_settings, suggestion
-from truncus_django.delivery import Parcel, deliver, fingerprint, forget, plan, recall
+from truncus_django.api.keys import ApiKey
+from truncus_django.api.results import SendResult
+from truncus_django.conf import SETTING_NAMES, Settings, get_settings, mailers
 from truncus_django.message import TruncusStatus
-from truncus_django.payload import build_payload
+from truncus_django.payload import build_payload, measure
+from truncus_django.sending import Parcel, plan, send_batches
 from truncus_django.signals import post_send, pre_send, send_failed
+from truncus_django.texts import did_you_mean
+from truncus_django.unknown_sends import fingerprint, forget, has_notes, recall
 
 logger = logging.getLogger("truncus_django")
 
@@ -54,7 +57,9 @@ class TruncusBackend(BaseEmailBackend):
     def __init__(
         self, fail_silently: bool = False, *, alias: str | None = None, **options: Any
     ) -> None:
-        own = {name: options.pop(name) for name in options.keys() & OPTION_NAMES}
+        own = {name: options.pop(name) for name in options.keys() & SETTING_NAMES}
+        if isinstance(own.get("api_key"), str):
+            own["api_key"] = ApiKey(own["api_key"])
         if django.VERSION >= (6, 1):
             super().__init__(alias=alias, **options)  # unknown: Django refuses
         else:
@@ -80,8 +85,7 @@ class TruncusBackend(BaseEmailBackend):
 
     def _options_with_key(self) -> dict[str, Any]:
         """Return the options of a backend that was pickled, with the key of its mailer."""
-        mailers = getattr(django_settings, "MAILERS", {})
-        key = mailers.get(self.alias, {}).get("OPTIONS", {}).get("api_key")
+        key = dict(mailers()).get(self.alias, {}).get("api_key")
         if key is None:
             raise ConfigurationError(
                 "This backend was pickled, and API keys do not travel: make a new backend with its "
@@ -115,44 +119,54 @@ class TruncusBackend(BaseEmailBackend):
         if not messages:
             return 0
         client, settings, now = self.client, self.settings, time.time()
-        seen: Counter[int] = Counter()
-        parcels = []
-        for index, message in enumerate(messages):
-            parcel = Parcel(index, message, occurrence=seen[id(message)])
-            seen[id(message)] += 1
-            self._prepare(parcel, settings, now)
-            parcels.append(parcel)
+        parcels = _parcels(messages)
+        prepared = (self._prepared(parcel, settings, now) for parcel in parcels)
         try:
-            deliver(client, plan(parcels, now=now), now=now)
+            for batch in send_batches(client, plan(prepared, now=now), now=now):
+                self._conclude(batch.parcels)
         finally:
-            # Also when a time limit or Ctrl-C ends the call: what was sent is told.
-            for parcel in parcels:
-                self._conclude(parcel)
+            # What never made a request; and, when a time limit or Ctrl-C ends the call, the
+            # request that it broke into.
+            self._conclude(
+                [parcel for parcel in parcels if parcel.is_settled and not parcel.is_concluded]
+            )
         return self._report(parcels)
 
     # The steps of a send ----------------------------------------------------------------------
 
-    def _prepare(self, parcel: Parcel, settings: Settings, now: float) -> None:
-        """Build the payload, let receivers change or cancel it, and recall an earlier send."""
-        message = parcel.message
+    def _prepared(self, parcel: Parcel, settings: Settings, now: float) -> Parcel:
+        """Return the parcel with its payload, or with what keeps it from being sent."""
         try:
-            payload = build_payload(message, settings, now=datetime.fromtimestamp(now, UTC))
-            if pre_send.has_listeners(type(self)):
-                # What a receiver adds may differ each time; the message is the same all the same.
-                parcel.fingerprint = fingerprint(payload)
-                self._ask_receivers(message, payload.email)
+            self._prepare(parcel, settings, datetime.fromtimestamp(now, UTC))
         except SendCancelled:
             parcel.is_cancelled = True
         except TruncusError as error:
-            parcel.error = error
-        else:
-            parcel.payload = payload
-            parcel.pending = recall(parcel, payload)
-            if payload.dropped:
-                logger.warning(
-                    "Truncus cannot carry a part of an e-mail, which was dropped: %s",
-                    "; ".join(payload.dropped),
-                )
+            # Without the traceback, whose frames hold the message's content.
+            parcel.error = error.with_traceback(None)
+        except Exception as exc:  # noqa: BLE001  one message must not cost the others of a list
+            parcel.error = MessageError(
+                f"The message raised {type(exc).__name__} when it was read; it was not sent."
+            )
+        return parcel
+
+    def _prepare(self, parcel: Parcel, settings: Settings, now: datetime) -> None:
+        """Build the payload, let receivers change or cancel it, and recall an earlier send."""
+        # An earlier send may have been accepted while its send_at was still to come.
+        payload = build_payload(parcel.message, settings, now=None if has_notes(parcel) else now)
+        if pre_send.has_listeners(type(self)):
+            # What a receiver adds may differ each time; the message is the same all the same.
+            parcel.fingerprint = fingerprint(payload)
+            self._ask_receivers(parcel.message, payload.email)
+            measure(payload)
+        parcel.unknown_send = recall(parcel, payload)
+        if parcel.unknown_send is None and has_notes(parcel):
+            build_payload(parcel.message, settings, now=now)  # it was changed: a new e-mail
+        parcel.payload = payload
+        if payload.dropped:
+            logger.warning(
+                "Truncus cannot carry a part of an e-mail, which was dropped: %s",
+                "; ".join(payload.dropped),
+            )
 
     def _ask_receivers(self, message: EmailMessage, email: dict[str, Any]) -> None:
         try:
@@ -165,33 +179,30 @@ class TruncusBackend(BaseEmailBackend):
                 f"A pre_send receiver failed with {type(exc).__name__}; the e-mail was not sent."
             ) from exc
 
-    def _conclude(self, parcel: Parcel) -> None:
-        """Tell message, receivers and log what became of it."""
-        result, error, message = parcel.result, parcel.error, parcel.message
-        if result is None and error is None and not parcel.is_cancelled:
-            return  # never tried: the call was ended from outside
-        status = TruncusStatus(
-            status="cancelled" if parcel.is_cancelled else result.status if result else "failed",
-            id=result.message_id if result else None,
-            idempotency_key=parcel.key,
-            answer=result,
-            error=error,
-            attempts=result.attempts if result else error.attempts if error else 0,
-            batch_size=parcel.batch_size,
-        )
-        message.truncus_status = status  # type: ignore[attr-defined]
-        if result is not None:
-            forget(parcel)
+    def _conclude(self, parcels: Sequence[Parcel]) -> None:
+        """Tell messages, log and receivers what became of the parcels of a request."""
+        for parcel in parcels:
+            parcel.message.truncus_status = _status(parcel)  # type: ignore[attr-defined]
+            parcel.is_concluded = True
+            parcel.payload = None  # a list may hold more than fits into memory at once
+            if parcel.result is not None:
+                forget(parcel)
+        for parcel in parcels:
+            self._notify_of(parcel)
+
+    def _notify_of(self, parcel: Parcel) -> None:
+        message, error = parcel.message, parcel.error
         if error is not None:
             if send_failed.has_listeners(type(self)):
-                self._tell(send_failed, message=message, error=error)
-        elif result is not None:
-            self._log_accepted(status)
+                self._notify(send_failed, message=message, error=error)
+        elif parcel.result is not None:
+            _log_accepted(parcel.result)
             if post_send.has_listeners(type(self)):
-                self._tell(post_send, message=message, status=status)
+                status = message.truncus_status  # type: ignore[attr-defined]
+                self._notify(post_send, message=message, status=status)
 
-    def _tell(self, signal: django.dispatch.Signal, **facts: Any) -> None:
-        with _unless_inside() as is_outermost:
+    def _notify(self, signal: django.dispatch.Signal, **facts: Any) -> None:
+        with _outermost() as is_outermost:
             if not is_outermost:
                 return
             responses = signal.send_robust(sender=type(self), alias=self.alias, **facts)
@@ -201,21 +212,6 @@ class TruncusBackend(BaseEmailBackend):
                     logger.error(
                         "The receiver %s failed after a send: %s", name, type(answer).__name__
                     )
-
-    def _log_accepted(self, status: TruncusStatus) -> None:
-        logger.debug("Truncus accepted e-mail %s: %s", status.id, status.status)
-        answer = status.answer
-        if answer is None:
-            return
-        if answer.is_content_duplicate:
-            logger.warning(
-                "Truncus did not send an e-mail because it had just sent the same content: %s",
-                answer.original_global_message_id,
-            )
-        if answer.warnings:
-            logger.warning(
-                "Truncus sent e-mail %s with %d warnings", status.id, len(answer.warnings)
-            )
 
     def _report(self, parcels: Sequence[Parcel]) -> int:
         """Return how many were accepted, or raise what kept the others from it."""
@@ -232,7 +228,7 @@ class TruncusBackend(BaseEmailBackend):
             (error for error in errors if isinstance(error, _MISCONFIGURATION)), None
         )
         if self.fail_silently and wrong_settings is None:
-            with _unless_inside() as is_outermost:
+            with _outermost() as is_outermost:
                 for error in errors if is_outermost else ():
                     logger.error("An e-mail was not sent: %s", error)
             return accepted
@@ -245,26 +241,26 @@ class TruncusBackend(BaseEmailBackend):
         ) from wrong_settings
 
 
-_telling = threading.local()
+_notifying = threading.local()
 
 
 @contextmanager
-def _unless_inside() -> Iterator[bool]:
+def _outermost() -> Iterator[bool]:
     """Yield whether this thread is not inside here yet; what fails inside harms nothing.
 
-    Receivers send e-mails, and so do log handlers, Django's for the admins above all. To tell of
-    a failure of those in the same way would have no end. From Django 6.1 on, the handler for the
-    admins raises where its e-mail fails, also when all that it tells is a failing receiver.
+    Signals and failure logs run receivers and log handlers that may send e-mail themselves,
+    Django's handler for the admins above all. Those inner sends are neither signalled nor logged
+    again, or it would have no end.
     """
-    if getattr(_telling, "is_inside", False):
+    if getattr(_notifying, "is_inside", False):
         yield False
         return
-    _telling.is_inside = True
+    _notifying.is_inside = True
     try:
         with suppress(Exception):
             yield True
     finally:
-        _telling.is_inside = False
+        _notifying.is_inside = False
 
 
 def _refuse_unknown(options: dict[str, Any]) -> None:
@@ -273,8 +269,49 @@ def _refuse_unknown(options: dict[str, Any]) -> None:
     ``send_mail()`` passes ``username`` and ``password`` before 6.1, mostly as ``None``.
     """
     for name in options.keys() - {"username", "password"}:
-        hint = suggestion(name, iter(sorted(OPTION_NAMES)))
+        hint = did_you_mean(name, SETTING_NAMES)
         raise ConfigurationError(f"TruncusBackend has no option {name!r}{hint}")
+
+
+def _parcels(messages: Sequence[EmailMessage]) -> list[Parcel]:
+    seen: Counter[int] = Counter()
+    parcels = []
+    for index, message in enumerate(messages):
+        parcels.append(Parcel(index, message, occurrence=seen[id(message)]))
+        seen[id(message)] += 1
+    return parcels
+
+
+def _status(parcel: Parcel) -> TruncusStatus:
+    result, error = parcel.result, parcel.error
+    if parcel.is_cancelled:
+        status = "cancelled"
+    elif result is not None:
+        status = result.status
+    else:
+        status = "unknown" if error is not None and error.ambiguous else "failed"
+    return TruncusStatus(
+        status=status,
+        id=result.message_id if result else None,
+        idempotency_key=parcel.key,
+        answer=result,
+        error=error,
+        attempts=result.attempts if result else error.attempts if error else 0,
+        batch_size=parcel.batch_size,
+    )
+
+
+def _log_accepted(result: SendResult) -> None:
+    logger.debug("Truncus accepted e-mail %s: %s", result.message_id, result.status)
+    if result.is_content_duplicate:
+        logger.warning(
+            "Truncus did not send an e-mail because it had just sent the same content: %s",
+            result.original_global_message_id,
+        )
+    if result.warnings:
+        logger.warning(
+            "Truncus sent e-mail %s with %d warnings", result.message_id, len(result.warnings)
+        )
 
 
 def _client(settings: Settings) -> TruncusClient:

@@ -19,9 +19,8 @@ from truncus_django.api import contract
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.api.keys import check_api_key
 from truncus_django.api.urls import check_base_url
-from truncus_django.conf import OPTION_NAMES, get_settings, problems, suggestion
-
-BACKEND = "truncus_django.backend.TruncusBackend"
+from truncus_django.conf import SETTING_NAMES, get_settings, mailers, problems
+from truncus_django.texts import did_you_mean
 
 _IDS = {"unknown": "truncus.E001", "type": "truncus.E002"}
 
@@ -29,29 +28,23 @@ _IDS = {"unknown": "truncus.E001", "type": "truncus.E002"}
 @checks.register("truncus")
 def check_settings(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
     """Return everything that is wrong with the settings of the project's Truncus mailers."""
-    found: list[checks.CheckMessage] = []
-    for alias, options in _mailers():
-        found += [message for message in _check_mailer(alias, options) if message not in found]
+    configured = list(mailers())
+    if not configured:
+        return []
+    found: list[checks.CheckMessage] = [
+        checks.Error(problem.text, id=_IDS[problem.kind]) for problem in problems()
+    ]
+    if not found:
+        for alias, options in configured:
+            found += _check_mailer(alias, options)
     return found
-
-
-def _mailers() -> Iterator[tuple[str | None, Mapping[str, Any]]]:
-    """Yield alias and options of each mailer that is Truncus."""
-    mailers = getattr(django_settings, "MAILERS", None)
-    if mailers is None:
-        if getattr(django_settings, "EMAIL_BACKEND", None) == BACKEND:
-            yield None, {}
-        return
-    for alias, config in mailers.items():
-        if config.get("BACKEND") == BACKEND:
-            yield alias, config.get("OPTIONS", {})
 
 
 def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:
     where = "" if alias is None else f" (mailer {alias!r})"
-    known = {name: value for name, value in options.items() if name in OPTION_NAMES}
-    for name in options.keys() - OPTION_NAMES - {"fail_silently"}:
-        hint = suggestion(name, iter(sorted(OPTION_NAMES)))
+    known = {name: value for name, value in options.items() if name in SETTING_NAMES}
+    for name in options.keys() - SETTING_NAMES - {"fail_silently"}:
+        hint = did_you_mean(name, SETTING_NAMES)
         yield checks.Error(f"The option {name!r}{where} is unknown{hint}", id="truncus.E001")
     wrong = list(problems(known))
     for problem in wrong:

@@ -4,8 +4,6 @@ A value comes from the backend's keyword or ``MAILERS`` ``OPTIONS`` (lower case)
 ``TRUNCUS`` dict, else from the environment (``TRUNCUS_API_KEY``, …), else it is the default.
 """
 
-import difflib
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -15,9 +13,11 @@ from typing import Any
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 
-from truncus_django.api import contract
+from truncus_django.api import contract, readers
 from truncus_django.api.errors import ConfigurationError
+from truncus_django.texts import did_you_mean
 
+BACKEND = "truncus_django.backend.TruncusBackend"
 ENVIRONMENT_PREFIX = "TRUNCUS_"
 
 
@@ -70,6 +70,8 @@ def get_settings(options: Mapping[str, Any] | None = None) -> Settings:
     if found is None:
         found = _resolve(options or {})
         if key is not None:
+            if len(_cache) >= _MAX_CACHED:
+                _cache.clear()
             _cache[key] = found
     return found
 
@@ -81,8 +83,9 @@ def problems(options: Mapping[str, Any] | None = None) -> Iterator[Problem]:
         yield Problem("type", "TRUNCUS", "TRUNCUS must be a dict.")
         own = {}
     for name in own:
-        if name not in _READERS_BY_SETTING:
-            yield Problem("unknown", str(name), f"TRUNCUS[{name!r}] is unknown{suggestion(name)}")
+        if name not in _SETTINGS:
+            hint = did_you_mean(str(name).upper(), _SETTINGS)
+            yield Problem("unknown", str(name), f"TRUNCUS[{name!r}] is unknown{hint}")
     for name, value in _raw_values(options or {}, own):
         try:
             _READERS[name](value)
@@ -90,13 +93,20 @@ def problems(options: Mapping[str, Any] | None = None) -> Iterator[Problem]:
             yield Problem("type", name, f"{name.upper()} {exc}")
 
 
-def suggestion(name: object, among: Iterator[str] | None = None) -> str:
-    """Return ``"; did you mean 'X'?"`` or ``"."``."""
-    candidates = list(among) if among is not None else list(_READERS_BY_SETTING)
-    text = str(name)
-    wanted = text.upper() if among is None else text
-    close = difflib.get_close_matches(wanted, candidates, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else "."
+def mailers() -> Iterator[tuple[str | None, Mapping[str, Any]]]:
+    """Yield alias and options of each mailer of the project that is Truncus.
+
+    Without ``MAILERS`` (before Django 6.1, or where a project has none) the one mailer is
+    ``EMAIL_BACKEND``, and its alias ``None``.
+    """
+    configured = getattr(django_settings, "MAILERS", None)
+    if configured is None:
+        if getattr(django_settings, "EMAIL_BACKEND", None) == BACKEND:
+            yield None, {}
+        return
+    for alias, config in configured.items():
+        if config.get("BACKEND") == BACKEND:
+            yield alias, config.get("OPTIONS", {})
 
 
 def _resolve(options: Mapping[str, Any]) -> Settings:
@@ -116,125 +126,30 @@ def _raw_values(options: Mapping[str, Any], own: Mapping[str, Any]) -> Iterator[
         elif name.upper() in own:
             yield name, own[name.upper()]
         elif variable:
-            yield name, _FromEnvironment(variable)
-
-
-# Reading values ---------------------------------------------------------------------------------
-
-
-class _FromEnvironment(str):
-    """Text that stands for a value of another type."""
-
-    __slots__ = ()
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError("must be a string that is not empty.")
-    return str(value)
-
-
-def _optional_text(value: Any) -> str | None:
-    return None if value is None else _text(value)
-
-
-def _boolean(value: Any) -> bool:
-    if isinstance(value, _FromEnvironment):
-        if value.lower() in {"1", "true", "yes", "on"}:
-            return True
-        if value.lower() in {"0", "false", "no", "off"}:
-            return False
-    if not isinstance(value, bool):
-        raise ValueError("must be True or False.")  # noqa: TRY004  one kind of error for readers
-    return value
-
-
-def _optional_boolean(value: Any) -> bool | None:
-    return None if value is None else _boolean(value)
-
-
-def _positive_number(value: Any) -> float:
-    number = _number(value)
-    if number <= 0:
-        raise ValueError("must be a number of seconds above 0.")
-    return number
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, _FromEnvironment):
-        value = float(value) if _is_number(value) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
-        raise ValueError("must be a number of seconds, 0 or more.")
-    return float(value)
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, _FromEnvironment) and value.isdecimal():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1000:
-        raise ValueError("must be a whole number, 0 or more.")
-    return int(value)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _strings_by_name(value: Any) -> Mapping[str, str]:
-    if isinstance(value, _FromEnvironment):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            value = None
-    if not isinstance(value, Mapping) or not all(
-        isinstance(key, str) and isinstance(item, str) for key, item in value.items()
-    ):
-        raise ValueError("must be a dict of strings.")
-    return MappingProxyType(dict(value))
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    if isinstance(value, _FromEnvironment):
-        value = [name.strip() for name in value.split(",") if name.strip()]
-    if not isinstance(value, list | tuple | set | frozenset) or not all(
-        isinstance(name, str) for name in value
-    ):
-        raise ValueError("must be a list of strings.")
-    return tuple(value)
-
-
-def _one_of(*choices: str) -> Callable[[Any], str]:
-    def read(value: Any) -> str:
-        if not isinstance(value, str) or value not in choices:
-            raise ValueError("must be " + " or ".join(repr(choice) for choice in choices) + ".")
-        return str(value)
-
-    return read
+            yield name, readers.FromEnvironment(variable)
 
 
 _READERS: Mapping[str, Callable[[Any], Any]] = {
-    "api_key": _optional_text,
-    "base_url": _text,
-    "timeout": _positive_number,
-    "max_retries": _count,
-    "retry_budget": _number,
-    "sandbox": _boolean,
-    "tenant_id": _optional_text,
-    "track_opens": _optional_boolean,
-    "track_clicks": _optional_boolean,
-    "metadata": _strings_by_name,
-    "dialect": _one_of("auto", "manual", "sdk"),
-    "unsupported": _one_of("error", "warn"),
-    "plain_http_hosts": _names,
+    "api_key": readers.optional_api_key,
+    "base_url": readers.text,
+    "timeout": readers.positive_number,
+    "max_retries": readers.count,
+    "retry_budget": readers.number,
+    "sandbox": readers.boolean,
+    "tenant_id": readers.optional_text,
+    "track_opens": readers.optional_boolean,
+    "track_clicks": readers.optional_boolean,
+    "metadata": readers.strings_by_name,
+    "dialect": readers.one_of("auto", "manual", "sdk"),
+    "unsupported": readers.one_of("error", "warn"),
+    "plain_http_hosts": readers.names,
 }
-_READERS_BY_SETTING = {name.upper(): reader for name, reader in _READERS.items()}
-OPTION_NAMES = frozenset(field.name for field in fields(Settings))
+SETTING_NAMES = frozenset(field.name for field in fields(Settings))
+_SETTINGS = frozenset(name.upper() for name in SETTING_NAMES)
 
-# Each send_mail() makes a backend, and each backend asks for its settings.
+# Each send_mail() makes a backend, and each backend asks for its settings. Bounded, because a
+# project may make backends for each of its tenants.
+_MAX_CACHED = 256
 _cache: dict[frozenset[tuple[str, type, Any]], Settings] = {}
 
 

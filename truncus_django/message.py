@@ -6,7 +6,7 @@ users a name, it means the same here.
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from django.core.mail import EmailMultiAlternatives
 
 from truncus_django.api.errors import TruncusError
 from truncus_django.api.results import SendResult
+from truncus_django.texts import did_you_mean
 
 OPTION_NAMES = frozenset(
     {
@@ -46,7 +47,8 @@ class TruncusStatus:
     """What became of a message, as ``message.truncus_status`` after a send.
 
     Attributes:
-        status: Truncus's state, or ``"cancelled"`` by a receiver, or ``"failed"``.
+        status: Truncus's state; or ``"cancelled"`` by a receiver, ``"failed"`` where it was not
+            sent, ``"unknown"`` where it may have been.
         id: Truncus's ``message_id``; ``None`` where none was told.
         idempotency_key: of the request; the messages of a batch share one.
         answer: all that Truncus told, or ``None`` where there was no answer.
@@ -67,24 +69,6 @@ class TruncusStatus:
     def is_accepted(self) -> bool:
         """Whether Truncus took the message on."""
         return self.answer is not None and self.answer.is_accepted
-
-
-@dataclass(frozen=True, slots=True)
-class PendingSend:
-    """Left on a message whose send may have been accepted, so that a repetition is recognised.
-
-    Attributes:
-        idempotency_key: of the request whose answer was lost.
-        fingerprint: digest of the e-mail as it was sent.
-        index, batch_size: the message's place in the batch.
-        since: unix seconds of the first try; Truncus forgets keys after 24 hours.
-    """
-
-    idempotency_key: str = field(repr=False)
-    fingerprint: str
-    index: int
-    batch_size: int
-    since: float
 
 
 class TruncusMessage(EmailMultiAlternatives):
@@ -131,7 +115,9 @@ class TruncusMessage(EmailMultiAlternatives):
         **kwargs: Any,
     ) -> None:
         for name in kwargs.keys() - _DJANGO_NAMES:
-            raise TypeError(f"TruncusMessage has no option {name!r}{_did_you_mean(name)}")
+            raise TypeError(
+                f"TruncusMessage has no option {name!r}{did_you_mean(name, _ARGUMENTS)}"
+            )
         super().__init__(subject, body, from_email, to, **kwargs)
         self.tenant_id = tenant_id
         self.template_id = template_id
@@ -152,20 +138,18 @@ class TruncusMessage(EmailMultiAlternatives):
         if name not in _KNOWN_NAMES and not hasattr(type(self), name):
             meant = difflib.get_close_matches(name, OPTION_NAMES, n=1, cutoff=0.8)
             if meant and not name.startswith("_"):
-                raise AttributeError(f"TruncusMessage has no option {name!r}{_did_you_mean(name)}")
+                raise AttributeError(
+                    f"TruncusMessage has no option {name!r}{did_you_mean(name, _ARGUMENTS)}"
+                )
         super().__setattr__(name, value)
 
 
 _DJANGO_NAMES = frozenset(
     {"bcc", "connection", "attachments", "headers", "alternatives", "cc", "reply_to"}
 )
+_ARGUMENTS = OPTION_NAMES | _DJANGO_NAMES | {"html"}
 _KNOWN_NAMES = (
     OPTION_NAMES
     | _DJANGO_NAMES
     | {"to", "subject", "body", "from_email", "extra_headers", "truncus_status"}
 )
-
-
-def _did_you_mean(name: str) -> str:
-    close = difflib.get_close_matches(name, OPTION_NAMES | _DJANGO_NAMES | {"html"}, n=1)
-    return f"; did you mean {close[0]!r}?" if close else "."

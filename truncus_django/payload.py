@@ -1,4 +1,4 @@
-"""Django message → e-mail payload: a pure function, and what it is made of.
+"""Django message → e-mail payload: one function without I/O, and what it is made of.
 
 Whatever a message holds is carried whole, or refused with an error that says what to do. With
 ``UNSUPPORTED = "warn"``, what the API cannot carry is dropped instead, and named in
@@ -26,7 +26,7 @@ from truncus_django.api.errors import (
     MessageTooLarge,
     UnsupportedFeature,
 )
-from truncus_django.api.fields import EmailFields
+from truncus_django.api.fields import EmailFields, encode
 from truncus_django.api.keys import check_idempotency_key
 from truncus_django.attachments import read_attachment
 from truncus_django.conf import Settings
@@ -53,11 +53,12 @@ class Payload:
     dropped: tuple[str, ...] = ()
 
 
-def build_payload(message: EmailMessage, settings: Settings, *, now: datetime) -> Payload:
+def build_payload(message: EmailMessage, settings: Settings, *, now: datetime | None) -> Payload:
     """Return the payload of ``message``, with the defaults in ``settings``.
 
     Args:
-        now: the moment that ``send_at`` must lie after; aware.
+        now: the moment that ``send_at`` must lie after; aware. ``None`` for a message that may
+            have been accepted before, and is only recognised.
 
     Raises:
         MessageError: the message cannot be sent as it is; the error says what to do.
@@ -65,10 +66,32 @@ def build_payload(message: EmailMessage, settings: Settings, *, now: datetime) -
     return _Builder(message, settings, now).build()
 
 
+def measure(payload: Payload) -> None:
+    """Take the size anew, and check what extra fields or receivers made of the e-mail.
+
+    Raises:
+        MessageError: it has no body, is too large, or holds what JSON cannot carry.
+    """
+    email = payload.email
+    payload.size = len(encode(email))
+    for kind, limit in _BODY_LIMITS.items():
+        body = email.get(kind)
+        if isinstance(body, str) and checked_text(body, f"The {kind} body") > limit:
+            raise MessageTooLarge(f"The {kind} body is over {limit:,} bytes. Shorten it.")
+    _check_there_is_a_body(email)
+
+
+def _check_there_is_a_body(email: Mapping[str, Any]) -> None:
+    if not any(email.get(key) for key in ("html", "text", "template_id", "react")):
+        raise MessageError(
+            "The message has no body, and the API needs a text, an HTML body or a template_id."
+        )
+
+
 class _Builder:
     """One message on its way to a payload: each step reads one part of it."""
 
-    def __init__(self, message: EmailMessage, settings: Settings, now: datetime) -> None:
+    def __init__(self, message: EmailMessage, settings: Settings, now: datetime | None) -> None:
         self.message = message
         self.settings = settings
         self.now = now
@@ -83,19 +106,22 @@ class _Builder:
         if self.message.attachments:
             self._add_attachments()
         self._add_options()
-        self._add_extra()
-        self._check_there_is_a_body()
+        has_extra = self._add_extra()
+        _check_there_is_a_body(self.email)
         key = self._option("idempotency_key")
         sandbox = self._option("sandbox")
         if sandbox is not None and not isinstance(sandbox, bool):
             raise MessageError("sandbox must be True, False or None.")
-        return Payload(
+        payload = Payload(
             email=self.email,
             idempotency_key=None if key is None else check_idempotency_key(str(key)),
             is_sandbox=self.settings.sandbox if sandbox is None else sandbox,
             size=self.size,
             dropped=tuple(self.dropped),
         )
+        if has_extra:
+            measure(payload)
+        return payload
 
     # Addresses and headers --------------------------------------------------------------------
 
@@ -246,13 +272,6 @@ class _Builder:
                 ) from None
         raise MessageError(f"A body is a {type(content).__name__}; give a string.")
 
-    def _check_there_is_a_body(self) -> None:
-        if any(self.email.get(key) for key in ("html", "text", "template_id", "react")):
-            return
-        raise MessageError(
-            "The message has no body, and the API needs a text, an HTML body or a template_id."
-        )
-
     # Attachments ------------------------------------------------------------------------------
 
     def _add_attachments(self) -> None:
@@ -334,18 +353,20 @@ class _Builder:
         chosen = variables or merged
         if not chosen:
             return
-        if "template_id" not in self.email:
+        if "template_id" not in {**self.email, **(self._option("esp_extra") or {})}:
             raise MessageError(
                 "The message has variables and no template_id: they would change nothing."
             )
         self.email["variables"] = _strings(chosen, "variables")
 
-    def _add_extra(self) -> None:
+    def _add_extra(self) -> bool:
         extra = self._option("esp_extra")
-        if extra:
-            if not isinstance(extra, Mapping) or not all(isinstance(key, str) for key in extra):
-                raise MessageError("esp_extra must be a dict of the API's fields.")
-            self.email.update(extra)
+        if not extra:
+            return False
+        if not isinstance(extra, Mapping) or not all(isinstance(key, str) for key in extra):
+            raise MessageError("esp_extra must be a dict of the API's fields.")
+        self.email.update(extra)
+        return True
 
     # What cannot be carried -------------------------------------------------------------------
 
@@ -437,7 +458,7 @@ def _strings(values: Any, name: str) -> dict[str, str]:
     return strings
 
 
-def _future_moment(value: Any, now: datetime) -> str:
+def _future_moment(value: Any, now: datetime | None) -> str:
     """Return ``value`` as ISO 8601 in UTC, to the millisecond.
 
     Like Anymail's: a datetime, a date (its first moment), unix seconds, or ISO 8601. What has no
@@ -452,7 +473,7 @@ def _future_moment(value: Any, now: datetime) -> str:
         raise MessageError(
             "send_at must be a datetime, a date, unix seconds or an ISO 8601 string."
         ) from None
-    if moment <= now:
+    if now is not None and moment <= now:
         raise MessageError("send_at is in the past; leave it out to send now.")
     precision = "milliseconds" if moment.microsecond else "seconds"
     return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"

@@ -1,6 +1,8 @@
-"""Checks of the strings in a message: one line where it must be one, and whole Unicode."""
+"""Strings: one line where it must be one, whole Unicode, and what a misspelt name meant."""
 
+import difflib
 import re
+from collections.abc import Iterable
 
 from truncus_django.api.errors import MessageError
 
@@ -27,3 +29,9 @@ def checked_text(text: str, what: str, error: type[MessageError] = MessageError)
         raise error(
             f"{what} holds half a character (a lone surrogate); decode its source correctly."
         ) from None
+
+
+def did_you_mean(name: str, among: Iterable[str]) -> str:
+    """Return ``"; did you mean 'X'?"``, or ``"."`` where nothing comes close to ``name``."""
+    close = difflib.get_close_matches(name, sorted(among), n=1)
+    return f"; did you mean {close[0]!r}?" if close else "."

@@ -304,3 +304,12 @@ def test_no_text_can_break_out_of_its_html(text):
     for known in ("<br>\n", "</a>"):
         body = body.replace(known, "")
     assert body.count("<") == body.count("<a href=")
+
+
+def test_fields_that_only_the_manual_knows_are_sent_with_one_warning(truncus, caplog):
+    client = TruncusClient(API_KEY, dialect="sdk")
+    for _ in range(2):
+        client.send(TEXT | {"reply_to": "help@example.com", "headers": {"X-A": "1"}})
+
+    assert truncus.last.body["reply_to"] == "help@example.com"
+    assert caplog.text.count("does not know reply_to and headers") == 1

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from truncus_django.api import contract
-from truncus_django.emulator import Dialect, Emulator
+from truncus_django.emulator import Emulator, SpokenDialect
 
 API_KEY = "tr_test_" + "a" * 16
 
@@ -97,7 +97,7 @@ def kept_emulators() -> Iterator[dict[str, Emulator]]:
     """One emulator of each dialect for the whole run; each test finds it reset."""
     emulators = {
         dialect: Emulator(dialect=dialect, delivery_delay_s=0.01, retry_delay_s=0.02)
-        for dialect in Dialect
+        for dialect in SpokenDialect
     }
     yield emulators
     for emulator in emulators.values():
@@ -112,7 +112,7 @@ def fresh(emulator: Emulator) -> Iterator[Client]:
     client.session.close()
 
 
-@pytest.fixture(params=list(Dialect))
+@pytest.fixture(params=list(SpokenDialect))
 def either(request: pytest.FixtureRequest, kept_emulators: dict[str, Emulator]) -> Iterator[Client]:
     """A client of an emulator, once in each dialect."""
     yield from fresh(kept_emulators[request.param])

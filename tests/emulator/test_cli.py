@@ -1,5 +1,6 @@
 """The command line as a subprocess: ready line, trouble at the start, the end."""
 
+import argparse
 import os
 import re
 import signal
@@ -12,6 +13,9 @@ from pathlib import Path
 
 import pytest
 import requests
+
+from truncus_django.emulator import Options
+from truncus_django.emulator.cli import add_arguments, emulator_from, main
 
 from .conftest import an_email
 
@@ -102,6 +106,51 @@ def test_options_reach_the_emulator(tmp_path):
         assert "tr_a" not in str(state)
 
 
+def parsed(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+def test_without_arguments_it_is_as_in_python_but_for_the_request_limits():
+    options = emulator_from(parsed()).options
+    assert options == Options(
+        requests_per_second=10,
+        requests_per_minute=60,
+        revoked_keys=[],
+        verified_domains=[],
+        suppressed=[],
+    )
+
+
+def test_options_arrive_under_their_names_in_python():
+    emulator = emulator_from(
+        parsed(
+            *("--dialect", "sdk", "--keep", "5", "--revoked-key", "tr_old", "--latency", "20"),
+            *("--webhook-url", "http://127.0.0.1:9/", "--webhook-secret", "whsec"),
+            *("--webhook-backoff", "0.5", "3", "--webhook-event-ids", "--webhook-threads", "4"),
+            *("--webhook-bad-signatures", "0.25", "--webhook-stale", "0.5"),
+        )
+    )
+    assert emulator.options == Options(
+        dialect="sdk",
+        keep=5,
+        revoked_keys=["tr_old"],
+        latency_s=0.02,
+        requests_per_second=10,
+        requests_per_minute=60,
+        verified_domains=[],
+        suppressed=[],
+        webhook_url="http://127.0.0.1:9/",
+        webhook_secret="whsec",
+        webhook_backoff_s=[0.5, 3],
+        webhook_event_ids=True,
+        webhook_threads=4,
+        webhook_bad_signatures=0.25,
+        webhook_stale=0.5,
+    )
+
+
 def test_port_that_is_taken_is_one_line():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -122,13 +171,17 @@ def test_port_that_is_taken_is_one_line():
         ["--domain", "a.example=gone"],
         ["--webhook-url", "http://127.0.0.1:9/"],
         ["--template", "hello=/no/such/file"],
+        ["--webhook-stale", "2"],
+        ["--webhook-threads", "0"],
+        ["--webhook-backoff", "1", "-1"],
         ["--port", "99999"],
     ],
 )
-def test_wrong_option_is_one_line(arguments):
-    done = finish("--port", "0", *arguments)
-    assert done.returncode == 1
-    assert re.fullmatch(r"Error: .+\n", done.stderr)
+def test_wrong_option_is_one_line(arguments, capsys):
+    assert main(["--port", "0", *arguments]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"Error: .+\n", err)
 
 
 def test_other_machines_are_let_in_only_when_asked_and_with_a_warning():
@@ -139,8 +192,10 @@ def test_other_machines_are_let_in_only_when_asked_and_with_a_warning():
     assert re.fullmatch(r"Warning: 0\.0\.0\.0 is reachable from other machines\.\n", err)
 
 
-def test_help_is_grouped():
-    text = finish("--help").stdout
+def test_help_is_grouped(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    text = capsys.readouterr().out
     for group in ("server:", "account:", "limits (0: none):", "webhooks:", "trouble:"):
         assert f"\n{group}\n" in text
     assert "--fault NAME[@PATH]=RATE" in text

@@ -102,6 +102,89 @@ def test_webhooks_can_come_twice_and_out_of_order(start, options, receiver):
     assert list(dict.fromkeys(told)) != sent
 
 
+def verify_now(body, headers):
+    verify(
+        body,
+        signature=headers["Truncus-Signature"],
+        timestamp=headers["Truncus-Timestamp"],
+        secrets=[SECRET],
+        now=time.time(),
+    )
+
+
+def test_bad_webhooks_come_besides_the_good_ones(start, options, receiver):
+    client = start(webhook_bad_signatures=1.0, webhook_stale=1.0, **options)
+    client.send()
+    receiver.wait_for(3)
+    forged, stale, good = receiver.received
+    assert forged[0] == stale[0] == good[0]
+    verify_now(*good)
+    with pytest.raises(WebhookVerificationError, match="fits none"):
+        verify_now(*forged)
+    with pytest.raises(WebhookVerificationError, match="too far"):
+        verify_now(*stale)
+    body, headers = stale
+    verify(
+        body,
+        signature=headers["Truncus-Signature"],
+        timestamp=headers["Truncus-Timestamp"],
+        secrets=[SECRET],
+        now=time.time() - 600,
+    )
+
+
+def test_bad_webhooks_are_recorded_as_such_and_not_repeated(start, options, receiver):
+    receiver.statuses = [401, 401]
+    client = start(webhook_bad_signatures=1.0, webhook_stale=1.0, **options)
+    client.send()
+    client.emulator.wait_for(lambda e: e.webhooks_are_idle() and len(e.webhook_attempts) == 3)
+    tries = [(attempt.flaw, attempt.status) for attempt in client.emulator.webhook_attempts]
+    assert tries == [("bad_signature", 401), ("stale", 401), (None, 200)]
+
+
+def test_share_of_bad_webhooks_repeats_with_its_seed(start, options, receiver):
+    def flawed(seed: int) -> list[str]:
+        client = start(webhook_bad_signatures=0.3, webhook_stale=0.3, seed=seed, **options)
+        sent = [client.send().json()["message_id"] for _ in range(20)]
+        client.emulator.wait_for(
+            lambda e: e.webhooks_are_idle() and len(e.webhook_attempts) >= 20
+        )
+        attempts = client.emulator.webhook_attempts
+        told = [attempt.body["message_id"] for attempt in attempts if attempt.flaw is None]
+        assert told == sent
+        return [
+            f"{sent.index(attempt.body['message_id'])} {attempt.flaw}"
+            for attempt in attempts
+            if attempt.flaw
+        ]
+
+    assert flawed(7) == flawed(7) != flawed(8)
+    assert 2 < len(flawed(7)) < 30
+
+
+def test_several_threads_post_at_the_same_time(start, options):
+    together = threading.Barrier(3, timeout=5)
+    statuses = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            together.wait()
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_args: object) -> None:
+            pass
+
+    with serving(ThreadingHTTPServer, Handler) as url:
+        client = start(**{**options, "webhook_url": url}, webhook_threads=3)
+        for _ in range(3):
+            client.send()
+        client.emulator.wait_for(lambda e: len(e.webhook_attempts) == 3)
+    assert {attempt.status for attempt in client.emulator.webhook_attempts} == {200}
+
+
 def test_event_can_be_replayed_without_sending_again(start, options, receiver):
     client = start(webhook_event_ids=True, **options)
     message_id = client.send().json()["message_id"]

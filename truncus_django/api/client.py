@@ -6,18 +6,17 @@
 ...              "subject": "Hello", "text": "Hello"})   # doctest: +SKIP
 """
 
-import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Self
 from urllib.parse import quote
 
 from truncus_django import __version__
-from truncus_django.api import contract, results
-from truncus_django.api.dialect import Dialect, DialectMemory, adapt
+from truncus_django.api import contract, readers, results
+from truncus_django.api.dialect import Dialect, DialectMemory
 from truncus_django.api.errors import (
     APIError,
     ConfigurationError,
@@ -31,9 +30,10 @@ from truncus_django.api.errors import (
     ScopeError,
     TruncusError,
 )
-from truncus_django.api.fields import EmailFields
+from truncus_django.api.fields import EmailFields, encode
 from truncus_django.api.keys import (
     MAX_KEY_LENGTH,
+    ApiKey,
     check_api_key,
     check_idempotency_key,
     new_idempotency_key,
@@ -41,12 +41,21 @@ from truncus_django.api.keys import (
 from truncus_django.api.retry import RetryPolicy
 from truncus_django.api.transport import Answer, Request, Transport
 
-Email = Mapping[str, Any]
+EmailMapping = Mapping[str, Any]
 """An e-mail to send, with the fields that the API documents ("from", "to", "subject", …)."""
 
 _AGAIN = ":again"
 _ANSWERS_TO_A_KNOWN_KEY = (InvalidRequest, ScopeError, DomainError, EmailRefused)
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_ENVIRONMENT: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
+    "api_key": ("TRUNCUS_API_KEY", readers.optional_api_key),
+    "base_url": ("TRUNCUS_BASE_URL", readers.text),
+    "timeout_s": ("TRUNCUS_TIMEOUT", readers.positive_number),
+    "max_retries": ("TRUNCUS_MAX_RETRIES", readers.count),
+    "retry_budget_s": ("TRUNCUS_RETRY_BUDGET", readers.number),
+    "sandbox": ("TRUNCUS_SANDBOX", readers.boolean),
+    "dialect": ("TRUNCUS_DIALECT", readers.one_of(*Dialect)),
+    "plain_http_hosts": ("TRUNCUS_PLAIN_HTTP_HOSTS", readers.names),
+}
 
 
 class TruncusClient:
@@ -80,6 +89,9 @@ class TruncusClient:
         plain_http_hosts: tuple[str, ...] = (),
         transport: Transport | None = None,
     ) -> None:
+        api_key = ApiKey(api_key)
+        self.base_url = base_url
+        self.is_sandbox = sandbox
         check_api_key(api_key)
         if dialect not in list(Dialect):
             raise ConfigurationError("DIALECT must be 'auto', 'manual' or 'sdk'.")
@@ -91,9 +103,9 @@ class TruncusClient:
             policy=RetryPolicy(max_retries, retry_budget_s),
             plain_http_hosts=plain_http_hosts,
         )
-        self.is_sandbox = sandbox
+        self.base_url = self._transport.base_url
         self._memory = DialectMemory(
-            Dialect(dialect), base_url=self._transport.base_url, api_key=api_key
+            Dialect(dialect), base_url=self.base_url, api_key=api_key
         )
         self._headers = {
             "Authorization": f"Bearer {api_key}",
@@ -110,26 +122,27 @@ class TruncusClient:
         Raises:
             ConfigurationError: the key is missing, or a value is of the wrong kind.
         """
-        hosts = environ.get("TRUNCUS_PLAIN_HTTP_HOSTS", "").split(",")
-        return cls(
-            environ.get("TRUNCUS_API_KEY", ""),
-            base_url=environ.get("TRUNCUS_BASE_URL") or contract.DEFAULT_BASE_URL,
-            timeout_s=_number(environ, "TRUNCUS_TIMEOUT", 30.0),
-            max_retries=int(_number(environ, "TRUNCUS_MAX_RETRIES", 3)),
-            retry_budget_s=_number(environ, "TRUNCUS_RETRY_BUDGET", 30.0),
-            sandbox=boolean_from_text(environ.get("TRUNCUS_SANDBOX", ""), "TRUNCUS_SANDBOX"),
-            dialect=environ.get("TRUNCUS_DIALECT") or Dialect.AUTO,
-            plain_http_hosts=tuple(host.strip() for host in hosts if host.strip()),
-        )
+        options = {}
+        for name, (variable, read) in _ENVIRONMENT.items():
+            if environ.get(variable):
+                try:
+                    options[name] = read(readers.FromEnvironment(environ[variable]))
+                except ValueError as exc:
+                    raise ConfigurationError(f"{variable} {exc}") from None
+        return cls(options.pop("api_key", ""), **options)
 
     def __repr__(self) -> str:
         sandbox = ", sandbox=True" if self.is_sandbox else ""
-        return f"<TruncusClient {self._transport.base_url}{sandbox}>"
+        return f"<TruncusClient {self.base_url}{sandbox}>"
 
     # Sending ----------------------------------------------------------------------------------
 
     def send(
-        self, email: Email, *, idempotency_key: str | None = None, sandbox: bool | None = None
+        self,
+        email: EmailMapping,
+        *,
+        idempotency_key: str | None = None,
+        sandbox: bool | None = None,
     ) -> results.SendResult:
         """Send one e-mail.
 
@@ -143,7 +156,7 @@ class TruncusClient:
                 rejected is no error here: it is told by the result's ``status``.
         """
         key = check_idempotency_key(idempotency_key or new_idempotency_key())
-        adapted = adapt(_without_none(email), self._memory.lessons)
+        adapted = self._memory.adapt(_without_none(email))
         try:
             answer = self._post_emails(contract.SEND_PATH, adapted, key, sandbox)
         except InvalidRequest as error:
@@ -156,7 +169,7 @@ class TruncusClient:
         )
 
     def send_batch(
-        self, emails: Sequence[Email], *, idempotency_key: str, sandbox: bool | None = None
+        self, emails: Sequence[EmailMapping], *, idempotency_key: str, sandbox: bool | None = None
     ) -> results.BatchResult:
         """Send 1 to 100 e-mails in one request; the result tells of each.
 
@@ -174,8 +187,7 @@ class TruncusClient:
                 f"A batch holds 1 to {contract.MAX_BATCH_SIZE} e-mails, not {len(emails)}."
             )
         key = check_idempotency_key(idempotency_key)
-        lessons = self._memory.lessons
-        adapted = [adapt(_without_none(email), lessons) for email in emails]
+        adapted = [self._memory.adapt(_without_none(email)) for email in emails]
         try:
             answer = self._post_emails(contract.BATCH_PATH, {"emails": adapted}, key, sandbox)
         except InvalidRequest as error:
@@ -194,7 +206,11 @@ class TruncusClient:
         return self._with_lessons_applied(batch, emails, key, sandbox)
 
     def _with_lessons_applied(
-        self, batch: results.BatchResult, emails: Sequence[Email], key: str, sandbox: bool | None
+        self,
+        batch: results.BatchResult,
+        emails: Sequence[EmailMapping],
+        key: str,
+        sandbox: bool | None,
     ) -> results.BatchResult:
         """Send those e-mails of a batch again that were refused for their dialect only.
 
@@ -229,7 +245,7 @@ class TruncusClient:
             attempts=batch.attempts + second.attempts,
         )
 
-    def validate(self, email: Email) -> results.Validation:
+    def validate(self, email: EmailMapping) -> results.Validation:
         """Return what Truncus thinks of an e-mail, without creating it.
 
         Only ``from``, ``to``, ``subject``, ``html`` and ``text`` are looked at.
@@ -288,7 +304,7 @@ class TruncusClient:
         self._probe()
         return results.CheckResult(
             latency_s=time.perf_counter() - started,
-            base_url=self._transport.base_url,
+            base_url=self.base_url,
             is_sandbox=self.is_sandbox,
         )
 
@@ -339,48 +355,10 @@ class TruncusClient:
         )
 
 
-def _without_none(email: Email) -> Email:
+def _without_none(email: EmailMapping) -> EmailMapping:
     if None not in email.values():
         return email
     return EmailFields((name, value) for name, value in email.items() if value is not None)
-
-
-def encode(body: Mapping[str, Any]) -> bytes:
-    """Return ``body`` as JSON in UTF-8.
-
-    Raises:
-        MessageError: something in it is not JSON, or not Unicode.
-    """
-    try:
-        return _encode(body).encode()
-    except UnicodeEncodeError:
-        raise MessageError(
-            "The e-mail holds half a character (a lone surrogate); decode its source correctly."
-        ) from None
-    except (TypeError, ValueError):
-        raise MessageError(
-            "The e-mail's payload holds a value that JSON cannot carry; use strings, numbers, "
-            "lists and dicts."
-        ) from None
-
-
-def boolean_from_text(text: str, name: str) -> bool:
-    """Return the boolean in an environment variable; raises :class:`ConfigurationError`."""
-    if text.strip().lower() in {"1", "true", "yes", "on"}:
-        return True
-    if text.strip().lower() in {"", "0", "false", "no", "off"}:
-        return False
-    raise ConfigurationError(f"{name} must be true or false.")
-
-
-def _number(environ: Mapping[str, str], name: str, default: float) -> float:
-    try:
-        number = float(environ.get(name) or default)
-    except ValueError:
-        number = -1
-    if not 0 <= number < 1e9:
-        raise ConfigurationError(f"{name} must be a number, 0 or more.")
-    return number
 
 
 def _quoted(identifier: str) -> str:

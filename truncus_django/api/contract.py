@@ -111,7 +111,9 @@ DOMAIN_CODES: Final = frozenset(
     }
 )
 SUPPRESSED_CODE: Final = "ALL_RECIPIENTS_SUPPRESSED"  # 422 in P1, 200 "blocked" in P4
-QUOTA_CODES: Final = frozenset({"MONTHLY_LIMIT_EXCEEDED", "WARMUP_CAP_EXCEEDED"})
+MONTHLY_CODE: Final = "MONTHLY_LIMIT_EXCEEDED"
+WARMUP_CODE: Final = "WARMUP_CAP_EXCEEDED"  # of one domain and day
+QUOTA_CODES: Final = frozenset({MONTHLY_CODE, WARMUP_CODE})
 PROVIDER_ERROR_CODE: Final = "PROVIDER_ERROR"
 TRANSIENT_CODE: Final = "transient_failure"
 TIMEOUT_CODE: Final = "TIMEOUT"  # the SDK's own name for no answer in time

@@ -46,6 +46,9 @@ _ONE_RECIPIENT = re.compile(
     r"\bto\b.{0,80}\bstring\b|\bstring\b.{0,80}\bto\b|expected string, received array", re.I | re.S
 )
 
+_ONLY_IN_THE_MANUAL = ("reply_to", "headers")
+
+_warned: set[tuple[str, str]] = set()
 _learned: dict[tuple[str, str], Lessons] = {}
 _lock = Lock()
 
@@ -70,6 +73,25 @@ class DialectMemory:
         if self.dialect is Dialect.SDK:
             return _SDK
         return _learned.get(self._account, _MANUAL)
+
+    def adapt(self, email: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return ``email`` in the form that the account is known to take.
+
+        Where that is the SDK's, a field that only the manual knows is sent all the same, and a
+        warning says once that Truncus may leave it out.
+        """
+        lessons = self.lessons
+        if lessons is _MANUAL:
+            return email
+        at_risk = [name for name in _ONLY_IN_THE_MANUAL if email.get(name)]
+        if at_risk and self._account not in _warned:
+            _warned.add(self._account)
+            logger.warning(
+                "The account takes the SDK's form of e-mails, which does not know %s; Truncus may "
+                "leave that out.",
+                " and ".join(at_risk),
+            )
+        return adapt(email, lessons)
 
     def learn(self, refused: str | None, email: Mapping[str, Any]) -> bool:
         """Return whether the text of a refusal says that ``email`` wants another form.
@@ -110,6 +132,7 @@ class DialectMemory:
 def forget_lessons() -> None:
     """Forget what all accounts have taught; for tests."""
     _learned.clear()
+    _warned.clear()
 
 
 def adapt(email: Mapping[str, Any], lessons: Lessons) -> Mapping[str, Any]:

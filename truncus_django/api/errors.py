@@ -26,7 +26,7 @@
     * Conflict (409)
     * RateLimited (429): a burst; wait ``retry_after`` seconds
     * QuotaExceeded (429): a monthly or daily cap; waiting minutes does not help
-    * ServerError (5xx)
+    * ServerError (5xx, 408)
     * InvalidAnswer: an answer that is not what the contract says
     * EmailRefused: the request was taken and this e-mail refused (blocked, rejected, failed)
 
@@ -35,8 +35,8 @@
   * SendCancelled: raised by a ``pre_send`` receiver to keep an e-mail from being sent
   * WebhookVerificationError
 
-Texts of errors carry no API key, no address and no part of an e-mail; what the API wrote is
-freed of them first.
+Texts of errors are made without API keys, addresses and content. What the API wrote is freed of
+addresses and keys before it becomes part of one.
 """
 
 import re

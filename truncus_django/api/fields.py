@@ -1,6 +1,12 @@
-"""The fields of an e-mail, which keep themselves out of error reports."""
+"""The fields of an e-mail: out of error reports, and into JSON."""
 
+import json
+from collections.abc import Mapping
 from typing import Any
+
+from truncus_django.api.errors import MessageError
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 class EmailFields(dict[str, Any]):
@@ -12,3 +18,22 @@ class EmailFields(dict[str, Any]):
 
     def __repr__(self) -> str:
         return f"<e-mail with {', '.join(self)}>"
+
+
+def encode(body: Mapping[str, Any]) -> bytes:
+    """Return ``body`` as JSON in UTF-8.
+
+    Raises:
+        MessageError: something in it is not JSON, or not Unicode.
+    """
+    try:
+        return _encode(body).encode()
+    except UnicodeEncodeError:
+        raise MessageError(
+            "The e-mail holds half a character (a lone surrogate); decode its source correctly."
+        ) from None
+    except (TypeError, ValueError):
+        raise MessageError(
+            "The e-mail's payload holds a value that JSON cannot carry; use strings, numbers, "
+            "lists and dicts."
+        ) from None

@@ -9,6 +9,15 @@ MAX_KEY_LENGTH = 255
 """Of an idempotency key; no figure is published, and more fits no common database column."""
 
 
+class ApiKey(str):
+    """An API key that shows itself in no error report; as text it is what it is."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<API key>"
+
+
 def check_api_key(api_key: str) -> str:
     """Return ``api_key``, or raise :class:`ConfigurationError` if it cannot be one."""
     if not api_key:

@@ -108,7 +108,7 @@ class Validation:
 
 
 @dataclass(frozen=True, slots=True)
-class EmailEvent:
+class ReportedEvent:
     """One event in an e-mail's life; ``type`` is one of ``contract.EVENT_TYPES`` or a new one."""
 
     id: str | None
@@ -147,7 +147,7 @@ class EmailDetails:
     click_count: int = 0
     first_opened_at: datetime | None = None
     last_opened_at: datetime | None = None
-    events: tuple[EmailEvent, ...] = field(default=(), repr=False)
+    events: tuple[ReportedEvent, ...] = field(default=(), repr=False)
     intelligence: Mapping[str, Any] = field(default_factory=dict, repr=False)
     lifecycle: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     latency: Mapping[str, Any] = field(default_factory=dict)
@@ -335,7 +335,7 @@ def read_email(body: Mapping[str, Any]) -> EmailDetails:
             int(_number(body, "click_count")), sum(event.type == "clicked" for event in events)
         ),
         first_opened_at=first_open,
-        last_opened_at=opens[-1] if opens else first_open,
+        last_opened_at=opens[-1] if opens else None,
         events=events,
         intelligence=_mapping(body, "intelligence"),
         lifecycle=tuple(_objects(body, "lifecycle")),
@@ -376,8 +376,8 @@ def read_cancellation(body: Mapping[str, Any]) -> Cancellation:
     return Cancellation(email_id, status)
 
 
-def _read_event(event: Mapping[str, Any]) -> EmailEvent:
-    return EmailEvent(
+def _read_event(event: Mapping[str, Any]) -> ReportedEvent:
+    return ReportedEvent(
         id=_text(event, "id"),
         type=_text(event, "type") or "",
         created_at=_moment(event, "created_at"),

@@ -10,7 +10,7 @@ LONGEST_BACKOFF_S = 8.0
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often a request is repeated, and how long its call may wait between tries.
+    """How often a request is repeated, and how long it may wait between its tries.
 
     Attributes:
         max_retries: tries after the first one.
@@ -39,5 +39,5 @@ class RetryPolicy:
         backoff = jitter * min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0**retries)
         # What the answer asks for is a floor; a little more keeps many clients from coming
         # back in the same instant.
-        wait = backoff if error.retry_after is None else error.retry_after + backoff / 8
+        wait = max(backoff, error.retry_after + backoff / 8) if error.retry_after else backoff
         return wait if waited_s + wait <= self.budget_s else None

@@ -10,17 +10,19 @@ from truncus_django.emulator.mailbox import EmailRecord, Event
 from truncus_django.emulator.options import (
     BatchRefusal,
     BatchReplay,
-    Dialect,
     DomainState,
     Options,
+    SpokenDialect,
 )
 from truncus_django.emulator.request_log import RequestRecord
-from truncus_django.emulator.webhook_sender import WebhookAttempt
+from truncus_django.emulator.webhook_sender import WebhookAttempt, WebhookFlaw
+
+Dialect = SpokenDialect
+"""The former name, until `example_project` uses the new one."""
 
 __all__ = [
     "BatchRefusal",
     "BatchReplay",
-    "Dialect",
     "DomainState",
     "EmailRecord",
     "Emulator",
@@ -30,5 +32,7 @@ __all__ = [
     "Faults",
     "Options",
     "RequestRecord",
+    "SpokenDialect",
     "WebhookAttempt",
+    "WebhookFlaw",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 
 from truncus_django.api import contract
-from truncus_django.emulator.options import Dialect, DomainState, Options
+from truncus_django.emulator.options import DomainState, Options, SpokenDialect
 from truncus_django.emulator.refusals import INVALID_PAYLOAD, Refusal
 from truncus_django.emulator.simulation import Scenario, scenario_of
 
@@ -71,7 +71,7 @@ class Account:
         state = self.domain_state(domain)
         if state != DomainState.VERIFIED:
             code, message = _DOMAIN_REFUSALS[state]
-            status = 403 if self._options.dialect == Dialect.MANUAL else 400
+            status = 403 if self._options.dialect == SpokenDialect.MANUAL else 400
             raise Refusal(status, ("domain_not_verified", code), message, blocked=True)
 
     def suppress(self, address: str, tenant_id: str | None = None) -> None:

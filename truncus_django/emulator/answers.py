@@ -6,7 +6,7 @@ from typing import Any
 from truncus_django.api import contract
 from truncus_django.emulator.idempotency import FirstAnswer
 from truncus_django.emulator.mailbox import Event, StoredEmail, iso
-from truncus_django.emulator.options import Dialect
+from truncus_django.emulator.options import SpokenDialect
 
 _BATCH_ITEM_FIELDS = (
     "status",
@@ -24,7 +24,7 @@ _BLOCKED_STATUSES = {contract.BLOCKED, contract.REJECTED}
 
 def send_answer(email: StoredEmail, dialect: str) -> dict[str, Any]:
     """Return what a send answers about an e-mail that was just taken."""
-    if dialect == Dialect.MANUAL and email.status not in _QUEUED_STATUSES:
+    if dialect == SpokenDialect.MANUAL and email.status not in _QUEUED_STATUSES:
         return _manual_send_answer(email)
     ids = {"message_id": email.id, "global_message_id": email.global_message_id}
     if email.status == contract.BLOCKED:
@@ -36,7 +36,7 @@ def send_answer(email: StoredEmail, dialect: str) -> dict[str, Any]:
             "suppressed_addresses": list(email.suppressed),
         }
     if email.status == contract.SCHEDULED:
-        return {"status": contract.SCHEDULED, **ids, "send_at": iso(email.send_at or 0)}
+        return {"status": contract.SCHEDULED, **ids, "send_at": iso(email.draft.send_at or 0)}
     if email.status == contract.QUEUED:
         return {
             "status": contract.QUEUED,
@@ -46,7 +46,7 @@ def send_answer(email: StoredEmail, dialect: str) -> dict[str, Any]:
             "queued_for_retry": True,
         }
     answer = {"status": contract.SENT, **ids, "provider_message_id": email.provider_message_id}
-    if email.sandbox:
+    if email.submission.sandbox:
         return {**answer, "sandbox": True}
     answer["provider"] = "ses"
     if email.warnings:
@@ -55,7 +55,7 @@ def send_answer(email: StoredEmail, dialect: str) -> dict[str, Any]:
 
 
 def _manual_send_answer(email: StoredEmail) -> dict[str, Any]:
-    if email.sandbox and email.status == contract.SENT:
+    if email.submission.sandbox and email.status == contract.SENT:
         return {
             "status": contract.SANDBOX,
             "message_id": email.id,
@@ -115,28 +115,32 @@ def batch_answer(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 def email_answer(email: StoredEmail, dialect: str, *, bounce_rate: float) -> dict[str, Any]:
     """Return an e-mail as it is read back."""
-    sandboxed = email.sandbox and email.status == contract.SENT and dialect == Dialect.MANUAL
+    sandboxed = (
+        email.submission.sandbox
+        and email.status == contract.SENT
+        and dialect == SpokenDialect.MANUAL
+    )
     answer = {
         "id": email.id,
         "global_message_id": email.global_message_id,
-        "to": email.to[0] if len(email.to) == 1 else list(email.to),
-        "cc": list(email.cc),
-        "bcc": list(email.bcc),
-        "subject": email.subject,
-        "domain": email.domain,
-        "template": email.template_id or None,
+        "to": email.draft.to[0] if len(email.draft.to) == 1 else list(email.draft.to),
+        "cc": list(email.draft.cc),
+        "bcc": list(email.draft.bcc),
+        "subject": email.draft.subject,
+        "domain": email.draft.domain,
+        "template": email.draft.template_id or None,
         "status": contract.SANDBOX if sandboxed else email.status,
         "provider": "ses",
-        "sandbox": email.sandbox,
+        "sandbox": email.submission.sandbox,
         "provider_message_id": email.provider_message_id or None,
-        "scheduled_at": None if email.send_at is None else iso(email.send_at),
+        "scheduled_at": None if email.draft.send_at is None else iso(email.draft.send_at),
         "retry_count": email.retry_count,
         "retry_at": None if email.retry_at is None else iso(email.retry_at),
-        "metadata": dict(email.metadata),
+        "metadata": dict(email.draft.metadata),
         "created_at": iso(email.created_at),
         "updated_at": iso(email.updated_at),
     }
-    if dialect == Dialect.MANUAL:
+    if dialect == SpokenDialect.MANUAL:
         return answer | _engagement_counts(email.events)
     return answer | {
         "intelligence": _intelligence(email, bounce_rate),
@@ -232,6 +236,16 @@ def events_answer(email: StoredEmail, *, since: float) -> dict[str, Any]:
             for event in email.events
             if event.at >= since
         ]
+    }
+
+
+def replayed_answer(email: StoredEmail, event: Event, *, dispatched_at: float) -> dict[str, Any]:
+    """Return what a replay answers; of a whole message, ``event`` is its last one."""
+    return {
+        "replayed": True,
+        "event_id": event.id,
+        "message_id": email.id,
+        "dispatched_at": iso(dispatched_at),
     }
 
 

@@ -13,9 +13,10 @@ from werkzeug.wrappers import Request, Response
 from truncus_django.api import contract
 from truncus_django.emulator.faults import Fault, Strike
 from truncus_django.emulator.limits import too_many_requests
+from truncus_django.emulator.mailbox import Submission
 from truncus_django.emulator.refusals import Refusal, invalid
 from truncus_django.emulator.request_log import RequestLog, RequestRecord, harmless_headers
-from truncus_django.emulator.service import Answer, Service, Submission
+from truncus_django.emulator.service import Answer, Service
 from truncus_django.emulator.wire import ResetConnection, TruncatedResponse
 
 _TRANSIENT = (contract.TRANSIENT_CODE, contract.TRANSIENT_CODE.upper())
@@ -45,12 +46,12 @@ _FAULT_NAMES = {"replay_event": "replay", "replay_message": "replay"}
 
 
 class Api:
-    """The paths below ``/api``. ``service`` and ``log`` are replaced when the emulator resets."""
+    """The paths below ``/api``, answered from one service and kept in one log."""
 
     def __init__(self, service: Service, log: RequestLog, *, stopping: threading.Event) -> None:
         """Answer from ``service``; ``stopping`` cuts every artificial delay short."""
-        self.service = service
-        self.log = log
+        self._service = service
+        self._log = log
         self._stopping = stopping
 
     def respond(self, request: Request) -> Response:
@@ -59,7 +60,7 @@ class Api:
         Raises:
             ResetConnection: a fault says that there is none.
         """
-        service, log = self.service, self.log
+        service, log = self._service, self._log
         try:
             endpoint, arguments = _ROUTES.bind_to_environ(request.environ).match()
         except HTTPException as error:

@@ -7,18 +7,35 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from truncus_django.api import contract
 from truncus_django.emulator.emulator import Emulator, EmulatorMissesWerkzeug
 from truncus_django.emulator.faults import Fault
-from truncus_django.emulator.options import BatchRefusal, BatchReplay, Dialect, DomainState
+from truncus_django.emulator.options import (
+    BatchRefusal,
+    BatchReplay,
+    DomainState,
+    Options,
+    SpokenDialect,
+)
 
 DESCRIPTION = """\
 A local Truncus: takes e-mail over the Truncus API, delivers it nowhere, and shows it in an inbox
 in the browser. Recipients named bounce, complaint, suppressed, deferred, open or click, at any
 domain, simulate what they say."""
+
+
+_Group = argparse._ArgumentGroup
+
+_DEFAULTS = Options(
+    requests_per_second=contract.REQUESTS_PER_SECOND,
+    requests_per_minute=contract.REQUESTS_PER_MINUTE,
+)
+"""Those of Python, but with the request limits of a real account."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,171 +45,199 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     server.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, only here)"
     )
-    server.add_argument(
+    _add_choice(
+        server,
         "--dialect",
-        choices=list(Dialect),
-        default=Dialect.MANUAL.value,
-        help="speak as the Truncus manual says, or as the Python SDK expects (default: manual)",
+        "dialect",
+        SpokenDialect,
+        "speak as the Truncus manual says, or as the Python SDK expects",
     )
-    server.add_argument(
-        "--keep", type=int, default=10_000, metavar="N", help="e-mails kept (default: 10000)"
-    )
-    _add_account_arguments(parser)
-    _add_limit_arguments(parser)
-    _add_delivery_arguments(parser)
-    _add_webhook_arguments(parser)
-    _add_trouble_arguments(parser)
+    _add_value(server, "--keep", "keep", "N", "e-mails kept")
+    _add_account_arguments(parser.add_argument_group("account"))
+    _add_limit_arguments(parser.add_argument_group("limits (0: none)"))
+    _add_delivery_arguments(parser.add_argument_group("answers and delivery"))
+    _add_webhook_arguments(parser.add_argument_group("webhooks"))
+    _add_trouble_arguments(parser.add_argument_group("trouble"))
 
 
-def _add_account_arguments(parser: argparse.ArgumentParser) -> None:
-    account = parser.add_argument_group("account")
-    account.add_argument(
+def _add_account_arguments(account: _Group) -> None:
+    _add_repeatable(
+        account,
         "--api-key",
-        action="append",
-        default=[],
-        metavar="KEY[:SCOPE+SCOPE]",
-        help="accept this key, with the scopes send and read_events unless told; repeatable "
+        "api_keys",
+        "KEY[:SCOPE+SCOPE]",
+        "accept this key, with the scopes send and read_events unless told; repeatable "
         "(default: any key that begins with tr_)",
     )
-    account.add_argument(
-        "--revoked-key", action="append", default=[], metavar="KEY", help="repeatable"
-    )
-    account.add_argument(
+    _add_repeatable(account, "--revoked-key", "revoked_keys", "KEY", "repeatable")
+    _add_repeatable(
+        account,
         "--verified-domain",
-        action="append",
-        default=[],
-        metavar="DOMAIN",
-        help="send from this domain only; repeatable (default: any domain)",
+        "verified_domains",
+        "DOMAIN",
+        "send from this domain only; repeatable (default: any domain)",
     )
-    account.add_argument(
-        "--domain",
-        action="append",
-        default=[],
-        metavar="DOMAIN=STATE",
-        help=f"state of a domain: {', '.join(DomainState)}; repeatable",
+    states = ", ".join(DomainState)
+    _add_repeatable(
+        account, "--domain", "domains", "DOMAIN=STATE", f"state of a domain: {states}; repeatable"
     )
-    account.add_argument(
+    _add_repeatable(
+        account,
         "--template",
-        action="append",
-        default=[],
-        metavar="ID=FILE",
-        help="an HTML template with {{name}} places; repeatable (default: any id, a stub text)",
+        "templates",
+        "ID=FILE",
+        "an HTML template with {{name}} places; repeatable (default: any id, a stub text)",
     )
-    account.add_argument(
-        "--suppress", action="append", default=[], metavar="ADDRESS", help="repeatable"
-    )
+    _add_repeatable(account, "--suppress", "suppressed", "ADDRESS", "repeatable")
 
 
-def _add_limit_arguments(parser: argparse.ArgumentParser) -> None:
-    limits = parser.add_argument_group("limits (0: none)")
-    limits.add_argument(
-        "--requests-per-second",
-        type=int,
-        default=contract.REQUESTS_PER_SECOND,
-        metavar="N",
-        help=f"of each API key (default: {contract.REQUESTS_PER_SECOND})",
-    )
-    limits.add_argument(
-        "--requests-per-minute",
-        type=int,
-        default=contract.REQUESTS_PER_MINUTE,
-        metavar="N",
-        help=f"of each API key (default: {contract.REQUESTS_PER_MINUTE})",
-    )
-    limits.add_argument(
-        "--monthly-limit",
-        type=int,
-        default=250_000,
-        metavar="N",
-        help="e-mails of each API key in a month (default: 250000)",
-    )
-    limits.add_argument(
-        "--daily-limit",
-        type=int,
-        default=0,
-        metavar="N",
-        help="e-mails of each domain in a day (default: 0)",
-    )
+def _add_limit_arguments(limits: _Group) -> None:
+    _add_value(limits, "--requests-per-second", "requests_per_second", "N", "of each API key")
+    _add_value(limits, "--requests-per-minute", "requests_per_minute", "N", "of each API key")
+    _add_value(limits, "--monthly-limit", "monthly_limit", "N", "e-mails of an API key in a month")
+    _add_value(limits, "--daily-limit", "daily_limit", "N", "e-mails of a domain in a day")
 
 
-def _add_delivery_arguments(parser: argparse.ArgumentParser) -> None:
-    delivery = parser.add_argument_group("answers and delivery")
-    delivery.add_argument(
+def _add_delivery_arguments(delivery: _Group) -> None:
+    _add_value(
+        delivery,
         "--delivery-delay",
-        type=float,
-        default=0.1,
-        metavar="SECONDS",
-        help="between sent, delivered, opened and clicked (default: 0.1)",
+        "delivery_delay_s",
+        "SECONDS",
+        "between sent, delivered, opened and clicked",
     )
-    delivery.add_argument(
-        "--retry-delay",
-        type=float,
-        default=0.3,
-        metavar="SECONDS",
-        help="until a deferred e-mail is tried again (default: 0.3)",
+    _add_value(
+        delivery, "--retry-delay", "retry_delay_s", "SECONDS", "until a deferred e-mail is retried"
     )
-    delivery.add_argument(
+    _add_switch(
+        delivery,
         "--suppress-after-bounce",
-        action="store_true",
-        help="suppress an address that bounced or complained",
+        "suppress_after_bounce",
+        "suppress an address that bounced or complained",
     )
-    delivery.add_argument(
-        "--batch-replay",
-        choices=list(BatchReplay),
-        default=BatchReplay.FIRST.value,
-        help="what a repeated batch key answers (default: first)",
+    _add_choice(
+        delivery, "--batch-replay", "batch_replay", BatchReplay, "what a repeated batch key answers"
     )
-    delivery.add_argument(
+    _add_choice(
+        delivery,
         "--batch-refusal",
-        choices=list(BatchRefusal),
-        default=BatchRefusal.ITEM.value,
-        help="what an invalid item does to its batch (default: item)",
+        "batch_refusal",
+        BatchRefusal,
+        "what an invalid item does to its batch",
     )
-    delivery.add_argument(
+    _add_value(
+        delivery,
         "--dedup-window",
-        type=float,
-        default=0.0,
-        metavar="SECONDS",
-        help="equal content within it is not sent again, dialect sdk (default: 0, off)",
+        "dedup_window_s",
+        "SECONDS",
+        "equal content within it is not sent again, dialect sdk; 0 is off",
     )
 
 
-def _add_webhook_arguments(parser: argparse.ArgumentParser) -> None:
-    webhooks = parser.add_argument_group("webhooks")
-    webhooks.add_argument("--webhook-url", default="", metavar="URL", help="where to post them")
-    webhooks.add_argument(
-        "--webhook-secret", default="", metavar="SECRET", help="what to sign them with"
+def _add_webhook_arguments(webhooks: _Group) -> None:
+    _add_text(webhooks, "--webhook-url", "webhook_url", "URL", "where to post them")
+    _add_text(webhooks, "--webhook-secret", "webhook_secret", "SECRET", "what to sign them with")
+    _add_value(webhooks, "--webhook-threads", "webhook_threads", "N", "posted at the same time")
+    _add_value(webhooks, "--webhook-delay", "webhook_delay_s", "SECONDS", "hold each back")
+    _add_value(
+        webhooks, "--webhook-duplicates", "webhook_duplicates", "N", "send each N more times"
     )
-    webhooks.add_argument(
-        "--webhook-delay", type=float, default=0.0, metavar="SECONDS", help="hold each back"
-    )
-    webhooks.add_argument(
-        "--webhook-duplicates", type=int, default=0, metavar="N", help="send each N more times"
-    )
-    webhooks.add_argument(
+    _add_value(
+        webhooks,
         "--webhook-shuffle",
+        "webhook_shuffle_s",
+        "SECONDS",
+        "make each late by up to this, so that they come out of order",
+    )
+    webhooks.add_argument(
+        "--webhook-backoff",
+        dest="webhook_backoff_s",
         type=float,
-        default=0.0,
+        nargs="*",
+        default=_DEFAULTS.webhook_backoff_s,
         metavar="SECONDS",
-        help="make each late by up to this, so that they come out of order",
+        help="before each repetition of one that was not acknowledged; nothing: never repeat "
+        f"(default: {' '.join(f'{seconds:g}' for seconds in _DEFAULTS.webhook_backoff_s)})",
+    )
+    _add_switch(
+        webhooks,
+        "--webhook-event-ids",
+        "webhook_event_ids",
+        "add event_id to each body, which the published body has not",
+    )
+    _add_value(
+        webhooks,
+        "--webhook-bad-signatures",
+        "webhook_bad_signatures",
+        "SHARE",
+        "of webhooks, 0 to 1: send one with a wrong signature too",
+    )
+    _add_value(
+        webhooks,
+        "--webhook-stale",
+        "webhook_stale",
+        "SHARE",
+        "of webhooks, 0 to 1: send one signed 10 minutes ago too",
     )
 
 
-def _add_trouble_arguments(parser: argparse.ArgumentParser) -> None:
-    trouble = parser.add_argument_group("trouble")
+def _add_trouble_arguments(trouble: _Group) -> None:
     trouble.add_argument(
-        "--latency", type=float, default=0.0, metavar="MS", help="each answer takes (default: 0)"
+        "--latency",
+        dest="latency_s",
+        type=milliseconds,
+        default=_DEFAULTS.latency_s,
+        metavar="MS",
+        help="each answer takes (default: 0)",
     )
-    trouble.add_argument(
+    _add_repeatable(
+        trouble,
         "--fault",
-        action="append",
-        default=[],
-        metavar="NAME[@PATH]=RATE",
-        help="strike this share of requests, 0 to 1; repeatable. Names: " + ", ".join(Fault),
+        "fault_rates",
+        "NAME[@PATH]=RATE",
+        "strike this share of requests, 0 to 1; repeatable. Names: " + ", ".join(Fault),
     )
-    trouble.add_argument(
-        "--fault-seed", type=int, default=0, metavar="N", help="same seed, same faults (default: 0)"
+    _add_value(trouble, "--fault-seed", "seed", "N", "same seed, same faults and bad webhooks")
+
+
+# Each of these adds one option whose name and default are those of the field of `Options`.
+
+
+def _add_value(group: _Group, flag: str, field: str, unit: str, meaning: str) -> None:
+    """Add a number, whole where its default is."""
+    default = getattr(_DEFAULTS, field)
+    group.add_argument(
+        flag,
+        dest=field,
+        type=type(default),
+        default=default,
+        metavar=unit,
+        help=f"{meaning} (default: {default:g})" if default else f"{meaning} (default: 0)",
     )
+
+
+def _add_text(group: _Group, flag: str, field: str, unit: str, meaning: str) -> None:
+    group.add_argument(
+        flag, dest=field, default=getattr(_DEFAULTS, field), metavar=unit, help=meaning
+    )
+
+
+def _add_choice(group: _Group, flag: str, field: str, choices: type[StrEnum], meaning: str) -> None:
+    group.add_argument(
+        flag,
+        dest=field,
+        choices=list(choices),
+        default=getattr(_DEFAULTS, field),
+        help=f"{meaning} (default: %(default)s)",
+    )
+
+
+def _add_switch(group: _Group, flag: str, field: str, meaning: str) -> None:
+    group.add_argument(flag, dest=field, action="store_true", help=meaning)
+
+
+def _add_repeatable(group: _Group, flag: str, field: str, form: str, meaning: str) -> None:
+    group.add_argument(flag, dest=field, action="append", default=[], metavar=form, help=meaning)
 
 
 def emulator_from(arguments: argparse.Namespace) -> Emulator:
@@ -202,42 +247,17 @@ def emulator_from(arguments: argparse.Namespace) -> Emulator:
         ValueError: a value cannot be understood.
         OSError: a template's file cannot be read.
     """
-    templates = {
-        name: Path(path).read_text(encoding="utf-8")
-        for name, path in _pairs(arguments.template, "--template ID=FILE")
-    }
-    rates = {
-        name: _number(rate) for name, rate in _pairs(arguments.fault, "--fault NAME[@PATH]=RATE")
-    }
+    chosen = {field.name: getattr(arguments, field.name) for field in fields(Options)}
     return Emulator(
         host=arguments.host,
         port=arguments.port,
-        dialect=arguments.dialect,
-        keep=arguments.keep,
-        api_keys=dict(_key_and_scopes(text) for text in arguments.api_key),
-        revoked_keys=arguments.revoked_key,
-        verified_domains=arguments.verified_domain,
-        domains=dict(_pairs(arguments.domain, "--domain DOMAIN=STATE")),
-        templates=templates,
-        suppressed=arguments.suppress,
-        requests_per_second=arguments.requests_per_second,
-        requests_per_minute=arguments.requests_per_minute,
-        monthly_limit=arguments.monthly_limit,
-        daily_limit=arguments.daily_limit,
-        delivery_delay_s=arguments.delivery_delay,
-        retry_delay_s=arguments.retry_delay,
-        suppress_after_bounce=arguments.suppress_after_bounce,
-        batch_replay=arguments.batch_replay,
-        batch_refusal=arguments.batch_refusal,
-        dedup_window_s=arguments.dedup_window,
-        webhook_url=arguments.webhook_url,
-        webhook_secret=arguments.webhook_secret,
-        webhook_delay_s=arguments.webhook_delay,
-        webhook_duplicates=arguments.webhook_duplicates,
-        webhook_shuffle_s=arguments.webhook_shuffle,
-        latency_s=arguments.latency / 1000,
-        fault_rates=rates,
-        seed=arguments.fault_seed,
+        **{
+            **chosen,
+            "api_keys": dict(_key_and_scopes(text) for text in arguments.api_keys),
+            "domains": dict(_pairs(arguments.domains, "--domain DOMAIN=STATE")),
+            "templates": _templates(arguments.templates),
+            "fault_rates": _fault_rates(arguments.fault_rates),
+        },
     )
 
 
@@ -322,6 +342,22 @@ def _key_and_scopes(text: str) -> tuple[str, tuple[str, ...]]:
     if not colon:
         return key, (contract.SEND_SCOPE, contract.READ_SCOPE)
     return key, tuple(scopes.split("+"))
+
+
+def _templates(texts: Iterable[str]) -> dict[str, str]:
+    return {
+        name: Path(path).read_text(encoding="utf-8")
+        for name, path in _pairs(texts, "--template ID=FILE")
+    }
+
+
+def _fault_rates(texts: Iterable[str]) -> dict[str, float]:
+    return {name: _number(rate) for name, rate in _pairs(texts, "--fault NAME[@PATH]=RATE")}
+
+
+def milliseconds(text: str) -> float:
+    """Return milliseconds as seconds; argparse tells the name of this function with an error."""
+    return float(text) / 1000
 
 
 def _number(text: str) -> float:

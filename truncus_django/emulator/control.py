@@ -19,25 +19,17 @@ that no web page can do it behind the user's back.
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from werkzeug.wrappers import Request, Response
+
+from truncus_django.emulator.options import Options
 
 if TYPE_CHECKING:
     from truncus_django.emulator.emulator import Emulator
 
 _DEFAULT_LIMIT = 100
-_SHOWN_OPTIONS = (
-    "dialect",
-    "requests_per_second",
-    "requests_per_minute",
-    "monthly_limit",
-    "daily_limit",
-    "batch_replay",
-    "batch_refusal",
-    "keep",
-)
 
 
 class Control:
@@ -72,7 +64,6 @@ class Control:
 
     def _state(self, _request: Request) -> dict[str, Any]:
         emulator = self._emulator
-        options = emulator.options
         return {
             "accepted": emulator.accepted,
             "refused": len(emulator.refused_emails),
@@ -86,7 +77,7 @@ class Control:
                 "attempts": len(emulator.webhook_attempts),
                 "idle": emulator.webhooks_are_idle(),
             },
-            "options": {name: getattr(options, name) for name in _SHOWN_OPTIONS},
+            "options": _shown(emulator.options),
         }
 
     def _emails(self, request: Request) -> dict[str, Any]:
@@ -126,6 +117,12 @@ class Control:
         wanted = _body(request)
         self._emulator.unsuppress(wanted["address"], wanted.get("tenant"))
         return {"unsuppressed": wanted["address"]}
+
+
+def _shown(options: Options) -> dict[str, Any]:
+    """Return the options that are one value each and no secret."""
+    values = {field.name: getattr(options, field.name) for field in fields(options) if field.repr}
+    return {name: value for name, value in values.items() if isinstance(value, str | int | float)}
 
 
 def _body(request: Request) -> dict[str, Any]:

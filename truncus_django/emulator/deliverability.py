@@ -110,7 +110,7 @@ def _history(to: str | None, mailbox: Mailbox) -> dict[str, Any]:
     for number, email in enumerate(mailbox.newest()):
         if number >= _HISTORY_DEPTH:
             break
-        if to not in email.to:
+        if to not in email.draft.to:
             continue
         seen["previous_sends"] += 1
         for event in email.events:

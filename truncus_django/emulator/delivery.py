@@ -14,7 +14,7 @@ from enum import Enum, auto
 from truncus_django.api import contract
 from truncus_django.emulator.account import Account
 from truncus_django.emulator.mailbox import Event, Mailbox, StoredEmail
-from truncus_django.emulator.options import Dialect, Options
+from truncus_django.emulator.options import Options, SpokenDialect
 from truncus_django.emulator.simulation import Scenario, bounce_reason, scenario_of_all
 
 _LONGEST_WAIT_S = 0.25
@@ -62,15 +62,15 @@ class Delivery:
 
     def accept(self, email: StoredEmail, *, now: float) -> None:
         """Give a new e-mail its first state, and plan what follows from it."""
-        self._mailbox.log(email, "queued", at=now, payload={"to": email.to[0]})
-        if email.sandbox:
+        self._mailbox.log(email, "queued", at=now, payload={"to": email.draft.to[0]})
+        if email.submission.sandbox:
             email.status = contract.SENT
             email.provider_message_id = f"sandbox-{secrets.token_hex(8)}"
             email.provider_accepted_at = now
             self._mailbox.log(email, "sent", at=now, payload={"sandbox": True})
-        elif email.send_at is not None:
+        elif email.draft.send_at is not None:
             email.status = contract.SCHEDULED
-            self._plan(_Step.HAND_OVER, email, at=email.send_at)
+            self._plan(_Step.HAND_OVER, email, at=email.draft.send_at)
         else:
             self._hand_over(email, now)
 
@@ -95,7 +95,7 @@ class Delivery:
         """Give an e-mail to the mail provider, which may defer it once."""
         if email.status == contract.CANCELLED:
             return
-        if scenario_of_all(email.to) is Scenario.DEFERRED and not email.retry_count:
+        if scenario_of_all(email.draft.to) is Scenario.DEFERRED and not email.retry_count:
             email.status = contract.QUEUED
             email.retry_count = 1
             email.retry_at = at + self._options.retry_delay_s
@@ -105,18 +105,18 @@ class Delivery:
         email.provider_message_id = f"ses-{secrets.token_hex(12)}"
         email.provider_accepted_at = at
         self._mailbox.log(email, "sent", at=at, payload={"provider": "ses"})
-        if self._options.dialect == Dialect.MANUAL:
+        if self._options.dialect == SpokenDialect.MANUAL:
             self._arrive(email, at)  # the manual's answers are terminal
         else:
             self._plan(_Step.ARRIVE, email, at=at + self._options.delivery_delay_s)
 
     def _arrive(self, email: StoredEmail, at: float) -> None:
         """Let the recipient's server take or bounce an e-mail."""
-        scenario = scenario_of_all(email.to)
+        scenario = scenario_of_all(email.draft.to)
         delay_s = self._options.delivery_delay_s
         if scenario is Scenario.BOUNCE:
             email.status = contract.BOUNCED
-            email.reason = bounce_reason(email.to)
+            email.reason = bounce_reason(email.draft.to)
             self._record(email, "bounced", at, reason=email.reason)
             self._suppress_if_asked(email)
             return
@@ -125,9 +125,9 @@ class Delivery:
         self._record(email, "delivered", at)
         if scenario is Scenario.COMPLAINT:
             self._plan(_Step.COMPLAIN, email, at=at + delay_s)
-        if scenario in {Scenario.OPEN, Scenario.CLICK} and email.track_opens:
+        if scenario in {Scenario.OPEN, Scenario.CLICK} and email.draft.track_opens:
             self._plan(_Step.OPEN, email, at=at + delay_s)
-        if scenario is Scenario.CLICK and email.track_clicks:
+        if scenario is Scenario.CLICK and email.draft.track_clicks:
             self._plan(_Step.CLICK, email, at=at + 2 * delay_s)
 
     def _complain(self, email: StoredEmail, at: float) -> None:
@@ -147,8 +147,8 @@ class Delivery:
 
     def _suppress_if_asked(self, email: StoredEmail) -> None:
         if self._options.suppress_after_bounce:
-            for address in email.to:
-                self._account.suppress(address, email.tenant_id)
+            for address in email.draft.to:
+                self._account.suppress(address, email.draft.tenant_id)
 
 
 class DeliveryThread(threading.Thread):

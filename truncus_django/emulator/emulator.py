@@ -7,9 +7,10 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from truncus_django.api import contract
 from truncus_django.emulator.delivery import DeliveryThread
 from truncus_django.emulator.faults import Faults
-from truncus_django.emulator.mailbox import REFUSED_STATUSES, EmailRecord
+from truncus_django.emulator.mailbox import EmailRecord
 from truncus_django.emulator.options import Options
 from truncus_django.emulator.request_log import RequestLog, RequestRecord
 from truncus_django.emulator.service import Service
@@ -17,6 +18,7 @@ from truncus_django.emulator.webhook_sender import WebhookAttempt
 
 if TYPE_CHECKING:
     from truncus_django.emulator.server import EmulatorServer
+    from truncus_django.emulator.site import Site
 
 _POLL_S = 0.01
 
@@ -63,7 +65,7 @@ class Emulator:
         self._server: EmulatorServer | None = None
         self._threads: list[threading.Thread] = []
         self._delivery: DeliveryThread | None = None
-        self._set_state: Callable[[Service, RequestLog], None] = lambda service, log: None
+        self._site: Site | None = None
         self._connections_before = 0
 
     def __enter__(self) -> Self:
@@ -98,10 +100,8 @@ class Emulator:
                 'The emulator needs werkzeug: pip install "truncus-django[emulator]"'
             ) from exc
         self._stopping.clear()
-        site = Site(self, host=self._host, stopping=self._stopping)
-        self._set_state = site.set_state
-        site.set_state(self._service, self._log)
-        self._server = EmulatorServer(self._host, self._port, site.respond)
+        self._site = Site(self, self._service, self._log, host=self._host, stopping=self._stopping)
+        self._server = EmulatorServer(self._host, self._port, self._site.respond)
         self._port = self._server.port
         thread = threading.Thread(
             target=self._server.serve_forever,
@@ -147,7 +147,8 @@ class Emulator:
         self._service = Service(replace(self._first_options, **options), clock=self._clock)
         self._log = RequestLog(keep=self._service.options.keep)
         self._connections_before = 0 if self._server is None else -self._server.connections
-        self._set_state(self._service, self._log)
+        if self._site is not None:
+            self._site.set_state(self._service, self._log)
         if self._server is not None:
             self._start_delivery()
 
@@ -180,12 +181,12 @@ class Emulator:
     @property
     def emails(self) -> list[EmailRecord]:
         """All e-mails that were accepted, in the order of acceptance; not the refused ones."""
-        return [email for email in self._records() if email.status not in REFUSED_STATUSES]
+        return [email for email in self._records() if email.status not in contract.REFUSED_STATUSES]
 
     @property
     def refused_emails(self) -> list[EmailRecord]:
         """All e-mails that were blocked or rejected because of suppressed recipients."""
-        return [email for email in self._records() if email.status in REFUSED_STATUSES]
+        return [email for email in self._records() if email.status in contract.REFUSED_STATUSES]
 
     @property
     def accepted(self) -> int:

@@ -11,8 +11,6 @@ from truncus_django.api import contract
 from truncus_django.emulator.request_log import KEPT_BYTES
 from truncus_django.emulator.validation import Draft
 
-REFUSED_STATUSES = contract.REFUSED_STATUSES
-
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -20,7 +18,7 @@ class Event:
 
     id: str
     type: str
-    """One of `contract.EVENT_TYPES`, or ``rejected`` and ``cancelled``."""
+    """One of `contract.EVENT_TYPES`, or ``blocked``, ``rejected`` and ``cancelled``."""
     at: float
     """Unix seconds."""
     payload: Mapping[str, Any] = field(default_factory=dict)
@@ -56,26 +54,24 @@ class EmailRecord:
     events: tuple[Event, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Who sends, and how: what is the same for all e-mails of one request."""
+
+    api_key: str
+    """The key's fingerprint."""
+    idempotency_key: str
+    sandbox: bool
+    batch_size: int | None = None
+
+
 @dataclass(slots=True, eq=False)
 class StoredEmail:
     """An e-mail as the emulator works on it; only under the service's lock."""
 
-    draft: Draft | None
-    """None once it fell out of the inbox."""
-    to: tuple[str, ...]
-    cc: tuple[str, ...]
-    bcc: tuple[str, ...]
-    sender: str
-    domain: str
-    subject: str
-    tenant_id: str
-    template_id: str
-    metadata: Mapping[str, str]
-    track_opens: bool
-    track_clicks: bool
-    api_key: str
-    idempotency_key: str
-    sandbox: bool
+    draft: Draft
+    """Without its content once it fell out of the inbox."""
+    submission: Submission
     created_at: float
     updated_at: float
     html: str = ""
@@ -86,8 +82,6 @@ class StoredEmail:
     global_message_id: str = ""
     provider_message_id: str = ""
     batch_index: int | None = None
-    batch_size: int | None = None
-    send_at: float | None = None
     retry_at: float | None = None
     retry_count: int = 0
     suppressed: tuple[str, ...] = ()
@@ -98,28 +92,34 @@ class StoredEmail:
 
     def size_bytes(self) -> int:
         """Return about how much memory the body takes."""
-        return len(self.html) + (0 if self.draft is None else self.draft.size_bytes())
+        return len(self.html) + self.draft.size_bytes()
+
+    def forget_content(self) -> None:
+        """Free the memory of the body."""
+        self.draft = self.draft.without_content()
+        self.html = ""
 
     def record(self) -> EmailRecord:
         """Return what a caller may keep."""
+        draft, submission = self.draft, self.submission
         return EmailRecord(
             id=self.id,
             global_message_id=self.global_message_id,
             provider_message_id=self.provider_message_id,
             status=self.status,
             reason=self.reason,
-            payload=None if self.draft is None else self.draft.payload,
-            to=self.to,
-            sender=self.sender,
-            subject=self.subject,
-            api_key=self.api_key,
-            idempotency_key=self.idempotency_key,
-            tenant_id=self.tenant_id,
-            sandbox=self.sandbox,
+            payload=draft.payload or None,
+            to=draft.to,
+            sender=draft.sender,
+            subject=draft.subject,
+            api_key=submission.api_key,
+            idempotency_key=submission.idempotency_key,
+            tenant_id=draft.tenant_id,
+            sandbox=submission.sandbox,
             batch_index=self.batch_index,
-            batch_size=self.batch_size,
+            batch_size=submission.batch_size,
             created_at=self.created_at,
-            send_at=self.send_at,
+            send_at=draft.send_at,
             events=tuple(self.events),
         )
 
@@ -152,15 +152,14 @@ class Mailbox:
         email.id = f"{self._id_prefix}{token}"
         email.global_message_id = f"tr_gmid_{token}"
         self._by_id[email.id] = email
-        if email.status not in REFUSED_STATUSES:
+        if email.status not in contract.REFUSED_STATUSES:
             self.accepted += 1
         self._with_body.append(email)
         self._kept_bytes += email.size_bytes()
         while len(self._with_body) > self._keep or self._kept_bytes > KEPT_BYTES:
             old = self._with_body.popleft()
             self._kept_bytes -= old.size_bytes()
-            old.draft = None
-            old.html = ""
+            old.forget_content()
 
     def get(self, message_id: str) -> StoredEmail | None:
         """Return the e-mail with this ``message_id`` or ``global_message_id``, or None."""
@@ -194,10 +193,10 @@ class Mailbox:
 
 
 def _searchable(email: StoredEmail) -> str:
-    words = (email.id, email.sender, *email.to, email.subject, email.status, email.tenant_id)
     draft = email.draft
-    copies = () if draft is None else (*draft.cc, *draft.bcc, draft.text)
-    return " ".join((*words, *copies)).casefold()
+    recipients = (*draft.to, *draft.cc, *draft.bcc)
+    words = (email.id, email.status, draft.sender, draft.subject, draft.text, draft.tenant_id)
+    return " ".join((*words, *recipients)).casefold()
 
 
 def iso(at: float) -> str:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from truncus_django.api import contract
 
 
-class Dialect(StrEnum):
+class SpokenDialect(StrEnum):
     """Which of the two published descriptions of the API is spoken."""
 
     MANUAL = "manual"
@@ -48,7 +48,7 @@ class Options:
         ValueError: a value is out of range or names something unknown.
     """
 
-    dialect: str = Dialect.MANUAL
+    dialect: str = SpokenDialect.MANUAL
 
     api_keys: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
     """API key to its scopes. Empty accepts every key that begins with ``tr_``, with all scopes."""
@@ -93,6 +93,12 @@ class Options:
     """Each webhook is late by a random time of up to this many seconds, so that order is lost."""
     webhook_backoff_s: Sequence[float] = (0.5, 2.0, 10.0, 30.0, 60.0)
     """Seconds before each repetition of a webhook that was not acknowledged with HTTP 200."""
+    webhook_threads: int = 1
+    """How many webhooks are posted at the same time."""
+    webhook_bad_signatures: float = 0.0
+    """Share of webhooks, 0 to 1, before which one with a wrong signature is sent too."""
+    webhook_stale: float = 0.0
+    """Share of webhooks, 0 to 1, before which one signed 10 minutes ago is sent too."""
     webhook_event_ids: bool = False
     """Add ``event_id`` to each webhook's body. The published body has none."""
 
@@ -101,7 +107,7 @@ class Options:
     fault_rates: Mapping[str, float] = field(default_factory=dict)
     """``"reset_after"`` or ``"reset_after@batch"`` to the share of requests it strikes, 0 to 1."""
     seed: int = 0
-    """Seed of the random faults and of the webhooks' shuffling."""
+    """Seed of the random faults, of the webhooks' shuffling and of the bad webhooks."""
 
     keep: int = 10_000
     """How many bodies (and request records) are kept; counts and states are kept for all."""
@@ -109,7 +115,7 @@ class Options:
     def __post_init__(self) -> None:
         """Refuse values that make no sense, so that a misspelling never runs silently."""
         choices = (
-            ("dialect", Dialect),
+            ("dialect", SpokenDialect),
             ("batch_replay", BatchReplay),
             ("batch_refusal", BatchRefusal),
         )
@@ -131,7 +137,13 @@ class Options:
         for name, value in vars(self).items():
             if isinstance(value, int | float) and name != "seed" and value < 0:
                 raise ValueError(f"{name} is not negative")
-        if self.keep < 1:
-            raise ValueError("keep is at least 1")
+        if any(backoff_s < 0 for backoff_s in self.webhook_backoff_s):
+            raise ValueError("webhook_backoff_s is not negative")
+        for name in ("keep", "webhook_threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 1")
+        for name in ("webhook_bad_signatures", "webhook_stale"):
+            if getattr(self, name) > 1:
+                raise ValueError(f"{name} is between 0 and 1")
         if self.webhook_url and not self.webhook_secret:
             raise ValueError("webhook_url needs a webhook_secret to sign with")

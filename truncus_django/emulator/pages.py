@@ -98,9 +98,15 @@ def _page(title: str, body: str, head: str = "") -> str:
 def _row(email: EmailRecord) -> str:
     link = f"/mail/{quote(email.id)}"
     more = f' <span class="quiet">+{len(email.to) - 1}</span>' if len(email.to) > 1 else ""
-    return f"""<tr><td>{_badges(email)}</td><td>{text(email.to[0])}{more}</td>
+    return f"""<tr><td>{_badges(email)}</td><td>{_address(email.to[0])}{more}</td>
 <td class="subject"><a href="{link}">{text(email.subject)}</a>{_tenant(email)}</td>
-<td>{text(email.sender)}</td><td class="time">{_time(email.created_at)}</td></tr>"""
+<td>{_address(email.sender)}</td><td class="time">{_time(email.created_at)}</td></tr>"""
+
+
+def _address(address: str) -> str:
+    """Return an address that breaks before its ``@`` where needed; the title has it whole."""
+    shown = text(address).replace("@", "<wbr>@")
+    return f'<span class="address" title="{escape(address)}">{shown}</span>'
 
 
 def _tenant(email: EmailRecord) -> str:
@@ -111,7 +117,7 @@ def _badges(email: EmailRecord) -> str:
     kind = "good" if email.status in _GOOD else "bad" if email.status in _BAD else "open"
     badges = f'<span class="badge {kind}">{escape(email.status)}</span>'
     if email.reason:
-        badges += f' <span class="quiet">{text(email.reason)}</span>'
+        badges += f' <span class="quiet">{_breakable(email.reason)}</span>'
     for engagement in ("opened", "clicked"):
         if any(event.type == engagement for event in email.events):
             badges += f' <span class="quiet">{engagement}</span>'
@@ -120,6 +126,11 @@ def _badges(email: EmailRecord) -> str:
     if email.send_at is not None:
         badges += f' <span class="quiet">for {_time(email.send_at)}</span>'
     return badges
+
+
+def _breakable(reason: str) -> str:
+    """Return a reason such as ``mailbox_does_not_exist``, which breaks between its words."""
+    return text(reason).replace("_", "_<wbr>")
 
 
 def _refresh_link(view: ListView) -> str:

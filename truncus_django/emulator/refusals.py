@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from truncus_django.api import contract
-from truncus_django.emulator.options import Dialect
+from truncus_django.emulator.options import SpokenDialect
 
 INVALID_PAYLOAD = ("invalid_payload", "INVALID_REQUEST")
 INVALID_ADDRESS = ("invalid_address", "INVALID_REQUEST")
@@ -27,7 +27,7 @@ class Refusal(Exception):
 
     def body(self, dialect: str) -> dict[str, Any]:
         """Return the JSON of this refusal in ``dialect``."""
-        if dialect == Dialect.MANUAL:
+        if dialect == SpokenDialect.MANUAL:
             body: dict[str, Any] = {"error": self.codes[0], "message": self.message}
             if self.retry_after is not None:
                 body["retry_after"] = self.retry_after
@@ -38,7 +38,7 @@ class Refusal(Exception):
 
     def batch_item(self, index: int, dialect: str) -> dict[str, Any]:
         """Return this refusal as the result of one item of a batch in ``dialect``."""
-        manual = dialect == Dialect.MANUAL
+        manual = dialect == SpokenDialect.MANUAL
         code = self.codes[0] if manual else self.codes[1]
         if self.blocked and not manual:
             return {

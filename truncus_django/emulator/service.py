@@ -13,8 +13,8 @@ from truncus_django.emulator.delivery import Delivery
 from truncus_django.emulator.faults import Faults
 from truncus_django.emulator.idempotency import FirstAnswer, IdempotencyStore
 from truncus_django.emulator.limits import Quotas, RequestLimits
-from truncus_django.emulator.mailbox import Event, Mailbox, StoredEmail, iso
-from truncus_django.emulator.options import BatchRefusal, BatchReplay, Dialect, Options
+from truncus_django.emulator.mailbox import Event, Mailbox, StoredEmail, Submission
+from truncus_django.emulator.options import BatchRefusal, BatchReplay, Options, SpokenDialect
 from truncus_django.emulator.refusals import Refusal, invalid, not_found
 from truncus_django.emulator.validation import Draft, check_email
 from truncus_django.emulator.webhook_sender import WebhookSender
@@ -29,17 +29,6 @@ class Answer:
     status: int
     body: Any
     headers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Submission:
-    """Who sends, and how: what is the same for all e-mails of one request."""
-
-    api_key: str
-    """The key's fingerprint."""
-    idempotency_key: str
-    sandbox: bool
-    batch_size: int | None = None
 
 
 class Service:
@@ -59,7 +48,7 @@ class Service:
         self.limits = RequestLimits(options)
         self.quotas = Quotas(options)
         self.webhooks = WebhookSender(options)
-        manual = options.dialect == Dialect.MANUAL
+        manual = options.dialect == SpokenDialect.MANUAL
         self.mailbox = Mailbox(keep=options.keep, id_prefix="msg_" if manual else "em_")
         self.delivery = Delivery(
             options, mailbox=self.mailbox, account=self.account, announce=self._announce
@@ -77,7 +66,7 @@ class Service:
         with self.changed:
             now = self._catch_up()
             key = submission.idempotency_key
-            if self.options.dialect == Dialect.SDK:
+            if self.options.dialect == SpokenDialect.SDK:
                 _require_key(key)
             first = self._find_first(submission, contract.SEND_PATH, now)
             if first is not None:
@@ -181,7 +170,8 @@ class Service:
             found = self.mailbox.find_event(event_id)
             if found is None:
                 raise not_found("Event")
-            return self._replay(*found, now)
+            self._dispatch(*found)
+            return _replayed_answer(*found, now)
 
     def replay_message(self, message_id: str) -> Answer:
         """Send all webhooks of an e-mail again; the e-mail itself is not sent.
@@ -193,9 +183,8 @@ class Service:
             now = self._catch_up()
             email = self._get(message_id)
             for event in filter(answers.makes_webhook, email.events):
-                self._replay(email, event, now)
-            last = email.events[-1]
-            return Answer(200, self._replayed_answer(email, last, now))
+                self._dispatch(email, event)
+            return _replayed_answer(email, email.events[-1], now)
 
     def count_request(self, api_key: str) -> None:
         """Count a request against its key's limits.
@@ -228,7 +217,7 @@ class Service:
 
     def _replayed(self, first: FirstAnswer) -> dict[str, Any]:
         email = self.mailbox.get(first.message_id)
-        if self.options.dialect == Dialect.MANUAL or email is None:
+        if self.options.dialect == SpokenDialect.MANUAL or email is None:
             return first.body
         return answers.duplicate_answer(email)
 
@@ -247,7 +236,9 @@ class Service:
         html = draft.html
         if draft.template_id:
             html = self.account.render(draft.template_id, draft.variables)
-        email = _stored(draft, html, submission, now, batch_index)
+        email = StoredEmail(
+            draft, submission, created_at=now, updated_at=now, html=html, batch_index=batch_index
+        )
         original = self._sent_a_moment_ago(draft, now)
         blocked = self._apply_suppression(email)
         if not blocked and original is not None:
@@ -259,7 +250,7 @@ class Service:
             self.delivery.block(email, now=now)
         else:
             self.delivery.accept(email, now=now)
-            if not email.sandbox:
+            if not email.submission.sandbox:
                 self.quotas.count(submission.api_key, draft.domain, now=now)
             if self.options.dedup_window_s:
                 self._recent_contents[draft.content_digest()] = email
@@ -289,16 +280,16 @@ class Service:
 
         The SDK's API blocks when its one ``to`` is suppressed; the manual's ``to`` may be many.
         """
-        recipients = (*email.to, *email.cc, *email.bcc)
-        suppressed = self.account.suppressed_among(recipients, email.tenant_id)
+        recipients = (*email.draft.to, *email.draft.cc, *email.draft.bcc)
+        suppressed = self.account.suppressed_among(recipients, email.draft.tenant_id)
         if not suppressed:
             return False
         email.suppressed = tuple(suppressed)
-        if not set(email.to) <= set(suppressed):
+        if not set(email.draft.to) <= set(suppressed):
             left_out = ", ".join(suppressed)
             email.warnings = (f"Suppressed recipients were left out: {left_out}",)
             return False
-        if self.options.dialect == Dialect.MANUAL:
+        if self.options.dialect == SpokenDialect.MANUAL:
             email.status, email.reason = contract.REJECTED, "suppression_list"
         else:
             nobody_left = set(recipients) <= set(suppressed)
@@ -308,7 +299,7 @@ class Service:
 
     def _sent_a_moment_ago(self, draft: Draft, now: float) -> StoredEmail | None:
         window_s = self.options.dedup_window_s
-        if not window_s or self.options.dialect != Dialect.SDK:
+        if not window_s or self.options.dialect != SpokenDialect.SDK:
             return None
         original = self._recent_contents.get(draft.content_digest())
         return original if original and now - original.created_at < window_s else None
@@ -322,23 +313,17 @@ class Service:
     def _announce(self, email: StoredEmail, event: Event) -> None:
         if event.type == "bounced":
             self._bounced += 1
+        self._dispatch(email, event)
+
+    def _dispatch(self, email: StoredEmail, event: Event) -> None:
         if self.options.webhook_url:
             with_id = self.options.webhook_event_ids
             self.webhooks.dispatch(answers.webhook_body(email, event, with_id=with_id))
 
-    def _replay(self, email: StoredEmail, event: Event, now: float) -> Answer:
-        if self.options.webhook_url:
-            with_id = self.options.webhook_event_ids
-            self.webhooks.dispatch(answers.webhook_body(email, event, with_id=with_id))
-        return Answer(200, self._replayed_answer(email, event, now))
 
-    def _replayed_answer(self, email: StoredEmail, event: Event, now: float) -> dict[str, Any]:
-        return {
-            "replayed": True,
-            "event_id": event.id,
-            "message_id": email.id,
-            "dispatched_at": iso(now),
-        }
+def _replayed_answer(email: StoredEmail, event: Event, now: float) -> Answer:
+    body = answers.replayed_answer(email, event, dispatched_at=now)
+    return Answer(200, body)
 
 
 def _require_key(key: str) -> None:
@@ -354,32 +339,3 @@ def _batch_emails(payload: object) -> list[object]:
     if not 1 <= len(emails) <= contract.MAX_BATCH_SIZE:
         raise invalid(f"emails must hold 1 to {contract.MAX_BATCH_SIZE} e-mails")
     return emails
-
-
-def _stored(
-    draft: Draft, html: str, submission: Submission, now: float, batch_index: int | None
-) -> StoredEmail:
-    metadata = draft.payload.get("metadata") or {}
-    return StoredEmail(
-        draft=draft,
-        to=draft.to,
-        cc=draft.cc,
-        bcc=draft.bcc,
-        sender=draft.sender,
-        domain=draft.domain,
-        subject=draft.subject,
-        tenant_id=draft.tenant_id,
-        template_id=draft.template_id,
-        metadata=metadata,
-        track_opens=draft.track_opens,
-        track_clicks=draft.track_clicks,
-        api_key=submission.api_key,
-        idempotency_key=submission.idempotency_key,
-        sandbox=submission.sandbox,
-        created_at=now,
-        updated_at=now,
-        html=html,
-        batch_index=batch_index,
-        batch_size=submission.batch_size,
-        send_at=draft.send_at,
-    )

@@ -21,14 +21,20 @@ _ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not b
 class Site:
     """Gives each request to the part that answers it."""
 
-    def __init__(self, emulator: "Emulator", *, host: str, stopping: threading.Event) -> None:
-        """Answer for ``emulator``, which listens on ``host``."""
+    def __init__(
+        self,
+        emulator: "Emulator",
+        service: Service,
+        log: RequestLog,
+        *,
+        host: str,
+        stopping: threading.Event,
+    ) -> None:
+        """Answer for ``emulator``, which listens on ``host``, from the state of its service."""
         self._host = host
         self._stopping = stopping
-        self._emulator = emulator
-        self._api: Api | None = None
         self._control = Control(emulator)
-        self._inbox: Inbox | None = None
+        self.set_state(service, log)
 
     def set_state(self, service: Service, log: RequestLog) -> None:
         """Answer from this state from now on."""
@@ -37,17 +43,14 @@ class Site:
 
     def respond(self, request: Request) -> Response:
         """Return the answer to ``request``."""
-        api, inbox = self._api, self._inbox
-        if api is None or inbox is None:
-            return Response("The emulator is starting", status=503, mimetype="text/plain")
         if request.path == "/api" or request.path.startswith("/api/"):
-            return api.respond(request)
+            return self._api.respond(request)
         if not is_trusted_host(request.host, bound_to=self._host):
             # A page of another site could otherwise read the inbox by DNS rebinding.
             return Response("Host not allowed", status=403, mimetype="text/plain")
         if request.path.startswith("/_emulator/"):
             return self._control.respond(request)
-        return inbox.respond(request)
+        return self._inbox.respond(request)
 
 
 def is_trusted_host(host_header: str, *, bound_to: str) -> bool:

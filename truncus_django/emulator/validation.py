@@ -6,13 +6,13 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import formataddr, getaddresses
 from typing import Any
 
 from truncus_django.api import contract
-from truncus_django.emulator.options import Dialect
+from truncus_django.emulator.options import SpokenDialect
 from truncus_django.emulator.refusals import INVALID_ADDRESS, Refusal, invalid
 
 _ADDRESS = re.compile(
@@ -29,11 +29,12 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _LINE_BREAK = re.compile(r"[\r\n\x00]")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Draft:
     """One e-mail that passed every check of its fields. Addresses are bare, without names."""
 
     payload: Mapping[str, Any]
+    """The JSON that was posted; empty once the content was left out."""
     sender: str
     domain: str
     to: tuple[str, ...]
@@ -44,6 +45,7 @@ class Draft:
     text: str
     template_id: str
     variables: Mapping[str, str]
+    metadata: Mapping[str, str]
     tenant_id: str
     send_at: float | None
     """Unix seconds."""
@@ -54,6 +56,10 @@ class Draft:
         """Return about how much memory the content takes, attachments as base64."""
         attachments = self.payload.get("attachments") or []
         return len(self.html) + len(self.text) + sum(len(a["content"]) for a in attachments)
+
+    def without_content(self) -> "Draft":
+        """Return what is remembered of an e-mail when its content takes too much memory."""
+        return replace(self, payload={}, html="", text="", variables={})
 
     def content_digest(self) -> str:
         """Return what is equal for two e-mails with the same content to the same recipients."""
@@ -95,7 +101,7 @@ def check_email(payload: object, *, dialect: str, now: float) -> Draft:
     html, text, template_id = _content(payload, dialect)
     _check_manual_fields(payload, dialect)
     _check_attachments(payload.get("attachments"))
-    _text_map(payload, "metadata")
+    metadata = _text_map(payload, "metadata")
     return Draft(
         payload=payload,
         sender=sender,
@@ -108,6 +114,7 @@ def check_email(payload: object, *, dialect: str, now: float) -> Draft:
         text=text,
         template_id=template_id,
         variables=_text_map(payload, "variables"),
+        metadata=metadata,
         tenant_id=_optional_text(payload, "tenant_id"),
         send_at=_future_time(payload, now),
         track_opens=_flag(payload, "track_opens"),
@@ -117,7 +124,7 @@ def check_email(payload: object, *, dialect: str, now: float) -> Draft:
 
 def _recipients(payload: Mapping[str, Any], dialect: str) -> tuple[str, ...]:
     value = payload.get("to")
-    if dialect == Dialect.SDK and value is not None and not isinstance(value, str):
+    if dialect == SpokenDialect.SDK and value is not None and not isinstance(value, str):
         raise invalid("to must be a string")
     if not value:
         raise invalid("to is required")
@@ -171,7 +178,7 @@ def _content(payload: Mapping[str, Any], dialect: str) -> tuple[str, str, str]:
         raise invalid(f"html must be at most {contract.MAX_HTML_BYTES // 1024} KB")
     if _size_bytes(text) > contract.MAX_TEXT_BYTES:
         raise invalid(f"text must be at most {contract.MAX_TEXT_BYTES // 1024} KB")
-    if dialect == Dialect.SDK:
+    if dialect == SpokenDialect.SDK:
         if not (html or payload.get("react") or template_id):
             raise invalid("Either html, react, or template_id is required")
     elif not (html or text or template_id):
@@ -218,7 +225,7 @@ def _future_time(payload: Mapping[str, Any], now: float) -> float | None:
 
 def _check_manual_fields(payload: Mapping[str, Any], dialect: str) -> None:
     """Check ``reply_to`` and ``headers``, which only the manual has; the SDK's API ignores them."""
-    if dialect == Dialect.SDK:
+    if dialect == SpokenDialect.SDK:
         return
     reply_to = _optional_text(payload, "reply_to")
     # One string, as published; like the header that it becomes, it may hold several addresses.

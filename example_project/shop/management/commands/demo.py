@@ -12,7 +12,7 @@ from django.db import connection
 from django.test.utils import override_settings
 
 from shop import demo
-from truncus_django.emulator import Dialect, Emulator, EmulatorMissesWerkzeug
+from truncus_django.emulator import Emulator, EmulatorMissesWerkzeug, SpokenDialect
 
 _WIDTH = 100
 _ROW = "{:<24}  {:>5}  {:<9}  {:<34}  {:>8}  {}"
@@ -47,8 +47,8 @@ The exit status is 0 if everything came out as it ought to, else 1 after a list 
         """Two options."""
         parser.add_argument(
             "--dialect",
-            choices=list(Dialect),
-            default=Dialect.MANUAL.value,
+            choices=list(SpokenDialect),
+            default=SpokenDialect.MANUAL.value,
             help="which published description of the API the emulator follows: the manual "
             "(default), or the one behind the vendor's Python SDK. The shop is the same for both",
         )

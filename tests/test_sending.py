@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import pytest
 from django.core.mail import EmailMessage
 
-from truncus_django import delivery
 from truncus_django.api.errors import (
     AnswerLost,
     AuthenticationError,
@@ -24,8 +23,9 @@ from truncus_django.api.errors import (
 )
 from truncus_django.api.fields import EmailFields
 from truncus_django.api.results import BatchResult, SendResult
-from truncus_django.delivery import Batch, Parcel, deliver, fingerprint, forget, plan, recall
 from truncus_django.payload import Payload
+from truncus_django.sending import MAX_BATCH_BYTES, Batch, Parcel, plan, send_batches
+from truncus_django.unknown_sends import fingerprint, forget, recall
 
 NOW = 1_767_225_600.0
 DAY = 24 * 60 * 60
@@ -75,7 +75,7 @@ def always(error: BaseException):
 
 def send(api: Api, parcels: Sequence[Parcel], *, now=NOW) -> list[type | None]:
     """Deliver and return the kind of each parcel's error."""
-    deliver(api, plan(parcels, now=now), now=now)
+    list(send_batches(api, plan(parcels, now=now), now=now))
     return [type(one.error) if one.error else None for one in parcels]
 
 
@@ -98,12 +98,12 @@ def test_each_request_has_a_key_of_its_own():
 
 
 def test_requests_are_kept_within_a_bound_of_bytes():
-    large = parcels(3, size=delivery.MAX_BATCH_BYTES // 2)
+    large = parcels(3, size=MAX_BATCH_BYTES // 2)
     assert [len(batch.parcels) for batch in plan(large, now=NOW)] == [2, 1]
 
 
 def test_one_message_larger_than_the_bound_still_goes():
-    assert len(plan([parcel(size=delivery.MAX_BATCH_BYTES * 2)], now=NOW)) == 1
+    assert len(list(plan([parcel(size=MAX_BATCH_BYTES * 2)], now=NOW))) == 1
 
 
 def test_sandbox_and_real_messages_are_never_in_one_request():
@@ -113,7 +113,7 @@ def test_sandbox_and_real_messages_are_never_in_one_request():
 
 
 def test_a_key_of_its_own_goes_alone():
-    planned = plan([parcel("0"), parcel("1", key="mine"), parcel("2")], now=NOW)
+    planned = list(plan([parcel("0"), parcel("1", key="mine"), parcel("2")], now=NOW))
     assert {batch.key: len(batch.parcels) for batch in planned}["mine"] == 1
     assert sorted(len(batch.parcels) for batch in planned) == [1, 2]
 
@@ -122,7 +122,7 @@ def test_what_is_cancelled_or_broken_is_not_planned():
     cancelled, broken = parcel("0"), parcel("1")
     cancelled.is_cancelled = True
     broken.error = MessageError("Broken")
-    assert plan([cancelled, broken, Parcel(2, EmailMessage())], now=NOW) == []
+    assert list(plan([cancelled, broken, Parcel(2, EmailMessage())], now=NOW)) == []
 
 
 # Requests -----------------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ def test_doubt_counts_from_the_first_try():
 def test_a_message_with_its_own_key_needs_no_memory():
     sent = parcels(1, key="mine")
     send(always(LOST), sent)
-    assert again(sent)[0].pending is None
+    assert again(sent)[0].unknown_send is None
     api = Api()
     send(api, again(sent), now=NOW + 9 * DAY)
     assert api.keys == ["mine"]
@@ -295,21 +295,21 @@ def test_whatever_ends_a_request_leaves_its_messages_remembered(end):
     api = always(end)
     with pytest.raises(type(end)):
         send(api, sent)
-    assert [one.pending.idempotency_key for one in again(sent)] == api.keys * 2
+    assert [one.unknown_send.idempotency_key for one in again(sent)] == api.keys * 2
 
 
 def test_doubt_ends_when_it_is_forgotten():
     sent = parcels(1)
     send(always(LOST), sent)
     forget(sent[0])
-    assert again(sent)[0].pending is None
+    assert again(sent)[0].unknown_send is None
 
 
-def test_a_pending_send_does_not_show_its_key():
+def test_what_is_remembered_does_not_show_its_key():
     sent = parcels(1)
     send(always(LOST), sent)
-    pending = again(sent)[0].pending
-    assert pending.idempotency_key not in repr(pending)
+    note = again(sent)[0].unknown_send
+    assert note.idempotency_key not in repr(note)
 
 
 def test_fingerprint_tells_payloads_apart_and_sandbox_too():

@@ -1,0 +1,19 @@
+"""Fresh processes, and what it means when one fails."""
+
+import subprocess
+import sys
+
+
+class WrongWork(Exception):
+    """The work that is compared was not done."""
+
+
+def output_of(*arguments: str) -> str:
+    """Return what a fresh Python with these arguments prints; raise :class:`WrongWork`."""
+    done = subprocess.run(
+        [sys.executable, *arguments], check=False, capture_output=True, text=True, timeout=120
+    )
+    if done.returncode:
+        reason = done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
+        raise WrongWork(f"a fresh process failed: {reason}")
+    return done.stdout

@@ -1,0 +1,109 @@
+"""Reading the values of settings: each reader returns one of its type or raises ValueError.
+
+What a ValueError says completes a sentence that begins with the setting's name.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from truncus_django.api.keys import ApiKey
+
+
+class FromEnvironment(str):
+    """Text that stands for a value of another type."""
+
+    __slots__ = ()
+
+
+def text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("must be a string that is not empty.")
+    return str(value)
+
+
+def optional_text(value: Any) -> str | None:
+    return None if value is None else text(value)
+
+
+def optional_api_key(value: Any) -> ApiKey | None:
+    return None if value is None else ApiKey(text(value))
+
+
+def boolean(value: Any) -> bool:
+    if isinstance(value, FromEnvironment):
+        if value.strip().lower() in {"1", "true", "yes", "on"}:
+            return True
+        if value.strip().lower() in {"0", "false", "no", "off"}:
+            return False
+    if not isinstance(value, bool):
+        raise ValueError("must be True or False.")  # noqa: TRY004  one kind of error for readers
+    return value
+
+
+def optional_boolean(value: Any) -> bool | None:
+    return None if value is None else boolean(value)
+
+
+def positive_number(value: Any) -> float:
+    seconds = number(value)
+    if seconds <= 0:
+        raise ValueError("must be a number of seconds above 0.")
+    return seconds
+
+
+def number(value: Any) -> float:
+    if isinstance(value, FromEnvironment):
+        value = float(value) if _is_number(value) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
+        raise ValueError("must be a number of seconds, 0 or more.")
+    return float(value)
+
+
+def count(value: Any) -> int:
+    if isinstance(value, FromEnvironment) and value.isdecimal():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1000:
+        raise ValueError("must be a whole number, 0 or more.")
+    return int(value)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def strings_by_name(value: Any) -> Mapping[str, str]:
+    if isinstance(value, FromEnvironment):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = None
+    if not isinstance(value, Mapping) or not all(
+        isinstance(key, str) and isinstance(item, str) for key, item in value.items()
+    ):
+        raise ValueError("must be a dict of strings.")
+    return MappingProxyType(dict(value))
+
+
+def names(value: Any) -> tuple[str, ...]:
+    if isinstance(value, FromEnvironment):
+        value = [name.strip() for name in value.split(",") if name.strip()]
+    if not isinstance(value, list | tuple | set | frozenset) or not all(
+        isinstance(name, str) for name in value
+    ):
+        raise ValueError("must be a list of strings.")
+    return tuple(value)
+
+
+def one_of(*choices: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise ValueError("must be " + " or ".join(repr(choice) for choice in choices) + ".")
+        return str(value)
+
+    return read

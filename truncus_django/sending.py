@@ -1,0 +1,292 @@
+"""Payloads → requests → results: which messages share a request, and what a refusal means.
+
+A *parcel* is one message on its way, a *batch* the parcels of one request. A batch of one goes to
+the API's send endpoint, a larger one to its batch endpoint.
+"""
+
+import copy
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from django.core.mail import EmailMessage
+
+from truncus_django.api import contract
+from truncus_django.api.client import TruncusClient
+from truncus_django.api.errors import (
+    AnswerLost,
+    AuthenticationError,
+    ConnectionFailed,
+    DomainError,
+    EmailRefused,
+    InvalidRequest,
+    MessageError,
+    OutcomeUnknown,
+    QuotaExceeded,
+    RateLimited,
+    ScopeError,
+    ServerError,
+    TLSError,
+    TruncusError,
+)
+from truncus_django.api.keys import new_idempotency_key
+from truncus_django.api.results import SendResult
+from truncus_django.payload import Payload
+from truncus_django.unknown_sends import UnknownSend, remember
+
+MAX_BATCH_BYTES = 8 * 1024 * 1024
+"""A batch is closed before it grows past this; no figure is published for a request's size."""
+
+MAX_FAILED_BATCHES = 2
+"""So many batches in a row that failed to the end of their retries: the service is down."""
+
+
+@dataclass(slots=True, eq=False)
+class Parcel:
+    """One message on its way, and what became of it.
+
+    Attributes:
+        index: its place in the list that was given to ``send_messages()``.
+        payload: what is sent; ``None`` before it is built, where the message could not become
+            one, and after the end.
+        unknown_send: an earlier send whose outcome is unknown, if the message is still the same.
+        occurrence: how often the same message object comes before it in the list.
+        fingerprint: of the payload before receivers changed it, where there are any.
+        result, error: at the end, one of them is set (both where Truncus refused this e-mail), or
+            ``is_cancelled`` is.
+        is_concluded: whether message, receivers and log have been told.
+    """
+
+    index: int
+    message: EmailMessage
+    payload: Payload | None = field(default=None, repr=False)
+    unknown_send: UnknownSend | None = None
+    key: str | None = None
+    batch_size: int = 1
+    result: SendResult | None = None
+    error: TruncusError | None = None
+    is_cancelled: bool = False
+    occurrence: int = 0
+    fingerprint: str | None = None
+    is_concluded: bool = False
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known what became of it, be it that the outcome is unknown."""
+        return self.result is not None or self.error is not None or self.is_cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The parcels of one request, in their order, and the request's idempotency key."""
+
+    key: str
+    parcels: Sequence[Parcel]
+
+
+# Which messages share a request -------------------------------------------------------------------
+
+
+def plan(parcels: Iterable[Parcel], *, now: float) -> Iterator[Batch]:
+    """Yield the requests that carry ``parcels``, each as soon as it is full.
+
+    * A message with a key of its own goes alone, so that the key is worth what it says.
+    * Messages whose earlier request may have been accepted make up that very request again.
+    * The others share requests: up to 100, all sandbox or none, within a bound of bytes.
+
+    A message whose earlier request cannot be made up again gets an :class:`OutcomeUnknown`.
+    """
+    filling: dict[bool, list[Parcel]] = {}
+    sizes: dict[bool, int] = {}
+    unknown: dict[str, list[Parcel]] = {}
+    for parcel in parcels:
+        payload = parcel.payload
+        if payload is None or parcel.is_settled:
+            continue
+        if payload.idempotency_key is not None:
+            yield Batch(payload.idempotency_key, [parcel])
+            continue
+        if parcel.unknown_send is not None:
+            unknown.setdefault(parcel.unknown_send.idempotency_key, []).append(parcel)
+            continue
+        kind = payload.is_sandbox
+        members = filling.setdefault(kind, [])
+        if members and sizes[kind] + payload.size > MAX_BATCH_BYTES:
+            yield Batch(new_idempotency_key(), members)
+            members = filling[kind] = []
+        sizes[kind] = payload.size + (sizes[kind] if members else 0)
+        members.append(parcel)
+        if len(members) == contract.MAX_BATCH_SIZE:
+            yield Batch(new_idempotency_key(), filling.pop(kind))
+    for members in filling.values():
+        yield Batch(new_idempotency_key(), members)
+    for key, members in unknown.items():
+        if _makes_up_again(members, now=now):
+            yield Batch(key, sorted(members, key=_place_in_batch))
+
+
+def _makes_up_again(members: Sequence[Parcel], *, now: float) -> bool:
+    """Whether ``members`` are a whole earlier request; if not, tell each why."""
+    first = members[0].unknown_send
+    if first is None:
+        return False
+    complete = {_place_in_batch(parcel) for parcel in members} == set(range(first.batch_size))
+    in_time = now - first.since < contract.IDEMPOTENCY_LIFE_S
+    if complete and in_time and len(members) == first.batch_size:
+        return True
+    text = (
+        "An earlier send of this message may have been accepted, over 24 hours ago; Truncus no "
+        "longer knows its key. Find out in Truncus, then send a new message object, or set "
+        "idempotency_key on this one."
+        if not in_time
+        else f"An earlier send of this message went out in a batch of {first.batch_size} that may "
+        "have been accepted. Send all messages of that batch again in one call, which cannot send "
+        "them twice, or a new message object if you know that it was not accepted."
+    )
+    for parcel in members:
+        parcel.error = OutcomeUnknown(text)
+    return False
+
+
+def _place_in_batch(parcel: Parcel) -> int:
+    return parcel.unknown_send.index if parcel.unknown_send else 0
+
+
+# Sending ------------------------------------------------------------------------------------------
+
+
+def send_batches(client: TruncusClient, batches: Iterable[Batch], *, now: float) -> Iterator[Batch]:
+    """Send ``batches`` one after the other, and yield each once its parcels are settled.
+
+    A batch that is refused for one of its e-mails is sent in parts. After an error that holds
+    for the whole account, or for the whole service, the rest is not tried: it would fail alike.
+    """
+    stopped_by: TruncusError | None = None
+    failed_in_a_row = 0
+    for planned in batches:
+        waiting = deque([planned])
+        while waiting:
+            batch = waiting.popleft()
+            if stopped_by is not None:
+                _leave_untried(batch, stopped_by)
+                yield batch
+                continue
+            error = _send(client, batch, now=now)
+            parts = split(batch, error) if error is not None else []
+            if parts:
+                waiting.extendleft(reversed(parts))
+                continue
+            if error is not None:
+                _settle_with(batch, error, now=now)
+            failed_in_a_row = failed_in_a_row + 1 if _is_the_service(error) else 0
+            if _is_account_wide(error) or failed_in_a_row == MAX_FAILED_BATCHES:
+                stopped_by = error
+            yield batch
+
+
+def _send(client: TruncusClient, batch: Batch, *, now: float) -> TruncusError | None:
+    """Make the request of ``batch``; give each parcel its result, or return the error of all."""
+    for parcel in batch.parcels:
+        parcel.key, parcel.batch_size = batch.key, len(batch.parcels)
+    try:
+        for parcel, result in zip(batch.parcels, _results(client, batch), strict=True):
+            parcel.result = result
+            if not result.is_accepted:
+                parcel.error = _refused(result)
+    except TruncusError as error:
+        # What is sent again may have been accepted before, whatever this answer says; only a
+        # refusal of the content itself would have been the answer then, too.
+        is_repeated = any(parcel.unknown_send for parcel in batch.parcels)
+        error.ambiguous |= is_repeated and not isinstance(error, InvalidRequest | MessageError)
+        return error
+    except BaseException:
+        # A task's time limit, Ctrl-C: the request may have been on its way.
+        remember(batch, now=now)
+        for parcel in batch.parcels:
+            parcel.error = OutcomeUnknown("The send was interrupted before its answer came.")
+        raise
+    return None
+
+
+def _results(client: TruncusClient, batch: Batch) -> Sequence[SendResult]:
+    payloads = [parcel.payload for parcel in batch.parcels if parcel.payload is not None]
+    emails = [payload.email for payload in payloads]
+    sandbox = payloads[0].is_sandbox
+    if len(emails) == 1:
+        return [client.send(emails[0], idempotency_key=batch.key, sandbox=sandbox)]
+    return client.send_batch(emails, idempotency_key=batch.key, sandbox=sandbox).results
+
+
+def _settle_with(batch: Batch, error: TruncusError, *, now: float) -> None:
+    """Give every parcel the error; remember the key where it is of use."""
+    for parcel in batch.parcels:
+        parcel.error = error
+    if error.ambiguous or isinstance(error, ServerError):
+        # Also where the server says that it failed: the same key is never worse.
+        remember(batch, now=now)
+
+
+def _leave_untried(batch: Batch, stopped_by: TruncusError) -> None:
+    untried = copy.copy(stopped_by)
+    untried.ambiguous = False  # no request carried them
+    untried.attempts = 0
+    in_doubt = copy.copy(untried)
+    in_doubt.ambiguous = True  # but for those of an earlier call
+    for parcel in batch.parcels:
+        parcel.error = in_doubt if parcel.unknown_send else untried
+
+
+def split(batch: Batch, error: TruncusError) -> list[Batch]:
+    """Return the parts of a refused batch that may fare better alone; none where none can.
+
+    Nothing of a refused batch was accepted, so that its parts are requests of their own.
+    """
+    parcels = batch.parcels
+    if len(parcels) == 1 or error.ambiguous:
+        return []
+    if isinstance(error, DomainError):
+        by_domain: dict[str, list[Parcel]] = {}
+        for parcel in parcels:
+            sender = "" if parcel.payload is None else str(parcel.payload.email["from"])
+            by_domain.setdefault(sender.rpartition("@")[2].rstrip(">").lower(), []).append(parcel)
+        parts = list(by_domain.values())
+    elif isinstance(error, InvalidRequest | EmailRefused | MessageError):
+        middle = len(parcels) // 2
+        parts = [list(parcels[:middle]), list(parcels[middle:])]
+    else:
+        return []
+    return [Batch(new_idempotency_key(), part) for part in parts] if len(parts) > 1 else []
+
+
+def _refused(result: SendResult) -> EmailRefused:
+    """Return the error of an e-mail that was not accepted; a reason of the manual is a code."""
+    if result.status == contract.DUPLICATE:
+        text = (
+            f"Truncus knows this e-mail's key, and had {result.email_status} the e-mail then; "
+            "use another idempotency_key to send it anyway"
+        )
+        error = EmailRefused(text)
+    else:
+        is_coded = result.code is None and result.reason in contract.REJECTION_REASONS
+        reason = None if is_coded else result.reason or result.error
+        error = EmailRefused(
+            f"Truncus {result.status} the e-mail" + (f": {reason}" if reason else ""),
+            code=result.reason if is_coded else result.code,
+            retryable=result.code == contract.PROVIDER_ERROR_CODE,
+        )
+    error.attempts = result.attempts
+    return error
+
+
+def _is_account_wide(error: TruncusError | None) -> bool:
+    if isinstance(error, QuotaExceeded):
+        return error.code != contract.WARMUP_CODE  # the cap of one domain
+    if isinstance(error, AnswerLost) and error.code == contract.TIMEOUT_CODE:
+        return True  # else a list of thousands would wait for each of its batches in turn
+    return isinstance(
+        error, AuthenticationError | ScopeError | ConnectionFailed | TLSError | RateLimited
+    )
+
+
+def _is_the_service(error: TruncusError | None) -> bool:
+    return isinstance(error, AnswerLost | ServerError)

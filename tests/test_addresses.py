@@ -122,3 +122,9 @@ def test_header_with_anything_but_addresses_is_refused(header):
     with pytest.raises(InvalidAddress, match="'Reply-To'") as caught:
         address_list(header, "Reply-To")
     assert "kunde" not in repr(caught.value)
+
+
+def test_an_address_for_a_name_is_quoted():
+    assert address("ann@example.com <ann@example.com>", "to") == (
+        '"ann@example.com" <ann@example.com>'
+    )

@@ -17,7 +17,7 @@ _HOST = rf"{_LABEL}(?:\.{_LABEL})*"
 _ADDR_SPEC = rf"(?![^@]*=\?)(?P<local>{_ATOM}(?:\.{_ATOM})*)@{_HOST}"
 _PLAIN = re.compile(_ADDR_SPEC)
 _NAMED = re.compile(rf"[\w'-]+(?: [\w'-]+)* <(?P<spec>{_ADDR_SPEC})>")
-_LOOSELY_NAMED = re.compile(r'(?P<name>[^"<>@,;:\\]*)<(?P<spec>[^<>]*)>')
+_LOOSELY_NAMED = re.compile(r'(?P<name>[^"<>,;:\\]*)<(?P<spec>[^<>]*)>')
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _LIST_ITEM = re.compile(r'(?:"(?:[^"\\]|\\.)*"?|[^",])+')
 _DOMAIN = re.compile(_HOST)
@@ -88,7 +88,7 @@ def _parsed(text: str) -> str:
     loose = _LOOSELY_NAMED.fullmatch(spec)
     if loose and "=?" not in loose["name"]:
         # By the letter of RFC 5322, "Ann (Sales) <ann@example.com>" has a comment that no reader
-        # would see; what people mean is a name.
+        # would see, and an address for a name needs quotes; what people mean is a name.
         name, spec = loose["name"].strip(), loose["spec"].strip()
     try:
         mailbox, rest = parser.get_mailbox(spec)

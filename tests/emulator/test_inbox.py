@@ -25,6 +25,12 @@ def test_list_shows_the_newest_first(either):
     assert ">sandbox<" in page
 
 
+def test_long_address_breaks_before_its_at_sign_and_is_whole_in_the_title(manual):
+    manual.send(to="ada@example.com")
+    page = page_of(manual).text
+    assert 'title="ada@example.com"><bdi>ada<wbr>@example.com</bdi>' in page
+
+
 def test_scheduled_mail_shows_its_time(manual):
     manual.send(send_at="2099-01-01T12:00:00Z")
     assert "2099-01-01" in page_of(manual).text

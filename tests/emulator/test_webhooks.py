@@ -1,10 +1,12 @@
 """Signed webhooks at a real receiver: verified, repeated, replayed, late and twice."""
 
 import json
+import threading
 import time
 
 import pytest
 
+from truncus_django.api.errors import WebhookVerificationError
 from truncus_django.api.webhooks import verify
 
 SECRET = "whsec_test"
@@ -23,19 +25,24 @@ def bodies(receiver):
     return [json.loads(body) for body, _ in receiver.received]
 
 
+def check(body, headers, *, age_s=0):
+    """Verify a webhook as a receiver would have done ``age_s`` seconds ago."""
+    verify(
+        body,
+        signature=headers["Truncus-Signature"],
+        timestamp=headers["Truncus-Timestamp"],
+        secrets=[SECRET],
+        now=time.time() - age_s,
+    )
+
+
 @pytest.mark.parametrize("dialect", ["manual", "sdk"])
 def test_delivery_is_told_with_a_good_signature(start, options, receiver, dialect):
     client = start(dialect=dialect, **options)
     message_id = client.send().json()["message_id"]
     receiver.wait_for(1)
     [(body, headers)] = receiver.received
-    verify(
-        body,
-        signature=headers["Truncus-Signature"],
-        timestamp=headers["Truncus-Timestamp"],
-        secrets=[SECRET],
-        now=time.time(),
-    )
+    check(body, headers)
     told = json.loads(body)
     assert set(told) == {"event", "message_id", "status", "timestamp"}
     assert (told["event"], told["status"]) == ("email.delivery", "delivered")
@@ -102,35 +109,18 @@ def test_webhooks_can_come_twice_and_out_of_order(start, options, receiver):
     assert list(dict.fromkeys(told)) != sent
 
 
-def verify_now(body, headers):
-    verify(
-        body,
-        signature=headers["Truncus-Signature"],
-        timestamp=headers["Truncus-Timestamp"],
-        secrets=[SECRET],
-        now=time.time(),
-    )
-
-
 def test_bad_webhooks_come_besides_the_good_ones(start, options, receiver):
     client = start(webhook_bad_signatures=1.0, webhook_stale=1.0, **options)
     client.send()
     receiver.wait_for(3)
     forged, stale, good = receiver.received
     assert forged[0] == stale[0] == good[0]
-    verify_now(*good)
+    check(*good)
     with pytest.raises(WebhookVerificationError, match="fits none"):
-        verify_now(*forged)
+        check(*forged)
     with pytest.raises(WebhookVerificationError, match="too far"):
-        verify_now(*stale)
-    body, headers = stale
-    verify(
-        body,
-        signature=headers["Truncus-Signature"],
-        timestamp=headers["Truncus-Timestamp"],
-        secrets=[SECRET],
-        now=time.time() - 600,
-    )
+        check(*stale)
+    check(*stale, age_s=600)
 
 
 def test_bad_webhooks_are_recorded_as_such_and_not_repeated(start, options, receiver):
@@ -146,9 +136,7 @@ def test_share_of_bad_webhooks_repeats_with_its_seed(start, options, receiver):
     def flawed(seed: int) -> list[str]:
         client = start(webhook_bad_signatures=0.3, webhook_stale=0.3, seed=seed, **options)
         sent = [client.send().json()["message_id"] for _ in range(20)]
-        client.emulator.wait_for(
-            lambda e: e.webhooks_are_idle() and len(e.webhook_attempts) >= 20
-        )
+        client.emulator.wait_for(lambda e: e.webhooks_are_idle() and len(e.webhook_attempts) >= 20)
         attempts = client.emulator.webhook_attempts
         told = [attempt.body["message_id"] for attempt in attempts if attempt.flaw is None]
         assert told == sent
@@ -162,26 +150,13 @@ def test_share_of_bad_webhooks_repeats_with_its_seed(start, options, receiver):
     assert 2 < len(flawed(7)) < 30
 
 
-def test_several_threads_post_at_the_same_time(start, options):
+def test_several_threads_post_at_the_same_time(start, options, receiver):
     together = threading.Barrier(3, timeout=5)
-    statuses = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            together.wait()
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_args: object) -> None:
-            pass
-
-    with serving(ThreadingHTTPServer, Handler) as url:
-        client = start(**{**options, "webhook_url": url}, webhook_threads=3)
-        for _ in range(3):
-            client.send()
-        client.emulator.wait_for(lambda e: len(e.webhook_attempts) == 3)
+    receiver.before_answer = together.wait
+    client = start(webhook_threads=3, **options)
+    for _ in range(3):
+        client.send()
+    client.emulator.wait_for(lambda e: len(e.webhook_attempts) == 3)
     assert {attempt.status for attempt in client.emulator.webhook_attempts} == {200}
 
 

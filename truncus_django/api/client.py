@@ -104,9 +104,7 @@ class TruncusClient:
             plain_http_hosts=plain_http_hosts,
         )
         self.base_url = self._transport.base_url
-        self._memory = DialectMemory(
-            Dialect(dialect), base_url=self.base_url, api_key=api_key
-        )
+        self._memory = DialectMemory(Dialect(dialect), base_url=self.base_url, api_key=api_key)
         self._headers = {
             "Authorization": f"Bearer {api_key}",
             "Accept": "application/json",

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from benchmarks import memory, startup
 from benchmarks.contenders import CONTENDERS
-from benchmarks.rounds import WARM_UP_MAILS, Figures, entries, run
 from benchmarks.processes import WrongWork
+from benchmarks.rounds import WARM_UP_MAILS, Figures, entries, run
 from benchmarks.sink_process import SinkProcess
 from benchmarks.tables import ratio, table
 from benchmarks.targets import Results, Target, as_table, targets

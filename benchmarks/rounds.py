@@ -136,7 +136,7 @@ def _steps(
 ) -> Iterator[tuple[float, int, Entry]]:
     for latency_ms, turns in plan:
         for turn in range(turns):
-            first = turn * 3 % len(chosen)
+            first = turn * 3 % max(1, len(chosen))
             for entry in (*chosen[first:], *chosen[:first]):
                 yield latency_ms, turn, entry
 

@@ -211,6 +211,8 @@ def test_one_of_100_that_the_api_refuses_is_found_and_the_others_are_sent(truncu
 def test_one_duplicate_for_a_repeated_batch_counts_all_as_accepted(truncus):
     truncus.answers(200, {"status": "duplicate", "message_id": "b", "email_status": "sent"})
     sent = messages(3)
+    for one in sent:
+        one.content_subtype = "html"  # a form that every account takes
     assert TruncusBackend().send_messages(sent) == 3
     assert [one.truncus_status.id for one in sent] == [None] * 3
 
@@ -726,3 +728,40 @@ def test_a_key_shows_in_no_local_variable_of_a_configuration_error():
     ]
     assert shown
     assert not [text for text in shown if API_KEY in text]
+
+
+def test_a_rehearsal_whose_answer_was_lost_is_no_send(truncus):
+    [one] = messages(1)
+    truncus.loses_the_answer()
+    with pytest.raises(AnswerLost):
+        TruncusBackend(sandbox=True, max_retries=0).send_messages([one])
+
+    assert TruncusBackend().send_messages([one]) == 1
+    assert len(set(truncus.keys)) == 2
+
+
+def test_what_is_no_message_is_refused_before_anything_is_sent(truncus):
+    with pytest.raises(TypeError, match="not str"):
+        TruncusBackend().send_messages([*messages(1), "Hello"])
+    assert truncus.seen == []
+
+
+def test_a_failed_message_does_not_hold_its_payload(truncus):
+    truncus.always_answers(400, {"error": "invalid_payload", "message": "No"})
+    [one] = messages(1)
+    with pytest.raises(InvalidRequest):
+        TruncusBackend().send_messages([one])
+    error = one.truncus_status.error
+    assert error.__context__ is None
+    frames = []
+    traceback = error.__traceback__
+    while traceback:
+        frames.append(traceback.tb_frame.f_code.co_name)
+        traceback = traceback.tb_next
+    assert "_respond" not in frames
+    assert "_results" not in frames
+
+
+def test_a_copied_message_keeps_the_backend_with_its_key():
+    backend = TruncusBackend(api_key=API_KEY)
+    assert copy.deepcopy(backend) is copy.copy(backend) is backend

@@ -23,9 +23,10 @@ from truncus_django.api.errors import (
 )
 from truncus_django.api.fields import EmailFields
 from truncus_django.api.results import BatchResult, SendResult
+from truncus_django.parcels import Batch, Parcel
 from truncus_django.payload import Payload
-from truncus_django.sending import MAX_BATCH_BYTES, Batch, Parcel, plan, send_batches
-from truncus_django.unknown_sends import fingerprint, forget, recall
+from truncus_django.sending import MAX_BATCH_BYTES, plan, send_batches
+from truncus_django.unknown_sends import forget, recall
 
 NOW = 1_767_225_600.0
 DAY = 24 * 60 * 60
@@ -40,9 +41,7 @@ def parcel(subject="0", *, sender="shop@example.com", key=None, sandbox=False, s
 
 def again(parcels: Sequence[Parcel]) -> list[Parcel]:
     """The same messages, given to a second send."""
-    return [
-        Parcel(one.index, one.message, one.payload, recall(one, one.payload)) for one in parcels
-    ]
+    return [Parcel(one.index, one.message, one.payload, recall(one)) for one in parcels]
 
 
 class Api:
@@ -260,7 +259,7 @@ def test_one_message_given_twice_does_not_make_up_for_a_missing_one():
 def test_a_changed_message_is_a_new_one_and_leaves_the_others_in_doubt():
     sent = parcels(2)
     send(always(LOST), sent)
-    sent[0].payload.email["subject"] = "7"
+    sent[0].message.subject = "7"
     assert send(Api(), again(sent)) == [None, OutcomeUnknown]
 
 
@@ -310,19 +309,6 @@ def test_what_is_remembered_does_not_show_its_key():
     send(always(LOST), sent)
     note = again(sent)[0].unknown_send
     assert note.idempotency_key not in repr(note)
-
-
-def test_fingerprint_tells_payloads_apart_and_sandbox_too():
-    one = parcel("0").payload
-    assert fingerprint(one) == fingerprint(parcel("0").payload)
-    assert fingerprint(one) != fingerprint(parcel("1").payload)
-    assert fingerprint(one) != fingerprint(parcel("0", sandbox=True).payload)
-
-
-def test_fingerprint_takes_what_receivers_may_have_put_in():
-    odd = parcel("0").payload
-    odd.email["metadata"] = {"half": "\ud800", "moment": object}
-    assert fingerprint(odd)
 
 
 def test_a_batch_of_one_goes_to_the_send_endpoint():

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 import django
 from django.core.mail import EmailMessage
@@ -30,11 +30,12 @@ from truncus_django.api.keys import ApiKey
 from truncus_django.api.results import SendResult
 from truncus_django.conf import SETTING_NAMES, Settings, get_settings, mailers
 from truncus_django.message import TruncusStatus
+from truncus_django.parcels import Parcel
 from truncus_django.payload import build_payload, measure
-from truncus_django.sending import Parcel, plan, send_batches
+from truncus_django.sending import plan, send_batches
 from truncus_django.signals import post_send, pre_send, send_failed
 from truncus_django.texts import did_you_mean
-from truncus_django.unknown_sends import fingerprint, forget, has_notes, recall
+from truncus_django.unknown_sends import forget, recall
 
 logger = logging.getLogger("truncus_django")
 
@@ -60,11 +61,12 @@ class TruncusBackend(BaseEmailBackend):
         own = {name: options.pop(name) for name in options.keys() & SETTING_NAMES}
         if isinstance(own.get("api_key"), str):
             own["api_key"] = ApiKey(own["api_key"])
+        if alias is None:
+            _refuse_unknown(options)
         if django.VERSION >= (6, 1):
-            super().__init__(alias=alias, **options)  # unknown: Django refuses
+            super().__init__(alias=alias, **options)  # refuses what is unknown in MAILERS
         else:
             super().__init__()
-            _refuse_unknown(options)
         self.alias = alias
         self.fail_silently = fail_silently
         self._options = own
@@ -77,6 +79,13 @@ class TruncusBackend(BaseEmailBackend):
             "_options": options,
             "_lacks_key": self._lacks_key or len(options) < len(self._options),
         }
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return the backend itself, key and all: it does not change, and stays in the process."""
+        return self
 
     @property
     def settings(self) -> Settings:
@@ -116,6 +125,9 @@ class TruncusBackend(BaseEmailBackend):
             MessagesNotSent: of several, which were not sent and why.
         """
         messages = list(email_messages or ())
+        for message in messages:
+            if not isinstance(message, EmailMessage):
+                raise TypeError(f"send_messages() takes messages, not {type(message).__name__}.")
         if not messages:
             return 0
         client, settings, now = self.client, self.settings, time.time()
@@ -141,8 +153,7 @@ class TruncusBackend(BaseEmailBackend):
         except SendCancelled:
             parcel.is_cancelled = True
         except TruncusError as error:
-            # Without the traceback, whose frames hold the message's content.
-            parcel.error = error.with_traceback(None)
+            parcel.error = error
         except Exception as exc:  # noqa: BLE001  one message must not cost the others of a list
             parcel.error = MessageError(
                 f"The message raised {type(exc).__name__} when it was read; it was not sent."
@@ -151,16 +162,17 @@ class TruncusBackend(BaseEmailBackend):
 
     def _prepare(self, parcel: Parcel, settings: Settings, now: datetime) -> None:
         """Build the payload, let receivers change or cancel it, and recall an earlier send."""
-        # An earlier send may have been accepted while its send_at was still to come.
-        payload = build_payload(parcel.message, settings, now=None if has_notes(parcel) else now)
+        parcel.unknown_send = recall(parcel)
+        # What may have been accepted is only recognised; its send_at may have come by now.
+        payload = build_payload(parcel.message, settings, now=None if parcel.unknown_send else now)
         if pre_send.has_listeners(type(self)):
-            # What a receiver adds may differ each time; the message is the same all the same.
-            parcel.fingerprint = fingerprint(payload)
             self._ask_receivers(parcel.message, payload.email)
             measure(payload)
-        parcel.unknown_send = recall(parcel, payload)
-        if parcel.unknown_send is None and has_notes(parcel):
-            build_payload(parcel.message, settings, now=now)  # it was changed: a new e-mail
+        if parcel.unknown_send is not None:
+            if parcel.unknown_send.is_sandbox == payload.is_sandbox:
+                payload.email = parcel.unknown_send.email
+            else:
+                parcel.unknown_send = None  # a rehearsal is no send
         parcel.payload = payload
         if payload.dropped:
             logger.warning(
@@ -185,6 +197,9 @@ class TruncusBackend(BaseEmailBackend):
             parcel.message.truncus_status = _status(parcel)  # type: ignore[attr-defined]
             parcel.is_concluded = True
             parcel.payload = None  # a list may hold more than fits into memory at once
+            if parcel.error is not None:
+                # The frames of a traceback hold the e-mail: for error reports, and in memory.
+                parcel.error.__traceback__ = parcel.error.__context__ = None
             if parcel.result is not None:
                 forget(parcel)
         for parcel in parcels:
@@ -264,11 +279,11 @@ def _outermost() -> Iterator[bool]:
 
 
 def _refuse_unknown(options: dict[str, Any]) -> None:
-    """Refuse unknown options, as Django does itself from 6.1 on.
+    """Refuse unknown options, as Django does itself for those in ``MAILERS``.
 
-    ``send_mail()`` passes ``username`` and ``password`` before 6.1, mostly as ``None``.
+    ``send_mail()`` passes ``username`` and ``password``, before 6.1 always and mostly as ``None``.
     """
-    for name in options.keys() - {"username", "password"}:
+    for name in options.keys() - {"username", "password", "_ignore_unknown_kwargs"}:
         hint = did_you_mean(name, SETTING_NAMES)
         raise ConfigurationError(f"TruncusBackend has no option {name!r}{hint}")
 

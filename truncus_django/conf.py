@@ -106,7 +106,8 @@ def mailers() -> Iterator[tuple[str | None, Mapping[str, Any]]]:
         return
     for alias, config in configured.items():
         if config.get("BACKEND") == BACKEND:
-            yield alias, config.get("OPTIONS", {})
+            options = config.get("OPTIONS")
+            yield alias, options if isinstance(options, Mapping) else {}
 
 
 def _resolve(options: Mapping[str, Any]) -> Settings:

@@ -114,7 +114,9 @@ class _Builder:
             raise MessageError("sandbox must be True, False or None.")
         payload = Payload(
             email=self.email,
-            idempotency_key=None if key is None else check_idempotency_key(str(key)),
+            idempotency_key=None
+            if key is None
+            else check_idempotency_key(_line_of(key, "idempotency_key")),
             is_sandbox=self.settings.sandbox if sandbox is None else sandbox,
             size=self.size,
             dropped=tuple(self.dropped),
@@ -435,7 +437,7 @@ def _scalar_text(value: Any) -> str | None:
 
 
 def _line_of(value: Any, name: str) -> str:
-    text = _scalar_text(value)
+    text = None if isinstance(value, bool) else _scalar_text(value)
     if not text:
         raise MessageError(f"{name} must be a string that is not empty, or None.")
     return checked_line(text, name, MessageError)

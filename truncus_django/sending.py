@@ -1,15 +1,11 @@
 """Payloads → requests → results: which messages share a request, and what a refusal means.
 
-A *parcel* is one message on its way, a *batch* the parcels of one request. A batch of one goes to
-the API's send endpoint, a larger one to its batch endpoint.
+A batch of one goes to the API's send endpoint, a larger one to its batch endpoint.
 """
 
 import copy
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-
-from django.core.mail import EmailMessage
 
 from truncus_django.api import contract
 from truncus_django.api.client import TruncusClient
@@ -31,57 +27,14 @@ from truncus_django.api.errors import (
 )
 from truncus_django.api.keys import new_idempotency_key
 from truncus_django.api.results import SendResult
-from truncus_django.payload import Payload
-from truncus_django.unknown_sends import UnknownSend, remember
+from truncus_django.parcels import Batch, Parcel
+from truncus_django.unknown_sends import remember
 
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 """A batch is closed before it grows past this; no figure is published for a request's size."""
 
 MAX_FAILED_BATCHES = 2
 """So many batches in a row that failed to the end of their retries: the service is down."""
-
-
-@dataclass(slots=True, eq=False)
-class Parcel:
-    """One message on its way, and what became of it.
-
-    Attributes:
-        index: its place in the list that was given to ``send_messages()``.
-        payload: what is sent; ``None`` before it is built, where the message could not become
-            one, and after the end.
-        unknown_send: an earlier send whose outcome is unknown, if the message is still the same.
-        occurrence: how often the same message object comes before it in the list.
-        fingerprint: of the payload before receivers changed it, where there are any.
-        result, error: at the end, one of them is set (both where Truncus refused this e-mail), or
-            ``is_cancelled`` is.
-        is_concluded: whether message, receivers and log have been told.
-    """
-
-    index: int
-    message: EmailMessage
-    payload: Payload | None = field(default=None, repr=False)
-    unknown_send: UnknownSend | None = None
-    key: str | None = None
-    batch_size: int = 1
-    result: SendResult | None = None
-    error: TruncusError | None = None
-    is_cancelled: bool = False
-    occurrence: int = 0
-    fingerprint: str | None = None
-    is_concluded: bool = False
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether it is known what became of it, be it that the outcome is unknown."""
-        return self.result is not None or self.error is not None or self.is_cancelled
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """The parcels of one request, in their order, and the request's idempotency key."""
-
-    key: str
-    parcels: Sequence[Parcel]
 
 
 # Which messages share a request -------------------------------------------------------------------

@@ -2,36 +2,19 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from email.message import Message
+from typing import Any
 
-from truncus_django.payload import Payload
+from django.core.mail import EmailMessage
 
-if TYPE_CHECKING:
-    from truncus_django.sending import Batch, Parcel
+from truncus_django.message import OPTION_NAMES
+from truncus_django.parcels import Batch, Parcel, UnknownSend
 
 _ATTRIBUTE = "_truncus_unknown_sends"
 
 
-@dataclass(frozen=True, slots=True)
-class UnknownSend:
-    """A request that may have been accepted, and a message's place in it.
-
-    Attributes:
-        idempotency_key: of the request whose answer was lost.
-        fingerprint: digest of the e-mail as it was sent.
-        index, batch_size: the message's place in the batch.
-        since: unix seconds of the first try; Truncus forgets keys after 24 hours.
-    """
-
-    idempotency_key: str = field(repr=False)
-    fingerprint: str
-    index: int
-    batch_size: int
-    since: float
-
-
-def remember(batch: "Batch", *, now: float) -> None:
+def remember(batch: Batch, *, now: float) -> None:
     """Note on the messages of ``batch`` that it may have been accepted."""
     for index, parcel in enumerate(batch.parcels):
         payload = parcel.payload
@@ -40,35 +23,61 @@ def remember(batch: "Batch", *, now: float) -> None:
         notes = parcel.message.__dict__.setdefault(_ATTRIBUTE, {})
         notes[parcel.occurrence] = UnknownSend(
             idempotency_key=batch.key,
-            fingerprint=parcel.fingerprint or fingerprint(payload),
+            email=payload.email,
+            is_sandbox=payload.is_sandbox,
+            fingerprint=fingerprint(parcel.message),
             index=index,
             batch_size=len(batch.parcels),
             since=parcel.unknown_send.since if parcel.unknown_send else now,
         )
 
 
-def has_notes(parcel: "Parcel") -> bool:
-    """Return whether :func:`remember` noted anything on the message."""
-    return bool(parcel.message.__dict__.get(_ATTRIBUTE))
-
-
-def recall(parcel: "Parcel", payload: Payload) -> UnknownSend | None:
+def recall(parcel: Parcel) -> UnknownSend | None:
     """Return what :func:`remember` noted, if the message has not changed since."""
-    notes: dict[int, UnknownSend] = parcel.message.__dict__.get(_ATTRIBUTE, {})
+    notes: dict[int, UnknownSend] = parcel.message.__dict__.get(_ATTRIBUTE) or {}
     note = notes.get(parcel.occurrence)
-    if note is None or note.fingerprint != (parcel.fingerprint or fingerprint(payload)):
+    if note is None or note.fingerprint != fingerprint(parcel.message):
         return None
     return note
 
 
-def forget(parcel: "Parcel") -> None:
+def forget(parcel: Parcel) -> None:
     """Take away what :func:`remember` noted: the outcome is known."""
     notes = parcel.message.__dict__.get(_ATTRIBUTE)
     if notes is not None:
         notes.pop(parcel.occurrence, None)
 
 
-def fingerprint(payload: Payload) -> str:
-    """Return a digest of what is sent."""
-    text = json.dumps([payload.email, payload.is_sandbox], sort_keys=True, default=str)
+def fingerprint(message: EmailMessage) -> str:
+    """Return a digest of what the message holds itself.
+
+    Not of its payload: settings, receivers, the time zone and the dates and boundaries of
+    attached messages may differ at the second send of what is still the same message.
+    """
+    text = json.dumps(_content(message), default=_plain, skipkeys=True)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _content(message: EmailMessage) -> list[Any]:
+    options = {name: getattr(message, name, None) for name in sorted(OPTION_NAMES)}
+    return [
+        [message.subject, message.body, message.content_subtype, message.from_email],
+        [message.to, message.cc, message.bcc, message.reply_to],
+        [[name, value] for name, value in message.extra_headers.items()],
+        getattr(message, "alternatives", None) or [],
+        message.attachments,
+        {name: value for name, value in options.items() if value is not None},
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON does not know as something that it knows."""
+    if isinstance(value, EmailMessage):
+        return _content(value)
+    if isinstance(value, Message):
+        value = value.as_bytes()
+    if isinstance(value, bytes | bytearray | memoryview):
+        return hashlib.sha256(value).hexdigest()
+    if isinstance(value, Mapping):
+        return {str(key): item for key, item in value.items()}
+    return str(value)

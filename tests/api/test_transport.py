@@ -388,3 +388,21 @@ def test_log_of_a_retry_carries_no_address_and_no_key(client, truncus, caplog):
     assert "retry 1 of 3" in record.message
     assert "@" not in caplog.text
     assert API_KEY not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "text"),
+    [
+        ("REQUESTS_CA_BUNDLE", "no-such-file.pem", "REQUESTS_CA_BUNDLE"),
+        ("HTTPS_PROXY", "ftp://proxy.example:21", "HTTPS_PROXY"),
+        ("HTTPS_PROXY", "http://", "HTTPS_PROXY"),
+        ("HTTPS_PROXY", "socks5://127.0.0.1:1", "HTTPS_PROXY"),
+    ],
+)
+def test_a_useless_variable_of_the_environment_is_named(variable, value, text, monkeypatch):
+    monkeypatch.setenv(variable, value)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    client = TruncusClient(API_KEY, base_url="https://truncus.invalid", max_retries=0)
+    with pytest.raises(ConfigurationError, match=text):
+        client.send({"from": "a@example.com", "to": "b@example.org", "subject": "x", "html": "x"})

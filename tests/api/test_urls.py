@@ -53,3 +53,12 @@ def test_loopback_is_told_by_name_and_address():
     assert is_loopback("localhost")
     assert is_loopback("::1")
     assert not is_loopback("192.168.0.1")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://a..b", f"https://{'x' * 64}.example", "http://evil.com\\.localhost", "https://-a.b"],
+)
+def test_a_host_that_no_dns_knows_is_refused(url):
+    with pytest.raises(ConfigurationError):
+        check_base_url(url)

@@ -5,6 +5,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from django.core.mail import EmailMessage
 
 from truncus_django.api.errors import MessagesNotSent, TruncusError
 from truncus_django.emulator.faults import Fault, Strike
@@ -75,7 +76,7 @@ def test_one_fault_in_any_batch_of_a_list_is_survived(
     truncus_emulator, backend, messages, fault, number, batch_replay
 ):
     truncus_emulator.reset(batch_replay=batch_replay)
-    many = messages(205)
+    many = messages(205, html="<p>On its way.</p>")
     struck = strike_requests(truncus_emulator, fault, number)
 
     assert backend(timeout=TIMEOUT_S).send_messages(many) == 205
@@ -151,6 +152,46 @@ def test_faults_while_a_dialect_is_learned_cost_no_email(
     assert struck == [number]
 
     assert sent_to(truncus_emulator) == once_each(many)
+
+
+@pytest.mark.parametrize("dialect", ["manual", "sdk"])
+def test_one_duplicate_for_a_batch_is_no_proof_that_its_form_was_taken(
+    truncus_emulator, backend, messages, dialect
+):
+    truncus_emulator.reset(dialect=dialect, batch_replay="duplicate")
+    many = messages(3)
+    strike_requests(truncus_emulator, Fault.RESET_AFTER, 1)
+
+    # The lost answer accepted all (manual), or refused all for lack of HTML (sdk).
+    with pytest.raises(MessagesNotSent, match="set TRUNCUS") as caught:
+        backend().send_messages(many)
+    assert caught.value.ambiguous
+    assert truncus_emulator.accepted == (3 if dialect == "manual" else 0)
+
+
+def test_one_duplicate_is_believed_where_the_account_has_shown_what_it_takes(
+    truncus_emulator, backend, messages
+):
+    truncus_emulator.reset(batch_replay="duplicate")
+    backend().send_messages(messages(1))
+    many = messages(3)
+    strike_requests(truncus_emulator, Fault.RESET_AFTER, 1)
+
+    assert backend().send_messages(many) == 3
+    assert truncus_emulator.accepted == 4
+    assert many[0].truncus_status.id is None
+
+
+def test_an_attached_message_does_not_make_a_message_in_doubt_a_new_one(truncus_emulator, backend):
+    inner = EmailMessage("Inner", "Text", "a@example.com", ["b@example.org"])
+    message = EmailMessage("Outer", "Text", "a@example.com", ["b@example.org"])
+    message.attach("inner.eml", inner, "message/rfc822")
+    truncus_emulator.faults.next("reset_after")
+    with pytest.raises(TruncusError):
+        backend(max_retries=0).send_messages([message])
+
+    assert backend(metadata={"deployed": "later"}).send_messages([message]) == 1
+    assert truncus_emulator.accepted == 1
 
 
 def test_lost_answers_in_doubt_are_repeated_under_the_same_key(truncus_emulator, backend, messages):

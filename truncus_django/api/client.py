@@ -6,6 +6,7 @@
 ...              "subject": "Hello", "text": "Hello"})   # doctest: +SKIP
 """
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,7 @@ from truncus_django.api.errors import (
     MessageError,
     MessageTooLarge,
     NotFound,
+    OutcomeUnknown,
     ScopeError,
     TruncusError,
 )
@@ -40,6 +42,8 @@ from truncus_django.api.keys import (
 )
 from truncus_django.api.retry import RetryPolicy
 from truncus_django.api.transport import Answer, Request, Transport
+
+logger = logging.getLogger("truncus_django")
 
 EmailMapping = Mapping[str, Any]
 """An e-mail to send, with the fields that the API documents ("from", "to", "subject", …)."""
@@ -133,6 +137,9 @@ class TruncusClient:
         sandbox = ", sandbox=True" if self.is_sandbox else ""
         return f"<TruncusClient {self.base_url}{sandbox}>"
 
+    def __reduce__(self) -> str:
+        raise TypeError("A client holds an API key and is not pickled; make a new one.")
+
     # Sending ----------------------------------------------------------------------------------
 
     def send(
@@ -162,9 +169,12 @@ class TruncusClient:
                 raise
             result = self.send(email, idempotency_key=key, sandbox=sandbox)
             return replace(result, attempts=result.attempts + error.attempts)
-        return results.read_send(
+        result = results.read_send(
             answer.body, attempts=answer.attempts, quota=results.read_quota(answer.headers)
         )
+        if result.is_accepted:
+            self._memory.prove(adapted)
+        return result
 
     def send_batch(
         self, emails: Sequence[EmailMapping], *, idempotency_key: str, sandbox: bool | None = None
@@ -201,7 +211,29 @@ class TruncusClient:
             attempts=answer.attempts,
             quota=results.read_quota(answer.headers),
         )
+        if batch.is_replay:
+            self._check_replay(adapted)
+        for email, result in zip(adapted, batch.results, strict=True):
+            if result.is_accepted and not batch.is_replay:
+                self._memory.prove(email)
         return self._with_lessons_applied(batch, emails, key, sandbox)
+
+    def _check_replay(self, adapted: Sequence[EmailMapping]) -> None:
+        """Refuse to take one ``duplicate`` for news of e-mails that the account may not take.
+
+        The first answer, which was lost, may have refused each of them for its form.
+        """
+        if any(self._memory.is_doubtful(email) for email in adapted):
+            raise OutcomeUnknown(
+                "Truncus knows the batch's key and does not tell what became of its e-mails, which "
+                "it may have refused for lack of HTML or for a list in 'to'. Find out in Truncus, "
+                "and set TRUNCUS['DIALECT']."
+            )
+        logger.warning(
+            "Truncus answered a repeated batch of %d e-mails as a whole: they count as accepted, "
+            "without ids.",
+            len(adapted),
+        )
 
     def _with_lessons_applied(
         self,

@@ -50,6 +50,8 @@ _ONLY_IN_THE_MANUAL = ("reply_to", "headers")
 
 _warned: set[tuple[str, str]] = set()
 _learned: dict[tuple[str, str], Lessons] = {}
+_proven: dict[tuple[str, str], Lessons] = {}
+"""What an account was seen to take without: HTML, one recipient in ``to``."""
 _lock = Lock()
 
 
@@ -93,6 +95,25 @@ class DialectMemory:
             )
         return adapt(email, lessons)
 
+    def prove(self, email: Mapping[str, Any]) -> None:
+        """Note that an e-mail was accepted in its form."""
+        if self.dialect is Dialect.AUTO and self.is_doubtful(email):
+            with _lock:
+                proven = _proven.get(self._account, _MANUAL)
+                _proven[self._account] = Lessons(
+                    html_required=proven.html_required or _lacks_html(email),
+                    single_recipient=proven.single_recipient or _has_a_list_in_to(email),
+                )
+
+    def is_doubtful(self, email: Mapping[str, Any]) -> bool:
+        """Return whether the account has yet to show that it takes e-mails of this form."""
+        if self.dialect is not Dialect.AUTO:
+            return False
+        proven = _proven.get(self._account, _MANUAL)
+        return (_lacks_html(email) and not proven.html_required) or (
+            _has_a_list_in_to(email) and not proven.single_recipient
+        )
+
     def learn(self, refused: str | None, email: Mapping[str, Any]) -> bool:
         """Return whether the text of a refusal says that ``email`` wants another form.
 
@@ -132,6 +153,7 @@ class DialectMemory:
 def forget_lessons() -> None:
     """Forget what all accounts have taught; for tests."""
     _learned.clear()
+    _proven.clear()
     _warned.clear()
 
 
@@ -141,7 +163,9 @@ def adapt(email: Mapping[str, Any], lessons: Lessons) -> Mapping[str, Any]:
         email = EmailFields(email, html=text_as_html(email["text"]))
     if lessons.single_recipient and _has_a_list_in_to(email):
         first, *others = email["to"]
-        copies = {"cc": [*others, *email.get("cc", ())]} if others else {}
+        cc = email.get("cc") or []
+        cc = [cc] if isinstance(cc, str) else cc
+        copies = {"cc": [*others, *cc]} if others else {}
         email = EmailFields(email, to=first, **copies)
     return email
 
@@ -151,8 +175,11 @@ def _has_a_list_in_to(email: Mapping[str, Any]) -> bool:
 
 
 def _lacks_html(email: Mapping[str, Any]) -> bool:
-    return bool(email.get("text")) and not any(
-        email.get(key) for key in ("html", "template_id", "react")
+    text = email.get("text")
+    return (
+        isinstance(text, str)
+        and bool(text)
+        and not any(email.get(key) for key in ("html", "template_id", "react"))
     )
 
 

@@ -128,7 +128,8 @@ class TruncusError(Exception):
             f"request {self.request_id}" if self.request_id else None,
         ]
         told = ", ".join(fact for fact in facts if fact)
-        text = f"{self.message.rstrip('.')} ({told})." if told else self.message
+        sentence = self.message.rstrip(".")
+        text = f"{sentence} ({told})." if told else f"{sentence}."
         if self.hint:
             text += f" {self.hint}"
         if self.ambiguous:
@@ -325,7 +326,7 @@ def refusal(
         code=code,
         status=status,
         retry_after=retry_after_s(headers, body, now=now),
-        request_id=headers.get(contract.REQUEST_ID_HEADER),
+        request_id=_request_id(headers),
         retryable=kind in {RateLimited, ServerError},
         # PROVIDER_ERROR with status "failed" tells that the provider did not take the e-mail; any
         # other failure of the server leaves that open.
@@ -334,6 +335,11 @@ def refusal(
 
 
 _NEEDS_JSON = frozenset({InvalidRequest, ScopeError, NotFound, Conflict})
+
+
+def _request_id(headers: Mapping[str, str]) -> str | None:
+    request_id = headers.get(contract.REQUEST_ID_HEADER)
+    return redacted(request_id) if request_id else None
 
 
 def _code_and_text(body: Mapping[str, Any] | None) -> tuple[str | None, str | None]:
@@ -347,7 +353,7 @@ def _code_and_text(body: Mapping[str, Any] | None) -> tuple[str | None, str | No
         return redacted(code), (told or texts or [None])[0]
     error = body.get("error")
     if isinstance(error, str) and _is_code(error):
-        return error, next((text for text in texts if text != error), error)
+        return redacted(error), next((text for text in texts if text != error), error)
     return None, texts[0] if texts else None
 
 

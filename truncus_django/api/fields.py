@@ -32,7 +32,7 @@ def encode(body: Mapping[str, Any]) -> bytes:
         raise MessageError(
             "The e-mail holds half a character (a lone surrogate); decode its source correctly."
         ) from None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         raise MessageError(
             "The e-mail's payload holds a value that JSON cannot carry; use strings, numbers, "
             "lists and dicts."

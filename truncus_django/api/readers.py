@@ -4,6 +4,7 @@ What a ValueError says completes a sentence that begins with the setting's name.
 """
 
 import json
+import unicodedata
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +21,8 @@ class FromEnvironment(str):
 def text(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError("must be a string that is not empty.")
+    if any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in value):
+        raise ValueError("holds a line break or control character.")
     return str(value)
 
 

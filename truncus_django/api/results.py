@@ -324,15 +324,13 @@ def read_email(body: Mapping[str, Any]) -> EmailDetails:
         subject=_text(body, "subject") or "",
         metadata=_mapping(body, "metadata"),
         scheduled_at=_moment(body, "scheduled_at"),
-        retry_count=int(_number(body, "retry_count")),
+        retry_count=_count(body, "retry_count"),
         retry_at=_moment(body, "retry_at"),
         created_at=_moment(body, "created_at"),
         updated_at=_moment(body, "updated_at"),
-        open_count=max(
-            int(_number(body, "open_count")), sum(event.type == "opened" for event in events)
-        ),
+        open_count=max(_count(body, "open_count"), sum(event.type == "opened" for event in events)),
         click_count=max(
-            int(_number(body, "click_count")), sum(event.type == "clicked" for event in events)
+            _count(body, "click_count"), sum(event.type == "clicked" for event in events)
         ),
         first_opened_at=first_open,
         last_opened_at=opens[-1] if opens else None,
@@ -418,6 +416,11 @@ def _objects(body: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]:
 def _number(body: Mapping[str, Any], key: str) -> float:
     value = body.get(key)
     return value if isinstance(value, int | float) and not isinstance(value, bool) else 0
+
+
+def _count(body: Mapping[str, Any], key: str) -> int:
+    number = _number(body, key)
+    return int(number) if 0 <= number < 2**31 else 0
 
 
 def _moment(body: Mapping[str, Any], key: str) -> datetime | None:

@@ -19,9 +19,24 @@ from urllib.parse import urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 from requests.exceptions import ConnectionError as RequestsConnectionError
-from requests.exceptions import ConnectTimeout, InvalidURL, RequestException, SSLError, Timeout
+from requests.exceptions import (
+    ConnectTimeout,
+    InvalidProxyURL,
+    InvalidSchema,
+    InvalidURL,
+    RequestException,
+    SSLError,
+    Timeout,
+)
 from requests.structures import CaseInsensitiveDict
-from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, ProxyError
+from urllib3.exceptions import (
+    HTTPError,
+    LocationValueError,
+    MaxRetryError,
+    NewConnectionError,
+    ProxyError,
+    ProxySchemeUnknown,
+)
 
 from truncus_django.api import contract
 from truncus_django.api.errors import (
@@ -184,11 +199,16 @@ class Transport:
                 prepared, timeout=self._timeout, **self._how_to_get_there()
             )
             response.content  # noqa: B018  reads the body, and gives the connection back
-        except InvalidURL as exc:
-            raise ConfigurationError("BASE_URL has no host that can be looked up.") from exc
+        # The frames of a cause would show the request's headers and body.
+        except (InvalidURL, InvalidSchema, LocationValueError) as exc:
+            raise _wrong_address(exc) from None
         except RequestException as exc:
-            # The cause would show the request's URL and, in some versions, its headers.
             raise _translated(exc, self.base_url) from None
+        except OSError:
+            raise ConfigurationError(
+                "The file of certificates that REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names cannot "
+                "be read."
+            ) from None
         return response
 
     def _prepared(self, request: Request) -> requests.PreparedRequest:
@@ -218,9 +238,20 @@ class Transport:
 def _json_object(response: requests.Response) -> dict[str, Any] | None:
     try:
         body = json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return body if isinstance(body, dict) else None
+
+
+def _wrong_address(exc: Exception) -> ConfigurationError:
+    """Return what cannot be connected to by its name: the proxy, or the host itself."""
+    cause = exc.args[0] if exc.args else None
+    if isinstance(exc, InvalidProxyURL | InvalidSchema) or isinstance(cause, ProxySchemeUnknown):
+        return ConfigurationError(
+            f"The proxy in the environment (HTTPS_PROXY) is of no use: {type(exc).__name__}. "
+            "Correct it, or name the host in NO_PROXY."
+        )
+    return ConfigurationError("BASE_URL has no host that can be looked up.")
 
 
 def _translated(exc: RequestException, base_url: str) -> NetworkError:

@@ -1,10 +1,14 @@
 """Base URLs: what can be one, and where TLS may be left out."""
 
+import re
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from truncus_django.api import contract
 from truncus_django.api.errors import ConfigurationError
+
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*", re.IGNORECASE)
 
 
 def is_loopback(host: str) -> bool:
@@ -32,6 +36,8 @@ def check_base_url(base_url: str, plain_http_hosts: tuple[str, ...] = ()) -> str
         host = None
     if host is None or parts.scheme not in {"http", "https"}:
         raise ConfigurationError(f"BASE_URL must be a URL like {contract.DEFAULT_BASE_URL}.")
+    if not _HOST.fullmatch(host) and ":" not in host:  # with colons, it is an IPv6 address
+        raise ConfigurationError("BASE_URL has no host that can be looked up.")
     if any(character.isspace() for character in base_url):
         raise ConfigurationError("BASE_URL holds a space or a line break.")
     if parts.username or parts.password or parts.query or parts.fragment:

@@ -17,9 +17,6 @@ from truncus_django.emulator.options import (
 from truncus_django.emulator.request_log import RequestRecord
 from truncus_django.emulator.webhook_sender import WebhookAttempt, WebhookFlaw
 
-Dialect = SpokenDialect
-"""The former name, until `example_project` uses the new one."""
-
 __all__ = [
     "BatchRefusal",
     "BatchReplay",

@@ -212,7 +212,7 @@ def _add_value(group: _Group, flag: str, field: str, unit: str, meaning: str) ->
         type=type(default),
         default=default,
         metavar=unit,
-        help=f"{meaning} (default: {default:g})" if default else f"{meaning} (default: 0)",
+        help=f"{meaning} (default: {default:g})",
     )
 
 

@@ -105,7 +105,7 @@ class WebhookSender:
             return not self._waiting and not self._busy
 
     def stop(self) -> None:
-        """Drop what waits and end the thread."""
+        """Drop what waits and end the threads."""
         with self._changed:
             self._stopped = True
             self._waiting.clear()

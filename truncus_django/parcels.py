@@ -1,0 +1,73 @@
+"""Messages on their way: a *parcel* is one message, a *batch* the parcels of one request."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from django.core.mail import EmailMessage
+
+from truncus_django.api.errors import TruncusError
+from truncus_django.api.fields import EmailFields
+from truncus_django.api.results import SendResult
+from truncus_django.payload import Payload
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownSend:
+    """A request that may have been accepted, and a message's place in it.
+
+    Attributes:
+        idempotency_key: of the request whose answer was lost.
+        email, is_sandbox: what was sent, to be sent again just so.
+        fingerprint: of the message, to tell whether it is still the same.
+        index, batch_size: the message's place in the batch.
+        since: unix seconds of the first try; Truncus forgets keys after 24 hours.
+    """
+
+    idempotency_key: str = field(repr=False)
+    email: EmailFields
+    is_sandbox: bool
+    fingerprint: str
+    index: int
+    batch_size: int
+    since: float
+
+
+@dataclass(slots=True, eq=False)
+class Parcel:
+    """One message on its way, and what became of it.
+
+    Attributes:
+        index: its place in the list that was given to ``send_messages()``.
+        payload: what is sent; ``None`` before it is built, where the message could not become
+            one, and after the end.
+        unknown_send: an earlier send whose outcome is unknown, if the message is still the same.
+        occurrence: how often the same message object comes before it in the list.
+        result, error: at the end, one of them is set (both where Truncus refused this e-mail), or
+            ``is_cancelled`` is.
+        is_concluded: whether message, receivers and log have been told.
+    """
+
+    index: int
+    message: EmailMessage
+    payload: Payload | None = field(default=None, repr=False)
+    unknown_send: UnknownSend | None = None
+    key: str | None = None
+    batch_size: int = 1
+    result: SendResult | None = None
+    error: TruncusError | None = None
+    is_cancelled: bool = False
+    occurrence: int = 0
+    is_concluded: bool = False
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known what became of it, be it that the outcome is unknown."""
+        return self.result is not None or self.error is not None or self.is_cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The parcels of one request, in their order, and the request's idempotency key."""
+
+    key: str
+    parcels: Sequence[Parcel]

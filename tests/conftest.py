@@ -14,6 +14,7 @@ import django
 import pytest
 import requests
 import responses
+from hypothesis import HealthCheck, settings
 
 from truncus_django.api.dialect import forget_lessons
 from truncus_django.api.transport import Transport
@@ -21,6 +22,10 @@ from truncus_django.backend import _shared_client
 from truncus_django.conf import forget_settings
 
 BACKEND = "truncus_django.backend.TruncusBackend"
+# How long an example takes depends on what else the machine does.
+settings.register_profile("calm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("calm")
+
 BASE_URL = "https://truncus.co"
 API_KEY = "tr_live_" + "0123456789abcdef" * 4
 

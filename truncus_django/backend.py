@@ -37,6 +37,8 @@ from truncus_django.signals import post_send, pre_send, send_failed
 from truncus_django.texts import did_you_mean
 from truncus_django.unknown_sends import forget, recall
 
+__all__ = ["TruncusBackend"]
+
 logger = logging.getLogger("truncus_django")
 
 _MISCONFIGURATION = (ConfigurationError, AuthenticationError, ScopeError, TLSError)

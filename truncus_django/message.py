@@ -16,6 +16,8 @@ from truncus_django.api.errors import TruncusError
 from truncus_django.api.results import SendResult
 from truncus_django.texts import did_you_mean
 
+__all__ = ["TruncusMessage", "TruncusStatus"]
+
 OPTION_NAMES = frozenset(
     {
         "tenant_id",

@@ -160,3 +160,12 @@ def test_any_json_is_checked_or_refused(changes, dialect):
         draft = check_email({**an_email(), **changes}, dialect=dialect, now=0.0)
         assert draft.content_digest()
         assert draft.size_bytes() >= 0
+
+
+def test_a_time_beyond_the_year_9999_is_refused():
+    with pytest.raises(Refusal, match="ISO 8601"):
+        check_email(
+            {**an_email(), "send_at": "9999-12-31T23:59:59-23:59"},
+            dialect=SpokenDialect.MANUAL,
+            now=0.0,
+        )

@@ -46,6 +46,37 @@ from typing import Any
 
 from truncus_django.api import contract
 
+__all__ = [
+    "APIError",
+    "AnswerLost",
+    "AuthenticationError",
+    "ConfigurationError",
+    "Conflict",
+    "ConnectionFailed",
+    "DomainError",
+    "EmailRefused",
+    "Failure",
+    "InvalidAddress",
+    "InvalidAnswer",
+    "InvalidHeader",
+    "InvalidRequest",
+    "MessageError",
+    "MessageTooLarge",
+    "MessagesNotSent",
+    "NetworkError",
+    "NotFound",
+    "OutcomeUnknown",
+    "QuotaExceeded",
+    "RateLimited",
+    "ScopeError",
+    "SendCancelled",
+    "ServerError",
+    "TLSError",
+    "TruncusError",
+    "UnsupportedFeature",
+    "WebhookVerificationError",
+]
+
 _HINTS: Mapping[str, str] = {
     "invalid_api_key": "Check TRUNCUS['API_KEY'] (or TRUNCUS_API_KEY).",
     "MISSING_API_KEY": "Check TRUNCUS['API_KEY'] (or TRUNCUS_API_KEY).",

@@ -226,8 +226,8 @@ def _add_choice(group: _Group, flag: str, field: str, choices: type[StrEnum], me
     group.add_argument(
         flag,
         dest=field,
-        choices=list(choices),
-        default=getattr(_DEFAULTS, field),
+        choices=[str(choice) for choice in choices],
+        default=str(getattr(_DEFAULTS, field)),
         help=f"{meaning} (default: %(default)s)",
     )
 
@@ -244,8 +244,7 @@ def emulator_from(arguments: argparse.Namespace) -> Emulator:
     """Return the emulator that the parsed ``arguments`` describe.
 
     Raises:
-        ValueError: a value cannot be understood.
-        OSError: a template's file cannot be read.
+        ValueError: a value cannot be understood, or a template's file not be read.
     """
     chosen = {field.name: getattr(arguments, field.name) for field in fields(Options)}
     return Emulator(
@@ -263,6 +262,9 @@ def emulator_from(arguments: argparse.Namespace) -> Emulator:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the emulator until Ctrl-C or SIGTERM; return the exit status."""
+    if not arguments.host:
+        _complain("Error: --host is empty, which would be every address of this machine.")
+        return 1
     try:
         emulator = emulator_from(arguments)
         if not _is_loopback(arguments.host):
@@ -345,10 +347,13 @@ def _key_and_scopes(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _templates(texts: Iterable[str]) -> dict[str, str]:
-    return {
-        name: Path(path).read_text(encoding="utf-8")
-        for name, path in _pairs(texts, "--template ID=FILE")
-    }
+    templates = {}
+    for name, path in _pairs(texts, "--template ID=FILE"):
+        try:
+            templates[name] = Path(path).read_text(encoding="utf-8")
+        except OSError as exc:
+            raise ValueError(f"--template {name}: {path} cannot be read: {exc.strerror}") from exc
+    return templates
 
 
 def _fault_rates(texts: Iterable[str]) -> dict[str, float]:
@@ -357,7 +362,10 @@ def _fault_rates(texts: Iterable[str]) -> dict[str, float]:
 
 def milliseconds(text: str) -> float:
     """Return milliseconds as seconds; argparse tells the name of this function with an error."""
-    return float(text) / 1000
+    seconds = float(text) / 1000
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(text)
+    return seconds
 
 
 def _number(text: str) -> float:

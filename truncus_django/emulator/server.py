@@ -54,7 +54,11 @@ class _Handler(WSGIRequestHandler):
 
     def _read_body(self) -> bytes:
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
-            return DechunkedInput(cast("IO[bytes]", self.rfile)).read()
+            try:
+                return DechunkedInput(cast("IO[bytes]", self.rfile)).read()
+            except OSError:  # a chunk's header is broken: where the next request begins is unknown
+                self.close_connection = True
+                return b""
         length = self.headers.get("Content-Length", "0")
         if not length.isdigit() or int(length) > MAX_BODY_BYTES:
             self.close_connection = True

@@ -214,10 +214,9 @@ def _future_time(payload: Mapping[str, Any], now: float) -> float | None:
         return None
     try:
         moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
+        moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):  # the last: beyond the year 9999 in UTC
         raise invalid("send_at must be an ISO 8601 datetime") from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
     if moment.timestamp() <= now:
         raise invalid("send_at must be in the future")
     return moment.timestamp()

@@ -49,17 +49,18 @@ def test_other_settings_of_truncus_stay():
         assert settings.TRUNCUS["API_KEY"] == API_KEY
 
 
-@pytest.mark.skipif(not HAS_MAILERS, reason="MAILERS came with Django 6.1")
-def test_every_mailer_goes_to_the_emulator_and_keeps_its_truncus_options():
-    mailers = {
-        "default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend", "OPTIONS": {}},
-        "bulk": {"BACKEND": BACKEND, "OPTIONS": {"sandbox": True, "api_key": "tr_live_real"}},
-    }
-    with override_settings(MAILERS=mailers), run_emulator() as emulator, use_emulator(emulator):
-        assert settings.MAILERS == {
-            "default": {"BACKEND": BACKEND},
-            "bulk": {"BACKEND": BACKEND, "OPTIONS": {"sandbox": True}},
+if HAS_MAILERS:
+
+    def test_every_mailer_goes_to_the_emulator_and_keeps_its_truncus_options():
+        mailers = {
+            "default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend", "OPTIONS": {}},
+            "bulk": {"BACKEND": BACKEND, "OPTIONS": {"sandbox": True, "api_key": "tr_live_real"}},
         }
+        with override_settings(MAILERS=mailers), run_emulator() as emulator, use_emulator(emulator):
+            assert settings.MAILERS == {
+                "default": {"BACKEND": BACKEND},
+                "bulk": {"BACKEND": BACKEND, "OPTIONS": {"sandbox": True}},
+            }
 
 
 def test_importing_costs_nothing():

@@ -12,9 +12,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS ?=
+REQUIRE_DATABASES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo emulator test test-oldest test-newest check format bench coverage clean
+.PHONY: help demo emulator test test-databases test-oldest test-newest check format bench coverage clean
 
 help:
 	@sed -n '3,6p' Makefile | cut -c3-
@@ -29,6 +30,19 @@ emulator: $(VENV)/.emulator
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(ARGS)
+	$(MAKE) --no-print-directory test-databases
+
+# What touches a database, once more on each server that answers on this machine.
+# REQUIRE_DATABASES="postgresql mariadb" fails where one of them does not.
+test-databases: $(VENV)/.test
+	@answering="$$($(BIN)/python -m tests.databases)"; \
+	for name in $(REQUIRE_DATABASES); do \
+		case " $$answering " in *" $$name "*) ;; *) echo "$$name does not answer" >&2; exit 1;; esac; \
+	done; \
+	for name in $$answering; do \
+		echo "On $$name:"; \
+		TEST_DATABASE=$$name $(BIN)/python -m pytest tests/log $(ARGS) || exit 1; \
+	done
 
 # Both ends of the support range; deprecation warnings are errors in all runs.
 test-oldest:

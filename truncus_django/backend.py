@@ -33,7 +33,7 @@ from truncus_django.message import TruncusStatus
 from truncus_django.parcels import Parcel
 from truncus_django.payload import build_payload, measure
 from truncus_django.sending import plan, send_batches
-from truncus_django.signals import post_send, pre_send, send_failed
+from truncus_django.signals import post_send, pre_send, send_failed, sends_concluded
 from truncus_django.texts import did_you_mean
 from truncus_django.unknown_sends import forget, recall
 
@@ -198,14 +198,24 @@ class TruncusBackend(BaseEmailBackend):
         for parcel in parcels:
             parcel.message.truncus_status = _status(parcel)  # type: ignore[attr-defined]
             parcel.is_concluded = True
-            parcel.payload = None  # a list may hold more than fits into memory at once
             if parcel.error is not None:
                 # The frames of a traceback hold the e-mail: for error reports, and in memory.
                 parcel.error.__traceback__ = parcel.error.__context__ = None
             if parcel.result is not None:
                 forget(parcel)
+        if sends_concluded.has_listeners(type(self)):
+            self._record(parcels)
         for parcel in parcels:
+            parcel.payload = None  # a list may hold more than fits into memory at once
             self._notify_of(parcel)
+
+    def _record(self, parcels: Sequence[Parcel]) -> None:
+        """Have the request's e-mails recorded; what fails there harms nothing."""
+        for _, answer in sends_concluded.send_robust(
+            sender=type(self), parcels=parcels, alias=self.alias, settings=self.settings
+        ):
+            if isinstance(answer, Exception):
+                logger.error("E-mails were sent and not recorded: %s", type(answer).__name__)
 
     def _notify_of(self, parcel: Parcel) -> None:
         message, error = parcel.message, parcel.error

@@ -48,6 +48,21 @@ class Settings:
     """``"error"``, or ``"warn"``: drop what the API cannot carry, and log it."""
     plain_http_hosts: tuple[str, ...] = ()
     """Hosts besides this machine that may be spoken to without TLS."""
+    requests_per_second: int = contract.REQUESTS_PER_SECOND
+    """The account's limit, which long jobs keep within ahead of time; 0 for none."""
+    requests_per_minute: int = contract.REQUESTS_PER_MINUTE
+    """The account's limit, as above."""
+
+    record: bool = True
+    """Whether e-mails are recorded, where ``truncus_django`` is in ``INSTALLED_APPS``."""
+    store_bodies: bool = False
+    """Whether bodies are recorded, too: they hold reset links."""
+    retention_days: int | None = None
+    """For how many days ``truncus_purge`` keeps settled e-mails where it is not told."""
+    database: str | None = None
+    """The alias of the log's database; with one of its own, a record survives a rollback."""
+    webhook_secrets: tuple[str, ...] = field(default=(), repr=False)
+    """Any of them verifies a webhook, so that a secret can be rotated; none refuses all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +159,13 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "dialect": readers.one_of("auto", "manual", "sdk"),
     "unsupported": readers.one_of("error", "warn"),
     "plain_http_hosts": readers.names,
+    "requests_per_second": readers.count,
+    "requests_per_minute": readers.count,
+    "record": readers.boolean,
+    "store_bodies": readers.boolean,
+    "retention_days": readers.optional_days,
+    "database": readers.optional_text,
+    "webhook_secrets": readers.secrets,
 }
 SETTING_NAMES = frozenset(field.name for field in fields(Settings))
 _SETTINGS = frozenset(name.upper() for name in SETTING_NAMES)

@@ -53,6 +53,7 @@ class Parcel:
     unknown_send: UnknownSend | None = None
     key: str | None = None
     batch_size: int = 1
+    batch_index: int | None = None
     result: SendResult | None = None
     error: TruncusError | None = None
     is_cancelled: bool = False

@@ -139,8 +139,9 @@ def send_batches(client: TruncusClient, batches: Iterable[Batch], *, now: float)
 
 def _send(client: TruncusClient, batch: Batch, *, now: float) -> TruncusError | None:
     """Make the request of ``batch``; give each parcel its result, or return the error of all."""
-    for parcel in batch.parcels:
+    for index, parcel in enumerate(batch.parcels):
         parcel.key, parcel.batch_size = batch.key, len(batch.parcels)
+        parcel.batch_index = index if len(batch.parcels) > 1 else None
     try:
         for parcel, result in zip(batch.parcels, _results(client, batch), strict=True):
             parcel.result = result

@@ -13,6 +13,12 @@ payload, a dict of the API's fields, or raise
 ``alias`` is the mailer's name in ``MAILERS`` (Django 6.1 and later) or ``None``. The sender is the
 backend's class. Failing receivers of the last two are logged and harm nothing. E-mails that one of
 these receivers sends, or a log handler about its failure, are not told to them again.
+
+Where e-mails are recorded, two more are sent after the transaction is committed, once each:
+
+``email_state_changed`` (``email``, ``old_state``, ``new_state``): news moved the recorded e-mail's
+state. ``email_event`` (``email``, ``event``): something was heard about it, opens and clicks too.
+Their sender is :class:`~truncus_django.models.Email`.
 """
 
 from django.dispatch import Signal
@@ -21,4 +27,10 @@ pre_send = Signal()
 post_send = Signal()
 send_failed = Signal()
 
-__all__ = ["post_send", "pre_send", "send_failed"]
+email_state_changed = Signal()
+email_event = Signal()
+
+sends_concluded = Signal()
+"""What the log listens to: (``parcels``, ``alias``, ``settings``) of one request. Not public."""
+
+__all__ = ["email_event", "email_state_changed", "post_send", "pre_send", "send_failed"]

@@ -9,8 +9,17 @@ MAX_KEY_LENGTH = 255
 """Of an idempotency key; no figure is published, and more fits no common database column."""
 
 
-class ApiKey(str):
-    """An API key that shows itself in no error report; as text it is what it is."""
+class Secret(str):
+    """A text that shows itself in no error report; as text it is what it is."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+
+class ApiKey(Secret):
+    """An API key."""
 
     __slots__ = ()
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from truncus_django.api.keys import ApiKey
+from truncus_django.api.keys import ApiKey, Secret
 
 
 class FromEnvironment(str):
@@ -67,7 +67,7 @@ def number(value: Any) -> float:
 def count(value: Any) -> int:
     if isinstance(value, FromEnvironment) and value.isdecimal():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1000:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1_000_000:
         raise ValueError("must be a whole number, 0 or more.")
     return int(value)
 
@@ -78,6 +78,23 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def optional_days(value: Any) -> int | None:
+    if isinstance(value, FromEnvironment) and value.isdecimal():
+        value = int(value)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 100_000:
+        raise ValueError("must be a whole number of days above 0, or None.")
+    return int(value)
+
+
+def secrets(value: Any) -> tuple[Secret, ...]:
+    found = names([value] if isinstance(value, str) and "," not in value else value)
+    if not all(found):
+        raise ValueError("holds an empty secret, which would accept anybody's webhooks.")
+    return tuple(Secret(secret) for secret in found)
 
 
 def strings_by_name(value: Any) -> Mapping[str, str]:

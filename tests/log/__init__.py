@@ -1,0 +1,1 @@
+"""The log: what touches a database. Runs on SQLite, PostgreSQL and MariaDB."""

@@ -1,0 +1,243 @@
+"""Writes what was sent and what came back.
+
+Called by the backend for each request, with its parcels: one insert for all of them, and one look
+for events that came before. Nothing that fails here reaches the sender.
+"""
+
+import logging
+from collections.abc import Sequence
+from contextlib import nullcontext
+from datetime import datetime
+from typing import Any
+
+from django.core.mail import EmailMessage
+from django.db import connections, router, transaction
+from django.utils import timezone
+
+from truncus_django.api import contract
+from truncus_django.api.results import SendResult
+from truncus_django.conf import Settings
+from truncus_django.models import Email
+from truncus_django.parcels import Parcel
+from truncus_django.states import State, next_sync, state_of
+from truncus_django.tracking import adopt
+
+logger = logging.getLogger("truncus_django")
+
+_RECORDED = "_truncus_recorded"
+"""On a message in doubt: the ids of its records, by occurrence."""
+
+_trouble: set[str] = set()
+"""What kinds of trouble were logged since recording last worked."""
+
+
+def record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings) -> None:
+    """Record the e-mails of one request. Two queries for any number up to 100.
+
+    Inside a transaction of the caller's, a savepoint keeps it whole if recording fails.
+    """
+    try:
+        _record(parcels, alias=alias, settings=settings)
+    except Exception as exc:  # noqa: BLE001  the e-mails are sent; this must not tell otherwise
+        kind = type(exc).__name__
+        if kind not in _trouble:
+            _trouble.add(kind)
+            logger.error(  # noqa: TRY400  the traceback would hold what was to be written
+                "E-mails were sent and could not be recorded: %s. Further ones are not logged.",
+                kind,
+            )
+    else:
+        _trouble.clear()
+
+
+def _record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings) -> None:
+    rows = [_row(parcel, alias, settings) for parcel in parcels if not parcel.is_cancelled]
+    earlier = {row.pk for row in rows if row._state.adding is False}
+    new = [row for row in rows if row.pk not in earlier]
+    repeated = [row for row in rows if row.pk in earlier]
+    using = settings.database or router.db_for_write(Email)
+    inside = connections[using].in_atomic_block
+    with transaction.atomic(using=using) if inside else nullcontext():
+        if new:
+            # A message that Truncus recognised by its key has its record already.
+            Email.objects.using(using).bulk_create(new, ignore_conflicts=True, batch_size=100)
+        if repeated:
+            Email.objects.using(using).bulk_update(repeated, _ANSWER_FIELDS)
+    accepted = [row.message_id for row in rows if row.message_id]
+    if accepted:
+        transaction.on_commit(lambda: adopt(accepted), using=using, robust=True)
+
+
+# One parcel → one row ---------------------------------------------------------------------------
+
+_ANSWER_FIELDS = [
+    "message_id",
+    "global_message_id",
+    "provider_message_id",
+    "state",
+    "reason",
+    "error_code",
+    "error",
+    "is_sandbox",
+    "sent_at",
+    "delivered_at",
+    "bounced_at",
+    "attempts",
+    "next_sync_at",
+]
+
+
+def _row(parcel: Parcel, alias: str | None, settings: Settings) -> Email:
+    """Return the record of a parcel: a new one, or that of its earlier send in doubt."""
+    row = _earlier_row(parcel) or _content_row(parcel, alias, settings)
+    _add_answer(row, parcel)
+    _remember_row(parcel, row)
+    return row
+
+
+def _content_row(parcel: Parcel, alias: str | None, settings: Settings) -> Email:
+    payload = parcel.payload
+    email: dict[str, Any] = payload.email if payload else _what_can_be_read(parcel.message)
+    to, cc, bcc = (_addresses(email.get(name)) for name in ("to", "cc", "bcc"))
+    subject = _clean(email.get("subject"))[:998]
+    files = email.get("attachments") or []
+    sizes = [_decoded_size(file.get("content")) for file in files]
+    attachments = [
+        {
+            "filename": _clean(file.get("filename")),
+            "content_type": _clean(file.get("content_type")),
+            "size": size,
+        }
+        for file, size in zip(files, sizes, strict=True)
+    ]
+    return Email(
+        mailer=(alias or "")[:100],
+        from_email=_clean(email.get("from"))[:500],
+        to=to,
+        cc=cc,
+        bcc=bcc,
+        subject=subject,
+        search_text=" ".join([*to, *cc, *bcc, subject]).lower(),
+        tenant_id=_clean(email.get("tenant_id"))[:255],
+        template_id=_clean(email.get("template_id"))[:255],
+        metadata=_clean_strings(email.get("metadata")),
+        is_sandbox=payload.is_sandbox if payload else settings.sandbox,
+        track_opens=email.get("track_opens"),
+        track_clicks=email.get("track_clicks"),
+        attachments=attachments,
+        attachment_count=len(attachments),
+        attachment_bytes=sum(sizes),
+        text_body=_clean(email["text"]) if settings.store_bodies and email.get("text") else None,
+        html_body=_clean(email["html"]) if settings.store_bodies and email.get("html") else None,
+        send_at=_moment(email.get("send_at")),
+        resend_of_id=getattr(parcel.message, "truncus_resend_of", None),
+    )
+
+
+def _add_answer(row: Email, parcel: Parcel) -> None:
+    """Write down what came back: ids, state, times, or the error."""
+    result, error, now = parcel.result, parcel.error, timezone.now()
+    row.idempotency_key = (parcel.key or "")[:255]
+    row.batch_index = parcel.batch_index
+    row.state = _state(parcel)
+    if result is not None:
+        row.message_id = result.message_id[:255] if result.message_id else None
+        row.global_message_id = (result.global_message_id or "")[:255]
+        row.provider_message_id = (result.provider_message_id or "")[:255]
+        row.is_sandbox = row.is_sandbox or result.is_sandbox
+        row.reason = _clean(result.reason or result.error)[:300]
+        row.attempts = result.attempts
+        row.error_code = row.error = ""
+    if error is not None:
+        row.error_code = _clean(error.code)[:100]
+        row.error = _clean(str(error))
+        row.reason = row.reason or _clean(error.message)[:300]
+        row.attempts = row.attempts or error.attempts
+    if row.state in {State.SENT, State.DELIVERED, State.BOUNCED, State.DEFERRED}:
+        row.sent_at = now
+    if row.state == State.DELIVERED:
+        row.delivered_at = now
+    if row.state == State.BOUNCED:
+        row.bounced_at = now
+    if row.message_id and not row.is_sandbox:
+        row.next_sync_at = next_sync(row.state, sent_at=row.send_at or now, now=now)
+
+
+def _state(parcel: Parcel) -> State:
+    result, error = parcel.result, parcel.error
+    if result is None:
+        return State.UNKNOWN if error is not None and error.ambiguous else State.FAILED
+    return _state_of_result(result)
+
+
+def _state_of_result(result: SendResult) -> State:
+    status = result.email_status if result.status == contract.DUPLICATE else result.status
+    return state_of(status) or State.SENT
+
+
+def _earlier_row(parcel: Parcel) -> Email | None:
+    recorded: dict[int, Email] = parcel.message.__dict__.get(_RECORDED) or {}
+    if parcel.unknown_send is None or parcel.occurrence not in recorded:
+        return None
+    row = Email(pk=recorded[parcel.occurrence])
+    row._state.adding = False
+    return row
+
+
+def _remember_row(parcel: Parcel, row: Email) -> None:
+    recorded = parcel.message.__dict__.setdefault(_RECORDED, {})
+    if row.state == State.UNKNOWN:
+        recorded[parcel.occurrence] = row.pk
+    else:
+        recorded.pop(parcel.occurrence, None)
+
+
+def _what_can_be_read(message: EmailMessage) -> dict[str, Any]:
+    """Return what there is of a message that could not become a payload."""
+    fields: dict[str, Any] = {}
+    for name, attribute in (("from", "from_email"), ("subject", "subject"), ("tenant_id",) * 2):
+        fields[name] = _read(message, attribute)
+    for name in ("to", "cc", "bcc"):
+        addresses = getattr(message, name, None)
+        if isinstance(addresses, list | tuple):
+            fields[name] = [str(address) for address in addresses if isinstance(address, str)]
+    return fields
+
+
+def _read(message: EmailMessage, attribute: str) -> str:
+    try:
+        value = getattr(message, attribute, None)
+        return "" if value is None else str(value)
+    except Exception:  # noqa: BLE001  a lazy text may raise anything, and here it does not matter
+        return ""
+
+
+def _addresses(value: Any) -> list[str]:
+    listed = [value] if isinstance(value, str) else value
+    return [_clean(address) for address in listed] if isinstance(listed, list) else []
+
+
+def _clean(value: Any) -> str:
+    """Return text that every database takes: no NUL, no half characters."""
+    if value is None:
+        return ""
+    text = str(value).replace("\x00", "")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def _clean_strings(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        return {}
+    return {_clean(key): _clean(text) for key, text in value.items()}
+
+
+def _moment(text: Any) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:  # what esp_extra or a receiver put there
+        return None
+
+
+def _decoded_size(content: Any) -> int:
+    """Return how many bytes a base64 text stands for."""
+    return len(content) * 3 // 4 - content[-2:].count("=") if isinstance(content, str) else 0

@@ -1,0 +1,179 @@
+"""What was sent, what became of it, and what was heard about it since."""
+
+from typing import ClassVar, Self
+
+from django.db import models
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from truncus_django.conf import get_settings
+from truncus_django.ids import time_ordered_uuid
+from truncus_django.states import FINAL_STATES, UNSENT_STATES, State
+
+
+def database() -> str | None:
+    """Return the alias of the database that holds the log; ``None`` where routers decide."""
+    return get_settings().database
+
+
+class EmailQuerySet(models.QuerySet["Email"]):
+    """E-mails, by what is to be done with them."""
+
+    def due_for_sync(self) -> Self:
+        """Return e-mails whose state or engagement may have changed, longest overdue first."""
+        return self.filter(next_sync_at__lte=timezone.now()).order_by("next_sync_at")
+
+    def settled(self) -> Self:
+        """Return e-mails that may be forgotten: nothing is to be done with them any more."""
+        return self.exclude(state__in=UNSENT_STATES)
+
+
+class EmailManager(models.Manager.from_queryset(EmailQuerySet)):  # type: ignore[misc]
+    """Reads and writes the log's own database."""
+
+    def get_queryset(self) -> EmailQuerySet:
+        """Return all e-mails."""
+        return EmailQuerySet(self.model, using=self._db or database())
+
+
+class EmailEventManager(models.Manager["EmailEvent"]):
+    """Reads and writes the log's own database."""
+
+    def get_queryset(self) -> models.QuerySet["EmailEvent"]:
+        """Return all events."""
+        return models.QuerySet(self.model, using=self._db or database())
+
+
+class Email(models.Model):
+    """One e-mail: what was sent, its state, and who opened it.
+
+    Only :mod:`truncus_django.tracking` moves ``state``. Bodies are kept only with
+    ``STORE_BODIES``: they hold reset links.
+    """
+
+    id = models.UUIDField(_("id"), primary_key=True, default=time_ordered_uuid, editable=False)
+    message_id = models.CharField(_("Truncus id"), max_length=255, null=True, unique=True)  # noqa: DJ001  unique where there is one
+    global_message_id = models.CharField(_("global id"), max_length=255, blank=True, db_index=True)
+    provider_message_id = models.CharField(
+        _("provider's id"), max_length=255, blank=True, db_index=True
+    )
+    idempotency_key = models.CharField(
+        _("idempotency key"), max_length=255, blank=True, db_index=True
+    )
+    batch_index = models.PositiveSmallIntegerField(_("place in its batch"), null=True)
+    mailer = models.CharField(_("mailer"), max_length=100, blank=True)
+
+    state = models.CharField(_("state"), max_length=12, choices=State.choices)
+    reason = models.CharField(_("reason"), max_length=300, blank=True)
+    error_code = models.CharField(_("error code"), max_length=100, blank=True)
+    error = models.TextField(_("error"), blank=True)
+
+    from_email = models.CharField(_("from"), max_length=500, blank=True)
+    to = models.JSONField(_("to"), default=list)
+    cc = models.JSONField(_("cc"), default=list)
+    bcc = models.JSONField(_("bcc"), default=list)
+    subject = models.CharField(_("subject"), max_length=998, blank=True)
+    search_text = models.TextField(editable=False, blank=True)
+    tenant_id = models.CharField(_("tenant"), max_length=255, blank=True)
+    template_id = models.CharField(_("template"), max_length=255, blank=True)
+    metadata = models.JSONField(_("metadata"), default=dict)
+    is_sandbox = models.BooleanField(_("sandbox"), default=False)
+    track_opens = models.BooleanField(_("opens tracked"), null=True)
+    track_clicks = models.BooleanField(_("clicks tracked"), null=True)
+    attachments = models.JSONField(_("attachments"), default=list)
+    attachment_count = models.PositiveSmallIntegerField(_("attachments"), default=0)
+    attachment_bytes = models.PositiveBigIntegerField(_("size of attachments"), default=0)
+    text_body = models.TextField(_("text"), null=True)  # noqa: DJ001  None: not kept
+    html_body = models.TextField(_("HTML"), null=True)  # noqa: DJ001  None: not kept
+    resend_of = models.ForeignKey(
+        "self",
+        verbose_name=_("resend of"),
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="resends",
+    )
+
+    send_at = models.DateTimeField(_("to be sent at"), null=True)
+    created_at = models.DateTimeField(_("created"), default=timezone.now)
+    sent_at = models.DateTimeField(_("sent"), null=True)
+    delivered_at = models.DateTimeField(_("delivered"), null=True)
+    bounced_at = models.DateTimeField(_("bounced"), null=True)
+    complained_at = models.DateTimeField(_("complained"), null=True)
+    first_opened_at = models.DateTimeField(_("first opened"), null=True)
+    last_opened_at = models.DateTimeField(_("last opened"), null=True)
+    open_count = models.PositiveIntegerField(_("opens"), default=0)
+    click_count = models.PositiveIntegerField(_("clicks"), default=0)
+    attempts = models.PositiveSmallIntegerField(_("requests"), default=0)
+    next_sync_at = models.DateTimeField(_("next sync"), null=True)
+
+    objects = EmailManager()
+
+    class Meta:
+        verbose_name = _("e-mail")
+        verbose_name_plural = _("e-mails")
+        ordering: ClassVar = ["-created_at"]
+        indexes: ClassVar = [
+            models.Index(fields=["-created_at"], name="truncus_email_created"),
+            models.Index(fields=["state", "-created_at"], name="truncus_email_state"),
+            models.Index(fields=["tenant_id", "-created_at"], name="truncus_email_tenant"),
+            models.Index(fields=["mailer", "-created_at"], name="truncus_email_mailer"),
+            models.Index(fields=["is_sandbox", "-created_at"], name="truncus_email_sandbox"),
+            models.Index(fields=["next_sync_at"], name="truncus_email_next_sync"),
+        ]
+        permissions: ClassVar = [
+            ("resend_email", _("Can send an e-mail again")),
+            ("cancel_email", _("Can cancel a scheduled e-mail")),
+            ("sync_email", _("Can ask Truncus about an e-mail")),
+            ("export_email", _("Can export e-mails")),
+        ]
+
+    def __str__(self) -> str:
+        return f"{State(self.state).label}: {self.message_id or self.id}"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing can follow its state."""
+        return self.state in FINAL_STATES
+
+    @property
+    def recipients(self) -> list[str]:
+        """All addresses that it went to, in the order ``to``, ``cc``, ``bcc``."""
+        return [*self.to, *self.cc, *self.bcc]
+
+
+class EmailEvent(models.Model):
+    """Something that was heard about an e-mail, by webhook or by asking.
+
+    ``email`` is empty as long as the e-mail is not recorded: an event can come before the answer
+    to the send.
+    """
+
+    class Source(models.TextChoices):
+        """Where it was heard."""
+
+        WEBHOOK = "webhook", _("webhook")
+        SYNC = "sync", _("sync")
+
+    id = models.UUIDField(_("id"), primary_key=True, default=time_ordered_uuid, editable=False)
+    email = models.ForeignKey(
+        Email, verbose_name=_("e-mail"), on_delete=models.CASCADE, null=True, related_name="events"
+    )
+    message_id = models.CharField(_("Truncus id"), max_length=255, db_index=True)
+    event_id = models.CharField(_("event id"), max_length=255, unique=True)
+    type = models.CharField(_("type"), max_length=60)
+    reason = models.CharField(_("reason"), max_length=300, blank=True)
+    recipient = models.CharField(_("recipient"), max_length=500, blank=True)
+    occurred_at = models.DateTimeField(_("time"))
+    received_at = models.DateTimeField(_("received"), default=timezone.now)
+    source = models.CharField(_("source"), max_length=10, choices=Source.choices)
+    payload = models.JSONField(_("payload"), default=dict)
+
+    objects = EmailEventManager()
+
+    class Meta:
+        verbose_name = _("event")
+        verbose_name_plural = _("events")
+        ordering: ClassVar = ["occurred_at", "id"]
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message_id}"

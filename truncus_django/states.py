@@ -1,0 +1,129 @@
+"""The states of an e-mail, which of them outranks which, and what Truncus's words mean.
+
+Late, repeated and out-of-order news never moves an e-mail back: a state gives way only to one of
+a higher rank.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from truncus_django.api import contract
+
+
+class State(models.TextChoices):
+    """What has become of an e-mail."""
+
+    PENDING = "pending", _("pending")
+    """It waits in the outbox."""
+    SENDING = "sending", _("sending")
+    """A worker has claimed it."""
+    UNKNOWN = "unknown", _("unknown")
+    """It may have been accepted: the answer was lost."""
+    SCHEDULED = "scheduled", _("scheduled")
+    """Truncus waits for its time."""
+    DEFERRED = "deferred", _("deferred")
+    """Truncus will try again itself."""
+    SENT = "sent", _("sent")
+    CANCELLED = "cancelled", _("cancelled")
+    EXPIRED = "expired", _("expired")
+    FAILED = "failed", _("failed")
+    """It was not sent; the error says why."""
+    REJECTED = "rejected", _("rejected")
+    """Truncus refused it, for its recipients above all."""
+    DELIVERED = "delivered", _("delivered")
+    BOUNCED = "bounced", _("bounced")
+    COMPLAINED = "complained", _("complained")
+    """The recipient called it spam."""
+
+
+RANKS: Mapping[str, int] = {
+    State.PENDING: 0,
+    State.SENDING: 1,
+    State.UNKNOWN: 2,
+    State.SCHEDULED: 3,
+    State.DEFERRED: 4,
+    State.SENT: 5,
+    State.CANCELLED: 6,
+    State.EXPIRED: 6,
+    State.FAILED: 6,
+    State.REJECTED: 6,
+    State.DELIVERED: 7,
+    State.BOUNCED: 8,
+    State.COMPLAINED: 9,
+}
+
+FINAL_STATES = frozenset(
+    {
+        State.CANCELLED,
+        State.EXPIRED,
+        State.FAILED,
+        State.REJECTED,
+        State.BOUNCED,
+        State.COMPLAINED,
+    }
+)
+"""States that nothing follows. A delivered e-mail can still bounce or be complained about."""
+
+UNSENT_STATES = frozenset({State.PENDING, State.SENDING, State.UNKNOWN, State.SCHEDULED})
+"""States of e-mails that must not be forgotten: something is still to be done with them."""
+
+OPENED, CLICKED = "opened", "clicked"
+
+_STATES_BY_WORD: Mapping[str, State] = {
+    contract.SENT: State.SENT,
+    contract.SANDBOX: State.SENT,
+    contract.DELIVERED: State.DELIVERED,
+    contract.SCHEDULED: State.SCHEDULED,
+    contract.QUEUED: State.DEFERRED,
+    "deferred": State.DEFERRED,
+    contract.BOUNCED: State.BOUNCED,
+    "bounce": State.BOUNCED,
+    "complained": State.COMPLAINED,
+    "complaint": State.COMPLAINED,
+    contract.BLOCKED: State.REJECTED,
+    contract.REJECTED: State.REJECTED,
+    contract.FAILED: State.FAILED,
+    contract.CANCELLED: State.CANCELLED,
+}
+
+
+def state_of(word: str | None) -> State | None:
+    """Return the state that a status or event type of Truncus means; ``None`` for a new one."""
+    return _STATES_BY_WORD.get((word or "").lower())
+
+
+def outranks(new: str, old: str) -> bool:
+    """Return whether an e-mail in state ``old`` becomes ``new``."""
+    return RANKS[new] > RANKS[old]
+
+
+_SYNC_STEPS = (
+    # Until this age, ask so often.
+    (timedelta(minutes=10), timedelta(minutes=1)),
+    (timedelta(hours=1), timedelta(minutes=10)),
+    (timedelta(days=1), timedelta(hours=1)),
+    (timedelta(days=7), timedelta(hours=6)),
+    (timedelta(days=30), timedelta(days=1)),
+    (timedelta(days=contract.EVENTS_KEPT_DAYS), timedelta(days=7)),
+)
+
+
+def next_sync(state: str, *, sent_at: datetime, now: datetime) -> datetime | None:
+    """Return when to ask Truncus about an e-mail next, or ``None`` for never again.
+
+    Args:
+        state: where it stands; nothing follows a final state.
+        sent_at: when it went out or will go out; asked about often at first, then ever more
+            seldom, and not after the 90 days that Truncus keeps events for.
+        now: the present.
+    """
+    if state in FINAL_STATES:
+        return None
+    age = max(now - sent_at, timedelta(0))
+    for until, pause in _SYNC_STEPS:
+        if age < until:
+            return max(now, sent_at) + pause
+    return None

@@ -18,4 +18,4 @@ if django.VERSION >= (6, 1):
     MAILERS = {"default": {"BACKEND": "truncus_django.backend.TruncusBackend"}}
 else:
     EMAIL_BACKEND = "truncus_django.backend.TruncusBackend"
-TRUNCUS = {"API_KEY": "tr_test_unit"}
+TRUNCUS = {"API_KEY": "tr_test_unit", "RECORD": False}  # tests/log records

@@ -82,6 +82,7 @@ def test_no_check_shows_the_key():
         assert LIVE not in str(check_settings())
 
 
+@pytest.mark.django_db
 def test_checks_run_with_djangos_own(settings):
     settings.TRUNCUS = {}
     assert "truncus.E003" in {found.id for found in checks.run_checks()}

@@ -4,6 +4,7 @@
 #   make test     all tests, on this Python and the newest Django
 #   make check    style, types and import rules
 #   make bench    this package beside its peers, same work, one run
+#   make docs     every snippet, command and link of the documentation, tried
 #
 # PYTHON chooses the interpreter: make test PYTHON=python3.13
 
@@ -15,10 +16,10 @@ ARGS ?=
 REQUIRE_DATABASES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo emulator test test-databases test-oldest test-newest check format bench coverage clean
+.PHONY: help demo emulator test test-databases test-oldest test-newest check format bench docs coverage clean
 
 help:
-	@sed -n '3,6p' Makefile | cut -c3-
+	@sed -n '3,7p' Makefile | cut -c3-
 	@echo '  make emulator a local Truncus on port 8025, with an inbox to look at'
 	@echo '  make coverage, make format, make clean'
 
@@ -63,6 +64,9 @@ format: $(VENV)/.check
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(ARGS)
+
+docs: $(VENV)/.test
+	$(BIN)/python -m pytest tests/test_docs.py tests/test_public_surface.py $(ARGS)
 
 coverage: $(VENV)/.test
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered $(ARGS)

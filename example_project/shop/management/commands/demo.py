@@ -117,11 +117,11 @@ The exit status is 0 if everything came out as it ought to, else 1 after a list 
     def _show_where_to_look(self) -> None:
         self.stdout.write(
             "Where to look next:\n"
-            "  the mails in a browser   python example_project/manage.py demo --keep-running\n"
+            "  the mails in a browser   make demo ARGS=--keep-running\n"
             "  how they are sent        example_project/shop/emails.py\n"
             "  the shop in a browser    make emulator  (or python -m truncus_django.emulator)\n"
-            "                           python example_project/manage.py migrate\n"
-            "                           python example_project/manage.py runserver\n"
+            "                           .venv/bin/python example_project/manage.py migrate\n"
+            "                           .venv/bin/python example_project/manage.py runserver\n"
             "                           shop: http://127.0.0.1:8000/  inbox: http://127.0.0.1:8025/"
         )
 

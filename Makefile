@@ -16,15 +16,19 @@ ARGS ?=
 REQUIRE_DATABASES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo emulator test test-databases test-oldest test-newest check format bench docs coverage clean
+.PHONY: help demo admin emulator test test-databases test-oldest test-newest check format bench docs coverage clean
 
 help:
 	@sed -n '3,7p' Makefile | cut -c3-
+	@echo '  make admin    serves the log that the demo has filled, in the Django admin'
 	@echo '  make emulator a local Truncus on port 8025, with an inbox to look at'
 	@echo '  make coverage, make format, make clean'
 
 demo: $(VENV)/.emulator
 	$(BIN)/python example_project/manage.py demo $(ARGS)
+
+admin: $(VENV)/.emulator
+	$(BIN)/python example_project/manage.py serve_admin $(ARGS)
 
 emulator: $(VENV)/.emulator
 	$(BIN)/python -m truncus_django.emulator --port 8025 $(ARGS)

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import memory, startup
+from benchmarks import admin_pages, memory, startup, sync
 from benchmarks.contenders import CONTENDERS
 from benchmarks.processes import WrongWork
 from benchmarks.rounds import WARM_UP_MAILS, Figures, entries, run
@@ -26,7 +26,12 @@ works at a time. Not counted for any: imports, building the messages, the first 
 {warm_up} e-mails of warm-up. Latency is added to every HTTP answer and to every SMTP reply, also to
 the greeting (a mail takes 4 replies on an open connection, 7 with its own); opening a TCP
 connection adds none. Anymail and both SMTP backends open a connection for each send(). Variables of
-the environment that requests or a contender would read are taken out."""
+the environment that requests or a contender would read are taken out. Recording writes each e-mail
+to a file of SQLite, set up as Django does."""
+
+PARTS = ("memory", "startup", "pages", "sync")
+GROUPS = {"log": ("truncus", "recording", "requests", "anymail", "pages", "sync")}
+"""What ``--only`` takes for several at once: all that the log's targets need."""
 
 _VARIABLES = re.compile(r"(?i)(http|https|all|no)_proxy|(requests|curl)_ca_bundle|truncus_\w+")
 
@@ -64,14 +69,27 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="rounds with latency, which are minutes of waiting and vary little",
     )
     parser.add_argument(
-        "--only", nargs="+", choices=[*CONTENDERS, "memory", "startup"], help="measure only these"
+        "--rows", type=int, default=admin_pages.ROWS, help="e-mails in the pages' databases"
+    )
+    parser.add_argument("--emails", type=int, default=sync.EMAILS, help="e-mails to sync")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=[*CONTENDERS, *PARTS, *GROUPS],
+        help="measure only these; log: " + " ".join(GROUPS["log"]),
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all rounds to a file")
     return parser.parse_args(arguments)
 
 
+def _wanted(options: argparse.Namespace) -> set[str]:
+    """Return the names of the contenders and parts to measure."""
+    asked = options.only or [*CONTENDERS, *PARTS]
+    return {part for name in asked for part in GROUPS.get(name, (name,))}
+
+
 def _measure(options: argparse.Namespace) -> Results:
-    wanted = options.only or [*CONTENDERS, "memory", "startup"]
+    wanted = _wanted(options)
     plan = [
         (latency, options.repeat_latency if latency else options.repeat)
         for latency in options.latency or [0.0, 30.0]
@@ -82,7 +100,9 @@ def _measure(options: argparse.Namespace) -> Results:
         _progress("memory")
         used = memory.run(sink) if "memory" in wanted else None
         figures = run(chosen, sink, mail_count=options.mails, plan=plan, progress=_progress)
-    return Results(figures, used, started)
+    pages = admin_pages.run(options.rows, _progress) if "pages" in wanted else None
+    synced = sync.run(options.emails, _progress) if "sync" in wanted else None
+    return Results(figures, used, started, pages, synced)
 
 
 def _progress(text: str) -> None:
@@ -98,11 +118,17 @@ def _print(results: Results, found: Sequence[Target], options: argparse.Namespac
         print(f"\n{memory.as_table(results.memory)}")
     if results.startup:
         print(f"\n{startup.as_table(results.startup)}")
+    if results.pages:
+        print(f"\n{admin_pages.as_table(results.pages)}")
+    elif "pages" in _wanted(options):
+        print(f"\n{admin_pages.NOT_MEASURED}")
+    if results.sync:
+        print(f"\n{sync.as_table(results.sync)}")
     print(f"\n{as_table(found)}")
 
 
 def _conditions() -> str:
-    packages = ("django", "requests", "django-anymail", "truncus", "fluxmail")
+    packages = ("django", "requests", "django-anymail", "truncus", "fluxmail", "django-post_office")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return f"Python {platform.python_version()}, {versions}\n{NOTES.format(warm_up=WARM_UP_MAILS)}"
 
@@ -152,6 +178,8 @@ def _write(path: Path, results: Results, found: Sequence[Target]) -> None:
         "figures": [figures.as_json() for figures in results.figures],
         "memory": {name: asdict(each) for name, each in used.items()},
         "startup": results.startup and asdict(results.startup),
+        "pages": results.pages and asdict(results.pages),
+        "sync": results.sync and asdict(results.sync),
         "targets": [{**asdict(each), "verdict": each.verdict} for each in found],
     }
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -10,6 +10,8 @@ import logging
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal
 
 from benchmarks.mails import SENDER, Mail
@@ -174,23 +176,68 @@ class ThisBackend(DjangoContender):
     """``TruncusBackend``, installed as an app, with the log off."""
 
     name, title = "truncus", "this backend"
+    records: ClassVar[bool] = False
 
     def settings(self) -> dict[str, Any]:
         """Return a mailer with this backend."""
-        from truncus_django.conf import SETTING_NAMES
-
-        options: dict[str, Any] = {"api_key": API_KEY, "base_url": self.sinks.http_url}
-        if "record" in SETTING_NAMES:
-            options["record"] = False
         return {
             "INSTALLED_APPS": ["truncus_django"],
             "MAILERS": {
                 "default": {
                     "BACKEND": "truncus_django.backend.TruncusBackend",
-                    "OPTIONS": options,
+                    "OPTIONS": {
+                        "api_key": API_KEY,
+                        "base_url": self.sinks.http_url,
+                        "record": self.records,
+                    },
                 }
             },
         }
+
+
+class ThisBackendRecording(ThisBackend):
+    """The same with the log on, into a file of SQLite that is new in each round.
+
+    SQLite is as Django sets it up: every write is a transaction that reaches the disk.
+    """
+
+    name, title = "recording", "this backend, recording"
+    records = True
+
+    def settings(self) -> dict[str, Any]:
+        """Return the mailer and a database in a directory of this process's own."""
+        self._directory = TemporaryDirectory(prefix="truncus_bench_")
+        path = Path(self._directory.name) / "log.sqlite3"
+        return {
+            **super().settings(),
+            "DATABASES": {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": path}},
+        }
+
+    def prepare(self, mode: Mode, mails: Iterable[Mail], warm_up: Iterable[Mail]) -> Job:
+        """Make the tables anew; afterwards look that each e-mail is recorded once, as sent."""
+        from truncus_django.models import Email
+        from truncus_django.states import State
+
+        own, others = list(mails), list(warm_up)
+        self._make_database()
+        job = super().prepare(mode, own, others)
+
+        def finish() -> None:
+            job.finish()
+            recorded = Email.objects.filter(state=State.SENT).values_list("to", flat=True)
+            if sorted(to for [to] in recorded) != sorted(mail.recipient for mail in own + others):
+                raise AssertionError("the log does not hold each e-mail once")
+
+        return Job(job.send, finish)
+
+    def _make_database(self) -> None:
+        from django.core.management import call_command
+        from django.db import connection
+
+        connection.close()
+        for file in Path(self._directory.name).iterdir():
+            file.unlink()
+        call_command("migrate", verbosity=0)
 
 
 class AnymailResend(DjangoContender):
@@ -266,6 +313,7 @@ CONTENDERS: dict[str, type[Contender]] = {
     contender.name: contender
     for contender in (
         ThisBackend,
+        ThisBackendRecording,
         BareRequests,
         SDK,
         AnymailResend,

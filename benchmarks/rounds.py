@@ -4,23 +4,21 @@ Only one works at a time. Contenders are interleaved so that a slow moment of th
 them alike, and each round begins with another.
 """
 
-import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmarks.contenders import CONTENDERS, Mode
+from benchmarks.contenders import CONTENDERS, Job, Mode
 from benchmarks.mails import BODY_BYTES, mails, recipients
 from benchmarks.processes import WrongWork
 from benchmarks.sink_process import Addresses, Arrived, SinkProcess
 from benchmarks.sinks import digest_of
+from benchmarks.workers import Worker
 
 WARM_UP_MAILS = 10
-_ANSWER_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +113,17 @@ def run(
         WrongWork: an e-mail did not arrive, or arrived twice, or was not whole.
     """
     with ExitStack() as stack:
-        workers = {entry: stack.enter_context(_Worker(entry, sink.addresses)) for entry in chosen}
+        workers = {
+            entry: stack.enter_context(Worker(entry.title, _serve, entry, sink.addresses))
+            for entry in chosen
+        }
         found: dict[tuple[Entry, float], list[Round]] = {}
         steps = list(_steps(chosen, plan))
         for number, (latency_ms, turn, entry) in enumerate(steps, 1):
             progress(f"[{number}/{len(steps)}] {latency_ms:g} ms, round {turn + 1}: {entry.title}")
             series = f"{number:04}"
-            each = _measure(workers[entry], sink, mail_count, series, latency_ms)
-            _check(entry, each.arrived, mail_count, series)
+            each, accepted = _measure(workers[entry], sink, mail_count, series, latency_ms)
+            _check(entry, each.arrived, accepted, mail_count, series)
             found.setdefault((entry, latency_ms), []).append(each)
     return [
         Figures(entry, latency_ms, mail_count, found[entry, latency_ms])
@@ -142,22 +143,23 @@ def _steps(
 
 
 def _measure(
-    worker: "_Worker", sink: SinkProcess, mail_count: int, series: str, latency_ms: float
-) -> Round:
+    worker: Worker, sink: SinkProcess, mail_count: int, series: str, latency_ms: float
+) -> tuple[Round, int]:
+    """Return what a round took, and how many e-mails the contender says were accepted."""
     sink.reset()
     worker.ask(("prepare", mail_count, series))
     sink.reset(latency_ms=latency_ms)
     cpu_s, wall_s, accepted = worker.ask(("send",))
     arrived = sink.report()
     worker.ask(("finish",))
-    if accepted != mail_count and CONTENDERS[worker.entry.contender].arrives:
-        raise WrongWork(f"{worker.entry.title} says that {accepted} of {mail_count} were accepted")
-    return Round(cpu_s, wall_s, arrived)
+    return Round(cpu_s, wall_s, arrived), accepted
 
 
-def _check(entry: Entry, arrived: Arrived, mail_count: int, series: str) -> None:
+def _check(entry: Entry, arrived: Arrived, accepted: int, mail_count: int, series: str) -> None:
     """Raise :class:`WrongWork` unless each recipient got one whole e-mail."""
     contender = CONTENDERS[entry.contender]
+    if accepted != mail_count and contender.arrives:
+        raise WrongWork(f"{entry.title} says that {accepted} of {mail_count} were accepted")
     expected = mail_count if contender.arrives else 0
     if arrived.mails != expected:
         raise WrongWork(f"{entry.title}: {arrived.mails} e-mails arrived, not {expected}")
@@ -169,66 +171,23 @@ def _check(entry: Entry, arrived: Arrived, mail_count: int, series: str) -> None
         raise WrongWork(f"{entry.title}: {arrived.body_bytes} bytes of bodies arrived, not {whole}")
 
 
-class _Worker:
-    """The parent's end of a contender's process."""
+def _serve(entry: Entry, sinks: Addresses) -> Callable[[Any], Any]:
+    """Return what answers the orders of :func:`_measure` in the process of ``entry``."""
+    contender = CONTENDERS[entry.contender](sinks)
+    jobs: list[Job] = []
 
-    def __init__(self, entry: Entry, sinks: Addresses) -> None:
-        self.entry = entry
-        context = multiprocessing.get_context("spawn")
-        self._pipe, self._theirs = context.Pipe()
-        self._process = context.Process(
-            target=_work, args=(self._theirs, entry, sinks), daemon=True
-        )
+    def respond(order: tuple[Any, ...]) -> Any:
+        match order:
+            case ("prepare", count, series):
+                own, others = mails(count, series), mails(WARM_UP_MAILS, f"{series}w")
+                jobs.append(contender.prepare(entry.mode, own, others))
+            case ("send",):
+                return _timed(jobs[-1].send)
+            case ("finish",):
+                jobs.pop().finish()
+        return None
 
-    def __enter__(self) -> "_Worker":
-        self._process.start()
-        self._theirs.close()  # so that its death is seen as an end of the pipe
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        with suppress(OSError):  # it may have died
-            self._pipe.send(None)
-        self._process.join(10)
-
-    def ask(self, order: tuple[Any, ...]) -> Any:
-        """Return what the process answers; raise what failed there."""
-        with suppress(OSError):  # it may have died, which reading will tell
-            self._pipe.send(order)
-        if not self._pipe.poll(_ANSWER_S):
-            raise WrongWork(f"{self.entry.title}: no answer in {_ANSWER_S:g} s")
-        try:
-            answer = self._pipe.recv()
-        except (EOFError, OSError):
-            raise WrongWork(f"{self.entry.title}: its process died") from None
-        if isinstance(answer, _Failed):
-            raise WrongWork(f"{self.entry.title} failed with {answer.text}")
-        return answer
-
-
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    text: str
-
-
-def _work(pipe: "Connection[Any, Any]", entry: Entry, sinks: Addresses) -> None:
-    """Be the process of ``entry``: do what the pipe says until it says ``None``."""
-    contender, job = CONTENDERS[entry.contender](sinks), None
-    while (order := pipe.recv()) is not None:
-        answer: Any = None
-        try:
-            if order[0] == "prepare":
-                _, count, series = order
-                job = contender.prepare(
-                    entry.mode, mails(count, series), mails(WARM_UP_MAILS, f"{series}w")
-                )
-            elif job is not None and order[0] == "send":
-                answer = _timed(job.send)
-            elif job is not None:
-                job.finish()
-                job = None
-        except Exception as exc:  # noqa: BLE001  told to the parent, which ends the run
-            answer = _Failed(f"{type(exc).__name__}: {exc}")
-        pipe.send(answer)
+    return respond
 
 
 def _timed(send: Callable[[], int]) -> tuple[float, float, int]:

@@ -42,6 +42,8 @@ class Ledger:
     recipients: list[str] = field(default_factory=list)
     connections: set[int] = field(default_factory=set)
     body_bytes: int = 0
+    last_id: int = 0
+    """Of any e-mail ever: two never have the same, and a log may rely on that."""
 
     def reset(self, latency_s: float) -> None:
         """Count from nothing."""
@@ -124,7 +126,8 @@ class HTTPConnection(_Connection):
         ledger, to = self.ledger, email["to"]
         ledger.recipients.extend([to] if isinstance(to, str) else to)
         ledger.body_bytes += len(email["text"].encode()) + len(email["html"].encode())
-        number = len(ledger.recipients)
+        ledger.last_id += 1
+        number = ledger.last_id
         return {
             "status": "sent",
             "message_id": f"cm5wq{number:020}",

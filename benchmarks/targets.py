@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from benchmarks.admin_pages import ROWS, SEARCHES, Pages
 from benchmarks.contenders import BATCH_SIZE, Mode
 from benchmarks.memory import Memory
 from benchmarks.rounds import Figures
 from benchmarks.startup import Startup
+from benchmarks.sync import Sync
 from benchmarks.tables import table
 
 
@@ -36,6 +38,8 @@ class Results:
     figures: Sequence[Figures] = ()
     memory: dict[str, Memory] | None = None
     startup: Startup | None = None
+    pages: Pages | None = None
+    sync: Sync | None = None
 
     def find(self, contender: str, mode: Mode, latency_ms: float) -> Figures | None:
         """Return the figures of an entry, if it was measured."""
@@ -59,6 +63,12 @@ def targets(results: Results) -> Iterator[Target]:
     yield Target("one by one, TCP connections", 1, single.connections if single else None, unit="")
     yield Target("as a list, CPU: Anymail", 0.1, _cpu_ratio(several, anymail_list))
     yield Target("as a list, CPU: the SDK's batch", 5, _cpu_ratio(several, sdk_batch))
+    recording = results.find("recording", "one by one", 0)
+    recording_list = results.find("recording", "as a list", 0)
+    yield Target("recording, one by one, CPU: bare requests", 2.5, _cpu_ratio(recording, bare))
+    yield Target(
+        "recording, as a list, CPU: Anymail without", 0.3, _cpu_ratio(recording_list, anymail_list)
+    )
     requests = -(-several.mails // BATCH_SIZE) if several else 5
     yield Target("as a list, requests", requests, several.requests if several else None, unit="")
     slow = results.find("truncus", "as a list", 30)
@@ -71,6 +81,35 @@ def targets(results: Results) -> Iterator[Target]:
     )
     startup = results.startup.ratio if results.startup else None
     yield Target("django.setup(), with the app: without", 1.15, startup)
+    yield from _page_targets(results.pages)
+    requests_each = results.sync.requests / results.sync.emails if results.sync else None
+    yield Target("sync, requests per e-mail", 1, requests_each, unit="")
+    queries = results.sync.queries_per_100 if results.sync else None
+    yield Target("sync, queries per 100 e-mails", 12, queries, unit="")
+
+
+def _page_targets(pages: Pages | None) -> Iterator[Target]:
+    """Yield what the admin's pages may take; of the searches, the slowest counts."""
+    ours = (
+        {each.page.key: each for each in pages.figures if each.page.site == "log"} if pages else {}
+    )
+    peer = pages.find("post_office", "list").ms if pages else None
+    rows = f"{pages.rows if pages else ROWS:,}"
+    kinds = {
+        "log page": ["list"],
+        "its filter by state": ["state"],
+        "search, the slowest": SEARCHES,
+        "dashboard": ["dashboard"],
+    }
+    for name, keys in kinds.items():
+        slowest = max((ours[key].ms for key in keys if key in ours), default=None)
+        value = slowest / peer if slowest is not None and peer else None
+        yield Target(f"{rows} e-mails, {name}: post_office's list", 0.5, value)
+    searched = pages.find("post_office", "address").ms if pages else None
+    value = ours["address"].ms / searched if searched else None
+    yield Target(f"{rows} e-mails, search by address: post_office's", 0.5, value)
+    most = max((each.queries for each in ours.values()), default=None)
+    yield Target("queries of any of these pages", 19, most, unit="")
 
 
 def as_table(found: Sequence[Target]) -> str:

@@ -8,6 +8,8 @@ import socket
 from typing import Any
 
 SERVERS = {"postgresql": ("127.0.0.1", 5432), "mariadb": ("127.0.0.1", 3306)}
+_NAME = os.environ.get("TEST_DATABASE_NAME", "truncus_django")
+"""Two runs at once on one server need a name each."""
 
 
 def database(name: str) -> dict[str, Any]:
@@ -17,7 +19,7 @@ def database(name: str) -> dict[str, Any]:
             "ENGINE": "django.db.backends.postgresql",
             "HOST": "127.0.0.1",
             "USER": os.environ.get("PGUSER", "postgres"),
-            "NAME": "truncus_django",
+            "NAME": _NAME,
         }
     if name == "mariadb":
         _let_pymysql_stand_in()
@@ -26,7 +28,7 @@ def database(name: str) -> dict[str, Any]:
             "HOST": "127.0.0.1",
             "USER": os.environ.get("MYSQL_USER", "root"),
             "PASSWORD": os.environ.get("MYSQL_PASSWORD", ""),
-            "NAME": "truncus_django",
+            "NAME": _NAME,
             "OPTIONS": {"charset": "utf8mb4"},
             "TEST": {"CHARSET": "utf8mb4"},
         }

@@ -46,7 +46,11 @@ def test_a_python_snippet_runs(code, truncus_emulator, monkeypatch, tmp_path):
     monkeypatch.setenv("TRUNCUS_API_KEY", "tr_live_documented")
     monkeypatch.setenv("TRUNCUS_BASE_URL", truncus_emulator.url)
     conf.forget_settings()
-    if code.startswith("# settings.py"):
+    if code.startswith("# urls.py"):
+        names: dict[str, Any] = {}
+        exec(compile(code, "urls", "exec"), names)
+        assert names["urlpatterns"]
+    elif code.startswith("# settings.py"):
         check_that_settings_are_right(code)
     elif code.startswith("# test_"):
         run_as_tests(code, tmp_path)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from django.core.mail import EmailMessage
 from django.db import connections, router, transaction
@@ -20,12 +21,12 @@ from truncus_django.conf import Settings
 from truncus_django.models import Email
 from truncus_django.parcels import Parcel
 from truncus_django.states import State, next_sync, state_of
-from truncus_django.tracking import adopt
+from truncus_django.tracking import adopt, storable_moment
 
 logger = logging.getLogger("truncus_django")
 
 _RECORDED = "_truncus_recorded"
-"""On a message in doubt: the ids of its records, by occurrence."""
+"""On a message in doubt: ids and idempotency keys of its records, by occurrence."""
 
 _trouble: set[str] = set()
 """What kinds of trouble were logged since recording last worked."""
@@ -36,8 +37,11 @@ def record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings) 
 
     Inside a transaction of the caller's, a savepoint keeps it whole if recording fails.
     """
+    sent = [parcel for parcel in parcels if not parcel.is_cancelled]
+    if not sent:
+        return  # which proves nothing about the database
     try:
-        _record(parcels, alias=alias, settings=settings)
+        _record(sent, alias=alias, settings=settings)
     except Exception as exc:  # noqa: BLE001  the e-mails are sent; this must not tell otherwise
         kind = type(exc).__name__
         if kind not in _trouble:
@@ -51,8 +55,8 @@ def record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings) 
 
 
 def _record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings) -> None:
-    rows = [_row(parcel, alias, settings) for parcel in parcels if not parcel.is_cancelled]
-    earlier = {row.pk for row in rows if row._state.adding is False}
+    rows = [_row(parcel, alias, settings) for parcel in parcels]
+    earlier = {key for key in map(_earlier_id, parcels) if key is not None}
     new = [row for row in rows if row.pk not in earlier]
     repeated = [row for row in rows if row.pk in earlier]
     using = settings.database or router.db_for_write(Email)
@@ -62,7 +66,11 @@ def _record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings)
             # A message that Truncus recognised by its key has its record already.
             Email.objects.using(using).bulk_create(new, ignore_conflicts=True, batch_size=100)
         if repeated:
-            Email.objects.using(using).bulk_update(repeated, _ANSWER_FIELDS)
+            written = Email.objects.using(using).bulk_update(repeated, _ANSWER_FIELDS)
+            if written < len(repeated):  # the first record was rolled back, or could not be written
+                Email.objects.using(using).bulk_create(repeated, ignore_conflicts=True)
+    for parcel, row in zip(parcels, rows, strict=True):
+        _remember_row(parcel, row)
     accepted = [row.message_id for row in rows if row.message_id]
     if accepted:
         transaction.on_commit(lambda: adopt(accepted), using=using, robust=True)
@@ -89,9 +97,9 @@ _ANSWER_FIELDS = [
 
 def _row(parcel: Parcel, alias: str | None, settings: Settings) -> Email:
     """Return the record of a parcel: a new one, or that of its earlier send in doubt."""
-    row = _earlier_row(parcel) or _content_row(parcel, alias, settings)
+    row = _content_row(parcel, alias, settings)
+    row.pk = _earlier_id(parcel) or row.pk
     _add_answer(row, parcel)
-    _remember_row(parcel, row)
     return row
 
 
@@ -100,7 +108,7 @@ def _content_row(parcel: Parcel, alias: str | None, settings: Settings) -> Email
     email: dict[str, Any] = payload.email if payload else _what_can_be_read(parcel.message)
     to, cc, bcc = (_addresses(email.get(name)) for name in ("to", "cc", "bcc"))
     subject = _clean(email.get("subject"))[:998]
-    files = email.get("attachments") or []
+    files = _dicts(email.get("attachments"))
     sizes = [_decoded_size(file.get("content")) for file in files]
     attachments = [
         {
@@ -122,8 +130,8 @@ def _content_row(parcel: Parcel, alias: str | None, settings: Settings) -> Email
         template_id=_clean(email.get("template_id"))[:255],
         metadata=_clean_strings(email.get("metadata")),
         is_sandbox=payload.is_sandbox if payload else settings.sandbox,
-        track_opens=email.get("track_opens"),
-        track_clicks=email.get("track_clicks"),
+        track_opens=_flag(email.get("track_opens")),
+        track_clicks=_flag(email.get("track_clicks")),
         attachments=attachments,
         attachment_count=len(attachments),
         attachment_bytes=sum(sizes),
@@ -141,9 +149,9 @@ def _add_answer(row: Email, parcel: Parcel) -> None:
     row.batch_index = parcel.batch_index
     row.state = _state(parcel)
     if result is not None:
-        row.message_id = result.message_id[:255] if result.message_id else None
-        row.global_message_id = (result.global_message_id or "")[:255]
-        row.provider_message_id = (result.provider_message_id or "")[:255]
+        row.message_id = _clean(result.message_id)[:255] or None
+        row.global_message_id = _clean(result.global_message_id)[:255]
+        row.provider_message_id = _clean(result.provider_message_id)[:255]
         row.is_sandbox = row.is_sandbox or result.is_sandbox
         row.reason = _clean(result.reason or result.error)[:300]
         row.attempts = result.attempts
@@ -153,7 +161,7 @@ def _add_answer(row: Email, parcel: Parcel) -> None:
         row.error = _clean(str(error))
         row.reason = row.reason or _clean(error.message)[:300]
         row.attempts = row.attempts or error.attempts
-    if row.state in {State.SENT, State.DELIVERED, State.BOUNCED, State.DEFERRED}:
+    if row.state in {State.SENT, State.DELIVERED, State.BOUNCED}:
         row.sent_at = now
     if row.state == State.DELIVERED:
         row.delivered_at = now
@@ -175,21 +183,21 @@ def _state_of_result(result: SendResult) -> State:
     return state_of(status) or State.SENT
 
 
-def _earlier_row(parcel: Parcel) -> Email | None:
-    recorded: dict[int, Email] = parcel.message.__dict__.get(_RECORDED) or {}
-    if parcel.unknown_send is None or parcel.occurrence not in recorded:
-        return None
-    row = Email(pk=recorded[parcel.occurrence])
-    row._state.adding = False
-    return row
+def _earlier_id(parcel: Parcel) -> UUID | None:
+    """Return the id of the record of an earlier send in doubt that this one repeats."""
+    recorded: dict[int, tuple[UUID, str | None]] = parcel.message.__dict__.get(_RECORDED) or {}
+    earlier_id, key = recorded.get(parcel.occurrence, (None, None))
+    # A message with a key of its own is recognised by that.
+    is_repeated = parcel.unknown_send is not None or (key is not None and key == parcel.key)
+    return earlier_id if is_repeated else None
 
 
 def _remember_row(parcel: Parcel, row: Email) -> None:
-    recorded = parcel.message.__dict__.setdefault(_RECORDED, {})
     if row.state == State.UNKNOWN:
-        recorded[parcel.occurrence] = row.pk
-    else:
-        recorded.pop(parcel.occurrence, None)
+        recorded = parcel.message.__dict__.setdefault(_RECORDED, {})
+        recorded[parcel.occurrence] = row.pk, row.idempotency_key
+    elif _RECORDED in parcel.message.__dict__:
+        parcel.message.__dict__[_RECORDED].pop(parcel.occurrence, None)
 
 
 def _what_can_be_read(message: EmailMessage) -> dict[str, Any]:
@@ -217,6 +225,15 @@ def _addresses(value: Any) -> list[str]:
     return [_clean(address) for address in listed] if isinstance(listed, list) else []
 
 
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    listed = value if isinstance(value, list) else []
+    return [item for item in listed if isinstance(item, dict)]
+
+
+def _flag(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
 def _clean(value: Any) -> str:
     """Return text that every database takes: no NUL, no half characters."""
     if value is None:
@@ -233,8 +250,8 @@ def _clean_strings(value: Any) -> dict[str, str]:
 
 def _moment(text: Any) -> datetime | None:
     try:
-        return datetime.fromisoformat(text) if isinstance(text, str) else None
-    except ValueError:  # what esp_extra or a receiver put there
+        return storable_moment(datetime.fromisoformat(text)) if isinstance(text, str) else None
+    except (ValueError, OverflowError):  # what esp_extra or a receiver put there
         return None
 
 

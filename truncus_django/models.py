@@ -1,8 +1,9 @@
 """What was sent, what became of it, and what was heard about it since."""
 
+from datetime import datetime
 from typing import ClassVar, Self
 
-from django.db import models
+from django.db import models, router
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -11,17 +12,17 @@ from truncus_django.ids import time_ordered_uuid
 from truncus_django.states import FINAL_STATES, UNSENT_STATES, State
 
 
-def database() -> str | None:
-    """Return the alias of the database that holds the log; ``None`` where routers decide."""
-    return get_settings().database
+def database() -> str:
+    """Return the alias of the database that holds the log, never that of a replica."""
+    return get_settings().database or router.db_for_write(Email)
 
 
 class EmailQuerySet(models.QuerySet["Email"]):
     """E-mails, by what is to be done with them."""
 
-    def due_for_sync(self) -> Self:
-        """Return e-mails whose state or engagement may have changed, longest overdue first."""
-        return self.filter(next_sync_at__lte=timezone.now()).order_by("next_sync_at")
+    def due_for_sync(self, at: datetime | None = None) -> Self:
+        """Return e-mails to ask Truncus about, now or ``at`` a moment, longest overdue first."""
+        return self.filter(next_sync_at__lte=at or timezone.now()).order_by("next_sync_at")
 
     def settled(self) -> Self:
         """Return e-mails that may be forgotten: nothing is to be done with them any more."""
@@ -31,17 +32,27 @@ class EmailQuerySet(models.QuerySet["Email"]):
 class EmailManager(models.Manager.from_queryset(EmailQuerySet)):  # type: ignore[misc]
     """Reads and writes the log's own database."""
 
+    @property
+    def db(self) -> str:
+        """The alias of the log's own database."""
+        return self._db or database()
+
     def get_queryset(self) -> EmailQuerySet:
         """Return all e-mails."""
-        return EmailQuerySet(self.model, using=self._db or database())
+        return EmailQuerySet(self.model, using=self.db)
 
 
 class EmailEventManager(models.Manager["EmailEvent"]):
     """Reads and writes the log's own database."""
 
+    @property
+    def db(self) -> str:
+        """The alias of the log's own database."""
+        return self._db or database()
+
     def get_queryset(self) -> models.QuerySet["EmailEvent"]:
         """Return all events."""
-        return models.QuerySet(self.model, using=self._db or database())
+        return models.QuerySet(self.model, using=self.db)
 
 
 class Email(models.Model):

@@ -46,14 +46,15 @@ RANKS: Mapping[str, int] = {
     State.SCHEDULED: 3,
     State.DEFERRED: 4,
     State.SENT: 5,
-    State.CANCELLED: 6,
     State.EXPIRED: 6,
-    State.FAILED: 6,
-    State.REJECTED: 6,
-    State.DELIVERED: 7,
-    State.BOUNCED: 8,
-    State.COMPLAINED: 9,
+    State.CANCELLED: 7,
+    State.FAILED: 8,
+    State.REJECTED: 9,
+    State.DELIVERED: 10,
+    State.BOUNCED: 11,
+    State.COMPLAINED: 12,
 }
+"""No two are equal, so that news leads to the same state in whatever order it comes."""
 
 FINAL_STATES = frozenset(
     {
@@ -91,8 +92,17 @@ _STATES_BY_WORD: Mapping[str, State] = {
 
 
 def state_of(word: str | None) -> State | None:
-    """Return the state that a status or event type of Truncus means; ``None`` for a new one."""
+    """Return the state that a status of Truncus means; ``None`` for a new one."""
     return _STATES_BY_WORD.get((word or "").lower())
+
+
+def state_of_event(word: str) -> State | None:
+    """Return the state that an event leads to; ``None`` for a new one, for opens and clicks.
+
+    The event ``queued`` begins the life of each e-mail, scheduled ones too, and tells nothing;
+    the status ``queued`` tells that Truncus will try again.
+    """
+    return None if word.lower() == contract.QUEUED else state_of(word)
 
 
 def outranks(new: str, old: str) -> bool:

@@ -2,22 +2,37 @@
 
 News comes by webhook, one piece at a time, or by asking, for many e-mails at once; late, twice,
 out of order, and before the e-mail is recorded. Either way it is stored once as an
-:class:`~truncus_django.models.EmailEvent`, and applied once.
+:class:`~truncus_django.models.EmailEvent`, and applied once. In whatever order it comes, the
+e-mail ends in the same state, with the same times and counts.
 """
 
 import hashlib
+import math
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db import transaction
+from django.conf import settings
+from django.db import connections, transaction
+from django.db.models import Count, Q
+from django.db.models.functions import TruncSecond
 from django.utils import timezone
 
 from truncus_django import signals
 from truncus_django.api.results import EmailDetails
+from truncus_django.bulk import update_each
 from truncus_django.models import Email, EmailEvent
-from truncus_django.states import CLICKED, OPENED, State, next_sync, outranks, state_of
+from truncus_django.states import (
+    CLICKED,
+    OPENED,
+    State,
+    next_sync,
+    outranks,
+    state_of,
+    state_of_event,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,32 +73,32 @@ def hear(news: Sequence[News]) -> int:
     """
     using = Email.objects.db
     with transaction.atomic(using=using):
-        events = _store_new(_as_event(piece) for piece in news)
-        emails = _locked({event.message_id for event in events})
+        stored = _store(_as_event(piece) for piece in news)
+        emails = _locked({event.message_id for event in stored})
         moves = _Moves()
-        _attach(events, emails, moves)
+        known = EmailEvent.objects.filter(pk__in=[event.pk for event in stored]).only("message_id")
+        new = list(known)
+        _apply_heard(emails, moves)
         _write(moves)
         _tell_after_commit(moves, using)
-        strays = {event.message_id for event in events if event.message_id not in emails}
+        strays = {event.message_id for event in new if event.message_id not in emails}
         if strays:
             # The e-mail may be recorded in this very moment, by a transaction that cannot see
-            # these events either: who commits last must look again.
-            transaction.on_commit(lambda: adopt(strays), using=using, robust=True)
-    return len(events)
+            # these events either: who commits last must look again. Should that fail, whoever
+            # tells the news again makes up for it.
+            transaction.on_commit(lambda: adopt(strays), using=using)
+    return len(new)
 
 
 def adopt(message_ids: Iterable[str]) -> None:
     """Apply events that came before their e-mails were recorded."""
-    strays = EmailEvent.objects.filter(message_id__in=set(message_ids), email=None)
-    if not strays.exists():
+    wanted = set(message_ids)
+    if not EmailEvent.objects.filter(message_id__in=wanted, email=None).exists():
         return
     using = Email.objects.db
     with transaction.atomic(using=using):
-        emails = _locked(set(strays.values_list("message_id", flat=True)))
-        events = list(strays.filter(message_id__in=emails.keys()).order_by("occurred_at", "id"))
         moves = _Moves()
-        _attach(events, emails, moves)
-        EmailEvent.objects.bulk_update(events, ["email"])
+        _apply_heard(_locked(wanted), moves)
         _write(moves)
         _tell_after_commit(moves, using)
 
@@ -100,21 +115,18 @@ def learn(details: Mapping[str, EmailDetails], *, now: datetime | None = None) -
     moment = now or timezone.now()
     using = Email.objects.db
     with transaction.atomic(using=using):
-        events = _store_new(
-            _as_event(piece) for key, told in details.items() for piece in _news_of(key, told)
-        )
+        _store(_as_event(piece) for key, told in details.items() for piece in _news_of(key, told))
         emails = _locked(set(details))
         moves = _Moves()
-        _attach(events, emails, moves)
+        _apply_heard(emails, moves)
         for message_id, told in details.items():
             email = emails.get(message_id)
             if email is not None:
                 _apply_details(email, told, moves)
-                email.next_sync_at = next_sync(
-                    email.state, sent_at=email.sent_at or email.created_at, now=moment
-                )
+                email.next_sync_at = next_question(email, now=moment)
         changed = len(moves.emails)
-        moves.emails.update((email.pk, email) for email in emails.values())
+        quiet = [email for email in emails.values() if email.pk not in moves.emails]
+        update_each(Email.objects.all(), quiet, ["next_sync_at"])
         _write(moves)
         _tell_after_commit(moves, using)
     return changed
@@ -127,6 +139,7 @@ def move(email: Email, state: State, *, reason: str = "", at: datetime | None = 
     """
     using = Email.objects.db
     with transaction.atomic(using=using):
+        _take_write_lock()
         locked = Email.objects.select_for_update().get(pk=email.pk)
         moves = _Moves()
         _move(locked, state, at or timezone.now(), reason, moves)
@@ -134,6 +147,25 @@ def move(email: Email, state: State, *, reason: str = "", at: datetime | None = 
         _tell_after_commit(moves, using)
     email.refresh_from_db()
     return bool(moves.old_states)
+
+
+def next_question(email: Email, *, now: datetime) -> datetime | None:
+    """Return when to ask Truncus about an e-mail next; nothing ever follows in the sandbox."""
+    if email.is_sandbox or not email.message_id:
+        return None
+    sent_at = email.sent_at or email.send_at or email.created_at
+    return next_sync(email.state, sent_at=sent_at, now=now)
+
+
+def storable_moment(moment: datetime) -> datetime:
+    """Return ``moment`` with a time zone, or without one where ``USE_TZ`` is off."""
+    if timezone.is_aware(moment) == settings.USE_TZ:
+        return moment
+    return (
+        timezone.make_aware(moment, UTC)
+        if settings.USE_TZ
+        else timezone.make_naive(moment, timezone.get_default_timezone())
+    )
 
 
 def digest(*parts: object) -> str:
@@ -146,120 +178,195 @@ def digest(*parts: object) -> str:
 
 def _as_event(piece: News) -> EmailEvent:
     return EmailEvent(
-        message_id=piece.message_id[:255],
-        event_id=piece.event_id[:255],
-        type=piece.type[:60],
-        reason=piece.reason[:300],
-        recipient=piece.recipient[:500],
-        occurred_at=piece.occurred_at,
+        message_id=_clean_text(piece.message_id)[:255],
+        event_id=_clean_text(piece.event_id)[:255],
+        type=_clean_text(piece.type)[:60],
+        reason=_clean_text(piece.reason)[:300],
+        recipient=_clean_text(piece.recipient)[:500],
+        occurred_at=storable_moment(piece.occurred_at),
         source=piece.source,
-        payload=dict(piece.payload),
+        payload=_clean(dict(piece.payload)),
     )
 
 
-def _store_new(events: Iterable[EmailEvent]) -> list[EmailEvent]:
-    """Write the events that are not known yet and return them, in the order of time.
+_MAX_DEPTH = 20
+"""So deep JSON may be; MariaDB takes 32 levels, and drops the row where there are more."""
+
+
+def _clean(value: Any, depth: int = 0) -> Any:
+    """Return JSON that every database takes: no NUL, no half characters, no NaN, no abyss."""
+    if depth > _MAX_DEPTH:
+        return None
+    if isinstance(value, str):
+        return _clean_text(value)
+    if isinstance(value, Mapping):
+        return {_clean_text(str(key)): _clean(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(item, depth + 1) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _clean_text(text: str) -> str:
+    text = text.replace("\x00", "")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def _store(events: Iterable[EmailEvent]) -> list[EmailEvent]:
+    """Write the events that are not known yet; return all, of which some may have been known.
 
     The write comes first in its transaction: it waits for whoever stores the same events now,
     and on SQLite it takes the lock that everything after it needs.
     """
     unique = {event.event_id: event for event in events}
-    if not unique:
-        return []
-    EmailEvent.objects.bulk_create(unique.values(), ignore_conflicts=True)
-    mine = set(EmailEvent.objects.filter(event_id__in=unique).values_list("pk", flat=True))
-    new = [event for event in unique.values() if event.pk in mine]
-    return sorted(new, key=lambda event: (event.occurred_at, event.pk))
+    # In one order for all, so that two such writes never wait for each other.
+    in_order = sorted(unique.values(), key=lambda event: event.event_id)
+    if in_order:
+        EmailEvent.objects.bulk_create(in_order, ignore_conflicts=True)
+    return in_order
 
 
 def _locked(message_ids: set[str]) -> dict[str, Email]:
     """Return the e-mails with these ids, locked in an order that all share."""
     if not message_ids:
         return {}
+    _take_write_lock()
     found = Email.objects.filter(message_id__in=message_ids).select_for_update().order_by("pk")
+    found = found.defer("text_body", "html_body")  # a hundred of them may be large
     return {email.message_id: email for email in found if email.message_id}
 
 
-def _attach(events: Sequence[EmailEvent], emails: Mapping[str, Email], moves: _Moves) -> None:
-    """Give events to their e-mails and apply each, but what another source has told already."""
-    attached = [event for event in events if event.message_id in emails]
-    if not attached:
+def _take_write_lock() -> None:
+    """Lock SQLite's database, which has no locks for rows, before what is read is changed.
+
+    A transaction that has read cannot wait for this lock any more: it fails at once.
+    """
+    if not connections[Email.objects.db].features.has_select_for_update:
+        Email.objects.filter(message_id="").update(attempts=0)  # there is none
+
+
+def _apply_heard(emails: Mapping[str, Email], moves: _Moves) -> None:
+    """Apply all events of these e-mails that are not applied yet, in the order of time."""
+    if not emails:
         return
-    told_before = _told_by_others(attached)
-    for event in attached:
-        email = emails[event.message_id]
-        event.email = email
-        repeats = _same_moment(event) in told_before
-        _observe(email, event, moves, counts=not repeats)
-        moves.events.append(event)
-    EmailEvent.objects.bulk_update(attached, ["email"])
+    heard = EmailEvent.objects.filter(message_id__in=emails.keys(), email=None)
+    events = [event for event in heard.order_by("occurred_at", "pk") if event.message_id in emails]
+    if not events:
+        return
+    repeated = _told_by_both(events)
+    for event in events:
+        event.email = emails[event.message_id]
+        _observe(event.email, event, moves)
+        if event.pk not in repeated:
+            moves.events.append(event)
+    update_each(EmailEvent.objects.all(), events, ["email"])
+    _count_engagement(
+        [emails[event.message_id] for event in events if event.type in {OPENED, CLICKED}], moves
+    )
 
 
-def _told_by_others(events: Sequence[EmailEvent]) -> set[tuple[str, str, int]]:
-    """Return the engagement that the other source told of: opens have no id in a webhook."""
-    engagement = [event for event in events if event.type in {OPENED, CLICKED}]
-    if not engagement:
-        return set()
-    others = EmailEvent.objects.filter(
-        message_id__in={event.message_id for event in engagement}, type__in=[OPENED, CLICKED]
-    ).exclude(source=engagement[0].source)
-    return {_same_moment(event) for event in others.only("message_id", "type", "occurred_at")}
+def _told_by_both(events: Sequence[EmailEvent]) -> set[uuid.UUID]:
+    """Return which of ``events`` the other source has told before: webhooks may have no ids."""
+    moments = [event.occurred_at for event in events]
+    second = timedelta(seconds=1)
+    near = EmailEvent.objects.filter(
+        message_id__in={event.message_id for event in events},
+        occurred_at__range=(min(moments) - second, max(moments) + second),
+    )
+    told: dict[tuple[str, str, int], str] = {}
+    repeated = set()
+    # What was applied before comes first.
+    for pk, _, source, message_id, word, at in sorted(
+        near.values_list("pk", "email", "source", "message_id", "type", "occurred_at"),
+        key=lambda fields: fields[1] is None,
+    ):
+        if told.setdefault((message_id, word, int(at.timestamp())), source) != source:
+            repeated.add(pk)
+    return repeated
 
 
-def _same_moment(event: EmailEvent) -> tuple[str, str, int]:
-    return event.message_id, event.type, int(event.occurred_at.timestamp())
+def _count_engagement(emails: Sequence[Email], moves: _Moves) -> None:
+    """Count opens and clicks: told by webhook, by asking, or by both, never the sum of both.
 
-
-def _observe(email: Email, event: EmailEvent, moves: _Moves, *, counts: bool) -> None:
-    at = event.occurred_at
-    if event.type in {OPENED, CLICKED}:
-        if counts and event.type == OPENED:
-            email.open_count += 1
-        elif counts:
-            email.click_count += 1
-        if event.type == OPENED:
-            email.first_opened_at = _earliest(email.first_opened_at, at)
-            email.last_opened_at = _latest(email.last_opened_at, at)
+    Each of the counts may lack some and none has too many, so that the largest is right.
+    """
+    by_id = {email.message_id: email for email in emails}
+    if not by_id:
+        return
+    counts = (
+        EmailEvent.objects.filter(message_id__in=by_id.keys(), type__in=[OPENED, CLICKED])
+        .order_by()
+        .values("message_id", "type")
+        .annotate(
+            told=Count("pk", filter=Q(source=EmailEvent.Source.WEBHOOK)),
+            asked=Count("pk", filter=Q(source=EmailEvent.Source.SYNC)),
+            moments=Count(TruncSecond("occurred_at", tzinfo=UTC), distinct=True),
+        )
+    )
+    for row in counts:
+        email = by_id.get(row["message_id"])
+        if email is None:
+            continue
+        name = "open_count" if row["type"] == OPENED else "click_count"
+        number = max(getattr(email, name), row["told"], row["asked"], row["moments"])
+        setattr(email, name, min(number, _LARGEST_COUNT))
         moves.emails[email.pk] = email
-    state = state_of(event.type)
+
+
+def _observe(email: Email, event: EmailEvent, moves: _Moves) -> None:
+    at = event.occurred_at
+    if event.type == OPENED:
+        email.first_opened_at = _earliest(email.first_opened_at, at)
+        email.last_opened_at = _latest(email.last_opened_at, at)
+        moves.emails[email.pk] = email
+    state = state_of_event(event.type)
     if state is not None:
         _move(email, state, at, event.reason, moves)
 
 
 def _move(email: Email, state: State, at: datetime, reason: str, moves: _Moves) -> None:
     """Note when a state was reached, and move to it if it outranks the present one."""
-    name = _TIMES.get(state)
-    if name is not None and getattr(email, name) is None:
-        setattr(email, name, at)
+    for name in _TIMES.get(state, ()):
+        earliest = _earliest(getattr(email, name), at)
+        if earliest != getattr(email, name):
+            setattr(email, name, earliest)
+            moves.emails[email.pk] = email
+    if outranks(state, email.state):
+        moves.old_states.setdefault(email.pk, email.state)
         moves.emails[email.pk] = email
-    if not outranks(state, email.state):
-        return
-    moves.old_states.setdefault(email.pk, email.state)
-    moves.emails[email.pk] = email
-    email.state = state
-    email.reason = reason[:300] if reason else email.reason
-    email.next_sync_at = next_sync(
-        state, sent_at=email.sent_at or email.created_at, now=timezone.now()
-    )
+        email.state = state
+        email.reason = reason[:300]
+        email.next_sync_at = next_question(email, now=timezone.now())
+    elif state == email.state and reason and not email.reason:
+        email.reason = reason[:300]
+        moves.emails[email.pk] = email
 
 
-_TIMES = {
-    State.SENT: "sent_at",
-    State.DELIVERED: "delivered_at",
-    State.BOUNCED: "bounced_at",
-    State.COMPLAINED: "complained_at",
+_TIMES: Mapping[str, Sequence[str]] = {
+    State.SENT: ["sent_at"],
+    State.DELIVERED: ["sent_at", "delivered_at"],
+    State.BOUNCED: ["sent_at", "bounced_at"],
+    State.COMPLAINED: ["sent_at", "complained_at"],
 }
+"""Which times a state tells: what was delivered has been sent."""
+
+
+_LARGEST_COUNT = 2**31 - 1
+"""What a column of counts holds on every database."""
 
 
 def _apply_details(email: Email, told: EmailDetails, moves: _Moves) -> None:
     before = (email.open_count, email.click_count, email.first_opened_at, email.last_opened_at)
-    email.open_count = max(email.open_count, told.open_count)
-    email.click_count = max(email.click_count, told.click_count)
-    email.first_opened_at = _earliest(email.first_opened_at, told.first_opened_at)
-    email.last_opened_at = _latest(email.last_opened_at, told.last_opened_at)
+    email.open_count = max(email.open_count, min(told.open_count, _LARGEST_COUNT))
+    email.click_count = max(email.click_count, min(told.click_count, _LARGEST_COUNT))
+    for opened_at in (told.first_opened_at, told.last_opened_at):
+        if opened_at is not None:
+            email.first_opened_at = _earliest(email.first_opened_at, storable_moment(opened_at))
+            email.last_opened_at = _latest(email.last_opened_at, storable_moment(opened_at))
     for name in ("global_message_id", "provider_message_id"):
         if not getattr(email, name) and getattr(told, name):
-            setattr(email, name, getattr(told, name)[:255])
+            setattr(email, name, _clean_text(getattr(told, name))[:255])
     after = (email.open_count, email.click_count, email.first_opened_at, email.last_opened_at)
     if after != before:
         moves.emails[email.pk] = email
@@ -269,8 +376,8 @@ def _apply_details(email: Email, told: EmailDetails, moves: _Moves) -> None:
         _move(
             email,
             state,
-            told.updated_at or timezone.now(),
-            reason if isinstance(reason, str) else "",
+            storable_moment(told.updated_at) if told.updated_at else timezone.now(),
+            _clean_text(reason) if isinstance(reason, str) else "",
             moves,
         )
 
@@ -312,7 +419,7 @@ def _write(moves: _Moves) -> None:
         for email in moves.emails.values():
             email.save(update_fields=_MOVING_FIELDS, using=Email.objects.db)
     elif moves.emails:
-        Email.objects.bulk_update(moves.emails.values(), _MOVING_FIELDS)
+        update_each(Email.objects.all(), moves.emails.values(), _MOVING_FIELDS)
 
 
 def _tell_after_commit(moves: _Moves, using: str) -> None:

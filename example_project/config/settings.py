@@ -15,6 +15,10 @@ TRUNCUS = {
     "API_KEY": os.environ.get("TRUNCUS_API_KEY", "tr_test_demo"),
     "BASE_URL": os.environ.get("TRUNCUS_BASE_URL", "http://127.0.0.1:8025"),
     "TENANT_ID": "shop",
+    "WEBHOOK_SECRETS": [os.environ.get("TRUNCUS_WEBHOOK_SECRET", "only-for-the-example-project")],
+    # The shop's mails hold nothing secret but password links, which expire; a real site would
+    # rather not keep bodies.
+    "STORE_BODIES": True,
 }
 
 # What each mailer changes about TRUNCUS. A tenant has a suppression list of its own: whoever
@@ -84,7 +88,11 @@ TEMPLATES = [
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
 DATABASES = {
-    "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "shop.sqlite3"},
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": os.environ.get("SHOP_DATABASE", BASE_DIR / "shop.sqlite3"),
+        "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20},
+    },
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LOGIN_URL = "login"

@@ -2,7 +2,7 @@
 
 from django.contrib import admin
 from django.contrib.auth import views as auth_views
-from django.urls import path
+from django.urls import include, path
 from shop import views
 
 urlpatterns = [
@@ -27,5 +27,6 @@ urlpatterns = [
         auth_views.PasswordResetConfirmView.as_view(post_reset_login=True, success_url="/"),
         name="password_reset_confirm",
     ),
+    path("truncus/", include("truncus_django.urls")),  # Truncus tells here what became of mails
     path("admin/", admin.site.urls),
 ]

@@ -20,12 +20,15 @@ from django.utils import timezone
 from shop import emails
 from shop.forms import SignUpForm
 from shop.models import Order
+from truncus_django import tracking
 from truncus_django.api import TruncusClient, TruncusError
+from truncus_django.api.results import EmailDetails
 from truncus_django.emulator import Emulator
 from truncus_django.message import TruncusStatus
 from truncus_django.signals import post_send, send_failed
 
 WAITING_CUSTOMERS = 250
+WEBHOOK_SECRET = "only-for-the-example-project"
 _SENDING = frozenset({"send", "batch"})
 _LONGEST_DELIVERY_S = 20.0
 
@@ -96,6 +99,8 @@ def settings_for(emulator: Emulator) -> dict[str, Any]:
         "TENANT_ID": "shop",
         "DIALECT": "auto",
         "SANDBOX": False,
+        "STORE_BODIES": True,
+        "WEBHOOK_SECRETS": [WEBHOOK_SECRET],
     }
 
 
@@ -254,6 +259,7 @@ def _ask_what_happened_later(rows: Sequence[Row], emulator: Emulator) -> None:
     """Ask the API about each mail until nothing more will happen to it soon."""
     client = TruncusClient("tr_test_demo", base_url=emulator.url)
     open_questions = deque((row, message_id) for row in rows for message_id in row.ids)
+    answers: dict[str, EmailDetails] = {}
 
     def all_are_settled(_: Emulator) -> bool:
         while open_questions:
@@ -263,6 +269,7 @@ def _ask_what_happened_later(rows: Sequence[Row], emulator: Emulator) -> None:
             if state in {"queued", "sent"}:
                 return False
             row.later[state] += 1
+            answers[message_id] = email
             open_questions.popleft()
         return True
 
@@ -271,6 +278,7 @@ def _ask_what_happened_later(rows: Sequence[Row], emulator: Emulator) -> None:
     except TimeoutError:
         for row, _ in open_questions:
             row.later["on its way"] += 1
+    tracking.learn(answers)  # as truncus_sync does when its time has come
 
 
 def _shown(status: str, is_sandbox: bool) -> str:

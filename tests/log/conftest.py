@@ -1,14 +1,22 @@
 """What the tests of the log share: recording is on, and messages that differ."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from inspect import getclosurevars
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.mail import EmailMessage
+from django.db import connection, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.test.utils import CaptureQueriesContext
 
 from truncus_django.api import retry
 from truncus_django.backend import TruncusBackend
 from truncus_django.message import TruncusMessage
+from truncus_django.models import Email, EmailEvent
 
 
 @pytest.fixture(autouse=True)
@@ -47,3 +55,76 @@ def messages() -> Callable[..., list[EmailMessage]]:
         ]
 
     return make
+
+
+@pytest.fixture
+def other_database(
+    transactional_db: None, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., str]]:
+    """Return a function that gives the log a database of its own, on disk; it returns the alias."""
+    alias = "log"
+    # Django's test case refuses every alias that it did not know when it began.
+    guarded = getclosurevars(BaseDatabaseWrapper.ensure_connection).nonlocals
+    real = guarded["real_ensure_connection"]
+    monkeypatch.setattr(BaseDatabaseWrapper, "ensure_connection", real)
+
+    def make(*, path: Path = tmp_path / "log.sqlite3", with_tables: bool = True) -> str:
+        connections.settings[alias] = {
+            **connections.settings["default"],
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": path,
+            "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20},
+        }
+        if with_tables:
+            with connections[alias].schema_editor() as editor:
+                editor.create_model(Email)
+                editor.create_model(EmailEvent)
+        settings.TRUNCUS = {**settings.TRUNCUS, "DATABASE": alias}
+        return alias
+
+    yield make
+    if alias in connections.settings:
+        connections[alias].close()
+        del connections[alias]
+        del connections.settings[alias]
+
+
+@pytest.fixture
+def shared_database(transactional_db: None, request: pytest.FixtureRequest) -> str:
+    """The alias of a log that threads can use at once: SQLite in memory is no such thing."""
+    if connection.vendor != "sqlite":
+        return "default"
+    alias: str = request.getfixturevalue("other_database")()
+    return alias
+
+
+@pytest.fixture
+def in_threads() -> Iterator[Callable[..., list[Any]]]:
+    """Return a function that calls each of the functions in a thread, and returns their answers."""
+    with ThreadPoolExecutor(max_workers=8) as threads:
+
+        def run(*functions: Callable[[], Any]) -> list[Any]:
+            def call(function: Callable[[], Any]) -> Any:
+                try:
+                    return function()
+                finally:
+                    connections.close_all()
+
+            return [future.result(60) for future in [threads.submit(call, f) for f in functions]]
+
+        yield run
+
+
+@pytest.fixture
+def count_queries() -> Callable[..., Any]:
+    """Return a context manager that lists the queries made in it, but for those of transactions."""
+
+    @contextmanager
+    def counting(alias: str = "default") -> Iterator[list[str]]:
+        found: list[str] = []
+        with CaptureQueriesContext(connections[alias]) as captured:
+            yield found
+        words = ("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE", "ROLLBACK", "SET")
+        found += [q["sql"] for q in captured if not q["sql"].lstrip().startswith(words)]
+
+    return counting

@@ -280,13 +280,15 @@ class TruncusClient:
 
         Only ``from``, ``to``, ``subject``, ``html`` and ``text`` are looked at.
         """
+        return results.read_validation(self._validate(email).body)
+
+    def _validate(self, email: EmailMapping) -> Answer:
         fields = {
             key: email[key]
             for key in ("from", "to", "subject", "html", "text")
             if email.get(key) is not None
         }
-        answer = self._request("POST", contract.VALIDATE_PATH, body=fields)
-        return results.read_validation(answer.body)
+        return self._request("POST", contract.VALIDATE_PATH, body=fields)
 
     def cancel(self, email_id: str) -> results.Cancellation:
         """Cancel a scheduled e-mail; raises :class:`Conflict` unless it is scheduled."""
@@ -331,14 +333,16 @@ class TruncusClient:
         """
         self._probe()  # opens the connection, so that its set-up is not counted as latency
         started = time.perf_counter()
-        self._probe()
+        answer = self._probe()
         return results.CheckResult(
             latency_s=time.perf_counter() - started,
             base_url=self.base_url,
             is_sandbox=self.is_sandbox,
+            server_time=results.read_server_time(answer.headers) if answer else None,
         )
 
-    def _probe(self) -> None:
+    def _probe(self) -> Answer | None:
+        """Return the answer that proves it; ``None`` where a refusal does."""
         email = {
             "from": "check@example.com",
             "to": "check@example.com",
@@ -347,15 +351,18 @@ class TruncusClient:
             "text": "Check",
         }
         try:
-            self.validate(email)
+            answer = self._validate(email)
+            results.read_validation(answer.body)
         except _ANSWERS_TO_A_KNOWN_KEY:
-            return
+            return None
         except APIError as error:
             if error.status not in {404, 405}:
                 raise
             # Only one source knows the validation; an e-mail that does not exist needs a key too.
             with suppress(NotFound, *_ANSWERS_TO_A_KNOWN_KEY):
                 self.get_email("check")
+            return None
+        return answer
 
     # Requests ---------------------------------------------------------------------------------
 

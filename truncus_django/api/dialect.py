@@ -121,16 +121,15 @@ class DialectMemory:
         """
         if self.dialect is not Dialect.AUTO or not refused:
             return False
-        wants_html = _lacks_html(email) and bool(_HTML_REQUIRED.search(refused))
-        wants_one = _has_a_list_in_to(email) and bool(_ONE_RECIPIENT.search(refused))
-        if not (wants_html or wants_one):
+        wanted = lessons_in(refused, email)
+        if wanted == _MANUAL:
             return False
         with _lock:
             # Another thread may have learned it while this e-mail was on its way.
             known = _learned.get(self._account, _MANUAL)
             learned = _learned[self._account] = Lessons(
-                html_required=known.html_required or wants_html,
-                single_recipient=known.single_recipient or wants_one,
+                html_required=known.html_required or wanted.html_required,
+                single_recipient=known.single_recipient or wanted.single_recipient,
             )
         if learned.html_required and not known.html_required:
             logger.warning(
@@ -148,6 +147,14 @@ class DialectMemory:
     def learn_from(self, error: InvalidRequest, email: Mapping[str, Any]) -> bool:
         """Return whether a refused request wants another form; only HTTP 400 says so."""
         return error.status == 400 and self.learn(error.message, email)
+
+
+def lessons_in(refused: str, email: Mapping[str, Any]) -> Lessons:
+    """Return what the text of a refusal says about the form of ``email``."""
+    return Lessons(
+        html_required=_lacks_html(email) and bool(_HTML_REQUIRED.search(refused)),
+        single_recipient=_has_a_list_in_to(email) and bool(_ONE_RECIPIENT.search(refused)),
+    )
 
 
 def forget_lessons() -> None:

@@ -110,6 +110,11 @@ def redacted(text: object) -> str:
     return line if len(line) <= _MAX_TEXT else line[:_MAX_TEXT] + "…"
 
 
+def hint_for(code: str | None) -> str | None:
+    """Return what to do about an error or a bounce with this code or reason, where it is known."""
+    return _HINTS.get(code or "")
+
+
 class TruncusError(Exception):
     """The base of every error of this package.
 
@@ -149,7 +154,7 @@ class TruncusError(Exception):
     @property
     def hint(self) -> str | None:
         """What to do about it, where that is known."""
-        return _HINTS.get(self.code or "")
+        return hint_for(self.code)
 
     def __str__(self) -> str:
         facts = [

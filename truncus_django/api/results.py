@@ -7,6 +7,7 @@ empty mapping. Representations show ids and states, never addresses or content.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from truncus_django.api import contract
@@ -186,11 +187,13 @@ class CheckResult:
     """Proof that Truncus can be reached and knows the API key.
 
     ``latency_s`` is the time of one request and its answer, on a connection that is open.
+    ``server_time`` is what Truncus's clock said when it answered, to the second.
     """
 
     latency_s: float
     base_url: str
     is_sandbox: bool
+    server_time: datetime | None = None
 
 
 # Reading --------------------------------------------------------------------------------------
@@ -284,6 +287,15 @@ def read_quota(headers: Mapping[str, str]) -> MonthlyQuota | None:
         )
     except ValueError:
         return None
+
+
+def read_server_time(headers: Mapping[str, str]) -> datetime | None:
+    """Return the moment in the ``Date`` header of an answer, or ``None``."""
+    try:
+        moment = parsedate_to_datetime(headers.get("Date", ""))
+    except (TypeError, ValueError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def read_validation(body: Mapping[str, Any]) -> Validation:

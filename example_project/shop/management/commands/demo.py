@@ -8,10 +8,10 @@ from collections import Counter
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import connection
 from django.test.utils import override_settings
 
-from shop import demo
+from shop import demo, history
+from shop.demo_database import use_fresh_demo_database
 from truncus_django.emulator import Emulator, EmulatorMissesWerkzeug, SpokenDialect
 
 _WIDTH = 100
@@ -25,7 +25,8 @@ class Command(BaseCommand):
 Send every mail of the shop through a local Truncus, and show what came back.
 
 It needs no account, no service and no set-up: the emulator of the Truncus API runs inside this
-command on a free port, the database is in memory, and both are gone at the end.
+command on a free port. The log of what was sent stays in example_project/demo.sqlite3, which
+"make admin" shows; each run begins it anew.
 
 The mails are sent by the functions in shop/emails.py, with ordinary Django calls:
   a link to choose a password     PasswordResetForm
@@ -65,9 +66,10 @@ The exit status is 0 if everything came out as it ought to, else 1 after a list 
         except EmulatorMissesWerkzeug as error:
             raise CommandError(str(error)) from error
         with emulator:
-            connection.creation.create_test_db(verbosity=0, autoclobber=True)
+            use_fresh_demo_database()
             with override_settings(TRUNCUS=demo.settings_for(emulator)):
                 report = demo.run(emulator)
+            history.write(days=60)
             self._show(report, emulator)
             if keep_running:
                 self._wait(emulator)
@@ -117,6 +119,7 @@ The exit status is 0 if everything came out as it ought to, else 1 after a list 
     def _show_where_to_look(self) -> None:
         self.stdout.write(
             "Where to look next:\n"
+            "  the log in the admin     make admin\n"
             "  the mails in a browser   make demo ARGS=--keep-running\n"
             "  how they are sent        example_project/shop/emails.py\n"
             "  the shop in a browser    make emulator  (or python -m truncus_django.emulator)\n"

@@ -1,0 +1,505 @@
+"""The admin over a million e-mails, beside post_office's: ``python -m benchmarks.admin_pages``.
+
+Each site has a process and a scratch database on PostgreSQL of its own, filled with the same
+e-mails over 365 days. A superuser opens its pages with Django's test client: wall clock from
+request to finished answer, the database's work included; the pages of both sites take turns.
+What each page must show is looked for every time.
+"""
+
+import argparse
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from benchmarks.processes import WrongWork
+from benchmarks.scratch import answers, scratch_database
+from benchmarks.tables import ratio, table
+from benchmarks.workers import Worker
+
+ROWS = 1_000_000
+REPEATS = 7
+DAYS = 365
+DASHBOARD_DAYS = 30
+TIME_ZONE = "Europe/Berlin"
+NOT_MEASURED = "Pages of the admin: not measured: PostgreSQL does not answer."
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a site, and how it is named in tables and targets."""
+
+    key: str
+    site: str
+    title: str
+
+
+PAGES = (
+    Page("list", "log", "log page"),
+    Page("address", "log", "search: an address"),
+    Page("rare", "log", "search: a rare word"),
+    Page("frequent", "log", "search: a frequent word"),
+    Page("nothing", "log", "search: nothing found"),
+    Page("state", "log", "filter: bounced"),
+    Page("dashboard", "log", f"dashboard, {DASHBOARD_DAYS} days"),
+    Page("list", "post_office", "list"),
+    Page("address", "post_office", "search: an address"),
+)
+SEARCHES = ("address", "rare", "frequent", "nothing")
+"""The keys of the log's searches."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageFigures:
+    """All openings of a page."""
+
+    page: Page
+    times_ms: Sequence[float]
+    queries: int
+    found: int
+    """How many e-mails it is about."""
+
+    @property
+    def ms(self) -> float:
+        """Median."""
+        return statistics.median(self.times_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """What was measured, over how many e-mails."""
+
+    rows: int
+    figures: Sequence[PageFigures]
+
+    def find(self, site: str, key: str) -> PageFigures:
+        """Return the figures of a page."""
+        [found] = [each for each in self.figures if (each.page.site, each.page.key) == (site, key)]
+        return found
+
+
+def run(rows: int = ROWS, progress: Callable[[str], None] = lambda text: None) -> Pages | None:
+    """Fill both databases and open the pages; ``None`` where PostgreSQL does not answer."""
+    if not answers():
+        return None
+    with ExitStack() as stack:
+        workers = {}
+        for name in SITES:
+            progress(f"pages: {rows:,} e-mails for {name}")
+            database = stack.enter_context(scratch_database(name))
+            workers[name] = stack.enter_context(Worker(name, serve, name, database))
+            workers[name].ask(("fill", rows))
+        first = {page: workers[page.site].ask(("open", page.key)) for page in PAGES}
+        times: dict[Page, list[float]] = {page: [] for page in PAGES}
+        for turn in range(REPEATS):
+            progress(f"pages: turn {turn + 1} of {REPEATS}")
+            for page in PAGES[turn:] + PAGES[:turn]:
+                times[page].append(workers[page.site].ask(("open", page.key)).ms)
+    return Pages(
+        rows,
+        [PageFigures(page, times[page], first[page].queries, first[page].found) for page in PAGES],
+    )
+
+
+def as_table(pages: Pages | None) -> str:
+    """Return what :func:`run` found, to print."""
+    if pages is None:
+        return NOT_MEASURED
+    peer = pages.find("post_office", "list").ms
+    return table(
+        [
+            f"admin, {pages.rows:,} e-mails, PostgreSQL, {REPEATS} times",
+            "ms",
+            "min–max",
+            "÷ post_office's list",
+            "queries",
+            "e-mails",
+        ],
+        [
+            [
+                f"{SITES[each.page.site].title}, {each.page.title}",
+                f"{each.ms:.0f}",
+                f"{min(each.times_ms):.0f}–{max(each.times_ms):.0f}",
+                ratio(each.ms, peer),
+                str(each.queries),
+                f"{each.found:,}",
+            ]
+            for each in pages.figures
+        ],
+    )
+
+
+# One site's process -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """One opening of a page."""
+
+    ms: float
+    queries: int
+    found: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Aim:
+    """Where a page is, and what it must show.
+
+    Attributes:
+        rows: how many lines its list has; ``None`` where it is no list.
+        texts: what it has.
+        number: what it tells, whatever stands between thousands; within the tolerance.
+    """
+
+    view: str
+    query: dict[str, str]
+    found: int
+    rows: int | None
+    texts: Sequence[str] = ()
+    number: int | None = None
+    tolerance: float = 0.0
+
+
+class Site:
+    """A Django project with one admin."""
+
+    title: ClassVar[str]
+    app: ClassVar[str]
+    admin_name: ClassVar[str]
+    table: ClassVar[str]
+    searched: ClassVar[str]
+    """SQL of the text that is searched."""
+    address: ClassVar[str]
+    """SQL of an e-mail's first address."""
+    per_page: ClassVar[int]
+    tolerance: ClassVar[float] = 0.0
+    """How far the list's count of all e-mails may be off."""
+    fill_sql: ClassVar[str]
+
+    def __init__(self, database: dict[str, Any]) -> None:
+        import django
+        from django.conf import settings
+
+        settings.configure(
+            SECRET_KEY="benchmarks",
+            USE_TZ=True,
+            TIME_ZONE=TIME_ZONE,
+            ALLOWED_HOSTS=["testserver"],
+            ROOT_URLCONF="benchmarks.admin_urls",
+            STATIC_URL="/static/",
+            DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+            DATABASES={"default": database},
+            INSTALLED_APPS=[
+                "django.contrib.admin",
+                "django.contrib.auth",
+                "django.contrib.contenttypes",
+                "django.contrib.sessions",
+                "django.contrib.messages",
+                "django.contrib.staticfiles",
+                self.app,
+            ],
+            MIDDLEWARE=[
+                "django.middleware.security.SecurityMiddleware",
+                "django.contrib.sessions.middleware.SessionMiddleware",
+                "django.middleware.common.CommonMiddleware",
+                "django.middleware.csrf.CsrfViewMiddleware",
+                "django.contrib.auth.middleware.AuthenticationMiddleware",
+                "django.contrib.messages.middleware.MessageMiddleware",
+                "django.middleware.clickjacking.XFrameOptionsMiddleware",
+            ],
+            TEMPLATES=[
+                {
+                    "BACKEND": "django.template.backends.django.DjangoTemplates",
+                    "APP_DIRS": True,
+                    "OPTIONS": {
+                        "context_processors": [
+                            "django.template.context_processors.request",
+                            "django.contrib.auth.context_processors.auth",
+                            "django.contrib.messages.context_processors.messages",
+                        ]
+                    },
+                }
+            ],
+        )
+        django.setup()
+
+    def fill(self, rows: int) -> None:
+        """Make the tables, ``rows`` e-mails, the planner's statistics, and a superuser."""
+        from django.contrib.auth import get_user_model
+        from django.core.management import call_command
+        from django.db import connection
+        from django.test import Client
+
+        call_command("migrate", verbosity=0)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT setseed(0.5)")
+            cursor.execute(self.fill_sql, {"rows": rows, "days": DAYS})
+            cursor.execute("VACUUM ANALYZE")
+        self.rows = rows
+        user = get_user_model().objects.create(username="ann", is_staff=True, is_superuser=True)
+        self.client = Client()
+        self.client.force_login(user)
+        self.aims = dict(self.aimed())
+
+    def aimed(self) -> Iterator[tuple[str, _Aim]]:
+        """Yield each page's key and what it is to show."""
+        newest = self._one(f"SELECT {self.address} FROM {self.table} ORDER BY id DESC LIMIT 1")
+        yield (
+            "list",
+            _Aim(
+                "changelist",
+                {},
+                self.rows,
+                rows=min(self.rows, self.per_page),
+                texts=[newest],
+                number=self.rows,
+                tolerance=self.tolerance,
+            ),
+        )
+        somebody = self._one(
+            f"SELECT {self.address} FROM {self.table} ORDER BY id OFFSET %s LIMIT 1", self.rows // 3
+        )
+        yield "address", self._search(somebody, shown=somebody)
+
+    def _search(self, term: str, *, shown: str | None) -> _Aim:
+        found = self._one(
+            f"SELECT count(*) FROM {self.table} WHERE {self.searched} LIKE %s", f"%{term}%"
+        )
+        return _Aim(
+            "changelist", {"q": term}, found, min(found, self.per_page), [shown] if shown else []
+        )
+
+    def _one(self, sql: str, *parameters: str | int) -> Any:
+        from django.db import connection
+
+        with connection.cursor() as cursor:
+            cursor.execute(sql, parameters)
+            row = cursor.fetchone()
+        if row is None:
+            raise WrongWork(f"nothing found: {sql}")
+        return row[0]
+
+    def open(self, key: str) -> Opened:
+        """Open a page and look that it shows what it must."""
+        from django.db import connection
+        from django.urls import reverse
+
+        aim = self.aims[key]
+        url = reverse(f"admin:{self.admin_name}_{aim.view}")
+        queries = 0
+
+        def count(execute: Callable[..., Any], *arguments: Any) -> Any:
+            nonlocal queries
+            queries += 1
+            return execute(*arguments)
+
+        with connection.execute_wrapper(count):
+            began = time.perf_counter()
+            answer = self.client.get(url, aim.query)
+            ms = (time.perf_counter() - began) * 1000
+        _check(aim, answer.status_code, answer.content.decode())
+        return Opened(ms, queries, aim.found)
+
+
+def _check(aim: _Aim, status: int, content: str) -> None:
+    """Raise :class:`WrongWork` unless the page shows what it must."""
+    if status != 200:
+        raise WrongWork(f"{aim.view} {aim.query}: answered {status}")
+    rows = content.count('name="_selected_action"')
+    if aim.rows is not None and rows != aim.rows:
+        raise WrongWork(f"{aim.view} {aim.query}: {rows} rows, not {aim.rows}")
+    for text in aim.texts:
+        if text not in content:
+            raise WrongWork(f"{aim.view} {aim.query}: {text!r} is missing")
+    if aim.number is not None:
+        numbers = {int(re.sub(r"\D", "", each)) for each in _NUMBER.findall(content)}
+        if not any(abs(told - aim.number) <= aim.number * aim.tolerance for told in numbers):
+            raise WrongWork(f"{aim.view} {aim.query}: it does not tell {aim.number}")
+
+
+_NUMBER = re.compile(r"\d{1,3}(?:[,.\u202f\u00a0 ]\d{3})+|\d+")
+
+# What both sites are filled with. Each e-mail has random numbers of its own, the same in each run.
+_MAILS_SQL = """
+    SELECT n, fate, engagement,
+        now() - (1 - n::float / %(rows)s) * interval '1 day' * %(days)s AS moment,
+        md5(n::text) AS digest,
+        (ARRAY['shop', 'newsletter', 'support', 'blog', 'billing', 'events', 'jobs', 'partners',
+            'press', 'school', 'travel', ''])[1 + floor(12 * whose ^ 3)::int] AS tenant,
+        (ARRAY['anna', 'bea', 'carl', 'dora', 'emil', 'fatma', 'georg', 'hanna', 'ivan', 'jana',
+            'kemal', 'lena', 'marie', 'nils', 'olga', 'paul', 'quirin', 'rosa', 'stefan', 'tarek',
+            'ute', 'viktor', 'wanda', 'xenia', 'yusuf', 'zoe'])[1 + floor(26 * first)::int]
+        || '.' ||
+        (ARRAY['adler', 'bauer', 'celik', 'dietz', 'ernst', 'fuchs', 'graf', 'huber', 'ilic',
+            'jansen', 'keller', 'lang', 'meyer', 'nowak', 'otto', 'peters', 'quast', 'richter',
+            'schulz', 'thoma', 'ulrich', 'vogel', 'weber', 'xander', 'yilmaz', 'zeller'])
+            [1 + floor(26 * last)::int]
+        || floor(400 * which)::int || '@' ||
+        (ARRAY['gmail.example', 'mail.example', 'outlook.example', 'web.example', 'gmx.example',
+            'icloud.example', 'posteo.example', 'firma.example'])[1 + floor(8 * host ^ 2)::int]
+            AS address,
+        CASE
+            WHEN topic < 0.40 THEN 'Your order LK-' || lpad(n::text, 8, '0') || ' is on its way'
+            WHEN topic < 0.70 THEN 'New in the shop this week: tea no. ' || floor(52 * first)::int
+            WHEN topic < 0.85 THEN 'Choose your password'
+            WHEN topic < 0.95 THEN 'Invoice ' || lpad((n * 7)::text, 9, '0')
+            WHEN topic < 0.999 THEN 'Please confirm your address'
+            ELSE 'Your refund for LK-' || lpad(n::text, 8, '0')
+        END AS subject
+    FROM (
+        SELECT n, random() AS fate, random() AS engagement, random() AS whose, random() AS first,
+            random() AS last, random() AS which, random() AS host, random() AS topic
+        FROM generate_series(1, %(rows)s) AS n
+    ) AS numbers
+"""
+
+
+class Log(Site):
+    """This package's log."""
+
+    title, app, admin_name = "this package", "truncus_django", "truncus_django_email"
+    table, searched, address = "truncus_django_email", "search_text", '"to"->>0'
+    per_page = 50
+    tolerance = 0.02  # of a large log it is the planner's estimate
+    fill_sql = f"""
+    INSERT INTO truncus_django_email (
+        id, message_id, global_message_id, provider_message_id, idempotency_key, batch_index,
+        mailer, state, reason, error_code, error, from_email, "to", cc, bcc, subject, search_text,
+        tenant_id, template_id, metadata, is_sandbox, track_opens, track_clicks, attachments,
+        attachment_count, attachment_bytes, text_body, html_body, resend_of_id, send_at, created_at,
+        sent_at, delivered_at, bounced_at, complained_at, first_opened_at, last_opened_at,
+        open_count, click_count, attempts, next_sync_at
+    )
+    SELECT
+        (lpad(to_hex((extract(epoch FROM moment) * 1000)::bigint), 12, '0') || '7'
+            || substr(digest, 1, 3) || 'a' || substr(digest, 4, 15))::uuid,
+        'cm5wq' || lpad(n::text, 20, '0'), 'gm_' || digest, '0100019' || digest || '-000000',
+        CASE WHEN tenant = 'newsletter' THEN md5((n / 100)::text) ELSE md5('key' || n) END,
+        CASE WHEN tenant = 'newsletter' THEN n %% 100 END,
+        CASE WHEN tenant = 'newsletter' THEN 'newsletter' ELSE 'default' END, state,
+        CASE
+            WHEN state = 'bounced' THEN
+                (ARRAY['mailbox_does_not_exist', 'mailbox_full', 'no_mx_record',
+                    'connection_timeout', 'message_too_large'])[1 + floor(5 * engagement ^ 2)::int]
+            WHEN state = 'rejected' THEN 'suppressed'
+            ELSE ''
+        END,
+        CASE WHEN state = 'failed' THEN 'VALIDATION_ERROR' ELSE '' END,
+        CASE WHEN state = 'failed' THEN 'The address is not valid.' ELSE '' END,
+        'Shop <shop@example.com>', jsonb_build_array(address),
+        CASE WHEN n %% 40 = 0 THEN '["archive@example.com"]' ELSE '[]' END::jsonb, '[]', subject,
+        lower(address || ' ' || CASE WHEN n %% 40 = 0 THEN 'archive@example.com ' ELSE '' END
+            || subject),
+        tenant, CASE WHEN tenant = 'newsletter' THEN 'weekly' ELSE '' END,
+        jsonb_build_object('order', n::text), n %% 100 = 1, NULL, NULL,
+        CASE WHEN n %% 20 = 0 THEN
+            '[{{"filename": "invoice.pdf", "content_type": "application/pdf", "size": 48123}}]'
+            ELSE '[]' END::jsonb,
+        CASE WHEN n %% 20 = 0 THEN 1 ELSE 0 END, CASE WHEN n %% 20 = 0 THEN 48123 ELSE 0 END,
+        NULL, NULL, NULL, NULL, moment,
+        CASE WHEN state IN ('sent', 'delivered', 'bounced', 'complained') THEN moment END,
+        CASE WHEN arrived THEN moment + interval '3 s' END,
+        CASE WHEN state = 'bounced' THEN moment + interval '9 s' END,
+        CASE WHEN state = 'complained' THEN moment + interval '5 h' END,
+        CASE WHEN opened THEN moment + engagement * interval '2 days' END,
+        CASE WHEN opened THEN moment + engagement * interval '4 days' END,
+        CASE WHEN opened THEN 1 + n %% 4 ELSE 0 END,
+        CASE WHEN opened AND engagement < 0.1 THEN 1 + n %% 2 ELSE 0 END,
+        1, CASE WHEN state IN ('sent', 'delivered') AND moment > now() - interval '90 days'
+            THEN now() + engagement * interval '7 days' END
+    FROM (
+        SELECT *, state IN ('delivered', 'complained') AS arrived,
+            state IN ('delivered', 'complained') AND engagement < 0.45 AS opened
+        FROM (
+            SELECT *, CASE
+                WHEN n > %(rows)s * 0.9998 THEN 'sent'
+                WHEN fate < 0.955 THEN 'delivered'
+                WHEN fate < 0.982 THEN 'bounced'
+                WHEN fate < 0.984 THEN 'complained'
+                WHEN fate < 0.997 THEN 'rejected'
+                ELSE 'failed'
+            END AS state
+            FROM ({_MAILS_SQL}) AS mails
+        ) AS stated
+    ) AS emails
+    ORDER BY n
+    """
+
+    def aimed(self) -> Iterator[tuple[str, _Aim]]:
+        """Yield each page's key and what it is to show."""
+        yield from super().aimed()
+        yield "rare", self._search("refund", shown="refund")
+        yield "frequent", self._search("password", shown="password")
+        yield "nothing", self._search("nobody.known@nowhere.example", shown=None)
+        counted = f"SELECT count(*) FROM {self.table} WHERE"
+        bounced = self._one(f"{counted} state = 'bounced'")
+        rows = min(self.per_page, bounced)
+        yield "state", _Aim("changelist", {"state__exact": "bounced"}, bounced, rows, ["bounced"])
+        yield "dashboard", self._dashboard(counted)
+
+    def _dashboard(self, counted: str) -> _Aim:
+        sent = self._one(
+            f"""{counted} NOT is_sandbox
+                AND state IN ('sent', 'delivered', 'bounced', 'complained')
+                AND created_at >= (date_trunc('day', now() AT TIME ZONE %s)
+                    - interval '1 day' * %s) AT TIME ZONE %s""",
+            TIME_ZONE,
+            DASHBOARD_DAYS - 1,
+            TIME_ZONE,
+        )
+        return _Aim("dashboard", {"days": str(DASHBOARD_DAYS)}, sent, rows=None, number=sent)
+
+
+class PostOffice(Site):
+    """django-post_office, its bodies kept short here, in its favour."""
+
+    title, app, admin_name = "post_office", "post_office", "post_office_email"
+    table, searched, address = "post_office_email", "lower(\"to\" || ' ' || subject)", '"to"'
+    per_page = 100
+    fill_sql = f"""
+    INSERT INTO post_office_email (
+        from_email, "to", cc, bcc, subject, message, html_message, status,
+        recipient_delivery_status, priority, created, last_updated, scheduled_time, expires_at,
+        message_id, number_of_retries, headers, template_id, context, backend_alias
+    )
+    SELECT 'Shop <shop@example.com>', address,
+        CASE WHEN n %% 40 = 0 THEN 'archive@example.com' ELSE '' END, '', subject,
+        'Hello, thank you for your order ' || n || '.',
+        '<p>Hello, thank you for your order ' || n || '.</p>',
+        CASE WHEN fate < 0.997 THEN 0 ELSE 1 END,
+        CASE WHEN fate < 0.955 THEN 20 WHEN fate < 0.982 THEN 70 WHEN fate < 0.984 THEN 80 END,
+        1, moment, moment + interval '3 s', NULL, NULL,
+        '<' || digest || '@example.com>', NULL, NULL, NULL, NULL, 'default'
+    FROM ({_MAILS_SQL}) AS mails
+    ORDER BY n
+    """
+
+
+SITES: dict[str, type[Site]] = {"log": Log, "post_office": PostOffice}
+
+
+def serve(name: str, database: dict[str, Any]) -> Callable[[Any], Any]:
+    """Be a site's process: return what answers ``("fill", rows)`` and ``("open", key)``."""
+    site = SITES[name](database)
+
+    def respond(order: tuple[str, Any]) -> Any:
+        what, value = order
+        return site.fill(value) if what == "fill" else site.open(value)
+
+    return respond
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.admin_pages", description=__doc__)
+    parser.add_argument("--rows", type=int, default=ROWS, help="e-mails in each database")
+    options = parser.parse_args(arguments)
+    print(as_table(run(options.rows, lambda text: print(text, file=sys.stderr))))
+
+
+if __name__ == "__main__":
+    main()

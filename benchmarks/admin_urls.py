@@ -1,0 +1,6 @@
+"""The URLs of the sites in :mod:`benchmarks.admin_pages`."""
+
+from django.contrib import admin
+from django.urls import path
+
+urlpatterns = [path("admin/", admin.site.urls)]

@@ -1,0 +1,473 @@
+"""Every e-mail leaves one record, and recording never costs one."""
+
+import logging
+import pickle
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import django
+import pytest
+from django.core.mail import EmailMessage, send_mail
+from django.db import connection, transaction
+from django.utils import timezone
+
+from truncus_django import log
+from truncus_django.api.errors import MessagesNotSent, SendCancelled, TruncusError
+from truncus_django.message import TruncusMessage
+from truncus_django.models import Email, EmailEvent
+from truncus_django.signals import pre_send
+from truncus_django.states import State
+from truncus_django.testing import BACKEND
+from truncus_django.tracking import News, hear
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def no_trouble_yet() -> None:
+    log._trouble.clear()
+
+
+def message(**fields: Any) -> TruncusMessage:
+    return TruncusMessage(
+        **{
+            "subject": "Your order",
+            "body": "It is on its way.",
+            "from_email": "Shop <shop@example.com>",
+            "to": ["ada@example.org"],
+            **fields,
+        }
+    )
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+# What is recorded ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dialect", "state"), [("manual", "delivered"), ("sdk", "sent")])
+def test_a_sent_email_is_recorded_with_all_its_fields(emulator, dialect, state):
+    emulator.reset(dialect=dialect, delivery_delay_s=60)
+    before = timezone.now()
+    sent = message(
+        to=["Ada <ada@example.org>", "bea@example.org"],
+        cc=["cy@example.org"],
+        bcc=["dan@example.org"],
+        tenant_id="acme",
+        metadata={"order": "42"},
+        track_opens=False,
+        track_clicks=True,
+    )
+    sent.send()
+
+    row = Email.objects.get()
+    status = sent.truncus_status
+    assert (row.message_id, row.idempotency_key) == (status.id, status.idempotency_key)
+    assert row.global_message_id == (status.answer.global_message_id or "")
+    assert row.provider_message_id == (status.answer.provider_message_id or "")
+    assert (row.state, row.reason, row.error_code, row.error) == (state, "", "", "")
+    assert row.from_email == "Shop <shop@example.com>"
+    assert row.to[0] in {"Ada <ada@example.org>", '"Ada" <ada@example.org>'}
+    assert sorted(row.recipients[1:]) == ["bea@example.org", "cy@example.org", "dan@example.org"]
+    assert row.bcc == ["dan@example.org"]
+    assert (row.subject, row.tenant_id, row.metadata) == ("Your order", "acme", {"order": "42"})
+    assert (row.track_opens, row.track_clicks, row.is_sandbox) == (False, True, False)
+    assert (row.attempts, row.batch_index, row.resend_of) == (status.attempts, None, None)
+    assert before <= row.created_at <= timezone.now()
+    assert before <= row.sent_at <= row.next_sync_at
+    assert (row.delivered_at is not None) == (state == "delivered")
+    assert "bea@example.org" in row.search_text
+    assert "your order" in row.search_text
+
+
+if django.VERSION >= (6, 1):
+
+    def test_the_mailer_is_recorded(emulator, settings):
+        settings.MAILERS = {**settings.MAILERS, "news": {"BACKEND": BACKEND}}
+        message().send(using="news")
+
+        assert Email.objects.get().mailer == "news"
+
+
+def test_a_template_is_recorded(emulator):
+    message(body="", template_id="welcome", variables={"name": "Ada"}).send()
+
+    assert Email.objects.get().template_id == "welcome"
+
+
+def test_attachments_are_recorded_by_name_and_size_and_not_kept(emulator):
+    sent = message()
+    sent.attach("invoice.pdf", b"x" * 1000, "application/pdf")
+    sent.attach("räksmörgås.bin", b"y" * 20, "application/octet-stream")
+    sent.send()
+
+    row = Email.objects.get()
+    assert row.attachments == [
+        {"filename": "invoice.pdf", "content_type": "application/pdf", "size": 1000},
+        {"filename": "räksmörgås.bin", "content_type": "application/octet-stream", "size": 20},
+    ]
+    assert (row.attachment_count, row.attachment_bytes) == (2, 1020)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_bodies_are_kept_only_when_asked_for(emulator, settings, kept):
+    settings.TRUNCUS = {**settings.TRUNCUS, "STORE_BODIES": kept}
+    send_mail("x", "the text", None, ["a@example.org"], html_message="<p>the HTML</p>")
+
+    row = Email.objects.get()
+    assert (row.text_body, row.html_body) == (
+        ("the text", "<p>the HTML</p>") if kept else (None, None)
+    )
+
+
+def test_recording_can_be_turned_off(emulator, settings):
+    settings.TRUNCUS = {**settings.TRUNCUS, "RECORD": False}
+    message().send()
+
+    assert emulator.accepted == 1
+    assert not Email.objects.exists()
+
+
+def test_a_sandbox_email_is_recorded_as_such_and_never_asked_about(emulator):
+    message(sandbox=True).send()
+
+    row = Email.objects.get()
+    assert (row.is_sandbox, row.next_sync_at) == (True, None)
+
+
+def test_a_scheduled_email_is_asked_about_when_its_time_has_come(emulator):
+    emulator.reset(dialect="sdk")
+    at = (timezone.now() + timedelta(days=1)).replace(microsecond=0)
+    message(send_at=at).send()
+
+    row = Email.objects.get()
+    assert (row.state, row.send_at, row.sent_at) == (State.SCHEDULED, at, None)
+    assert row.next_sync_at > at
+
+
+def test_a_deferred_email_is_not_sent_yet(emulator):
+    emulator.reset(dialect="sdk", retry_delay_s=60)
+    message(to=["deferred@example.org"]).send()
+
+    row = Email.objects.get()
+    assert (row.state, row.sent_at) == (State.DEFERRED, None)
+
+
+def test_a_cancelled_send_is_not_recorded(emulator):
+    def cancel(**_: Any) -> None:
+        raise SendCancelled
+
+    pre_send.connect(cancel)
+    try:
+        message().send()
+    finally:
+        pre_send.disconnect(cancel)
+
+    assert not Email.objects.exists()
+
+
+def test_a_bounce_is_recorded_with_its_reason(emulator):
+    message(to=["bounce+mailbox_full@example.org"]).send()
+
+    row = Email.objects.get()
+    assert (row.state, row.reason) == (State.BOUNCED, "mailbox_full")
+    assert row.bounced_at is not None
+    assert row.next_sync_at is None
+
+
+def test_events_that_came_before_the_record_are_applied_to_it(
+    emulator, django_capture_on_commit_callbacks
+):
+    first = message(idempotency_key="k-1")
+    first.send()
+    Email.objects.all().delete()
+    at = datetime(2026, 11, 1, tzinfo=UTC)
+    hear([News(first.truncus_status.id, "complained", at, "e-1")])
+    with django_capture_on_commit_callbacks(execute=True):
+        message(idempotency_key="k-1").send()
+
+    assert Email.objects.get().state == State.COMPLAINED
+
+
+# Failures -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dialect", ["manual", "sdk"])
+def test_a_refused_email_is_recorded_with_its_reason(emulator, dialect):
+    emulator.reset(dialect=dialect)
+    with pytest.raises(TruncusError) as caught:
+        message(to=["suppressed@example.org"]).send()
+
+    row = Email.objects.get()
+    assert row.state in {State.REJECTED, State.FAILED}
+    assert row.to == ["suppressed@example.org"]
+    assert row.reason
+    assert row.error == str(caught.value)
+    assert row.error_code == (caught.value.code or "")
+    assert (row.sent_at, row.next_sync_at) == (None, None)
+
+
+def test_a_failed_request_is_recorded_with_its_error(emulator):
+    emulator.reset(domains={"example.com": "not_verified"})
+    with pytest.raises(TruncusError):
+        message().send()
+
+    row = Email.objects.get()
+    assert (row.state, row.error_code) == (State.FAILED, "domain_not_verified")
+    assert (row.attempts, row.sent_at) == (1, None)
+    assert row.reason
+
+
+def test_a_message_that_cannot_be_sent_is_recorded_too(emulator):
+    broken = message(to=["ada@example.org", "no address"], subject="Broken")
+    with pytest.raises(TruncusError):
+        broken.send()
+
+    row = Email.objects.get()
+    assert (row.state, row.subject, row.attempts) == (State.FAILED, "Broken", 0)
+    assert row.to == ["ada@example.org", "no address"]
+    assert "addr" in row.error
+
+
+def test_of_a_batch_each_is_recorded_with_its_own_fate(emulator, backend, messages):
+    mails = messages(3)
+    mails[1].to = ["suppressed@example.org"]
+    mails[2].to = ["no address"]
+    with pytest.raises(MessagesNotSent):
+        backend().send_messages(mails)
+
+    rows = {row.subject: row for row in Email.objects.all()}
+    assert rows["Order 0"].state == State.DELIVERED
+    assert rows["Order 1"].state in {State.REJECTED, State.FAILED}
+    assert rows["Order 2"].state == State.FAILED
+    assert {rows["Order 0"].batch_index, rows["Order 1"].batch_index} == {0, 1}
+
+
+def test_what_esp_extra_makes_of_a_payload_costs_no_other_record(emulator, backend, messages):
+    mails = messages(2)
+    mails[0].esp_extra = {"attachments": "x", "track_opens": "yes", "send_at": "2026-13-99"}
+    with pytest.raises(MessagesNotSent):
+        backend().send_messages(mails)
+
+    assert Email.objects.count() == 2
+
+
+# Doubt and repetition -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", [None, "order-42"])
+@pytest.mark.parametrize("pickled", [True, False])
+def test_a_message_in_doubt_that_is_sent_again_updates_its_one_record(emulator, key, pickled):
+    emulator.faults.next("reset_after", times=10)
+    sent = message(**({"idempotency_key": key} if key else {}))
+    with pytest.raises(TruncusError):
+        sent.send()
+    doubtful = Email.objects.get()
+    assert (doubtful.state, doubtful.message_id) == (State.UNKNOWN, None)
+
+    emulator.faults.clear()
+    (pickle.loads(pickle.dumps(sent)) if pickled else sent).send()
+
+    row = Email.objects.get()
+    assert (row.pk, row.state) == (doubtful.pk, State.DELIVERED)
+    assert (row.error, row.reason) == ("", "")
+    assert row.message_id
+    assert emulator.accepted == 1
+
+
+def test_a_batch_in_doubt_that_is_sent_again_updates_its_records(emulator, backend, messages):
+    emulator.faults.next("reset_after", times=10)
+    mails = messages(3)
+    with pytest.raises(MessagesNotSent):
+        backend().send_messages(mails)
+    emulator.faults.clear()
+    backend().send_messages(mails)
+
+    assert set(Email.objects.values_list("state", "batch_index")) == {
+        (State.DELIVERED, index) for index in range(3)
+    }
+
+
+def test_a_message_in_doubt_whose_record_was_rolled_back_gets_a_new_one(emulator):
+    emulator.faults.next("reset_after", times=10)
+    sent = message()
+    with pytest.raises(TruncusError), transaction.atomic():
+        sent.send()
+    assert not Email.objects.exists()
+    emulator.faults.clear()
+    sent.send()
+
+    row = Email.objects.get()
+    assert (row.state, row.subject) == (State.DELIVERED, "Your order")
+
+
+@pytest.mark.parametrize("dialect", ["manual", "sdk"])
+def test_a_repeated_idempotency_key_leaves_one_record(emulator, dialect):
+    emulator.reset(dialect=dialect)
+    for _ in range(2):
+        message(idempotency_key="order-42").send()
+
+    assert Email.objects.count() == emulator.accepted == 1
+
+
+def test_the_same_message_sent_twice_is_two_emails(emulator):
+    sent = message()
+    sent.send()
+    sent.send()
+
+    assert Email.objects.count() == 2
+
+
+# What it costs ------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_email_costs_at_most_two_queries(emulator, count_queries):
+    with count_queries() as queries:
+        message().send()
+
+    assert len(queries) <= 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_batch_costs_a_constant_number_of_queries_per_hundred(
+    emulator, backend, messages, count_queries
+):
+    def cost(count: int) -> int:
+        with count_queries() as queries:
+            backend().send_messages(messages(count))
+        return len(queries)
+
+    per_hundred = cost(100)
+    assert cost(250) <= 3 * per_hundred
+    # SQLite takes a bounded number of values in one statement.
+    limited = connection.features.max_query_params is not None
+    assert per_hundred <= (6 if limited else 2)
+    assert Email.objects.count() == 350
+
+
+# Databases in trouble -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broken_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log's table is missing, as before the first migrate."""
+    monkeypatch.setattr(Email._meta, "db_table", "truncus_nowhere")
+
+
+def test_a_missing_table_loses_no_email_and_is_logged_once(emulator, broken_table, caplog):
+    for _ in range(3):
+        assert message().send() == 1
+
+    assert emulator.accepted == 3
+    assert len(errors(caplog)) == 1
+    assert "ada@" not in caplog.text
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_missing_table_leaves_the_callers_transaction_whole(emulator, monkeypatch, caplog):
+    with monkeypatch.context() as patch, transaction.atomic():
+        EmailEvent.objects.create(message_id="m-1", event_id="e-1", occurred_at=timezone.now())
+        patch.setattr(Email._meta, "db_table", "truncus_nowhere")
+        message().send()
+        EmailEvent.objects.create(message_id="m-1", event_id="e-2", occurred_at=timezone.now())
+
+    assert EmailEvent.objects.count() == 2
+    assert len(errors(caplog)) == 1
+
+
+def test_a_database_that_is_down_loses_no_email_and_is_logged_once(
+    emulator, other_database, tmp_path, caplog
+):
+    other_database(path=tmp_path / "missing" / "log.sqlite3", with_tables=False)
+    for _ in range(3):
+        assert message().send() == 1
+
+    assert emulator.accepted == 3
+    assert len(errors(caplog)) == 1
+
+
+def test_trouble_that_comes_back_is_logged_again(emulator, monkeypatch, caplog):
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(Email._meta, "db_table", "truncus_nowhere")
+            message().send()
+        message().send()
+
+    assert len(errors(caplog)) == 2
+    assert Email.objects.count() == 2
+
+
+def test_a_database_that_is_down_hides_no_failure(emulator, broken_table):
+    with pytest.raises(TruncusError):
+        message(to=["suppressed@example.org"]).send()
+
+
+def test_a_record_in_a_database_of_its_own_survives_a_rollback(emulator, other_database):
+    alias = other_database()
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        message().send()
+        raise ZeroDivisionError
+
+    assert Email.objects.using(alias).get().state == State.DELIVERED
+    assert not Email.objects.using("default").exists()
+
+
+def test_a_record_in_the_callers_transaction_is_rolled_back_with_it(emulator):
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        message().send()
+        raise ZeroDivisionError
+
+    assert not Email.objects.exists()
+
+
+# What databases do not take -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"subject": "a\x00b"},
+        {"subject": "half \ud800"},
+        {"body": "a\x00b \ud800"},
+        {"to": ["a\x00@example.org", "\ud800@example.org"]},
+        {"metadata": {"a\x00": "\ud800"}},
+        {"tenant_id": "t" * 5000},
+        {"subject": "s" * 50_000},
+        {"subject": "\U0001f600" * 998},
+        {"to": ["a" * 5000 + "@example.org"]},
+        {"from_email": "x" * 5000},
+        {"to": [f"customer-{number}@example.org" for number in range(3000)]},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_hostile_content_is_recorded_in_a_form_that_every_database_takes(
+    emulator, settings, caplog, fields
+):
+    settings.TRUNCUS = {**settings.TRUNCUS, "STORE_BODIES": True}
+    try:
+        message(**fields).send()
+    except TruncusError:
+        pass
+
+    row = Email.objects.get()
+    assert "\x00" not in row.subject + row.search_text + str(row.to) + (row.text_body or "")
+    assert "could not be recorded" not in caplog.text
+
+
+def test_it_works_without_time_zones(emulator, settings):
+    settings.USE_TZ = False
+    emulator.reset(dialect="sdk")
+    at = datetime.now().replace(microsecond=0) + timedelta(days=1)
+    message(send_at=at).send()
+
+    row = Email.objects.get()
+    assert (row.state, row.send_at) == (State.SCHEDULED, at)
+
+
+def test_a_message_of_djangos_own_class_is_recorded(emulator):
+    EmailMessage("Plain", "x", None, ["a@example.org"]).send()
+
+    assert Email.objects.get().subject == "Plain"

@@ -1,0 +1,514 @@
+"""News moves an e-mail once, in whatever order and however often it comes."""
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from django.utils import timezone
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from truncus_django.api.results import EmailDetails, ReportedEvent
+from truncus_django.models import Email, EmailEvent
+from truncus_django.signals import email_event, email_state_changed
+from truncus_django.states import State
+from truncus_django.tracking import News, adopt, digest, hear, learn, move
+
+START = datetime(2026, 11, 1, 12, tzinfo=UTC)
+SYNC = EmailEvent.Source.SYNC
+
+pytestmark = pytest.mark.django_db
+
+
+def email(message_id: str = "m-1", state: str = State.SENT, **fields: Any) -> Email:
+    return Email.objects.create(message_id=message_id, state=state, **fields)
+
+
+def news(word: str, minute: float = 0, message_id: str = "m-1", **fields: Any) -> News:
+    at = START + timedelta(minutes=minute)
+    event_id = digest(message_id, word, minute, fields.get("source"))
+    return News(message_id, word, at, **{"event_id": event_id, **fields})
+
+
+def told(
+    status: str = "delivered", *events: tuple[str, float], message_id: str = "m-1", **fields: Any
+) -> EmailDetails:
+    """What Truncus answers, with events as (type, minute)."""
+    reported = tuple(
+        ReportedEvent(f"{message_id}-{word}-{minute}", word, START + timedelta(minutes=minute))
+        for word, minute in events
+    )
+    opens = [event.created_at for event in reported if event.type == "opened"]
+    counts = {
+        "open_count": len(opens),
+        "click_count": sum(event.type == "clicked" for event in reported),
+        "first_opened_at": min(opens, default=None),
+        "last_opened_at": max(opens, default=None),
+    }
+    return EmailDetails(message_id, status, events=reported, **{**counts, **fields})
+
+
+def stand(row: Email) -> dict[str, Any]:
+    """What news has made of an e-mail."""
+    names = (
+        "state", "reason", "sent_at", "delivered_at", "bounced_at", "complained_at",
+        "first_opened_at", "last_opened_at", "open_count", "click_count",
+    )  # fmt: skip
+    row.refresh_from_db()
+    return {name: getattr(row, name) for name in names}
+
+
+@pytest.fixture
+def signalled() -> Any:
+    """Every signal of the log, as (old state, new state) or event type."""
+    seen: list[Any] = []
+
+    def moved(sender: Any, email: Email, old_state: str, new_state: str, **_: Any) -> None:
+        seen.append((str(old_state), str(new_state)))
+
+    def heard(sender: Any, email: Email, event: EmailEvent, **_: Any) -> None:
+        seen.append(event.type)
+
+    email_state_changed.connect(moved)
+    email_event.connect(heard)
+    yield seen
+    email_state_changed.disconnect(moved)
+    email_event.disconnect(heard)
+
+
+# States -------------------------------------------------------------------------------------------
+
+
+def test_news_moves_an_email_and_says_when():
+    row = email()
+
+    assert hear([news("delivered", 1), news("bounced", 2, reason="mailbox_full")]) == 2
+    row.refresh_from_db()
+    assert (row.state, row.reason) == (State.BOUNCED, "mailbox_full")
+    assert row.delivered_at == START + timedelta(minutes=1)
+    assert row.bounced_at == START + timedelta(minutes=2)
+
+
+def test_late_news_is_kept_and_moves_nothing_back():
+    row = email()
+    hear([news("complained", 3)])
+    hear([news("delivered", 1)])
+
+    row.refresh_from_db()
+    assert row.state == State.COMPLAINED
+    assert row.delivered_at == START + timedelta(minutes=1)
+    assert row.events.count() == 2
+
+
+def test_repeated_news_is_stored_and_applied_once():
+    row = email()
+
+    assert hear([news("opened"), news("opened")]) == 1
+    assert hear([news("opened")]) == 0
+    assert (stand(row)["open_count"], row.events.count()) == (1, 1)
+
+
+def test_unknown_words_are_kept_and_move_nothing():
+    row = email()
+    hear([news("translated")])
+
+    assert stand(row)["state"] == State.SENT
+    assert row.events.get().type == "translated"
+
+
+def test_a_reason_belongs_to_its_state():
+    row = email(state=State.DEFERRED, reason="greylisted")
+    hear([news("delivered")])
+
+    assert stand(row)["reason"] == ""
+
+
+def test_a_delivered_email_was_sent_even_if_nobody_said_so():
+    row = email(state=State.SCHEDULED)
+    hear([news("delivered", 5)])
+
+    assert stand(row)["sent_at"] == START + timedelta(minutes=5)
+
+
+def test_a_final_state_is_not_asked_about_again():
+    row = email(next_sync_at=START)
+    hear([news("bounced")])
+
+    row.refresh_from_db()
+    assert row.next_sync_at is None
+
+
+STORY = [
+    news("sent", 0),
+    news("deferred", 1, reason="greylisted"),
+    news("delivered", 2),
+    news("delivered", 3),
+    news("opened", 4),
+    news("opened", 5),
+    news("opened", 4, source=SYNC),
+    news("clicked", 5),
+    news("failed", 1.5, reason="other"),
+    news("cancelled", 1.5),
+    news("bounced", 6, reason="mailbox_full"),
+    news("queued", 0),
+    news("translated", 2),
+]
+
+
+@hypothesis_settings(
+    max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(st.permutations(STORY), st.lists(st.integers(0, len(STORY))), st.integers(0, len(STORY)))
+def test_every_order_of_news_leads_to_the_same_end(db, order, cuts, recorded_after):
+    """Told one by one or together, twice, and before the e-mail is recorded or after."""
+    with transaction.atomic():
+        cuts = sorted({0, recorded_after, *cuts, len(order)})
+        row = email() if recorded_after == 0 else None
+        for start, end in zip(cuts, cuts[1:], strict=False):
+            hear(order[start:end])
+            hear(order[start:end][:1])
+            if end == recorded_after and row is None:
+                row = email()
+                adopt(["m-1"])
+        assert row is not None
+        assert stand(row) == {
+            "state": State.BOUNCED,
+            "reason": "mailbox_full",
+            "sent_at": START,
+            "delivered_at": START + timedelta(minutes=2),
+            "bounced_at": START + timedelta(minutes=6),
+            "complained_at": None,
+            "first_opened_at": START + timedelta(minutes=4),
+            "last_opened_at": START + timedelta(minutes=5),
+            "open_count": 2,
+            "click_count": 1,
+        }
+        transaction.set_rollback(True)
+
+
+def test_what_one_process_knows_itself_moves_by_rank_too():
+    row = email(state=State.SCHEDULED)
+
+    assert move(row, State.CANCELLED, reason="asked for")
+    assert (row.state, row.reason) == (State.CANCELLED, "asked for")
+    assert not move(row, State.SENT)
+    assert row.state == State.CANCELLED
+
+
+# Opens and clicks ---------------------------------------------------------------------------------
+
+
+OPENS = [("delivered", 0), ("opened", 1), ("opened", 2), ("clicked", 2)]
+
+
+@pytest.mark.parametrize("webhook_first", [True, False])
+def test_opens_told_by_webhook_and_sync_count_once(webhook_first):
+    row = email()
+    steps: list[Callable[[], object]] = [
+        lambda: hear([news(word, minute) for word, minute in OPENS]),
+        lambda: learn({"m-1": told("delivered", *OPENS)}),
+    ]
+    for step in steps if webhook_first else reversed(steps):
+        step()
+
+    assert (stand(row)["open_count"], stand(row)["click_count"]) == (2, 1)
+
+
+def test_opens_that_were_only_counted_are_not_counted_again_when_their_webhooks_come():
+    row = email()
+    learn({"m-1": told(open_count=2, click_count=1, first_opened_at=START)})
+    hear([news(word, minute) for word, minute in OPENS])
+
+    assert (stand(row)["open_count"], stand(row)["click_count"]) == (2, 1)
+
+
+def test_sync_makes_up_for_webhooks_that_were_lost():
+    row = email()
+    hear([news("opened", 1)])
+    learn({"m-1": told("delivered", *OPENS)})
+    hear([news("opened", 9)])
+
+    assert stand(row)["open_count"] == 3
+
+
+def test_two_opens_in_one_second_with_ids_count_as_two():
+    row = email()
+    hear([news("opened", event_id="e-1"), news("opened", event_id="e-2")])
+
+    assert stand(row)["open_count"] == 2
+
+
+def test_opens_move_no_state():
+    row = email()
+    hear([news("opened"), news("clicked")])
+
+    assert stand(row)["state"] == State.SENT
+
+
+# Before the e-mail --------------------------------------------------------------------------------
+
+
+def test_events_before_their_email_are_kept_and_applied_when_it_is_recorded():
+    hear([news("delivered"), news("opened", 1)])
+    row = email()
+    adopt(["m-1"])
+
+    assert (stand(row)["state"], row.open_count) == (State.DELIVERED, 1)
+    adopt(["m-1"])
+    assert stand(row)["open_count"] == 1
+
+
+def test_events_that_nobody_adopted_are_applied_with_the_next_news():
+    hear([news("delivered"), news("opened", 1)])
+    row = email()
+    hear([news("clicked", 2)])
+
+    assert (stand(row)["state"], row.open_count, row.click_count) == (State.DELIVERED, 1, 1)
+
+
+def test_an_answer_about_an_unknown_email_harms_nothing():
+    assert learn({"m-2": told("delivered", message_id="m-2")}) == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_event_in_the_middle_of_the_recording_is_applied(
+    shared_database, emulator, messages, in_threads
+):
+    """The webhook's transaction does not see the e-mail, and ends before it is recorded."""
+    heard = threading.Event()
+
+    def webhook() -> None:
+        hear([news("bounced", message_id=sent.truncus_status.id)])
+        heard.set()
+
+    [sent] = messages(1)
+    with transaction.atomic(shared_database):
+        sent.send()
+        thread = threading.Thread(target=lambda: in_threads(webhook))
+        thread.start()
+        if connection.vendor == "postgresql":  # the others wait for the end of this transaction
+            assert heard.wait(20)
+            assert EmailEvent.objects.get().email is None
+    thread.join()
+    assert Email.objects.get().state == State.BOUNCED
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_email_recorded_in_the_middle_of_a_webhook_gets_its_event(
+    shared_database, emulator, messages, in_threads
+):
+    """The recording does not see the event, and ends before the webhook's transaction."""
+    recorded = threading.Event()
+    [sent] = messages(1)
+    sent.idempotency_key = "k-1"
+    with_id = messages(1)[0]
+    with_id.idempotency_key = "k-1"
+
+    def record() -> None:
+        with_id.send()
+        recorded.set()
+
+    sent.send()
+    Email.objects.all().delete()
+    with transaction.atomic(shared_database):
+        hear([news("bounced", message_id=sent.truncus_status.id)])
+        thread = threading.Thread(target=lambda: in_threads(record))
+        thread.start()
+        if connection.vendor != "sqlite":  # which has one writer at a time
+            assert recorded.wait(20)
+            assert Email.objects.get().state == State.DELIVERED
+    thread.join()
+    assert Email.objects.get().state == State.BOUNCED
+
+
+@pytest.mark.django_db(transaction=True)
+def test_news_told_by_many_threads_at_once_is_applied_once(shared_database, in_threads):
+    rows = [email(f"m-{number}") for number in range(3)]
+    story = [news(word, minute, row.message_id) for row in rows for word, minute in OPENS]
+
+    def tell(first: int) -> int:
+        pieces = story[first:] + story[:first]
+        return sum(hear([piece]) for piece in pieces) + hear(pieces)
+
+    new = in_threads(*[lambda first=first: tell(first) for first in (0, 3, 6, 9)])
+
+    assert sum(new) == len(story) == EmailEvent.objects.count()
+    assert {(stand(row)["open_count"], stand(row)["click_count"]) for row in rows} == {(2, 1)}
+
+
+# Asking -------------------------------------------------------------------------------------------
+
+
+def test_an_answer_moves_state_and_counts_and_sets_the_next_question():
+    row = email(sent_at=START)
+    answer = told("delivered", *OPENS, global_message_id="g-1", provider_message_id="p-1")
+
+    assert learn({"m-1": answer}, now=START) == 1
+    row.refresh_from_db()
+    assert (row.state, row.open_count, row.click_count) == (State.DELIVERED, 2, 1)
+    assert (row.global_message_id, row.provider_message_id) == ("g-1", "p-1")
+    assert row.next_sync_at == START + timedelta(minutes=1)
+    assert set(row.events.values_list("source", flat=True)) == {SYNC}
+
+
+def test_an_answer_that_tells_nothing_new_only_sets_the_next_question():
+    row = email(state=State.DELIVERED, sent_at=START, delivered_at=START)
+
+    assert learn({"m-1": told(updated_at=START)}, now=START + timedelta(hours=2)) == 0
+    row.refresh_from_db()
+    assert row.next_sync_at == START + timedelta(hours=3)
+
+
+def test_the_reason_of_a_bounce_is_learned_after_its_event():
+    row = email()
+    answer = told("bounced", ("bounced", 1), intelligence={"failure_reason": "mailbox_full"})
+    learn({"m-1": answer})
+
+    assert stand(row)["reason"] == "mailbox_full"
+
+
+def test_a_scheduled_email_stays_scheduled_until_it_is_sent():
+    at = timezone.now() + timedelta(days=2)
+    row = email(state=State.SCHEDULED, send_at=at)
+    learn({"m-1": told("scheduled", ("queued", 0))})
+
+    row.refresh_from_db()
+    assert (row.state, row.sent_at) == (State.SCHEDULED, None)
+    assert row.next_sync_at > at
+
+
+def test_an_answer_larger_than_a_column_harms_nothing():
+    row = email()
+    learn({"m-1": told(open_count=10**30, global_message_id="g" * 5000)})
+
+    assert stand(row)["open_count"] == 2**31 - 1
+
+
+def test_learning_costs_the_same_for_one_as_for_a_hundred(count_queries):
+    def cost(count: int) -> int:
+        ids = [f"{count}-{number}" for number in range(count)]
+        for message_id in ids:
+            email(message_id)
+        with count_queries() as queries:
+            learn({i: told("delivered", *OPENS, message_id=i) for i in ids})
+        assert set(Email.objects.filter(message_id__in=ids).values_list("state")) == {
+            (State.DELIVERED,)
+        }
+        return len(queries)
+
+    # SQLite takes a bounded number of values in one statement.
+    limited = connection.features.max_query_params is not None
+    assert cost(1) <= 8
+    assert cost(100) <= (45 if limited else 8)
+
+
+def test_hearing_one_piece_of_news_costs_few_queries(count_queries):
+    email()
+    with count_queries() as queries:
+        hear([news("opened")])
+
+    assert len(queries) <= 9
+
+
+# Signals ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_signals_come_after_the_commit_once(signalled):
+    email()
+    with transaction.atomic():
+        hear([news("delivered"), news("opened", 1)])
+        hear([news("delivered")])
+        assert signalled == []
+
+    assert signalled == ["delivered", "opened", ("sent", "delivered")]
+    hear([news("delivered")])
+    assert len(signalled) == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_rolled_back_move_is_not_signalled(signalled):
+    email()
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        hear([news("delivered")])
+        raise ZeroDivisionError
+
+    assert signalled == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_open_told_by_webhook_and_sync_is_signalled_once(signalled):
+    email(state=State.DELIVERED)
+    hear([news("opened", 1)])
+    learn({"m-1": told("delivered", ("opened", 1))})
+
+    assert signalled == ["opened"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_events_that_came_early_are_signalled_with_their_email(signalled):
+    hear([news("delivered")])
+    assert signalled == []
+    email()
+    adopt(["m-1"])
+
+    assert signalled == ["delivered", ("sent", "delivered")]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_failing_receiver_harms_nothing(signalled):
+    def fail(**_: Any) -> None:
+        raise ZeroDivisionError
+
+    row = email()
+    email_event.connect(fail)
+    try:
+        hear([news("delivered")])
+    finally:
+        email_event.disconnect(fail)
+
+    assert stand(row)["state"] == State.DELIVERED
+    assert ("sent", "delivered") in signalled
+
+
+# What databases do not take -----------------------------------------------------------------------
+
+
+def test_hostile_content_is_stored_in_a_form_that_every_database_takes():
+    row = email()
+    deep: Any = "x"
+    for _ in range(200):
+        deep = [deep]
+    payload = {"a\x00": "\x00\ud800", "b": [float("nan"), float("inf")], "c": deep, "d": "é" * 9999}
+    hear([news("bounced", reason="\x00r\ud800" * 500, recipient="a" * 9999, payload=payload)])
+
+    event = row.events.get()
+    assert event.payload["a"] == "?"
+    assert event.payload["b"] == [None, None]
+    assert len(event.payload["d"]) == 9999
+    assert stand(row)["reason"].startswith("r?r?")
+
+
+def test_it_works_without_time_zones(settings):
+    settings.USE_TZ = False
+    row = email()
+    hear([news("opened", 1)])
+    learn({"m-1": told("delivered", ("opened", 1), updated_at=START)})
+
+    assert (stand(row)["state"], row.open_count) == (State.DELIVERED, 1)
+    assert row.first_opened_at == datetime(2026, 11, 1, 13, 1)  # Berlin
+
+
+def test_the_log_may_have_a_database_of_its_own(other_database):
+    alias = other_database()
+    row = email()
+    hear([news("delivered"), news("opened", message_id="m-2")])
+    learn({"m-1": told("delivered", *OPENS)})
+
+    assert row._state.db == Email.objects.db == alias
+    assert (stand(row)["state"], row.open_count) == (State.DELIVERED, 2)
+    assert not Email.objects.using("default").exists()

@@ -1,0 +1,548 @@
+"""The webhook: what is taken, what is refused, and the same over real HTTP from many threads."""
+
+import json
+import logging
+import random
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from socketserver import ThreadingMixIn
+from threading import Thread
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import pytest
+import requests
+from django.core.handlers.wsgi import WSGIHandler
+from django.db import OperationalError
+from django.test import Client
+from django.urls import include, path, reverse
+
+from truncus_django import views
+from truncus_django.api.webhooks import sign
+from truncus_django.message import TruncusMessage
+from truncus_django.models import Email, EmailEvent
+from truncus_django.states import State
+from truncus_django.webhook_news import read_news
+
+SECRET = "whsec_one"
+URL = "/truncus/webhook/"
+
+urlpatterns = [path("truncus/", include("truncus_django.urls"))]
+
+pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
+
+
+@pytest.fixture(autouse=True)
+def secrets(recording: None, settings: Any) -> None:
+    views._reported.clear()
+    settings.TRUNCUS = {**settings.TRUNCUS, "WEBHOOK_SECRETS": [SECRET]}
+
+
+def delivered(**fields: Any) -> dict[str, Any]:
+    now = int(time.time())
+    told = {"event": "email.delivery", "message_id": "m-1", "status": "delivered", "timestamp": now}
+    return {name: value for name, value in {**told, **fields}.items() if value is not None}
+
+
+def signed(body: bytes, *, secret: str = SECRET, age_s: int = 0) -> dict[str, str]:
+    timestamp = int(time.time()) - age_s
+    return {
+        "Truncus-Timestamp": str(timestamp),
+        "Truncus-Signature": sign(body, secret=secret, timestamp=timestamp),
+    }
+
+
+def post(told: Any, *, headers: dict[str, str] | None = None, **signing: Any) -> Any:
+    """Post what is told, or a raw body, as Truncus would."""
+    body = told if isinstance(told, bytes) else json.dumps(told).encode()
+    return Client(enforce_csrf_checks=True).post(
+        URL,
+        body,
+        content_type="application/json",
+        headers=signed(body, **signing) if headers is None else headers,
+    )
+
+
+def is_short_refusal(answer: Any, status: int) -> bool:
+    return (
+        answer.status_code == status
+        and len(answer.content) < 50
+        and answer["Content-Type"].startswith("text/plain")
+        and not EmailEvent.objects.exists()
+    )
+
+
+# Taken --------------------------------------------------------------------------------------------
+
+
+def test_its_url_has_a_name():
+    assert reverse("truncus_django:webhook") == URL
+
+
+def test_a_good_webhook_moves_its_email_and_is_acknowledged_with_200():
+    row = Email.objects.create(message_id="m-1", state=State.SENT)
+    told = delivered(status="bounced", reason="mailbox_full", timestamp=1_790_000_000)
+
+    assert post(told).status_code == 200
+    row.refresh_from_db()
+    assert (row.state, row.reason) == (State.BOUNCED, "mailbox_full")
+    assert row.bounced_at == datetime.fromtimestamp(1_790_000_000, UTC)
+    event = row.events.get()
+    assert (event.type, event.source, event.payload) == ("bounced", "webhook", told)
+
+
+def test_a_repeated_webhook_is_acknowledged_and_counted_once():
+    row = Email.objects.create(message_id="m-1", state=State.DELIVERED)
+    told = delivered(event="email.open", status="opened")
+    assert [post(told).status_code for _ in range(3)] == [200] * 3
+
+    row.refresh_from_db()
+    assert (row.open_count, EmailEvent.objects.count()) == (1, 1)
+
+
+def test_a_webhook_before_its_email_is_kept():
+    assert post(delivered()).status_code == 200
+    assert EmailEvent.objects.get().email is None
+
+
+def test_any_of_the_secrets_verifies_so_that_they_can_be_rotated(settings):
+    def answers() -> list[int]:
+        return [post(delivered(), secret=secret).status_code for secret in ("old", "new")]
+
+    for secrets, expected in [
+        (["old"], [200, 403]),
+        (["old", "new"], [200, 200]),
+        (["new"], [403, 200]),
+    ]:
+        settings.TRUNCUS = {**settings.TRUNCUS, "WEBHOOK_SECRETS": secrets}
+        assert answers() == expected
+
+
+def test_the_published_prefix_of_signatures_is_accepted():
+    body = json.dumps(delivered()).encode()
+    headers = signed(body)
+    headers["Truncus-Signature"] = "tcsig_" + headers["Truncus-Signature"]
+
+    assert post(body, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("age_s", [-290, 290])
+def test_300_seconds_are_near_enough(age_s):
+    assert post(delivered(), age_s=age_s).status_code == 200
+
+
+def test_foreign_events_are_kept_and_move_nothing():
+    row = Email.objects.create(message_id="m-1", state=State.SENT)
+    for told in (
+        delivered(event="email.translated", status=None),
+        delivered(event="domain.verified", status="whatever"),
+        delivered(status="a-new-status"),
+    ):
+        assert post(told).status_code == 200
+
+    row.refresh_from_db()
+    assert row.state == State.SENT
+    assert set(row.events.values_list("type", flat=True)) == {
+        "translated",
+        "domain.verified",
+        "a-new-status",
+    }
+
+
+def test_a_lower_limit_for_forms_does_not_matter(settings):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 10
+
+    assert post(delivered()).status_code == 200
+
+
+def test_atomic_requests_change_nothing(settings, monkeypatch):
+    from django.db import connection
+
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    assert post(delivered()).status_code == 200
+    assert EmailEvent.objects.count() == 1
+
+
+# Refused ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["get", "head", "put", "patch", "delete", "options"])
+def test_only_post_is_allowed(method):
+    assert getattr(Client(), method)(URL).status_code == 405
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"Truncus-Signature": "0" * 64},
+        {"Truncus-Signature": ""},
+        {"Truncus-Signature": "é"},
+        {"Truncus-Timestamp": ""},
+        {"Truncus-Timestamp": "now"},
+        {"Truncus-Timestamp": "-1"},
+        {"Truncus-Timestamp": "9" * 5000},
+        {"Truncus-Timestamp": str(int(time.time()) - 10)},
+    ],
+)
+def test_whatever_is_wrong_with_a_signature_the_answer_is_the_same(change):
+    body = json.dumps(delivered()).encode()
+    answer = post(body, headers={**signed(body), **change})
+
+    assert is_short_refusal(answer, 403)
+    assert answer.content == post(body, secret="another").content
+    assert answer.content == post(body, age_s=301).content == post(body, age_s=-301).content
+    assert answer.content == post(body, headers={}).content
+
+
+def test_a_changed_body_is_refused():
+    body = json.dumps(delivered()).encode()
+
+    assert is_short_refusal(post(body + b" ", headers=signed(body)), 403)
+
+
+@pytest.mark.parametrize("secrets", [None, [], ()])
+def test_without_a_secret_all_are_refused_and_the_operator_is_told_once(settings, caplog, secrets):
+    settings.TRUNCUS = {"API_KEY": "tr_test", "WEBHOOK_SECRETS": secrets or []}
+    for secret in ("", "None", SECRET):
+        answer = post(delivered(), secret=secret)
+        assert is_short_refusal(answer, 403)
+        assert b"secret" not in answer.content.lower()
+
+    told = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(told) == 1
+    assert "WEBHOOK_SECRETS" in told[0].getMessage()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"1",
+        b'"m-1"',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"a":' * 40_000,
+        b'{"message_id": "m-1", "timestamp": ' + b"9" * 5000 + b"}",
+        b"{}",
+    ],
+    ids=lambda body: repr(body[:12]),
+)
+def test_a_body_that_is_no_json_object_is_refused(body):
+    assert is_short_refusal(post(body), 400)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"message_id": "m" * 10_000},
+        {"message_id": "m" * 256},
+        {"message_id": ""},
+        {"message_id": None},
+        {"message_id": 1},
+        {"message_id": ["m-1"]},
+        {"message_id": "m\x00"},
+        {"message_id": "\ud800"},
+        {"message_id": "a\nb"},
+        {"event": 1},
+        {"status": {"a": 1}},
+        {"event": None, "status": None},
+        {"event": "", "status": ""},
+    ],
+    ids=lambda fields: repr(fields)[:40],
+)
+def test_news_that_does_not_say_what_it_is_about_is_refused(fields):
+    assert is_short_refusal(post(delivered(**fields)), 400)
+
+
+def test_a_signed_body_over_the_limit_is_refused():
+    assert is_short_refusal(post(b" " * (256 * 1024 + 1)), 413)
+    assert post(json.dumps(delivered()).encode().ljust(256 * 1024)).status_code == 200
+
+
+def test_ten_megabytes_are_refused_unread(rf, monkeypatch):
+    request = rf.post(URL, b"x", content_type="application/json")
+    request.META["CONTENT_LENGTH"] = str(10 * 1024 * 1024)
+    monkeypatch.setattr(request, "read", lambda *_: pytest.fail("it was read"))
+
+    assert is_short_refusal(views.webhook(request), 413)
+
+
+def test_of_a_body_without_a_length_no_more_than_the_limit_is_read(rf, monkeypatch):
+    asked: list[int] = []
+
+    def read(size: int) -> bytes:
+        asked.append(size)
+        return b"x" * size
+
+    request = rf.post(URL, b"x", content_type="application/json")
+    del request.META["CONTENT_LENGTH"]
+    monkeypatch.setattr(request, "read", read)
+
+    assert is_short_refusal(views.webhook(request), 413)
+    assert asked == [256 * 1024 + 1]
+
+
+def test_a_sender_that_breaks_off_is_refused(rf, monkeypatch):
+    def read(size: int) -> bytes:
+        raise OSError
+
+    request = rf.post(URL, b"x", content_type="application/json")
+    monkeypatch.setattr(request, "read", read)
+
+    assert is_short_refusal(views.webhook(request), 400)
+
+
+def test_trouble_is_a_500_and_leaves_nothing_half_done(monkeypatch, caplog):
+    row = Email.objects.create(message_id="m-1", state=State.SENT)
+
+    def fail(*_: Any) -> None:
+        raise OperationalError("ada@example.org is locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("truncus_django.tracking._write", fail)
+        assert is_short_refusal(post(delivered()), 500)
+    assert "OperationalError" in caplog.text
+    assert "ada@" not in caplog.text
+
+    assert post(delivered()).status_code == 200
+    row.refresh_from_db()
+    assert row.state == State.DELIVERED
+
+
+def test_nothing_of_a_webhook_is_logged(caplog):
+    post(delivered(recipient="ada@example.org"))
+    post(delivered(recipient="ada@example.org"), secret="another")
+    post(delivered(recipient="ada@example.org", message_id=None))
+
+    assert "ada@" not in caplog.text
+    assert SECRET not in caplog.text
+
+
+# From body to news --------------------------------------------------------------------------------
+
+NOW = 1_790_000_000
+
+
+def read(**fields: Any) -> Any:
+    told = {"event": "email.delivery", "message_id": "m-1", "status": "sent", **fields}
+    return read_news(json.dumps(told).encode(), signed_at=NOW)
+
+
+@pytest.mark.parametrize(
+    ("event", "status", "word"),
+    [
+        ("email.delivery", "delivered", "delivered"),
+        ("email.delivery", "Bounced", "bounced"),
+        ("email.delivery", None, "delivery"),
+        ("email.open", "opened", "opened"),
+        ("email.open", "delivered", "opened"),
+        ("email.click", None, "clicked"),
+        ("email.bounce", None, "bounced"),
+        ("email.complaint", "x", "complained"),
+        ("email.delivered", None, "delivered"),
+        ("open", None, "opened"),
+        (None, "opened", "opened"),
+        ("domain.verified", "x", "domain.verified"),
+    ],
+)
+def test_event_and_status_make_one_word(event, status, word):
+    assert read(event=event, status=status).type == word
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "moment"),
+    [
+        (NOW - 60, NOW - 60),
+        (NOW - 0.5, NOW - 0.5),
+        (str(NOW - 60), NOW - 60),
+        ("2026-09-21T13:00:00Z", datetime(2026, 9, 21, 13, tzinfo=UTC).timestamp()),
+        ("2026-09-21T15:00:00+02:00", datetime(2026, 9, 21, 13, tzinfo=UTC).timestamp()),
+        ("2026-09-21T13:00:00", datetime(2026, 9, 21, 13, tzinfo=UTC).timestamp()),
+        # What makes no sense gives way to the header's.
+        (None, NOW),
+        (True, NOW),
+        ("yesterday", NOW),
+        (0, NOW),
+        (-(10**20), NOW),
+        (NOW * 1000, NOW),
+        (NOW + 2 * 86400, NOW),
+        (10**400, NOW),
+        (float("nan"), NOW),
+        (float("inf"), NOW),
+        ("0001-01-01T00:00:00+14:00", NOW),
+        ([NOW], NOW),
+    ],
+)
+def test_the_time_of_an_event_is_read_in_every_form(timestamp, moment):
+    assert read(timestamp=timestamp).occurred_at == datetime.fromtimestamp(moment, UTC)
+
+
+def test_an_events_own_id_tells_it_from_others():
+    assert read(event_id="e-1").event_id == "e-1"
+    assert read(id="e-2").event_id == "e-2"
+    assert read(id=7).event_id == "7"
+
+
+@pytest.mark.parametrize(
+    "fields", [{"id": "m-1"}, {"event_id": "e" * 256}, {"event_id": ""}, {"id": True}]
+)
+def test_without_an_id_of_its_own_an_event_is_told_by_its_body(fields):
+    assert len(read(**fields).event_id) == 64
+    assert read(**fields).event_id == read(**fields).event_id != read(reason="x").event_id
+
+
+# Over real HTTP -----------------------------------------------------------------------------------
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = False
+    request_queue_size = 64
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        """Stay silent."""
+
+
+@pytest.fixture
+def webhook_url(shared_database: str) -> Iterator[str]:
+    """The webhook of this project, served over HTTP with a thread for each request."""
+    with make_server("127.0.0.1", 0, WSGIHandler(), _Server, _Quiet) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}{URL}"
+        server.shutdown()
+        thread.join()
+
+
+def sent_to(emulator: Any, *scenarios: str) -> None:
+    for number, scenario in enumerate(scenarios):
+        TruncusMessage(
+            f"Order {number}", "x", "shop@example.com", [f"{scenario}+{number}@example.org"]
+        ).send()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_emulators_webhooks_arrive_shuffled_twice_and_among_forged_ones(emulator, webhook_url):
+    emulator.reset(
+        dialect="sdk",
+        delivery_delay_s=0.01,
+        webhook_url=webhook_url,
+        webhook_secret=SECRET,
+        webhook_threads=4,
+        webhook_duplicates=1,
+        webhook_shuffle_s=0.2,
+        webhook_bad_signatures=0.2,
+        webhook_stale=0.2,
+        webhook_backoff_s=(0.01,) * 20,
+    )
+    sent_to(emulator, *["deliver", "open", "click", "bounce", "complaint"] * 4)
+    emulator.wait_for(
+        lambda it: (
+            it.webhooks_are_idle()
+            and sum(a.flaw is None and a.status == 200 for a in it.webhook_attempts) == 2 * 36
+        ),
+        timeout_s=60,
+    )
+
+    found = Email.objects.values_list("state", "open_count", "click_count", "to__0")
+    assert sorted(
+        (state, opens, clicks, to.partition("+")[0]) for state, opens, clicks, to in found
+    ) == sorted(
+        [
+            (State.DELIVERED, 0, 0, "deliver"),
+            (State.DELIVERED, 1, 0, "open"),
+            (State.DELIVERED, 1, 1, "click"),
+            (State.BOUNCED, 0, 0, "bounce"),
+            (State.COMPLAINED, 0, 0, "complaint"),
+        ]
+        * 4
+    )
+    assert EmailEvent.objects.count() == 36
+    bad = [attempt for attempt in emulator.webhook_attempts if attempt.flaw is not None]
+    assert bad
+    assert {attempt.status for attempt in bad} == {403}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_truncus_repeats_what_met_trouble_until_it_is_stored(emulator, webhook_url, monkeypatch):
+    failures = iter(range(2))
+    hear = views.hear
+
+    def fail_twice(news: Any) -> int:
+        if next(failures, None) is not None:
+            raise OperationalError
+        return hear(news)
+
+    monkeypatch.setattr(views, "hear", fail_twice)
+    emulator.reset(webhook_url=webhook_url, webhook_secret=SECRET, webhook_backoff_s=(0.01,) * 5)
+    sent_to(emulator, "bounce")
+    emulator.wait_for(lambda it: any(a.status == 200 for a in it.webhook_attempts), timeout_s=20)
+
+    assert [attempt.status for attempt in emulator.webhook_attempts] == [500, 500, 200]
+    assert EmailEvent.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_thousand_events_from_four_threads_are_each_applied_once(webhook_url, in_threads):
+    """Shuffled, each twice, and one in twenty forged or stale besides."""
+    chance = random.Random(3)
+    start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+    expected: dict[str, tuple[str, int, int]] = {}
+    deliveries: list[tuple[bytes, dict[str, Any]]] = []
+
+    def tell(message_id: str, event: str, status: str, second: int) -> bytes:
+        at = int(start.timestamp()) + second
+        return json.dumps(
+            {"event": event, "message_id": message_id, "status": status, "timestamp": at}
+        ).encode()
+
+    for number in range(200):  # five events each
+        message_id = f"m-{number}"
+        end = ["bounced", "complained", "opened", "clicked", "sent"][number % 5]
+        events = {
+            "bounced": ["sent", "delivered", "bounced", "opened", "opened"],
+            "complained": ["sent", "delivered", "opened", "clicked", "complained"],
+            "opened": ["sent", "delivered", "opened", "opened", "opened"],
+            "clicked": ["sent", "delivered", "opened", "clicked", "clicked"],
+            "sent": ["sent", "opened", "opened", "clicked", "translated"],
+        }[end]
+        state = end if end in {"bounced", "complained", "sent"} else "delivered"
+        expected[message_id] = (state, events.count("opened"), events.count("clicked"))
+        for second, word in enumerate(events):
+            name = {"opened": "email.open", "clicked": "email.click"}.get(word, "email.delivery")
+            deliveries += [(tell(message_id, name, word, second), {})] * 2
+    for number in range(100):
+        flaw = {"secret": "another"} if number % 2 else {"age_s": 301 + number}
+        deliveries.append((tell(f"m-{number}", "email.delivery", "complained", 999), flaw))
+    chance.shuffle(deliveries)
+    Email.objects.bulk_create(
+        Email(message_id=message_id, state=State.PENDING) for message_id in expected
+    )
+
+    def post_some(mine: list[tuple[bytes, dict[str, Any]]]) -> list[int]:
+        """Post each until it is acknowledged or refused, as Truncus does."""
+        refused = []
+        with requests.Session() as session:
+            session.trust_env = False
+            for body, flaw in mine:
+                status = 500
+                while status == 500:
+                    answer = session.post(webhook_url, body, headers=signed(body, **flaw))
+                    status = answer.status_code
+                assert status == (403 if flaw else 200)
+                refused += [status] if flaw else []
+        return refused
+
+    refused = in_threads(*[lambda i=i: post_some(deliveries[i::4]) for i in range(4)])
+
+    assert sum(map(len, refused)) == 100
+    found = Email.objects.values_list("message_id", "state", "open_count", "click_count")
+    assert {message_id: tuple(rest) for message_id, *rest in found} == expected
+    assert EmailEvent.objects.count() == 1000
+    assert not EmailEvent.objects.filter(email=None).exists()
+    assert not EmailEvent.objects.filter(occurred_at__gt=start + timedelta(seconds=10)).exists()

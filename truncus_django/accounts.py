@@ -1,0 +1,29 @@
+"""Which account a recorded e-mail belongs to: its mailer's settings and client."""
+
+from django.conf import settings as django_settings
+
+from truncus_django.api.errors import ConfigurationError
+from truncus_django.backend import TruncusBackend
+from truncus_django.conf import SETTING_NAMES
+
+
+def backend_of(mailer: str) -> TruncusBackend:
+    """Return a backend with the settings of a mailer, as ``Email.mailer`` names it.
+
+    The empty name is that of the settings in ``TRUNCUS`` alone.
+
+    Raises:
+        ConfigurationError: ``MAILERS`` has no such mailer any more.
+    """
+    if not mailer:
+        return TruncusBackend()
+    configured = getattr(django_settings, "MAILERS", None) or {}
+    if mailer not in configured:
+        raise ConfigurationError(
+            f"MAILERS has no mailer {mailer!r} any more. Put it back for as long as its e-mails "
+            "are of interest."
+        )
+    options = configured[mailer].get("OPTIONS") or {}
+    return TruncusBackend(
+        **{name: value for name, value in options.items() if name in SETTING_NAMES}
+    )

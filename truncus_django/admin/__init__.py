@@ -1,0 +1,10 @@
+"""The log in Django's admin: the list, an e-mail's page, actions, and the dashboard."""
+
+from django.contrib import admin
+
+from truncus_django.admin.log import EmailAdmin
+from truncus_django.models import Email
+
+__all__ = ["EmailAdmin"]
+
+admin.site.register(Email, EmailAdmin)

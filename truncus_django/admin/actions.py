@@ -1,0 +1,354 @@
+"""What may be done with e-mails: each with its permission, a question first, and in the history."""
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin, messages
+from django.contrib.admin import helpers
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.contenttypes.models import ContentType
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from truncus_django import tracking
+from truncus_django.accounts import backend_of
+from truncus_django.admin.export import csv_response
+from truncus_django.admin.pages import page_basics
+from truncus_django.admin.paginator import COUNT_LIMIT
+from truncus_django.admin.resend import resend, what_is_lost, why_not_resendable
+from truncus_django.api.errors import (
+    Conflict,
+    EmailRefused,
+    InvalidAnswer,
+    MessageError,
+    NotFound,
+    TruncusError,
+)
+from truncus_django.models import Email
+from truncus_django.states import State
+
+MOST_AT_ONCE = 50
+"""Each is a request to Truncus; more are the business of ``truncus_sync``."""
+_MOST_MESSAGES = 10
+_ABOUT_ONE = (Conflict, EmailRefused, InvalidAnswer, MessageError, NotFound)
+"""Errors that say nothing about the next e-mail; after any other, it would fail as well."""
+
+
+@dataclass(frozen=True)
+class Deed:
+    """Something that may be done with e-mails.
+
+    Attributes:
+        name: of the action.
+        permission: the codename of the permission that it takes.
+        button: what is written on it.
+        question: what is asked before.
+    """
+
+    name: str
+    permission: str
+    button: Any
+    question: Any
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of one e-mail: a message for the user, and a line in its history if any."""
+
+    level: int
+    text: str | SafeString
+    history: str = ""
+
+
+SYNC = Deed(
+    "sync_now",
+    "sync_email",
+    gettext_lazy("Sync now"),
+    gettext_lazy("Ask Truncus what has become of this?"),
+)
+RESEND = Deed(
+    "resend",
+    "resend_email",
+    gettext_lazy("Send again"),
+    gettext_lazy("Send this once more, as a new e-mail to the same recipients?"),
+)
+CANCEL = Deed(
+    "cancel",
+    "cancel_email",
+    gettext_lazy("Cancel"),
+    gettext_lazy("Keep this from being sent? That cannot be undone."),
+)
+EXPORT = Deed(
+    "export_csv",
+    "export_email",
+    gettext_lazy("Export as CSV"),
+    gettext_lazy(
+        "Download this as a CSV file? It holds addresses and subjects, and no texts of e-mails."
+    ),
+)
+DEEDS = (SYNC, RESEND, CANCEL, EXPORT)
+
+if TYPE_CHECKING:
+    ActionsBase = admin.ModelAdmin[Email]
+else:
+    ActionsBase = object
+
+
+class EmailActions(ActionsBase):
+    """The actions of the list, which the buttons of an e-mail's page use as well."""
+
+    actions = ("sync_now", "resend", "cancel", "export_csv")
+
+    @admin.action(description=gettext_lazy("Sync now"), permissions=["sync"])
+    def sync_now(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
+        """Ask Truncus about the chosen e-mails."""
+        return self._ask_then_do(request, queryset, SYNC, _sync)
+
+    @admin.action(description=gettext_lazy("Send again"), permissions=["resend"])
+    def resend(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
+        """Send the chosen e-mails once more, each as a new one."""
+        click = _uuid(request.POST.get("click"))
+
+        def send_again(email: Email) -> Report:
+            if click is None:
+                return Report(messages.ERROR, _("Please confirm once more."))
+            return _resend(email, click, self._url_of)
+
+        return self._ask_then_do(request, queryset, RESEND, send_again)
+
+    @admin.action(description=gettext_lazy("Cancel scheduled ones"), permissions=["cancel"])
+    def cancel(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
+        """Cancel the scheduled ones of the chosen e-mails."""
+        return self._ask_then_do(request, queryset, CANCEL, _cancel)
+
+    @admin.action(description=gettext_lazy("Export as CSV"), permissions=["export"])
+    def export_csv(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
+        """Download the chosen e-mails as a table."""
+        if "confirmed" not in request.POST:
+            return self._question(request, queryset, EXPORT)
+        self._note_export(request, queryset)
+        return csv_response(queryset)  # type: ignore[return-value]
+
+    # Who may ----------------------------------------------------------------------------------
+
+    def has_sync_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may ask Truncus about e-mails."""
+        return self._may(request, SYNC)
+
+    def has_resend_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may send e-mails again."""
+        return self._may(request, RESEND)
+
+    def has_cancel_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may cancel scheduled e-mails."""
+        return self._may(request, CANCEL)
+
+    def has_export_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may take e-mails out of the log."""
+        return self._may(request, EXPORT)
+
+    def deeds_allowed(self, request: HttpRequest) -> list[Deed]:
+        """Return what the user may do."""
+        return [deed for deed in DEEDS if self._may(request, deed)]
+
+    def _may(self, request: HttpRequest, deed: Deed) -> bool:
+        return request.user.has_perm(f"{self.opts.app_label}.{deed.permission}")
+
+    # The steps --------------------------------------------------------------------------------
+
+    def _ask_then_do(
+        self,
+        request: HttpRequest,
+        queryset: QuerySet[Email],
+        deed: Deed,
+        do: Callable[[Email], Report],
+    ) -> HttpResponse | None:
+        """Show the question; when it is confirmed, do it to each e-mail and tell what became."""
+        emails = list(queryset[: MOST_AT_ONCE + 1])
+        if len(emails) > MOST_AT_ONCE:
+            text = _("Choose at most %(count)d e-mails at once.") % {"count": MOST_AT_ONCE}
+            self.message_user(request, text, messages.ERROR)
+            return None
+        if "confirmed" not in request.POST:
+            return self._question(request, queryset, deed, emails)
+        reports = []
+        for place, email in enumerate(emails):
+            try:
+                report = do(email)
+            except TruncusError as error:
+                report = Report(messages.ERROR, _about(email, str(error)))
+                if not isinstance(error, _ABOUT_ONE):
+                    reports += [report, *_left_out(len(emails) - place - 1)]
+                    break
+            reports.append(report)
+            if report.history:
+                self.log_change(request, email, report.history)
+        self._tell(request, reports)
+        return self._back(request, emails)
+
+    def _question(
+        self,
+        request: HttpRequest,
+        queryset: QuerySet[Email],
+        deed: Deed,
+        emails: Sequence[Email] | None = None,
+    ) -> HttpResponse:
+        is_everything = request.POST.get("select_across") == "1" and emails is None
+        if emails is None:
+            shown = list(queryset[:_MOST_MESSAGES])
+            count = queryset.order_by()[: COUNT_LIMIT + 1].count()
+            ids = request.POST.getlist(helpers.ACTION_CHECKBOX_NAME)
+        else:
+            shown, count = list(emails[:_MOST_MESSAGES]), len(emails)
+            ids = [str(email.pk) for email in emails]
+        context = {
+            **page_basics(self, request),
+            "title": deed.button,
+            "deed": deed,
+            "emails": shown,
+            "count": count,
+            "more_count": count - len(shown),
+            "is_over_limit": count > COUNT_LIMIT,
+            "count_limit": COUNT_LIMIT,
+            "ids": ids[:1] if is_everything else ids,
+            "is_everything": is_everything,
+            "checkbox_name": helpers.ACTION_CHECKBOX_NAME,
+            "click": uuid.uuid4(),
+            "from_page": request.POST.get("from_page", ""),
+            "back_url": self._url_of(shown[0])
+            if shown and request.POST.get("from_page")
+            else request.get_full_path(),
+            "lost": _lost(shown) if deed is RESEND else [],
+        }
+        return TemplateResponse(request, "admin/truncus_django/email/confirm.html", context)
+
+    def _tell(self, request: HttpRequest, reports: Sequence[Report]) -> None:
+        for report in reports[:_MOST_MESSAGES]:
+            self.message_user(request, report.text, report.level)
+        rest = reports[_MOST_MESSAGES:]
+        if not rest:
+            return
+        failed = sum(report.level >= messages.WARNING for report in rest)
+        text = _("And %(count)d more, of which %(failed)d with trouble.") % {
+            "count": len(rest),
+            "failed": failed,
+        }
+        self.message_user(request, text, messages.WARNING if failed else messages.SUCCESS)
+
+    def _back(self, request: HttpRequest, emails: Sequence[Email]) -> HttpResponse:
+        if request.POST.get("from_page") and emails:
+            return HttpResponseRedirect(self._url_of(emails[0]))
+        return HttpResponseRedirect(request.get_full_path())
+
+    def _note_export(self, request: HttpRequest, queryset: QuerySet[Email]) -> None:
+        """Write into the history who took what out of the log."""
+        few = list(queryset.only("id", "state", "message_id")[:2])
+        one = few[0] if len(few) == 1 else None
+        if one is not None:
+            self.log_change(request, one, _("Exported as CSV."))
+            return
+        count = queryset.order_by()[: COUNT_LIMIT + 1].count()
+        shown = f"> {COUNT_LIMIT}" if count > COUNT_LIMIT else str(count)
+        LogEntry.objects.create(
+            user_id=request.user.pk,
+            content_type_id=ContentType.objects.get_for_model(Email).pk,
+            object_id=None,
+            object_repr=_("%(count)s e-mails") % {"count": shown},
+            action_flag=CHANGE,
+            change_message=_("Exported as CSV."),
+        )
+
+    def _url_of(self, email: Email) -> str:
+        return reverse(
+            f"{self.admin_site.name}:truncus_django_email_change", args=[email.pk]
+        )
+
+
+# What is done to one e-mail -----------------------------------------------------------------------
+
+
+def _sync(email: Email) -> Report:
+    if not email.message_id:
+        return Report(messages.WARNING, _about(email, _("Truncus has given it no id.")))
+    before = email.state
+    _ask(email)
+    state = State(email.state).label
+    if email.state == before:
+        text = _("Truncus was asked; still %(state)s.") % {"state": state}
+    else:
+        text = _("Truncus was asked; now %(state)s.") % {"state": state}
+    return Report(messages.SUCCESS, _about(email, text), text)
+
+
+def _resend(email: Email, click: uuid.UUID, url_of: Callable[[Email], str]) -> Report:
+    why_not = why_not_resendable(email)
+    if why_not:
+        return Report(messages.WARNING, _about(email, why_not))
+    new, is_sent_now = resend(email, click=click)
+    if new is None:
+        return Report(messages.SUCCESS, _about(email, _("Sent again.")), _("Sent again."))
+    link = format_html('<a href="{}">{}</a>', url_of(new), new.message_id or new.pk)
+    if not is_sent_now:
+        return Report(
+            messages.INFO, format_html("{} {}", _about(email, _("Was sent again before:")), link)
+        )
+    return Report(
+        messages.SUCCESS,
+        format_html("{} {}", _about(email, _("Sent again:")), link),
+        _("Sent again as %(id)s.") % {"id": new.pk},
+    )
+
+
+def _cancel(email: Email) -> Report:
+    if email.state != State.SCHEDULED or not email.message_id:
+        return Report(messages.WARNING, _about(email, _("It is not scheduled.")))
+    try:
+        backend_of(email.mailer).client.cancel(email.message_id)
+    except Conflict:
+        _ask(email)
+        text = _("Truncus does not cancel it any more; now %(state)s.") % {
+            "state": State(email.state).label
+        }
+        return Report(messages.WARNING, _about(email, text))
+    tracking.move(email, State.CANCELLED)
+    return Report(messages.SUCCESS, _about(email, _("Cancelled.")), _("Cancelled."))
+
+
+def _ask(email: Email) -> None:
+    """Ask Truncus about an e-mail and learn from the answer."""
+    message_id = str(email.message_id)
+    details = backend_of(email.mailer).client.get_email(message_id)
+    tracking.learn({message_id: details})
+    email.refresh_from_db()
+
+
+def _about(email: Email, text: str) -> SafeString:
+    return format_html("<b>{}</b>: {}", email.subject or email.message_id or email.pk, text)
+
+
+def _left_out(count: int) -> list[Report]:
+    if count == 0:
+        return []
+    text = ngettext(
+        "%(count)d e-mail was left as it is.", "%(count)d e-mails were left as they are.", count
+    )
+    return [Report(messages.WARNING, text % {"count": count})]
+
+
+def _lost(emails: Sequence[Email]) -> list[tuple[Email, list[str]]]:
+    return [(email, lost) for email in emails if (lost := what_is_lost(email))]
+
+
+def _uuid(text: str | None) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(text or "")
+    except ValueError:
+        return None

@@ -1,0 +1,226 @@
+"""An e-mail's page: what was sent, all its ids, and all that was heard about it."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from truncus_django.admin import labels
+from truncus_django.admin.resend import why_not_resendable
+from truncus_django.api.errors import hint_for
+from truncus_django.models import Email, EmailEvent
+from truncus_django.states import State
+
+if TYPE_CHECKING:
+    from truncus_django.admin.log import EmailAdmin
+
+FRAME_POLICY = (
+    "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+    "form-action 'none'; base-uri 'none'; frame-ancestors 'self'"
+)
+MOST_EVENTS = 200
+"""Machines open some e-mails a thousand times."""
+
+_ADVICE: Mapping[str, Any] = {
+    State.UNKNOWN: gettext_lazy(
+        "The answer was lost, so it is not known whether Truncus took the e-mail. Look for its "
+        "recipient in the Truncus dashboard before you send it again."
+    ),
+    State.BOUNCED: gettext_lazy(
+        "The recipient's server refused it. Ask for another address; repeating it harms your "
+        "domain's reputation."
+    ),
+    State.COMPLAINED: gettext_lazy(
+        "The recipient called it spam. Do not write to this address again unasked."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One line of the timeline."""
+
+    at: datetime
+    title: str
+    kind: str
+    reason: str = ""
+    recipient: str = ""
+    source: str = ""
+    payload: str = field(default="", repr=False)
+
+    @property
+    def time(self) -> SafeString:
+        """The time as the page shows it."""
+        return labels.moment(self.at)
+
+
+def page_context(model_admin: "EmailAdmin", request: HttpRequest, email: Email) -> dict[str, Any]:
+    """Return what the template of the page shows; 4 queries besides those for permissions."""
+    events = list(email.events.order_by("-occurred_at", "-id")[: MOST_EVENTS + 1])
+    return {
+        "title": _("E-mail"),
+        "subtitle": None,
+        "original": email,
+        "change": True,
+        "email": email,
+        "state": labels.state_label(email.state),
+        "sandbox": labels.sandbox_label() if email.is_sandbox else "",
+        "timeline": _timeline(email, events[:MOST_EVENTS]),
+        "has_more_events": len(events) > MOST_EVENTS,
+        "ids": _ids(email),
+        "facts": list(_facts(email)),
+        "trouble": _trouble(email),
+        "attachments": [
+            {**file, "size_text": labels.size(file.get("size", 0))} for file in email.attachments
+        ],
+        "metadata": sorted(email.metadata.items()),
+        "html_url": reverse(
+            f"{model_admin.admin_site.name}:truncus_django_email_html", args=[email.pk]
+        ),
+        "resend_of": email.resend_of_id
+        and Email.objects.only("id", "state", "created_at").filter(pk=email.resend_of_id).first(),
+        "resends": list(email.resends.only("id", "state", "created_at").order_by("created_at")),
+        "buttons": list(_buttons(model_admin, request, email)),
+        "may_delete": model_admin.has_delete_permission(request, email),
+    }
+
+
+def framed_html(email: Email | None) -> HttpResponse:
+    """Return an e-mail's HTML under a policy that runs nothing and loads nothing.
+
+    Raises:
+        Http404: there is no such e-mail, or its HTML was not kept.
+    """
+    if email is None or email.html_body is None:
+        raise Http404
+    response = HttpResponse(email.html_body.encode("utf-8", "replace"))
+    response["Content-Security-Policy"] = FRAME_POLICY
+    response["X-Content-Type-Options"] = "nosniff"
+    response["X-Frame-Options"] = "SAMEORIGIN"
+    response["X-DNS-Prefetch-Control"] = "off"
+    response["Referrer-Policy"] = "no-referrer"
+    response["Cross-Origin-Resource-Policy"] = "same-origin"
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+# The parts --------------------------------------------------------------------------------------
+
+
+def _timeline(email: Email, events: list[EmailEvent]) -> list[Moment]:
+    """Return what happened, newest first: what was heard, and what the record itself knows."""
+    heard = {event.type for event in events}
+    moments = [_heard(event, tells_whom=len(email.recipients) > 1) for event in events]
+    known = (
+        (State.COMPLAINED, email.complained_at),
+        (State.BOUNCED, email.bounced_at),
+        (State.DELIVERED, email.delivered_at),
+        (State.SENT, email.sent_at),
+    )
+    moments += [
+        Moment(at, str(state.label), labels.KINDS[state])
+        for state, at in known
+        if at is not None and state not in heard
+    ]
+    moments.append(Moment(email.created_at, _("recorded"), "quiet"))
+    return sorted(moments, key=lambda moment: moment.at, reverse=True)
+
+
+def _heard(event: EmailEvent, *, tells_whom: bool) -> Moment:
+    kind = {"opened": "good", "clicked": "good"}.get(event.type) or labels.KINDS.get(event.type)
+    return Moment(
+        at=event.occurred_at,
+        title=str(State(event.type).label) if event.type in State else event.type,
+        kind=kind or "quiet",
+        reason=event.reason,
+        recipient=event.recipient if tells_whom else "",
+        source=str(EmailEvent.Source(event.source).label)
+        if event.source in EmailEvent.Source
+        else "",
+        payload=json.dumps(event.payload, indent=2, ensure_ascii=False) if event.payload else "",
+    )
+
+
+def _ids(email: Email) -> list[tuple[str, str]]:
+    ids = [
+        (_("Our id"), str(email.pk)),
+        (_("Truncus id"), email.message_id or ""),
+        (_("Global id"), email.global_message_id),
+        (_("Provider's id"), email.provider_message_id),
+        (_("Idempotency key"), email.idempotency_key),
+    ]
+    return [(name, value) for name, value in ids if value]
+
+
+def _facts(email: Email) -> Iterator[tuple[str, list[Any]]]:
+    """Yield name and values of what is known besides, each value on a line of its own."""
+    yes_or_no = {True: _("yes"), False: _("no"), None: _("as the account says")}
+    facts: list[tuple[str, Any]] = [
+        (_("From"), [email.from_email] if email.from_email else []),
+        (_("To"), email.to),
+        (_("Cc"), email.cc),
+        (_("Bcc"), email.bcc),
+        (_("Tenant"), email.tenant_id),
+        (_("Mailer"), email.mailer),
+        (_("Template"), email.template_id),
+        (_("To be sent at"), email.send_at and labels.moment(email.send_at)),
+        (_("Opens"), _engagement(email.open_count, email.first_opened_at, email.last_opened_at)),
+        (_("Clicks"), str(email.click_count)),
+        (_("Opens tracked"), yes_or_no[email.track_opens]),
+        (_("Clicks tracked"), yes_or_no[email.track_clicks]),
+        (_("Requests"), str(email.attempts) if email.attempts else ""),
+        (_("Place in its batch"), "" if email.batch_index is None else str(email.batch_index + 1)),
+        (_("Next question to Truncus"), email.next_sync_at and labels.moment(email.next_sync_at)),
+    ]
+    for name, value in facts:
+        if value:
+            yield name, value if isinstance(value, list) else [value]
+
+
+def _engagement(count: int, first: datetime | None, last: datetime | None) -> Any:
+    if not count or first is None:
+        return str(count)
+    if count == 1 or last is None or last == first:
+        return format_html("{} · {}", count, labels.moment(first))
+    return format_html("{} · {} – {}", count, labels.moment(first), labels.moment(last))
+
+
+def _trouble(email: Email) -> dict[str, Any] | None:
+    """Return what went wrong and what to do about it."""
+    bad = email.state in {State.BOUNCED, State.COMPLAINED, State.REJECTED, State.FAILED}
+    if not (bad or email.error or email.state == State.UNKNOWN):
+        return None
+    hint = hint_for(email.error_code) or hint_for(email.reason) or ""
+    text = email.error or email.reason
+    if hint:
+        text = text.replace(hint, "").strip()
+    return {
+        "code": email.error_code,
+        "text": text,
+        "advice": hint or _ADVICE.get(email.state, ""),
+    }
+
+
+def _buttons(
+    model_admin: "EmailAdmin", request: HttpRequest, email: Email
+) -> Iterator[dict[str, Any]]:
+    """Yield the actions that the user may take on this e-mail, and why one is not possible."""
+    why_not = {
+        "sync_now": "" if email.message_id else _("Truncus has given it no id."),
+        "resend": why_not_resendable(email),
+        "cancel": "" if email.state == State.SCHEDULED else _("It is not scheduled."),
+        "export_csv": "",
+    }
+    allowed = model_admin.deeds_allowed(request)
+    for deed in allowed:
+        if deed.name == "cancel" and why_not["cancel"]:
+            continue
+        yield {"name": deed.name, "text": deed.button, "why_not": why_not[deed.name]}

@@ -1,0 +1,50 @@
+"""Finding e-mails by an id, an address, or words of the subject."""
+
+import uuid
+
+from django.db.models import Q, QuerySet
+
+from truncus_django.models import Email
+
+_MOST_WITH_ONE_ID = 200
+"""The e-mails of a batch share their idempotency key, and a batch holds 100."""
+
+
+def search(queryset: QuerySet[Email], term: str) -> QuerySet[Email]:
+    """Return those e-mails that have ``term`` as an id, or all its words in addresses and subject.
+
+    Ids are looked up on their own first, so that each lookup is one on an index.
+    """
+    term = term.strip()
+    if not term:
+        return queryset
+    condition = Q()
+    for word in term.lower().split():
+        condition &= Q(search_text__contains=word)
+    with_id = _ids_of(term)
+    if with_id:
+        condition |= Q(pk__in=with_id)
+    return queryset.filter(condition)
+
+
+def _ids_of(term: str) -> list[uuid.UUID]:
+    if len(term) > 255:
+        return []
+    condition = (
+        Q(message_id=term)
+        | Q(global_message_id=term)
+        | Q(provider_message_id=term)
+        | Q(idempotency_key=term)
+    )
+    own = _uuid(term)
+    if own is not None:
+        condition |= Q(pk=own)
+    found = Email.objects.filter(condition).order_by()
+    return list(found.values_list("pk", flat=True)[:_MOST_WITH_ONE_ID])
+
+
+def _uuid(term: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(term)
+    except ValueError:
+        return None

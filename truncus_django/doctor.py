@@ -1,0 +1,407 @@
+"""Finds out whether everything that sending, the log and webhooks need is in order.
+
+Each examination yields findings: what was looked at, what was found, and what to do about it.
+Nothing is ever delivered: Truncus is asked to validate, and to take two e-mails in its sandbox.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from secrets import token_hex
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings as django_settings
+from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DatabaseError, connections
+from django.db.migrations.executor import MigrationExecutor
+from django.db.models import Count, Min
+from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
+
+from truncus_django.accounts import backend_of
+from truncus_django.ages import span
+from truncus_django.api import contract
+from truncus_django.api.client import TruncusClient
+from truncus_django.api.dialect import Dialect, Lessons, lessons_in
+from truncus_django.api.errors import (
+    ConfigurationError,
+    Conflict,
+    DomainError,
+    InvalidAnswer,
+    InvalidRequest,
+    NotFound,
+    TruncusError,
+)
+from truncus_django.checks import check_settings
+from truncus_django.conf import Settings, get_settings, mailers
+from truncus_django.models import EmailEvent, database
+from truncus_django.sync import Selection
+
+__all__ = ["Finding", "Level", "examine"]
+
+SLOW_S = 2.0
+SKEW_NOTED_S = 30.0
+"""From here on a clock is worth a word; webhooks are refused at ``WEBHOOK_TOLERANCE_S``."""
+OVERDUE = timedelta(hours=1)
+STRAY = timedelta(minutes=10)
+"""How long an event may wait for its e-mail to be recorded."""
+
+
+class Level(StrEnum):
+    """How bad it is."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        what: the thing, in a few words.
+        found: how it is.
+        advice: what to do about it; empty where nothing is to be done.
+    """
+
+    level: Level
+    what: str
+    found: str
+    advice: str = ""
+
+
+def examine(*, network: bool = True) -> Iterator[Finding]:
+    """Yield all findings, each as soon as it is made.
+
+    Args:
+        network: whether Truncus may be asked, too.
+    """
+    yield from examine_settings()
+    for mailer in _mailer_names():
+        yield from examine_mailer(mailer, network=network)
+    yield from examine_webhook()
+    yield from examine_log()
+
+
+# Settings -----------------------------------------------------------------------------------------
+
+
+def examine_settings() -> Iterator[Finding]:
+    """Yield what the system checks say."""
+    problems = check_settings()
+    for problem in problems:
+        level = Level.FAIL if problem.level >= checks.ERROR else Level.WARN
+        advice = problem.hint or "Correct the setting; docs/settings.md tells what it may be."
+        yield Finding(level, "settings", f"{problem.msg} ({problem.id})", advice)
+    if not problems and not _mailer_names():
+        yield Finding(
+            Level.WARN,
+            "settings",
+            "No mailer of the project is Truncus.",
+            "Set EMAIL_BACKEND, or a mailer's BACKEND, to truncus_django.backend.TruncusBackend.",
+        )
+    elif not problems:
+        yield Finding(Level.OK, "settings", "No objections.")
+
+
+def _mailer_names() -> list[str]:
+    return [alias or "" for alias, _ in mailers()]
+
+
+# Truncus ------------------------------------------------------------------------------------------
+
+
+def examine_mailer(mailer: str, *, network: bool = True) -> Iterator[Finding]:
+    """Yield what is found about a mailer's key and account."""
+    name = f" ({mailer})" if mailer else ""
+    try:
+        backend = backend_of(mailer)
+        settings, client = backend.settings, backend.client
+    except ConfigurationError as error:
+        yield Finding(Level.FAIL, "API key" + name, error.message, "Set TRUNCUS['API_KEY'].")
+        return
+    kind = "A live key" if _is_live(settings) else "A key that is not live"
+    sandbox = ", in the sandbox" if settings.sandbox else ""
+    yield Finding(Level.OK, "API key" + name, f"{kind} for {client.base_url}{sandbox}.")
+    if not network:
+        return
+    reached = list(_examine_connection(client, name))
+    yield from reached
+    if any(finding.level is Level.FAIL for finding in reached):
+        return
+    yield from _examine_reading(client, name)
+    yield from _examine_dialect(settings, name)
+
+
+def _is_live(settings: Settings) -> bool:
+    return (settings.api_key or "").startswith(contract.LIVE_KEY_PREFIX)
+
+
+def _examine_connection(client: TruncusClient, name: str) -> Iterator[Finding]:
+    try:
+        check = client.check()
+    except TruncusError as error:
+        advice = error.hint or "Check BASE_URL, the key, the network and its proxies."
+        yield Finding(Level.FAIL, "Truncus" + name, _told(error), advice)
+        return
+    milliseconds = round(check.latency_s * 1000)
+    if check.latency_s < SLOW_S:
+        yield Finding(Level.OK, "Truncus" + name, f"Knows the key; answers in {milliseconds} ms.")
+    else:
+        yield Finding(
+            Level.WARN,
+            "Truncus" + name,
+            f"Knows the key; answers in {milliseconds} ms.",
+            "That is slow: look at the network, or send through the outbox.",
+        )
+    yield _examine_clock(check.server_time, name)
+
+
+def _examine_clock(server_time: datetime | None, name: str) -> Finding:
+    what = "clock" + name
+    if server_time is None:
+        return Finding(Level.OK, what, "Truncus did not tell its time.")
+    skew_s = datetime.now(server_time.tzinfo).timestamp() - server_time.timestamp()
+    if abs(skew_s) < SKEW_NOTED_S:
+        return Finding(Level.OK, what, "Agrees with that of Truncus.")
+    found = f"{span(abs(skew_s))} {'ahead of' if skew_s > 0 else 'behind'} that of Truncus."
+    advice = "Set this machine's clock by NTP."
+    if abs(skew_s) < contract.WEBHOOK_TOLERANCE_S:
+        return Finding(Level.WARN, what, found, advice)
+    return Finding(Level.FAIL, what, found, f"{advice} Webhooks are refused as stale.")
+
+
+def _examine_reading(client: TruncusClient, name: str) -> Iterator[Finding]:
+    """Yield whether the key may read, by asking about an e-mail that does not exist."""
+    what = "reading" + name
+    try:
+        client.get_email("truncus-doctor")
+    except (NotFound, InvalidRequest, Conflict):
+        yield Finding(Level.OK, what, "The key may read e-mails.")
+    except TruncusError as error:
+        advice = error.hint or "truncus_sync needs it; webhooks do not."
+        yield Finding(Level.FAIL, what, _told(error), advice)
+    else:
+        yield Finding(Level.OK, what, "The key may read e-mails.")
+
+
+def _examine_dialect(settings: Settings, name: str) -> Iterator[Finding]:
+    """Yield which form of e-mails the account takes, from two sends in the sandbox."""
+    what = "dialect" + name
+    client = TruncusClient(
+        settings.api_key or "",
+        base_url=settings.base_url,
+        timeout_s=settings.timeout,
+        max_retries=settings.max_retries,
+        retry_budget_s=settings.retry_budget,
+        sandbox=True,
+        dialect=Dialect.MANUAL,  # pinned: nothing is tried twice
+        plain_http_hosts=settings.plain_http_hosts,
+    )
+    try:
+        needs_html = _refuses(client, to=_RECIPIENT).html_required
+        needs_one = _refuses(client, to=[_RECIPIENT], html="<p>Check</p>").single_recipient
+    except TruncusError as error:
+        advice = error.hint or "Try again; set TRUNCUS['DIALECT'] where you know it."
+        if isinstance(error, DomainError | InvalidRequest):
+            advice = f"{advice} DEFAULT_FROM_EMAIL must be of a domain that Truncus has verified."
+        yield Finding(Level.FAIL, what, _told(error), advice)
+        return
+    facts = (
+        "wants HTML beside text" if needs_html else "takes text alone",
+        "wants one recipient in 'to'" if needs_one else "takes a list in 'to'",
+    )
+    found = f"The account {' and '.join(facts)}."
+    if settings.dialect == Dialect.MANUAL and (needs_html or needs_one):
+        yield Finding(
+            Level.FAIL,
+            what,
+            f"{found} TRUNCUS['DIALECT'] is 'manual'.",
+            "Set it to 'sdk', or to 'auto'.",
+        )
+    elif settings.dialect == Dialect.AUTO and (needs_html or needs_one):
+        yield Finding(
+            Level.OK, what, found, "TRUNCUS['DIALECT'] = 'sdk' spares each process a refusal."
+        )
+    else:
+        yield Finding(Level.OK, what, found)
+
+
+_RECIPIENT = "truncus-doctor@example.com"
+"""Nobody: example.com takes no e-mail (RFC 2606), should the sandbox ever leak."""
+
+
+def _refuses(client: TruncusClient, **fields: Any) -> Lessons:
+    """Return what a sandbox send is refused for; all else that goes wrong is raised."""
+    email = {
+        "from": django_settings.DEFAULT_FROM_EMAIL,
+        "subject": f"Check of the dialect {token_hex(4)}",
+        "text": "Check",
+        **fields,
+    }
+    try:
+        result = client.send(email, sandbox=True)
+    except InvalidRequest as error:
+        lessons = lessons_in(error.message, email)
+        if lessons == Lessons():
+            raise
+        return lessons
+    if result.is_accepted and not result.is_sandbox:
+        raise InvalidAnswer("The answer to a sandbox send does not say that it was one")
+    return Lessons()
+
+
+def _told(error: TruncusError) -> str:
+    """Return what went wrong, without the hint, which is given as advice."""
+    facts = [error.code, f"HTTP {error.status}" if error.status else None]
+    told = ", ".join(fact for fact in facts if fact)
+    sentence = error.message.rstrip(".")
+    return f"{sentence} ({told})." if told else f"{sentence}."
+
+
+# Webhooks -----------------------------------------------------------------------------------------
+
+
+def examine_webhook() -> Iterator[Finding]:
+    """Yield whether webhooks can come in."""
+    try:
+        count = len(get_settings().webhook_secrets)
+    except ConfigurationError:
+        return  # the settings' findings tell
+    url = _webhook_url()
+    if url is None and not count:
+        yield Finding(
+            Level.WARN,
+            "webhook",
+            "Not set up: states come from truncus_sync alone.",
+            "Include truncus_django.urls in your urls, and set TRUNCUS['WEBHOOK_SECRETS'].",
+        )
+    elif url is None:
+        yield Finding(
+            Level.FAIL,
+            "webhook",
+            "There is a secret, and no URL.",
+            'Add path("truncus/", include("truncus_django.urls")) to your urls.',
+        )
+    elif not count:
+        yield Finding(
+            Level.FAIL,
+            "webhook",
+            f"{url} refuses every webhook: there is no secret.",
+            "Set TRUNCUS['WEBHOOK_SECRETS'] to the one that Truncus shows.",
+        )
+    else:
+        secrets = "one secret" if count == 1 else f"{count} secrets"
+        yield Finding(Level.OK, "webhook", f"{url}, verified by {secrets}.")
+
+
+def _webhook_url() -> str | None:
+    if not getattr(django_settings, "ROOT_URLCONF", None):
+        return None
+    try:
+        return reverse("truncus_django:webhook")
+    except (NoReverseMatch, ImproperlyConfigured):
+        return None
+
+
+# The log ------------------------------------------------------------------------------------------
+
+
+def examine_log() -> Iterator[Finding]:
+    """Yield whether the log's tables are there and up to date, and what waits in them."""
+    if not apps.is_installed("truncus_django"):
+        yield Finding(
+            Level.WARN,
+            "log",
+            "truncus_django is not in INSTALLED_APPS: nothing is recorded.",
+            "Add it for the log, the admin and webhooks.",
+        )
+        return
+    examinations: tuple[Callable[[], Finding], ...] = (
+        _examine_migrations,
+        _examine_overdue,
+        _examine_strays,
+    )
+    for examination in examinations:
+        try:
+            finding = examination()
+        except ConfigurationError:
+            return  # the settings' findings tell
+        except DatabaseError as exc:
+            yield Finding(
+                Level.FAIL,
+                "log",
+                f"The database does not answer ({type(exc).__name__}).",
+                "Check DATABASES, and TRUNCUS['DATABASE'] where it is set.",
+            )
+            return
+        yield finding
+        if finding.level is Level.FAIL:
+            return  # without its tables there is nothing to look into
+
+
+def _examine_migrations() -> Finding:
+    using = database()
+    if using not in connections:
+        return Finding(
+            Level.FAIL,
+            "log",
+            f"DATABASES has no {using!r}.",
+            "Correct TRUNCUS['DATABASE'].",
+        )
+    executor = MigrationExecutor(connections[using])
+    targets = [key for key in executor.loader.graph.leaf_nodes() if key[0] == "truncus_django"]
+    missing = len(executor.migration_plan(targets))
+    if missing:
+        migrations = "one migration" if missing == 1 else f"{missing} migrations"
+        option = "" if using == "default" else f" --database {using}"
+        return Finding(
+            Level.FAIL,
+            "log",
+            f"The tables lack {migrations}.",
+            f"Run manage.py migrate truncus_django{option}.",
+        )
+    if not get_settings().record:
+        return Finding(
+            Level.WARN,
+            "log",
+            "The tables are up to date, and RECORD is off.",
+            "Set TRUNCUS['RECORD'] = True to record what is sent.",
+        )
+    return Finding(Level.OK, "log", "The tables are up to date.")
+
+
+def _examine_overdue() -> Finding:
+    overdue = Selection().due(timezone.now() - OVERDUE).order_by()
+    found = overdue.aggregate(count=Count("pk"), oldest=Min("next_sync_at"))
+    if not found["count"]:
+        return Finding(Level.OK, "sync", f"Nothing is overdue by more than {_words(OVERDUE)}.")
+    since = span((timezone.now() - found["oldest"]).total_seconds())
+    return Finding(
+        Level.WARN,
+        "sync",
+        f"{found['count']} e-mails are overdue, the longest for {since}.",
+        "Run manage.py truncus_sync every minute, from cron or a timer.",
+    )
+
+
+def _examine_strays() -> Finding:
+    strays = EmailEvent.objects.filter(email=None, received_at__lt=timezone.now() - STRAY)
+    count = strays.order_by().count()
+    if not count:
+        return Finding(Level.OK, "events", "All found their e-mail.")
+    return Finding(
+        Level.WARN,
+        "events",
+        f"{count} events belong to no recorded e-mail.",
+        "Another system sends with this account, or RECORD was off. truncus_purge removes them.",
+    )
+
+
+def _words(length: timedelta) -> str:
+    hours = round(length.total_seconds() / 3600)
+    return "an hour" if hours == 1 else f"{hours} hours"

@@ -1,0 +1,107 @@
+"""``manage.py truncus_doctor``: is everything in order, and what to do where it is not."""
+
+import argparse
+import json
+import shutil
+import textwrap
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from truncus_django.doctor import Finding, Level, examine
+
+_EXAMPLES = """\
+examples:
+  manage.py truncus_doctor                 everything, with a few requests to Truncus
+  manage.py truncus_doctor --no-network    settings, webhook and log only
+  manage.py truncus_doctor --json          for monitoring
+
+No e-mail is delivered: two are sent in Truncus's sandbox, to find out which form the account takes.
+The exit status is 1 if anything failed."""
+
+_MARK_WIDTH, _WHAT_WIDTH, _NARROWEST = 6, 22, 24
+
+
+class Command(BaseCommand):
+    """Show the findings as a table."""
+
+    help = (
+        "Looks at settings, API key, connection, clock, dialect, webhook, log and sync, and tells "
+        "what to do where something is wrong."
+    )
+    requires_system_checks: list[str] = []  # noqa: RUF012 - it shows them itself
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        """Show the examples as they are written."""
+        kwargs.setdefault("epilog", _EXAMPLES)
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        return super().create_parser(prog_name, subcommand, **kwargs)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Take what to look at and how to tell."""
+        parser.add_argument("--no-network", action="store_true", help="make no request")
+        parser.add_argument("--json", action="store_true", help="a JSON list instead of a table")
+
+    def handle(self, **options: Any) -> None:
+        """Examine and show; a failure becomes exit status 1."""
+        findings = examine(network=not options["no_network"])
+        failed = self._dump(findings) if options["json"] else self._show(findings)
+        if failed:
+            raise CommandError("1 finding failed." if failed == 1 else f"{failed} findings failed.")
+
+    def _dump(self, findings: Iterable[Finding]) -> int:
+        """Write the findings as JSON; return how many failed."""
+        found = list(findings)
+        listed = [asdict(finding) for finding in found]
+        self.stdout.write(json.dumps(listed, indent=2, ensure_ascii=False))
+        return _count(found, Level.FAIL)
+
+    def _show(self, findings: Iterable[Finding]) -> int:
+        """Write the table, row by row as it is found; return how many failed."""
+        columns = shutil.get_terminal_size((110, 24)).columns
+        width = max(_NARROWEST, (columns - _MARK_WIDTH - _WHAT_WIDTH - 4) // 2)
+        self._row("", "what", "found", "what to do", width)
+        shown = []
+        for finding in findings:
+            shown.append(finding)
+            self._row(finding.level, finding.what, finding.found, finding.advice, width)
+        counts = [f"{_count(shown, level)} {level}" for level in Level]
+        self.stdout.write(", ".join(counts))
+        return _count(shown, Level.FAIL)
+
+    def _row(self, mark: str, what: str, found: str, advice: str, width: int) -> None:
+        cells = [
+            textwrap.wrap(what, _WHAT_WIDTH),
+            textwrap.wrap(found, width),
+            textwrap.wrap(advice, width),
+        ]
+        for number in range(max(map(len, cells))):
+            texts = [cell[number] if number < len(cell) else "" for cell in cells]
+            line = f"{texts[0]:{_WHAT_WIDTH}}  {texts[1]:{width}}  {texts[2]}".rstrip()
+            shown = mark.upper() if mark == Level.FAIL else mark
+            label = f"{shown if number == 0 else '':{_MARK_WIDTH}}"
+            self.stdout.write(self._coloured(mark, label) + line)
+
+    def _coloured(self, mark: str, label: str) -> str:
+        if not (self.stdout.isatty() or self.style_is_forced):
+            return label
+        styles = {
+            Level.OK.value: self.style.SUCCESS,
+            Level.WARN.value: self.style.WARNING,
+            Level.FAIL.value: self.style.ERROR,
+        }
+        style = styles.get(str(mark))
+        return style(label) if style and label.strip() else label
+
+    style_is_forced = False
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        """Remember whether colours are asked for where there is no terminal."""
+        self.style_is_forced = bool(options.get("force_color"))
+        return super().execute(*args, **options)
+
+
+def _count(findings: Iterable[Finding], level: Level) -> int:
+    return sum(finding.level is level for finding in findings)

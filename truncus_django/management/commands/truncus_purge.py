@@ -1,0 +1,137 @@
+"""``manage.py truncus_purge``: forgets old e-mails, or only their bodies."""
+
+import argparse
+import sys
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
+from django.utils import timezone
+
+from truncus_django.ages import EXPLANATION, moment_of
+from truncus_django.api.errors import ConfigurationError
+from truncus_django.conf import get_settings
+from truncus_django.progress import Progress
+from truncus_django.purge import PURGEABLE_STATES, Purge, PurgeResult
+
+_EXAMPLES = """\
+examples:
+  manage.py truncus_purge                             what is older than RETENTION_DAYS
+  manage.py truncus_purge --older-than 90d            the same with an age given here
+  manage.py truncus_purge --older-than 30d --bodies   keep the log, forget texts and HTML
+  manage.py truncus_purge --older-than 2026-01-01 --state failed --state rejected
+  manage.py truncus_purge --older-than 90d --dry-run  what would go, by state
+
+What is pending, scheduled or in doubt is never purged. After Ctrl-C (exit status 130) the next
+run goes on where this one stopped."""
+
+
+class Command(BaseCommand):
+    """Forget what is old enough."""
+
+    help = "Deletes recorded e-mails and their events by age, or only the bodies of e-mails."
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        """Show the examples as they are written."""
+        kwargs.setdefault("epilog", _EXAMPLES)
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        return super().create_parser(prog_name, subcommand, **kwargs)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Take age, states and what to do."""
+        parser.add_argument(
+            "--older-than",
+            metavar="WHEN",
+            help=f"{EXPLANATION}; TRUNCUS['RETENTION_DAYS'] where it is not given",
+        )
+        parser.add_argument(
+            "--state",
+            action="append",
+            default=[],
+            choices=[state.value for state in PURGEABLE_STATES],
+            help="only e-mails in this state; repeatable",
+        )
+        parser.add_argument("--bodies", action="store_true", help="only forget texts and HTML")
+        parser.add_argument(
+            "--batch-size",
+            type=int,
+            default=500,
+            metavar="N",
+            help="e-mails in one transaction (500)",
+        )
+        parser.add_argument(
+            "--dry-run", action="store_true", help="change nothing, and tell what would go"
+        )
+
+    def handle(self, **options: Any) -> None:
+        """Purge, or tell what would go."""
+        purge = self._purge(options)
+        try:
+            if options["dry_run"]:
+                self._tell_old(purge)
+            else:
+                self._run(purge)
+        except DatabaseError as exc:
+            raise CommandError(
+                f"The database failed ({type(exc).__name__}); finished batches are gone."
+            ) from exc
+
+    def _purge(self, options: dict[str, Any]) -> Purge:
+        age = options["older_than"]
+        try:
+            age = age or _retention()
+            return Purge(
+                before=moment_of(age, now=timezone.now()),
+                states=options["state"],
+                bodies_only=options["bodies"],
+                batch_size=options["batch_size"],
+            )
+        except ConfigurationError as error:
+            raise CommandError(error.message) from None
+        except ValueError as error:
+            raise CommandError(str(error)) from None
+
+    def _tell_old(self, purge: Purge) -> None:
+        old, orphans = purge.count(), purge.orphans().count()
+        count = sum(group.count for group in old)
+        what = "e-mails would lose their bodies" if purge.bodies_only else "e-mails would go"
+        self.stdout.write(f"{count} {what}, recorded before {_shown(purge)}.")
+        for group in old:
+            self.stdout.write(f"{group.count:>10}  {group.state:<11} since {group.oldest:%Y-%m-%d}")
+        if orphans:
+            self.stdout.write(f"{orphans:>10}  events without an e-mail")
+
+    def _run(self, purge: Purge) -> None:
+        progress = Progress(purge.emails().count(), "e-mails", stream=sys.stderr, every=10_000)
+        purge.on_progress = progress.advance
+        result = PurgeResult()
+        is_interrupted = False
+        try:
+            purge.run(result)
+        except KeyboardInterrupt:
+            is_interrupted = True
+        finally:
+            progress.close()
+        if purge.bodies_only:
+            done = f"Forgot the bodies of {result.emails} e-mails"
+        else:
+            done = (
+                f"Deleted {result.emails} e-mails, their {result.events} events and "
+                f"{result.orphans} events without an e-mail"
+            )
+        self.stdout.write(f"{done}, recorded before {_shown(purge)}.")
+        if is_interrupted:
+            raise CommandError("Interrupted; the next run goes on.", returncode=130)
+
+
+def _retention() -> str:
+    days = get_settings().retention_days
+    if days is None:
+        raise CommandError("Say how old: --older-than 90d, or set TRUNCUS['RETENTION_DAYS'] = 90.")
+    return f"{days}d"
+
+
+def _shown(purge: Purge) -> str:
+    before = purge.before
+    moment = timezone.localtime(before) if timezone.is_aware(before) else before
+    return f"{moment:%Y-%m-%d %H:%M}"

@@ -1,0 +1,138 @@
+"""``manage.py truncus_sync``: asks Truncus what has become of e-mails."""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
+from django.utils import timezone
+
+from truncus_django.ages import EXPLANATION, moment_of, span
+from truncus_django.progress import Progress
+from truncus_django.states import FINAL_STATES, State
+from truncus_django.sync import Selection, SyncJob, count_due
+
+_EXAMPLES = """\
+examples:
+  manage.py truncus_sync                      everything that is due; for cron, every minute or so
+  manage.py truncus_sync --limit 500          at most so many, the longest overdue first
+  manage.py truncus_sync --since 2h           only what was recorded in the last two hours
+  manage.py truncus_sync --since 2026-11-01 --tenant acme --state sent --state delivered
+  manage.py truncus_sync --dry-run            what is due, by mailer and state; no request
+
+It is safe to run twice at once, and after Ctrl-C: what was heard is kept, the rest stays due. The
+exit status is 1 if any e-mail failed, and 130 after Ctrl-C."""
+
+
+class Command(BaseCommand):
+    """Ask about e-mails that are due, and write down what Truncus tells."""
+
+    help = (
+        "Asks Truncus about e-mails whose state or engagement can still change: soon after sending "
+        "often, then ever more seldom, never after 90 days. Keeps within REQUESTS_PER_SECOND and "
+        "REQUESTS_PER_MINUTE."
+    )
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        """Show the examples as they are written."""
+        kwargs.setdefault("epilog", _EXAMPLES)
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        return super().create_parser(prog_name, subcommand, **kwargs)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Take the selection."""
+        parser.add_argument("--limit", type=int, metavar="N", help="ask about at most N e-mails")
+        parser.add_argument(
+            "--since", metavar="WHEN", help=f"only e-mails recorded since then: {EXPLANATION}"
+        )
+        parser.add_argument(
+            "--tenant", action="append", default=[], help="only e-mails of this tenant; repeatable"
+        )
+        parser.add_argument(
+            "--state",
+            action="append",
+            default=[],
+            choices=[state.value for state in State if state not in FINAL_STATES],
+            help="only e-mails in this state; repeatable",
+        )
+        parser.add_argument(
+            "--dry-run", action="store_true", help="make no request, and tell what is due"
+        )
+
+    def handle(self, **options: Any) -> None:
+        """Run the job; a failure becomes exit status 1."""
+        selection, limit = self._selection(options), options["limit"]
+        if limit is not None and limit < 1:
+            raise CommandError("--limit must be 1 or more.")
+        try:
+            if options["dry_run"]:
+                self._tell_due(selection, limit)
+            else:
+                self._sync(selection, limit)
+        except DatabaseError as exc:
+            raise CommandError(
+                f"The database failed ({type(exc).__name__}); what it took is kept. See "
+                "manage.py truncus_doctor."
+            ) from exc
+
+    def _selection(self, options: dict[str, Any]) -> Selection:
+        since = None
+        if options["since"]:
+            try:
+                since = moment_of(options["since"], now=timezone.now())
+            except ValueError as error:
+                raise CommandError(f"--since: {error}") from None
+        return Selection(since=since, tenants=options["tenant"], states=options["state"])
+
+    def _tell_due(self, selection: Selection, limit: int | None) -> None:
+        due = count_due(selection)
+        count = sum(group.count for group in due)
+        if not due:
+            self.stdout.write("No e-mail is due.")
+            return
+        oldest = span((timezone.now() - min(group.oldest for group in due)).total_seconds())
+        asked = f"; {limit} would be asked about" if limit is not None and limit < count else ""
+        self.stdout.write(f"{count} e-mails are due, the longest overdue for {oldest}{asked}.")
+        for group in due:
+            self.stdout.write(f"{group.count:>10}  {group.state:<11} {group.mailer}".rstrip())
+
+    def _sync(self, selection: Selection, limit: int | None) -> None:
+        due = sum(group.count for group in count_due(selection))
+        started = time.monotonic()
+        progress = Progress(due if limit is None else min(due, limit), "e-mails", stream=sys.stderr)
+        job = SyncJob(selection, limit=limit, on_progress=progress.advance)
+        is_interrupted = False
+        try:
+            job.run()
+        except KeyboardInterrupt:
+            is_interrupted = True
+        finally:
+            progress.close()
+        self._tell(job, time.monotonic() - started)
+        if is_interrupted:
+            raise CommandError(
+                "Interrupted; what was heard is kept, and the next run goes on.", returncode=130
+            )
+        if not job.result.is_clean:
+            raise CommandError(f"{job.result.failed} of {job.result.asked} e-mails failed.")
+
+    def _tell(self, job: SyncJob, seconds: float) -> None:
+        result = job.result
+        for mailer, why in result.stopped.items():
+            name = f"Mailer {mailer!r}" if mailer else "The mailer"
+            self.stderr.write(f"{name} was given up: {why}")
+        for reason, count in Counter(result.reasons).most_common(10):
+            self.stderr.write(f"{count} × {reason}")
+        facts = [f"{result.changed} had news", f"{result.failed} failed"]
+        if result.unknown:
+            facts.append(f"{result.unknown} of these unknown to Truncus")
+        if result.adopted:
+            facts.append(f"{result.adopted} stray events found their e-mail")
+        left = job.count_left()
+        rest = f" {left} are left." if left else ""
+        self.stdout.write(
+            f"Asked about {result.asked} e-mails in {span(seconds)}: {', '.join(facts)}.{rest}"
+        )

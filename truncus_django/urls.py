@@ -1,0 +1,9 @@
+"""The package's URLs: ``path("truncus/", include("truncus_django.urls"))``."""
+
+from django.urls import path
+
+from truncus_django.views import webhook
+
+app_name = "truncus_django"
+
+urlpatterns = [path("webhook/", webhook, name="webhook")]

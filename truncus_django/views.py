@@ -1,0 +1,94 @@
+"""The webhook: Truncus tells here what became of e-mails, and who opened them."""
+
+import logging
+import time
+
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_POST
+
+from truncus_django.api import contract
+from truncus_django.api.errors import WebhookVerificationError
+from truncus_django.api.webhooks import verify
+from truncus_django.conf import get_settings
+from truncus_django.tracking import hear
+from truncus_django.webhook_news import read_news
+
+logger = logging.getLogger("truncus_django")
+
+MAX_BODY_BYTES = 256 * 1024
+"""Of a webhook; the published ones have less than 1 KB."""
+
+_reported: set[str] = set()
+"""What the operator was told once and need not hear with each webhook."""
+
+
+@csrf_exempt
+@require_POST
+@transaction.non_atomic_requests
+def webhook(request: HttpRequest) -> HttpResponse:
+    """Verify a webhook, store and apply what it tells, and acknowledge it with 200.
+
+    Whatever is wrong with its signature, the answer is the same. Trouble of our own is a 500, so
+    that Truncus repeats it.
+    """
+    try:
+        body = _body(request)
+        if body is None:
+            return _answer(413, "Too large.")
+        signed_at = _verified_timestamp(request, body)
+        news = read_news(body, signed_at=signed_at)
+    except WebhookVerificationError as error:
+        logger.warning("A webhook was refused: %s", error.message)
+        return _answer(403, "Refused.")
+    except (ValueError, OSError) as error:  # it cannot be read, or its sender broke off
+        logger.warning("A webhook could not be read: %s.", type(error).__name__)
+        return _answer(400, "Unreadable.")
+    try:
+        hear([news])
+    except Exception as error:  # noqa: BLE001  whatever it is, Truncus must repeat it
+        logger.error(  # noqa: TRY400  the traceback would hold what was to be written
+            "A webhook could not be stored: %s. Truncus will repeat it.", type(error).__name__
+        )
+        return _answer(500, "Try again.")
+    return _answer(200, "OK")
+
+
+def _body(request: HttpRequest) -> bytes | None:
+    """Return the raw body; ``None`` if it is too large, of which no more than that is read.
+
+    Not ``request.body``: that goes by the limit for forms, which a project may have set lower.
+    """
+    announced = request.META.get("CONTENT_LENGTH") or ""
+    if announced.isdecimal() and int(announced[:20]) > MAX_BODY_BYTES:
+        return None
+    body: bytes = request.read(MAX_BODY_BYTES + 1)
+    return body if len(body) <= MAX_BODY_BYTES else None
+
+
+def _verified_timestamp(request: HttpRequest, body: bytes) -> int:
+    """Return when the webhook was signed (unix seconds), or raise what is wrong with it."""
+    secrets = get_settings().webhook_secrets
+    if not secrets:
+        if "no secret" not in _reported:
+            _reported.add("no secret")
+            logger.error(
+                "Webhooks arrive and are all refused: TRUNCUS has no WEBHOOK_SECRETS. "
+                "Further ones are not logged as errors."
+            )
+        raise WebhookVerificationError("No secret is set.")
+    _reported.discard("no secret")
+    timestamp = request.headers.get(contract.TIMESTAMP_HEADER, "")
+    verify(
+        body,
+        signature=request.headers.get(contract.SIGNATURE_HEADER, ""),
+        timestamp=timestamp,
+        secrets=secrets,
+        now=time.time(),
+    )
+    return int(timestamp)
+
+
+def _answer(status: int, text: str) -> HttpResponse:
+    return HttpResponse(text, status=status, content_type="text/plain; charset=utf-8")

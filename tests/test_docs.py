@@ -65,7 +65,10 @@ def check_that_settings_are_right(code: str) -> None:
     names: dict[str, Any] = {}
     exec(compile(code, "settings", "exec"), names)
     truncus = names.get("TRUNCUS", {})
-    with override_settings(TRUNCUS=truncus):
+    senders = {
+        name: names[name] for name in ("DEFAULT_FROM_EMAIL", "SERVER_EMAIL") if name in names
+    }
+    with override_settings(TRUNCUS=truncus, **senders):
         assert list(conf.problems()) == []
         for mailer in names.get("MAILERS", {}).values():
             assert list(conf.problems(mailer.get("OPTIONS", {}))) == []

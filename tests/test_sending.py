@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 from django.core.mail import EmailMessage
 
+from truncus_django.api.dialect import Form, Lessons
 from truncus_django.api.errors import (
     AnswerLost,
     AuthenticationError,
@@ -41,11 +42,17 @@ def parcel(subject="0", *, sender="shop@example.com", key=None, sandbox=False, s
 
 def again(parcels: Sequence[Parcel]) -> list[Parcel]:
     """The same messages, given to a second send."""
-    return [Parcel(one.index, one.message, one.payload, recall(one)) for one in parcels]
+    return [
+        Parcel(one.index, one.message, one.payload, recall(one, Api(), is_sandbox=False))
+        for one in parcels
+    ]
 
 
 class Api:
     """Stands in for the client: accepts all, but for e-mails that ``refuse`` has an error for."""
+
+    account = "account"
+    form = Form(Lessons(), is_pinned=False)
 
     def __init__(self, refuse=lambda subjects: None):
         self.requests: list[list[str]] = []
@@ -55,7 +62,7 @@ class Api:
     def send(self, email, *, idempotency_key, sandbox):
         return self._results([email], idempotency_key)[0]
 
-    def send_batch(self, emails, *, idempotency_key, sandbox):
+    def send_batch(self, emails, *, idempotency_key, sandbox, form):
         return BatchResult(self._results(emails, idempotency_key))
 
     def _results(self, emails, key):
@@ -279,10 +286,10 @@ def test_doubt_counts_from_the_first_try():
     assert send(Api(), again(sent), now=NOW + DAY) == [OutcomeUnknown]
 
 
-def test_a_message_with_its_own_key_needs_no_memory():
+def test_a_message_with_its_own_key_is_sent_under_it_at_any_time():
     sent = parcels(1, key="mine")
     send(always(LOST), sent)
-    assert again(sent)[0].unknown_send is None
+    assert again(sent)[0].is_in_doubt
     api = Api()
     send(api, again(sent), now=NOW + 9 * DAY)
     assert api.keys == ["mine"]

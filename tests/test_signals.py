@@ -68,7 +68,7 @@ def test_a_failing_pre_send_receiver_costs_its_message_only(truncus, listen):
     with pytest.raises(MessagesNotSent, match="ZeroDivisionError") as caught:
         send(message("yes"), message("no"))
     assert truncus.last.subjects == ["yes"]
-    assert isinstance(caught.value.failures[0].error.__cause__, ZeroDivisionError)
+    assert "ZeroDivisionError in fail()" in str(caught.value.failures[0].error)
 
 
 def test_a_pre_send_receiver_may_refuse_with_an_error_of_its_own(truncus, listen):

@@ -3,11 +3,13 @@
 import logging
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Self
 
 import django
@@ -30,8 +32,8 @@ from truncus_django.api.keys import ApiKey
 from truncus_django.api.results import SendResult
 from truncus_django.conf import SETTING_NAMES, Settings, get_settings, mailers
 from truncus_django.message import TruncusStatus
-from truncus_django.parcels import Parcel
-from truncus_django.payload import build_payload, measure
+from truncus_django.parcels import Parcel, UnknownSend
+from truncus_django.payload import Payload, build_payload, measure
 from truncus_django.sending import plan, send_batches
 from truncus_django.signals import post_send, pre_send, send_failed, sends_concluded
 from truncus_django.texts import did_you_mean
@@ -134,7 +136,7 @@ class TruncusBackend(BaseEmailBackend):
             return 0
         client, settings, now = self.client, self.settings, time.time()
         parcels = _parcels(messages)
-        prepared = (self._prepared(parcel, settings, now) for parcel in parcels)
+        prepared = (self._prepared(parcel, client, settings, now) for parcel in parcels)
         try:
             for batch in send_batches(client, plan(prepared, now=now), now=now):
                 self._conclude(batch.parcels)
@@ -148,10 +150,19 @@ class TruncusBackend(BaseEmailBackend):
 
     # The steps of a send ----------------------------------------------------------------------
 
-    def _prepared(self, parcel: Parcel, settings: Settings, now: float) -> Parcel:
+    def _prepared(
+        self, parcel: Parcel, client: TruncusClient, settings: Settings, now: float
+    ) -> Parcel:
         """Return the parcel with its payload, or with what keeps it from being sent."""
         try:
-            self._prepare(parcel, settings, datetime.fromtimestamp(now, UTC))
+            sandbox = getattr(parcel.message, "sandbox", None)
+            is_sandbox = settings.sandbox if sandbox is None else sandbox is True
+            parcel.unknown_send = recall(parcel, client, is_sandbox=is_sandbox)
+            if parcel.unknown_send is not None:
+                # Sent again as it was; receivers were asked then.
+                parcel.payload = _payload_of(parcel.unknown_send, parcel.message)
+            else:
+                self._prepare(parcel, settings, datetime.fromtimestamp(now, UTC))
         except SendCancelled:
             parcel.is_cancelled = True
         except TruncusError as error:
@@ -163,18 +174,11 @@ class TruncusBackend(BaseEmailBackend):
         return parcel
 
     def _prepare(self, parcel: Parcel, settings: Settings, now: datetime) -> None:
-        """Build the payload, let receivers change or cancel it, and recall an earlier send."""
-        parcel.unknown_send = recall(parcel)
-        # What may have been accepted is only recognised; its send_at may have come by now.
-        payload = build_payload(parcel.message, settings, now=None if parcel.unknown_send else now)
+        """Build the payload, and let receivers change or cancel it."""
+        payload = build_payload(parcel.message, settings, now=now)
         if pre_send.has_listeners(type(self)):
             self._ask_receivers(parcel.message, payload.email)
             measure(payload)
-        if parcel.unknown_send is not None:
-            if parcel.unknown_send.is_sandbox == payload.is_sandbox:
-                payload.email = parcel.unknown_send.email
-            else:
-                parcel.unknown_send = None  # a rehearsal is no send
         parcel.payload = payload
         if payload.dropped:
             logger.warning(
@@ -187,11 +191,13 @@ class TruncusBackend(BaseEmailBackend):
             pre_send.send(sender=type(self), message=message, payload=email, alias=self.alias)
         except TruncusError:
             raise
-        except Exception as exc:
-            # One receiver's fault for one message must not cost the others of a list.
+        except Exception as exc:  # noqa: BLE001  its fault must not cost the others of a list
+            where = traceback.extract_tb(exc.__traceback__)[-1]
+            # Without the cause, whose frames hold the e-mail.
             raise MessageError(
-                f"A pre_send receiver failed with {type(exc).__name__}; the e-mail was not sent."
-            ) from exc
+                f"A pre_send receiver failed with {type(exc).__name__} in {where.name}() "
+                f"({Path(where.filename).name}, line {where.lineno}); the e-mail was not sent."
+            ) from None
 
     def _conclude(self, parcels: Sequence[Parcel]) -> None:
         """Tell messages, log and receivers what became of the parcels of a request."""
@@ -304,9 +310,20 @@ def _parcels(messages: Sequence[EmailMessage]) -> list[Parcel]:
     seen: Counter[int] = Counter()
     parcels = []
     for index, message in enumerate(messages):
+        message.__dict__["truncus_status"] = None  # not that of an earlier send
         parcels.append(Parcel(index, message, occurrence=seen[id(message)]))
         seen[id(message)] += 1
     return parcels
+
+
+def _payload_of(earlier: UnknownSend, message: EmailMessage) -> Payload:
+    own_key = getattr(message, "idempotency_key", None)
+    return Payload(
+        email=earlier.email,
+        idempotency_key=earlier.idempotency_key if own_key is not None else None,
+        is_sandbox=earlier.is_sandbox,
+        size=earlier.size,
+    )
 
 
 def _status(parcel: Parcel) -> TruncusStatus:

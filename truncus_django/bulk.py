@@ -46,7 +46,7 @@ def update_each(queryset: models.QuerySet[_Row], rows: Iterable[_Row], names: Se
 class _ByKey(Expression):
     """``CASE id WHEN … THEN … END`` as one expression, however many rows there are."""
 
-    def __init__(self, field: models.Field[Any, Any], values: Sequence[tuple[Any, Any]]) -> None:
+    def __init__(self, field: "models.Field[Any, Any]", values: Sequence[tuple[Any, Any]]) -> None:
         super().__init__(output_field=field)
         self._field = field
         self._values = values
@@ -60,4 +60,4 @@ class _ByKey(Expression):
             parameters.append(key.get_db_prep_value(pk, connection))
             parameters.append(self._field.get_db_prep_save(value, connection))
         cases = "WHEN %s THEN %s " * len(self._values)
-        return f"CASE {connection.ops.quote_name(key.column)} {cases}END", tuple(parameters)
+        return f"CASE {connection.ops.quote_name(str(key.column))} {cases}END", tuple(parameters)

@@ -6,6 +6,7 @@
 ``truncus.E003``      no API key, or one that cannot be Truncus's
 ``truncus.E004``      ``BASE_URL`` is no URL, or plain http to a host that is not this machine
 ``truncus.W001``      a live key with ``DEBUG = True`` and no sandbox: real e-mails from a test
+``truncus.W002``      ``DEFAULT_FROM_EMAIL`` or ``SERVER_EMAIL`` at a domain that nobody can verify
 ====================  ==========================================================================
 """
 
@@ -37,7 +38,19 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckM
     if not found:
         for alias, options in configured:
             found += _check_mailer(alias, options)
-    return found
+    return [*found, *_check_senders()]
+
+
+def _check_senders() -> Iterator[checks.CheckMessage]:
+    """Find senders of Django's own that are still as Django has them: at ``localhost``."""
+    for name in ("DEFAULT_FROM_EMAIL", "SERVER_EMAIL"):
+        sender = str(getattr(django_settings, name, ""))
+        if sender.rstrip("> ").endswith("@localhost"):
+            yield checks.Warning(
+                f"{name} is at localhost, and Truncus refuses e-mails from there.",
+                hint=f"Set {name} to an address at a domain that is verified in Truncus.",
+                id="truncus.W002",
+            )
 
 
 def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from django.core.mail import EmailMessage
 
+from truncus_django.api.dialect import Form
 from truncus_django.api.errors import TruncusError
 from truncus_django.api.fields import EmailFields
 from truncus_django.api.results import SendResult
@@ -17,19 +18,27 @@ class UnknownSend:
 
     Attributes:
         idempotency_key: of the request whose answer was lost.
-        email, is_sandbox: what was sent, to be sent again just so.
+        account: digest of the account that it went to; another knows nothing of the key.
+        email, is_sandbox, size: what was sent, to be sent again just so.
+        form: the form that it was sent in.
         fingerprint: of the message, to tell whether it is still the same.
         index, batch_size: the message's place in the batch.
         since: unix seconds of the first try; Truncus forgets keys after 24 hours.
+        is_ambiguous: whether it may have been accepted. If not, Truncus said that it failed, and
+            the key is kept because the same key is never worse.
     """
 
     idempotency_key: str = field(repr=False)
+    account: str
     email: EmailFields
     is_sandbox: bool
+    size: int
+    form: Form
     fingerprint: str
     index: int
     batch_size: int
     since: float
+    is_ambiguous: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -41,6 +50,7 @@ class Parcel:
         payload: what is sent; ``None`` before it is built, where the message could not become
             one, and after the end.
         unknown_send: an earlier send whose outcome is unknown, if the message is still the same.
+        form: the form in force when its request was made.
         occurrence: how often the same message object comes before it in the list.
         result, error: at the end, one of them is set (both where Truncus refused this e-mail), or
             ``is_cancelled`` is.
@@ -51,6 +61,7 @@ class Parcel:
     message: EmailMessage
     payload: Payload | None = field(default=None, repr=False)
     unknown_send: UnknownSend | None = None
+    form: Form | None = None
     key: str | None = None
     batch_size: int = 1
     batch_index: int | None = None
@@ -59,6 +70,11 @@ class Parcel:
     is_cancelled: bool = False
     occurrence: int = 0
     is_concluded: bool = False
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether an earlier send of it may have been accepted."""
+        return self.unknown_send is not None and self.unknown_send.is_ambiguous
 
     @property
     def is_settled(self) -> bool:

@@ -53,12 +53,11 @@ class Payload:
     dropped: tuple[str, ...] = ()
 
 
-def build_payload(message: EmailMessage, settings: Settings, *, now: datetime | None) -> Payload:
+def build_payload(message: EmailMessage, settings: Settings, *, now: datetime) -> Payload:
     """Return the payload of ``message``, with the defaults in ``settings``.
 
     Args:
-        now: the moment that ``send_at`` must lie after; aware. ``None`` for a message that may
-            have been accepted before, and is only recognised.
+        now: the moment that ``send_at`` must lie after; aware.
 
     Raises:
         MessageError: the message cannot be sent as it is; the error says what to do.
@@ -91,7 +90,7 @@ def _check_there_is_a_body(email: Mapping[str, Any]) -> None:
 class _Builder:
     """One message on its way to a payload: each step reads one part of it."""
 
-    def __init__(self, message: EmailMessage, settings: Settings, now: datetime | None) -> None:
+    def __init__(self, message: EmailMessage, settings: Settings, now: datetime) -> None:
         self.message = message
         self.settings = settings
         self.now = now
@@ -223,7 +222,8 @@ class _Builder:
             self._too_large(
                 f"The {kind} body has {size:,} bytes; the API takes {_BODY_LIMITS[kind]:,}.",
                 "Shorten it, or link to the rest.",
-                remains=not self.email.keys().isdisjoint(_BODY_LIMITS),
+                remains=not self.email.keys().isdisjoint(_BODY_LIMITS)
+                or self._option("template_id") is not None,
             )
 
     def _bodies(self) -> dict[str, str]:
@@ -460,7 +460,7 @@ def _strings(values: Any, name: str) -> dict[str, str]:
     return strings
 
 
-def _future_moment(value: Any, now: datetime | None) -> str:
+def _future_moment(value: Any, now: datetime) -> str:
     """Return ``value`` as ISO 8601 in UTC, to the millisecond.
 
     Like Anymail's: a datetime, a date (its first moment), unix seconds, or ISO 8601. What has no
@@ -475,7 +475,7 @@ def _future_moment(value: Any, now: datetime | None) -> str:
         raise MessageError(
             "send_at must be a datetime, a date, unix seconds or an ISO 8601 string."
         ) from None
-    if now is not None and moment <= now:
+    if moment <= now:
         raise MessageError("send_at is in the past; leave it out to send now.")
     precision = "milliseconds" if moment.microsecond else "seconds"
     return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"

@@ -51,7 +51,7 @@ def plan(parcels: Iterable[Parcel], *, now: float) -> Iterator[Batch]:
     """
     filling: dict[bool, list[Parcel]] = {}
     sizes: dict[bool, int] = {}
-    unknown: dict[str, list[Parcel]] = {}
+    repeated: dict[str, list[Parcel]] = {}
     for parcel in parcels:
         payload = parcel.payload
         if payload is None or parcel.is_settled:
@@ -60,7 +60,7 @@ def plan(parcels: Iterable[Parcel], *, now: float) -> Iterator[Batch]:
             yield Batch(payload.idempotency_key, [parcel])
             continue
         if parcel.unknown_send is not None:
-            unknown.setdefault(parcel.unknown_send.idempotency_key, []).append(parcel)
+            repeated.setdefault(parcel.unknown_send.idempotency_key, []).append(parcel)
             continue
         kind = payload.is_sandbox
         members = filling.setdefault(kind, [])
@@ -73,13 +73,19 @@ def plan(parcels: Iterable[Parcel], *, now: float) -> Iterator[Batch]:
             yield Batch(new_idempotency_key(), filling.pop(kind))
     for members in filling.values():
         yield Batch(new_idempotency_key(), members)
-    for key, members in unknown.items():
+    for key, members in repeated.items():
         if _makes_up_again(members, now=now):
             yield Batch(key, sorted(members, key=_place_in_batch))
+            continue
+        # Where Truncus said that it failed, the messages may as well go anew.
+        for parcel in members:
+            if not parcel.is_settled:
+                parcel.unknown_send = None
+                yield Batch(new_idempotency_key(), [parcel])
 
 
 def _makes_up_again(members: Sequence[Parcel], *, now: float) -> bool:
-    """Whether ``members`` are a whole earlier request; if not, tell each why."""
+    """Whether ``members`` are a whole earlier request; if not, tell those in doubt why."""
     first = members[0].unknown_send
     if first is None:
         return False
@@ -97,7 +103,8 @@ def _makes_up_again(members: Sequence[Parcel], *, now: float) -> bool:
         "them twice, or a new message object if you know that it was not accepted."
     )
     for parcel in members:
-        parcel.error = OutcomeUnknown(text)
+        if parcel.is_in_doubt:
+            parcel.error = OutcomeUnknown(text)
     return False
 
 
@@ -130,7 +137,7 @@ def send_batches(client: TruncusClient, batches: Iterable[Batch], *, now: float)
                 waiting.extendleft(reversed(parts))
                 continue
             if error is not None:
-                _settle_with(batch, error, now=now)
+                _settle_with(client, batch, error, now=now)
             failed_in_a_row = failed_in_a_row + 1 if _is_the_service(error) else 0
             if _is_account_wide(error) or failed_in_a_row == MAX_FAILED_BATCHES:
                 stopped_by = error
@@ -142,6 +149,7 @@ def _send(client: TruncusClient, batch: Batch, *, now: float) -> TruncusError | 
     for index, parcel in enumerate(batch.parcels):
         parcel.key, parcel.batch_size = batch.key, len(batch.parcels)
         parcel.batch_index = index if len(batch.parcels) > 1 else None
+        parcel.form = client.form
     try:
         for parcel, result in zip(batch.parcels, _results(client, batch), strict=True):
             parcel.result = result
@@ -150,12 +158,12 @@ def _send(client: TruncusClient, batch: Batch, *, now: float) -> TruncusError | 
     except TruncusError as error:
         # What is sent again may have been accepted before, whatever this answer says; only a
         # refusal of the content itself would have been the answer then, too.
-        is_repeated = any(parcel.unknown_send for parcel in batch.parcels)
-        error.ambiguous |= is_repeated and not isinstance(error, InvalidRequest | MessageError)
+        is_in_doubt = any(parcel.is_in_doubt for parcel in batch.parcels)
+        error.ambiguous |= is_in_doubt and not isinstance(error, InvalidRequest | MessageError)
         return error
     except BaseException:
         # A task's time limit, Ctrl-C: the request may have been on its way.
-        remember(batch, now=now)
+        remember(batch, client, now=now, is_ambiguous=True)
         for parcel in batch.parcels:
             parcel.error = OutcomeUnknown("The send was interrupted before its answer came.")
         raise
@@ -168,16 +176,18 @@ def _results(client: TruncusClient, batch: Batch) -> Sequence[SendResult]:
     sandbox = payloads[0].is_sandbox
     if len(emails) == 1:
         return [client.send(emails[0], idempotency_key=batch.key, sandbox=sandbox)]
-    return client.send_batch(emails, idempotency_key=batch.key, sandbox=sandbox).results
+    earlier = batch.parcels[0].unknown_send
+    form = earlier.form if earlier else None
+    return client.send_batch(emails, idempotency_key=batch.key, sandbox=sandbox, form=form).results
 
 
-def _settle_with(batch: Batch, error: TruncusError, *, now: float) -> None:
+def _settle_with(client: TruncusClient, batch: Batch, error: TruncusError, *, now: float) -> None:
     """Give every parcel the error; remember the key where it is of use."""
     for parcel in batch.parcels:
         parcel.error = error
     if error.ambiguous or isinstance(error, ServerError):
         # Also where the server says that it failed: the same key is never worse.
-        remember(batch, now=now)
+        remember(batch, client, now=now, is_ambiguous=error.ambiguous)
 
 
 def _leave_untried(batch: Batch, stopped_by: TruncusError) -> None:
@@ -187,7 +197,7 @@ def _leave_untried(batch: Batch, stopped_by: TruncusError) -> None:
     in_doubt = copy.copy(untried)
     in_doubt.ambiguous = True  # but for those of an earlier call
     for parcel in batch.parcels:
-        parcel.error = in_doubt if parcel.unknown_send else untried
+        parcel.error = in_doubt if parcel.is_in_doubt else untried
 
 
 def split(batch: Batch, error: TruncusError) -> list[Batch]:

@@ -4,48 +4,76 @@ import hashlib
 import json
 from collections.abc import Mapping
 from email.message import Message
+from threading import Lock
 from typing import Any
 
 from django.core.mail import EmailMessage
+from django.utils import translation
 
+from truncus_django.api.client import TruncusClient
 from truncus_django.message import OPTION_NAMES
 from truncus_django.parcels import Batch, Parcel, UnknownSend
 
 _ATTRIBUTE = "_truncus_unknown_sends"
+_lock = Lock()
 
 
-def remember(batch: Batch, *, now: float) -> None:
+def remember(batch: Batch, client: TruncusClient, *, now: float, is_ambiguous: bool) -> None:
     """Note on the messages of ``batch`` that it may have been accepted."""
     for index, parcel in enumerate(batch.parcels):
-        payload = parcel.payload
-        if payload is None or payload.idempotency_key is not None:
-            continue  # the message's own key does the same
-        notes = parcel.message.__dict__.setdefault(_ATTRIBUTE, {})
-        notes[parcel.occurrence] = UnknownSend(
+        payload, earlier = parcel.payload, parcel.unknown_send
+        if payload is None:
+            continue
+        note = UnknownSend(
             idempotency_key=batch.key,
+            account=client.account,
             email=payload.email,
             is_sandbox=payload.is_sandbox,
+            size=payload.size,
+            form=earlier.form if earlier else parcel.form or client.form,
             fingerprint=fingerprint(parcel.message),
             index=index,
             batch_size=len(batch.parcels),
-            since=parcel.unknown_send.since if parcel.unknown_send else now,
+            since=earlier.since if earlier else now,
+            is_ambiguous=is_ambiguous or parcel.is_in_doubt,
         )
+        _replace(parcel, batch.key, note)
 
 
-def recall(parcel: Parcel) -> UnknownSend | None:
-    """Return what :func:`remember` noted, if the message has not changed since."""
-    notes: dict[int, UnknownSend] = parcel.message.__dict__.get(_ATTRIBUTE) or {}
-    note = notes.get(parcel.occurrence)
-    if note is None or note.fingerprint != fingerprint(parcel.message):
+def recall(parcel: Parcel, client: TruncusClient, *, is_sandbox: bool) -> UnknownSend | None:
+    """Return what :func:`remember` noted, if it is about this message as it is now.
+
+    A message that has changed since is another e-mail, and so is one that goes to another
+    account, or is a rehearsal where the other was none.
+    """
+    notes = [
+        note
+        for note in parcel.message.__dict__.get(_ATTRIBUTE, {}).get(parcel.occurrence, ())
+        if note.account == client.account and note.is_sandbox == is_sandbox
+    ]
+    if not notes:
         return None
-    return note
+    present = fingerprint(parcel.message)
+    return next((note for note in notes if note.fingerprint == present), None)
 
 
 def forget(parcel: Parcel) -> None:
-    """Take away what :func:`remember` noted: the outcome is known."""
-    notes = parcel.message.__dict__.get(_ATTRIBUTE)
-    if notes is not None:
-        notes.pop(parcel.occurrence, None)
+    """Take away what :func:`remember` noted of the parcel's request: its outcome is known."""
+    if parcel.key is not None and _ATTRIBUTE in parcel.message.__dict__:
+        _replace(parcel, parcel.key, None)
+
+
+def _replace(parcel: Parcel, key: str, note: UnknownSend | None) -> None:
+    """Put ``note`` in the place of the one with ``key``.
+
+    What is there is never changed in place: a shallow copy of the message shares it, and another
+    thread may be sending the same message.
+    """
+    with _lock:
+        noted = parcel.message.__dict__.get(_ATTRIBUTE, {})
+        others = [one for one in noted.get(parcel.occurrence, ()) if one.idempotency_key != key]
+        notes = (*others, note) if note is not None else tuple(others)
+        parcel.message.__dict__[_ATTRIBUTE] = {**noted, parcel.occurrence: notes}
 
 
 def fingerprint(message: EmailMessage) -> str:
@@ -54,7 +82,8 @@ def fingerprint(message: EmailMessage) -> str:
     Not of its payload: settings, receivers, the time zone and the dates and boundaries of
     attached messages may differ at the second send of what is still the same message.
     """
-    text = json.dumps(_content(message), default=_plain, skipkeys=True)
+    with translation.override(None):  # lazy texts are the same message in any language
+        text = json.dumps(_content(message), default=_plain, skipkeys=True)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -78,6 +107,8 @@ def _plain(value: Any) -> Any:
         value = value.as_bytes()
     if isinstance(value, bytes | bytearray | memoryview):
         return hashlib.sha256(value).hexdigest()
+    if isinstance(value, set | frozenset):
+        return sorted(map(str, value))
     if isinstance(value, Mapping):
         return {str(key): item for key, item in value.items()}
     return str(value)

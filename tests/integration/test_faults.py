@@ -163,7 +163,7 @@ def test_one_duplicate_for_a_batch_is_no_proof_that_its_form_was_taken(
     strike_requests(truncus_emulator, Fault.RESET_AFTER, 1)
 
     # The lost answer accepted all (manual), or refused all for lack of HTML (sdk).
-    with pytest.raises(MessagesNotSent, match="set TRUNCUS") as caught:
+    with pytest.raises(MessagesNotSent, match="Find out in Truncus") as caught:
         backend().send_messages(many)
     assert caught.value.ambiguous
     assert truncus_emulator.accepted == (3 if dialect == "manual" else 0)

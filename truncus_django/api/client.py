@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from truncus_django import __version__
 from truncus_django.api import contract, readers, results
-from truncus_django.api.dialect import Dialect, DialectMemory
+from truncus_django.api.dialect import Dialect, DialectMemory, Form, adapt
 from truncus_django.api.errors import (
     APIError,
     ConfigurationError,
@@ -140,6 +140,16 @@ class TruncusClient:
     def __reduce__(self) -> str:
         raise TypeError("A client holds an API key and is not pickled; make a new one.")
 
+    @property
+    def account(self) -> str:
+        """A digest of base URL and key: the same for the same account."""
+        return self._memory.account
+
+    @property
+    def form(self) -> Form:
+        """The form that the account is known to take, or is set to; it may change by a refusal."""
+        return self._memory.form
+
     # Sending ----------------------------------------------------------------------------------
 
     def send(
@@ -177,7 +187,12 @@ class TruncusClient:
         return result
 
     def send_batch(
-        self, emails: Sequence[EmailMapping], *, idempotency_key: str, sandbox: bool | None = None
+        self,
+        emails: Sequence[EmailMapping],
+        *,
+        idempotency_key: str,
+        sandbox: bool | None = None,
+        form: Form | None = None,
     ) -> results.BatchResult:
         """Send 1 to 100 e-mails in one request; the result tells of each.
 
@@ -185,6 +200,7 @@ class TruncusClient:
             emails: as for :meth:`send`.
             idempotency_key: belongs to the batch as it is: the same e-mails in the same order.
             sandbox: check and store only; ``None`` as the client says.
+            form: where the key was used before and its answer lost, :attr:`form` at that time.
 
         Raises:
             MessageTooLarge: there are more than 100 e-mails.
@@ -203,7 +219,7 @@ class TruncusClient:
             taught = [self._memory.learn_from(error, email) for email in adapted]
             if not any(taught):
                 raise
-            batch = self.send_batch(emails, idempotency_key=key, sandbox=sandbox)
+            batch = self.send_batch(emails, idempotency_key=key, sandbox=sandbox, form=form)
             return replace(batch, attempts=batch.attempts + error.attempts)
         batch = results.read_batch(
             answer.body,
@@ -212,27 +228,28 @@ class TruncusClient:
             quota=results.read_quota(answer.headers),
         )
         if batch.is_replay:
-            self._check_replay(adapted)
+            self._check_replay(emails, form or self._memory.form)
         for email, result in zip(adapted, batch.results, strict=True):
             if result.is_accepted and not batch.is_replay:
                 self._memory.prove(email)
         return self._with_lessons_applied(batch, emails, key, sandbox)
 
-    def _check_replay(self, adapted: Sequence[EmailMapping]) -> None:
+    def _check_replay(self, emails: Sequence[EmailMapping], form: Form) -> None:
         """Refuse to take one ``duplicate`` for news of e-mails that the account may not take.
 
         The first answer, which was lost, may have refused each of them for its form.
         """
-        if any(self._memory.is_doubtful(email) for email in adapted):
+        sent_before = [adapt(_without_none(email), form.lessons) for email in emails]
+        if not form.is_pinned and any(map(self._memory.is_doubtful, sent_before)):
             raise OutcomeUnknown(
                 "Truncus knows the batch's key and does not tell what became of its e-mails, which "
-                "it may have refused for lack of HTML or for a list in 'to'. Find out in Truncus, "
-                "and set TRUNCUS['DIALECT']."
+                "it may have refused for lack of HTML or for a list in 'to'. Find out in Truncus; "
+                "if they were not sent, send new message objects."
             )
         logger.warning(
             "Truncus answered a repeated batch of %d e-mails as a whole: they count as accepted, "
             "without ids.",
-            len(adapted),
+            len(emails),
         )
 
     def _with_lessons_applied(
@@ -264,7 +281,9 @@ class TruncusClient:
         except TruncusError as error:
             if error.ambiguous:
                 raise
-            return batch  # what was accepted stays told, and so do the first refusals
+            # What was accepted stays told; the others are told what kept them in the end.
+            kept = results.SendResult(contract.FAILED, error=error.message, code=error.code)
+            second = results.BatchResult((kept,) * len(again), attempts=error.attempts)
         merged = list(batch.results)
         for index, result in zip(again, second.results, strict=True):
             merged[index] = result

@@ -38,6 +38,17 @@ class Lessons:
     single_recipient: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The form that an e-mail was sent in, remembered with a key whose answer was lost.
+
+    ``is_pinned`` tells that a setting said so, and no doubt is left.
+    """
+
+    lessons: Lessons
+    is_pinned: bool
+
+
 _MANUAL = Lessons()
 _SDK = Lessons(html_required=True, single_recipient=True)
 
@@ -76,6 +87,16 @@ class DialectMemory:
             return _SDK
         return _learned.get(self._account, _MANUAL)
 
+    @property
+    def account(self) -> str:
+        """A digest of base URL and key: the same for the same account."""
+        return hashlib.sha256("\n".join(self._account).encode()).hexdigest()
+
+    @property
+    def form(self) -> Form:
+        """The form that e-mails are sent in now."""
+        return Form(self.lessons, is_pinned=self.dialect is not Dialect.AUTO)
+
     def adapt(self, email: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return ``email`` in the form that the account is known to take.
 
@@ -107,8 +128,6 @@ class DialectMemory:
 
     def is_doubtful(self, email: Mapping[str, Any]) -> bool:
         """Return whether the account has yet to show that it takes e-mails of this form."""
-        if self.dialect is not Dialect.AUTO:
-            return False
         proven = _proven.get(self._account, _MANUAL)
         return (_lacks_html(email) and not proven.html_required) or (
             _has_a_list_in_to(email) and not proven.single_recipient

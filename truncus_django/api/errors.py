@@ -85,7 +85,9 @@ _HINTS: Mapping[str, str] = {
     contract.SCOPE_CODE: (
         "Give the API key the scope it lacks: 'send' to send and cancel, 'read_events' to read."
     ),
-    "domain_not_verified": "Verify the sender's domain (DEFAULT_FROM_EMAIL) in Truncus.",
+    "domain_not_verified": (
+        "Verify the domain of the sender (DEFAULT_FROM_EMAIL, SERVER_EMAIL) in Truncus."
+    ),
     "DOMAIN_NOT_VERIFIED": "Finish the DNS records of the sender's domain in Truncus.",
     "DOMAIN_NOT_FOUND": "Add the sender's domain (DEFAULT_FROM_EMAIL) in Truncus and verify it.",
     "DOMAIN_PAUSED": "Truncus paused the domain for its bounces or complaints; see its dashboard.",

@@ -16,7 +16,7 @@ ARGS ?=
 REQUIRE_DATABASES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo admin emulator test test-databases test-oldest test-newest check format bench docs coverage clean
+.PHONY: help demo admin emulator test test-databases test-browser test-oldest test-newest check format bench docs coverage clean
 
 help:
 	@sed -n '3,7p' Makefile | cut -c3-
@@ -34,7 +34,7 @@ emulator: $(VENV)/.emulator
 	$(BIN)/python -m truncus_django.emulator --port 8025 $(ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --ignore tests/browser $(ARGS)
 	$(MAKE) --no-print-directory test-databases
 
 # What touches a database, once more on each server that answers on this machine.
@@ -48,6 +48,10 @@ test-databases: $(VENV)/.test
 		echo "On $$name:"; \
 		TEST_DATABASE=$$name $(BIN)/python -m pytest tests/log $(ARGS) || exit 1; \
 	done
+
+# The admin in a real browser. Needs Chromium (apt-get install chromium).
+test-browser: $(VENV)/.browser
+	$(BIN)/python -m pytest tests/browser $(ARGS)
 
 # Both ends of the support range; deprecation warnings are errors in all runs.
 test-oldest:
@@ -87,6 +91,6 @@ $(VENV)/.emulator: $(VENV)/.pip pyproject.toml
 	$(PIP) $(DJANGO) --editable '.[emulator]'
 	touch $@
 
-$(VENV)/.test $(VENV)/.check $(VENV)/.bench: $(VENV)/.%: $(VENV)/.pip pyproject.toml
+$(VENV)/.test $(VENV)/.browser $(VENV)/.check $(VENV)/.bench: $(VENV)/.%: $(VENV)/.pip pyproject.toml
 	$(PIP) $(DJANGO) --editable '.[emulator]' --group $*
 	touch $@

@@ -27,10 +27,10 @@ works at a time. Not counted for any: imports, building the messages, the first 
 the greeting (a mail takes 4 replies on an open connection, 7 with its own); opening a TCP
 connection adds none. Anymail and both SMTP backends open a connection for each send(). Variables of
 the environment that requests or a contender would read are taken out. Recording writes each e-mail
-to a file of SQLite, set up as Django does."""
+to a file of SQLite, set up as Django does, or (WAL) as sites in production do."""
 
 PARTS = ("memory", "startup", "pages", "sync")
-GROUPS = {"log": ("truncus", "recording", "requests", "anymail", "pages", "sync")}
+GROUPS = {"log": ("truncus", "recording", "recording-wal", "requests", "anymail", "pages", "sync")}
 """What ``--only`` takes for several at once: all that the log's targets need."""
 
 _VARIABLES = re.compile(r"(?i)(http|https|all|no)_proxy|(requests|curl)_ca_bundle|truncus_\w+")

@@ -203,6 +203,7 @@ class ThisBackendRecording(ThisBackend):
 
     name, title = "recording", "this backend, recording"
     records = True
+    database_options: ClassVar[dict[str, Any]] = {}
 
     def settings(self) -> dict[str, Any]:
         """Return the mailer and a database in a directory of this process's own."""
@@ -210,7 +211,13 @@ class ThisBackendRecording(ThisBackend):
         path = Path(self._directory.name) / "log.sqlite3"
         return {
             **super().settings(),
-            "DATABASES": {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": path}},
+            "DATABASES": {
+                "default": {
+                    "ENGINE": "django.db.backends.sqlite3",
+                    "NAME": path,
+                    "OPTIONS": self.database_options,
+                }
+            },
         }
 
     def prepare(self, mode: Mode, mails: Iterable[Mail], warm_up: Iterable[Mail]) -> Job:
@@ -238,6 +245,15 @@ class ThisBackendRecording(ThisBackend):
         for file in Path(self._directory.name).iterdir():
             file.unlink()
         call_command("migrate", verbosity=0)
+
+
+class ThisBackendRecordingWAL(ThisBackendRecording):
+    """The same with SQLite as sites in production set it up: a write does not wait for the disk."""
+
+    name, title = "recording-wal", "this backend, recording (WAL)"
+    database_options: ClassVar[dict[str, Any]] = {
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"
+    }
 
 
 class AnymailResend(DjangoContender):
@@ -314,6 +330,7 @@ CONTENDERS: dict[str, type[Contender]] = {
     for contender in (
         ThisBackend,
         ThisBackendRecording,
+        ThisBackendRecordingWAL,
         BareRequests,
         SDK,
         AnymailResend,

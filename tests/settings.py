@@ -40,6 +40,7 @@ TEMPLATES = [
         },
     },
 ]
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 STATIC_URL = "static/"
 ROOT_URLCONF = "tests.urls"
 DATABASES = {"default": database(os.environ.get("TEST_DATABASE", "sqlite"))}

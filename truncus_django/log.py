@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from truncus_django.api import contract
 from truncus_django.api.results import SendResult
+from truncus_django.bulk import insert_new
 from truncus_django.conf import Settings
 from truncus_django.models import Email
 from truncus_django.parcels import Parcel
@@ -26,7 +27,7 @@ from truncus_django.tracking import adopt, storable_moment
 logger = logging.getLogger("truncus_django")
 
 _RECORDED = "_truncus_recorded"
-"""On a message in doubt: ids and idempotency keys of its records, by occurrence."""
+"""On a message in doubt: the ids of its records, by the request's key and its place in it."""
 
 _trouble: set[str] = set()
 """What kinds of trouble were logged since recording last worked."""
@@ -64,11 +65,11 @@ def _record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings)
     with transaction.atomic(using=using) if inside else nullcontext():
         if new:
             # A message that Truncus recognised by its key has its record already.
-            Email.objects.using(using).bulk_create(new, ignore_conflicts=True, batch_size=100)
+            insert_new(new, using=using)
         if repeated:
             written = Email.objects.using(using).bulk_update(repeated, _ANSWER_FIELDS)
             if written < len(repeated):  # the first record was rolled back, or could not be written
-                Email.objects.using(using).bulk_create(repeated, ignore_conflicts=True)
+                insert_new(repeated, using=using)
     for parcel, row in zip(parcels, rows, strict=True):
         _remember_row(parcel, row)
     accepted = [row.message_id for row in rows if row.message_id]
@@ -185,19 +186,20 @@ def _state_of_result(result: SendResult) -> State:
 
 def _earlier_id(parcel: Parcel) -> UUID | None:
     """Return the id of the record of an earlier send in doubt that this one repeats."""
-    recorded: dict[int, tuple[UUID, str | None]] = parcel.message.__dict__.get(_RECORDED) or {}
-    earlier_id, key = recorded.get(parcel.occurrence, (None, None))
-    # A message with a key of its own is recognised by that.
-    is_repeated = parcel.unknown_send is not None or (key is not None and key == parcel.key)
-    return earlier_id if is_repeated else None
+    recorded: dict[tuple[str, int], UUID] = parcel.message.__dict__.get(_RECORDED) or {}
+    earlier = parcel.unknown_send
+    return recorded.get((earlier.idempotency_key, earlier.index)) if earlier else None
 
 
 def _remember_row(parcel: Parcel, row: Email) -> None:
-    if row.state == State.UNKNOWN:
-        recorded = parcel.message.__dict__.setdefault(_RECORDED, {})
-        recorded[parcel.occurrence] = row.pk, row.idempotency_key
-    elif _RECORDED in parcel.message.__dict__:
-        parcel.message.__dict__[_RECORDED].pop(parcel.occurrence, None)
+    """Note on a message in doubt which record is its own, for when it is sent again.
+
+    The note is replaced and never changed in place: a shallow copy of the message shares it.
+    """
+    if row.state == State.UNKNOWN and parcel.key is not None:
+        recorded = parcel.message.__dict__.get(_RECORDED) or {}
+        place = (parcel.key, parcel.batch_index or 0)
+        parcel.message.__dict__[_RECORDED] = {**recorded, place: row.pk}
 
 
 def _what_can_be_read(message: EmailMessage) -> dict[str, Any]:

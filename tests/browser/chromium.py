@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,6 +35,13 @@ def chromium_path() -> str:
     return path
 
 
+def expect(locator: Any) -> Any:
+    """Return Playwright's assertions, which wait for what they assert."""
+    from playwright.sync_api import expect as waiting
+
+    return waiting(locator)
+
+
 @contextmanager
 def running_browser() -> Iterator[Any]:
     """Yield a browser; raises :class:`BrowserMissing`."""
@@ -52,3 +61,16 @@ def running_browser() -> Iterator[Any]:
                 browser.close()
     finally:
         del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
+
+
+def wait_until_served(timeout_s: float = 10.0) -> None:
+    """Return when the live server has no connections any more, which hold on to its database.
+
+    Raises:
+        TimeoutError: it still has some.
+    """
+    deadline = time.monotonic() + timeout_s
+    while any("process_request_thread" in thread.name for thread in threading.enumerate()):
+        if time.monotonic() > deadline:
+            raise TimeoutError("The live server still has connections.")
+        time.sleep(0.01)

@@ -19,7 +19,7 @@ def main() -> None:
 
     django.setup()
     settings.LANGUAGE_CODE = "en-gb"
-    from tests.browser.chromium import running_browser
+    from tests.browser.chromium import running_browser, wait_until_served
 
     FOLDER.mkdir(parents=True, exist_ok=True)
     with running_browser() as browser, _site() as (url, email):
@@ -40,6 +40,7 @@ def main() -> None:
             page.screenshot(path=path)
             print(path.relative_to(FOLDER.parent.parent))
             page.context.close()
+        wait_until_served()
 
 
 @contextmanager

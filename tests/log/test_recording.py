@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -177,16 +178,14 @@ def test_a_bounce_is_recorded_with_its_reason(emulator):
     assert row.next_sync_at is None
 
 
-def test_events_that_came_before_the_record_are_applied_to_it(
-    emulator, django_capture_on_commit_callbacks
-):
+@pytest.mark.django_db(transaction=True)
+def test_events_that_came_before_the_record_are_applied_to_it(emulator):
     first = message(idempotency_key="k-1")
     first.send()
     Email.objects.all().delete()
     at = datetime(2026, 11, 1, tzinfo=UTC)
     hear([News(first.truncus_status.id, "complained", at, "e-1")])
-    with django_capture_on_commit_callbacks(execute=True):
-        message(idempotency_key="k-1").send()
+    message(idempotency_key="k-1").send()
 
     assert Email.objects.get().state == State.COMPLAINED
 
@@ -407,18 +406,18 @@ def test_a_database_that_is_down_hides_no_failure(emulator, broken_table):
 
 def test_a_record_in_a_database_of_its_own_survives_a_rollback(emulator, other_database):
     alias = other_database()
-    with pytest.raises(ZeroDivisionError), transaction.atomic():
+    with transaction.atomic():
         message().send()
-        raise ZeroDivisionError
+        transaction.set_rollback(True)
 
     assert Email.objects.using(alias).get().state == State.DELIVERED
     assert not Email.objects.using("default").exists()
 
 
 def test_a_record_in_the_callers_transaction_is_rolled_back_with_it(emulator):
-    with pytest.raises(ZeroDivisionError), transaction.atomic():
+    with transaction.atomic():
         message().send()
-        raise ZeroDivisionError
+        transaction.set_rollback(True)
 
     assert not Email.objects.exists()
 
@@ -447,10 +446,8 @@ def test_hostile_content_is_recorded_in_a_form_that_every_database_takes(
     emulator, settings, caplog, fields
 ):
     settings.TRUNCUS = {**settings.TRUNCUS, "STORE_BODIES": True}
-    try:
+    with suppress(TruncusError):  # some are refused, and recorded as such
         message(**fields).send()
-    except TruncusError:
-        pass
 
     row = Email.objects.get()
     assert "\x00" not in row.subject + row.search_text + str(row.to) + (row.text_body or "")

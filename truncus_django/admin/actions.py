@@ -267,9 +267,7 @@ class EmailActions(ActionsBase):
         )
 
     def _url_of(self, email: Email) -> str:
-        return reverse(
-            f"{self.admin_site.name}:truncus_django_email_change", args=[email.pk]
-        )
+        return reverse(f"{self.admin_site.name}:truncus_django_email_change", args=[email.pk])
 
 
 # What is done to one e-mail -----------------------------------------------------------------------

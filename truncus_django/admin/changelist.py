@@ -36,11 +36,20 @@ class EmailChangeList(ChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         """Read one page of e-mails, and the span of time that the log covers."""
+        if self.query:
+            self._look_whether_few_fit()
         self.queryset = self.queryset.only(*LISTED_FIELDS)
         super().get_results(request)
         # As two queries: SQLite reads the whole index for both ends at once.
         oldest, newest = _created("created_at"), _created("-created_at")
         self.calendar = build_calendar(self.params, oldest, newest, self._link)
+
+    def _look_whether_few_fit(self) -> None:
+        """Search once, and not for the count and for the page, if all that fits is one page."""
+        ids = list(self.queryset.order_by().values_list("pk", flat=True)[: self.list_per_page + 1])
+        if len(ids) <= self.list_per_page:
+            order = self.queryset.query.order_by
+            self.queryset = Email.objects.filter(pk__in=ids).order_by(*order)
 
     @property
     def without_search(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connections
-from django.db.models import Count, Q
+from django.db.models import Count, Expression, F, Func, IntegerField, Q, Value
 from django.db.models.functions import TruncDate
 from django.utils import formats, timezone
 from django.utils.translation import gettext as _
@@ -24,9 +24,7 @@ MOST_TENANTS = 50
 """Of more tenants, only the 20 with the most e-mails are shown."""
 _SHOWN = 20
 
-_SENT = frozenset(
-    {State.SENT, State.DEFERRED, State.DELIVERED, State.BOUNCED, State.COMPLAINED}
-)
+_SENT = frozenset({State.SENT, State.DEFERRED, State.DELIVERED, State.BOUNCED, State.COMPLAINED})
 _DELIVERED = frozenset({State.DELIVERED, State.COMPLAINED})
 
 
@@ -97,23 +95,22 @@ def read_statistics(days: int, *, today: date, zone: tzinfo | None) -> Statistic
     Args:
         zone: where the days begin and end; ``None`` where Django uses no time zones.
     """
-    first = today - timedelta(days=days - 1)
-    begin = datetime.combine(first, time.min)
-    emails = Email.objects.filter(
-        created_at__gte=begin.replace(tzinfo=zone) if zone else begin, is_sandbox=False
-    ).order_by()
+    shown = [today - timedelta(days=ago) for ago in range(days - 1, -1, -1)]
+    midnights = [datetime.combine(day, time.min, tzinfo=zone) for day in shown]
+    emails = Email.objects.filter(created_at__gte=midnights[0], is_sandbox=False).order_by()
     tenants = distinct_values("tenant_id", limit=MOST_TENANTS + 1)
     stats = Statistics(
-        by_day={first + timedelta(days=number): Counts() for number in range(days)},
+        by_day={day: Counts() for day in shown},
         has_all_tenants=len(tenants) <= MOST_TENANTS,
     )
     # One look at all rows of the span gives days and tenants, if there are not too many of both.
     keys = ["day", "state", "tenant_id"] if stats.has_all_tenants else ["day", "state"]
-    by_day = emails.annotate(day=TruncDate("created_at", tzinfo=zone)).values(*keys)
+    by_day = emails.annotate(day=_day_expression(midnights)).values(*keys)
     for row in by_day.annotate(**_COUNTED):
         counted = (row["state"], row["count"], row["opened"], row["clicked"])
         stats.total.add(*counted)
-        stats.by_day.setdefault(row["day"], Counts()).add(*counted)
+        day = row["day"] if isinstance(row["day"], date) else shown[row["day"] - 1]
+        stats.by_day.setdefault(day, Counts()).add(*counted)
         if stats.has_all_tenants:
             stats.by_tenant.setdefault(row["tenant_id"], Counts()).add(*counted)
     if not stats.has_all_tenants:
@@ -121,6 +118,23 @@ def read_statistics(days: int, *, today: date, zone: tzinfo | None) -> Statistic
     reasons = emails.filter(state=State.BOUNCED).values_list("reason").annotate(count=Count("pk"))
     stats.bounce_reasons = list(reasons.order_by("-count", "reason")[:10])
     return stats
+
+
+def _day_expression(midnights: Sequence[datetime]) -> Expression:
+    """Return what tells the day of an e-mail: its date, or its place among the days, from 1.
+
+    PostgreSQL finds a place between midnights in half the time that it takes to turn a moment into
+    a date of the time zone.
+    """
+    zone = midnights[0].tzinfo
+    if connections[Email.objects.db].vendor != "postgresql":
+        return TruncDate("created_at", tzinfo=zone)
+    return Func(
+        F("created_at"),
+        Value(list(midnights)),
+        template=f"WIDTH_BUCKET(%(expressions)s::{'timestamptz' if zone else 'timestamp'}[])",
+        output_field=IntegerField(),
+    )
 
 
 _COUNTED: Mapping[str, Any] = {
@@ -131,11 +145,15 @@ _COUNTED: Mapping[str, Any] = {
 
 
 def _busiest_tenants(emails: Any) -> dict[str, Counts]:
-    rows = emails.filter(state__in=_SENT).values("tenant_id").annotate(
-        **_COUNTED,
-        delivered=Count("pk", filter=Q(state__in=_DELIVERED)),
-        bounced=Count("pk", filter=Q(state=State.BOUNCED)),
-        complained=Count("pk", filter=Q(state=State.COMPLAINED)),
+    rows = (
+        emails.filter(state__in=_SENT)
+        .values("tenant_id")
+        .annotate(
+            **_COUNTED,
+            delivered=Count("pk", filter=Q(state__in=_DELIVERED)),
+            bounced=Count("pk", filter=Q(state=State.BOUNCED)),
+            complained=Count("pk", filter=Q(state=State.COMPLAINED)),
+        )
     )
     return {
         row.pop("tenant_id"): Counts(sent=row.pop("count"), **row)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -22,10 +22,6 @@ from truncus_django.states import State
 if TYPE_CHECKING:
     from truncus_django.admin.log import EmailAdmin
 
-FRAME_POLICY = (
-    "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-    "form-action 'none'; base-uri 'none'; frame-ancestors 'self'"
-)
 MOST_EVENTS = 200
 """Machines open some e-mails a thousand times."""
 
@@ -91,25 +87,6 @@ def page_context(model_admin: "EmailAdmin", request: HttpRequest, email: Email) 
         "buttons": list(_buttons(model_admin, request, email)),
         "may_delete": model_admin.has_delete_permission(request, email),
     }
-
-
-def framed_html(email: Email | None) -> HttpResponse:
-    """Return an e-mail's HTML under a policy that runs nothing and loads nothing.
-
-    Raises:
-        Http404: there is no such e-mail, or its HTML was not kept.
-    """
-    if email is None or email.html_body is None:
-        raise Http404
-    response = HttpResponse(email.html_body.encode("utf-8", "replace"))
-    response["Content-Security-Policy"] = FRAME_POLICY
-    response["X-Content-Type-Options"] = "nosniff"
-    response["X-Frame-Options"] = "SAMEORIGIN"
-    response["X-DNS-Prefetch-Control"] = "off"
-    response["Referrer-Policy"] = "no-referrer"
-    response["Cross-Origin-Resource-Policy"] = "same-origin"
-    response["Cache-Control"] = "no-store"
-    return response
 
 
 # The parts --------------------------------------------------------------------------------------

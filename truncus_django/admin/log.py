@@ -18,8 +18,9 @@ from truncus_django.admin import labels
 from truncus_django.admin.actions import EmailActions
 from truncus_django.admin.changelist import EmailChangeList
 from truncus_django.admin.dashboard import dashboard_context
-from truncus_django.admin.detail import framed_html, page_context
+from truncus_django.admin.detail import page_context
 from truncus_django.admin.filters import EngagementFilter, MailerFilter, TenantFilter
+from truncus_django.admin.frame import framed_html
 from truncus_django.admin.pages import page_basics
 from truncus_django.admin.paginator import LogPaginator
 from truncus_django.admin.search import search
@@ -34,7 +35,15 @@ else:
 class EmailAdmin(EmailActions, EmailAdminBase):
     """Shows e-mails and what became of them. Nobody adds or changes one here."""
 
-    list_display = ("state_label", "recipients", "subject_line", "tenant", "opens", "clicks", "sent")
+    list_display = (
+        "state_label",
+        "recipients",
+        "subject_line",
+        "tenant",
+        "opens",
+        "clicks",
+        "sent",
+    )
     list_display_links = ("recipients", "subject_line")
     list_filter = (
         "state",
@@ -102,7 +111,9 @@ class EmailAdmin(EmailActions, EmailAdminBase):
             return labels.moment(email.sent_at)
         if email.send_at is not None:
             return format_html(
-                '<span class="truncus-none">{}</span> {}', gettext("for"), labels.moment(email.send_at)
+                '<span class="truncus-none">{}</span> {}',
+                gettext("for"),
+                labels.moment(email.send_at),
             )
         return format_html('<span class="truncus-none">{}</span>', labels.moment(email.created_at))
 

@@ -9,16 +9,19 @@ import pytest
 from django.core.management import call_command
 from django.test import Client
 
-from tests.browser.chromium import BrowserMissing, running_browser, wait_until_served
+from tests.browser.chromium import BrowserMissing, running_browser, shared_connection_stays_open
 
 LOG = "/admin/truncus_django/email/"
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Chromium; without one the tests fail, and say what to install."""
+def browser(live_server: Any) -> Iterator[Any]:
+    """Chromium; without one the tests fail, and say what to install.
+
+    It hangs up before the live server stops.
+    """
     try:
-        with running_browser() as running:
+        with shared_connection_stays_open(), running_browser() as running:
             yield running
     except BrowserMissing as missing:
         pytest.fail(str(missing), pytrace=False)
@@ -44,7 +47,6 @@ def page(browser: Any, live_server: Any, admin_user: Any, emulator: Any) -> Iter
     opened.on("pageerror", lambda error: errors.append(str(error)))
     yield opened
     context.close()
-    wait_until_served()
     assert errors == []
 
 

@@ -22,7 +22,9 @@ _KINDS = (
     ("Choose your password", "accounts", "", 0.86, 0.8),
     ("How was your order {number}?", "shop", "survey", 0.33, 0.21),
 )
-_REASONS = ("mailbox_does_not_exist",) * 5 + ("mailbox_full",) * 3 + ("no_mx_record", "spam_refused")
+_REASONS = (
+    ("mailbox_does_not_exist",) * 5 + ("mailbox_full",) * 3 + ("no_mx_record", "spam_refused")
+)
 
 
 def write_past(*, days: int = 90, seed: int = 4, now: datetime | None = None) -> None:

@@ -19,10 +19,10 @@ def main() -> None:
 
     django.setup()
     settings.LANGUAGE_CODE = "en-gb"
-    from tests.browser.chromium import running_browser, wait_until_served
+    from tests.browser.chromium import running_browser, shared_connection_stays_open
 
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with running_browser() as browser, _site() as (url, email):
+    with shared_connection_stays_open(), _site() as (url, email), running_browser() as browser:
         log = f"{url}/admin/truncus_django/email/"
         for name, address, scheme, height in (
             ("log", log, "light", 900),
@@ -40,7 +40,6 @@ def main() -> None:
             page.screenshot(path=path)
             print(path.relative_to(FOLDER.parent.parent))
             page.context.close()
-        wait_until_served()
 
 
 @contextmanager

@@ -464,6 +464,15 @@ class TestDetail:
 
         assert framed == html.replace("<", "<x-", 1)
 
+    def test_links_lead_nowhere_in_the_frame(self, admin_client):
+        email = make(html_body='<A HREF="https://example.com">a</A><area\nhref=x><abbr>b</abbr>')
+
+        framed = admin_client.get(reverse("admin:truncus_django_email_html", args=[email.pk])).text
+
+        assert framed == (
+            '<A inert HREF="https://example.com">a</A><area inert\nhref=x><abbr>b</abbr>'
+        )
+
     def test_other_elements_keep_their_names(self, admin_client):
         html = "<links><linkx>a < link</linkx><p>&lt;meta&gt;</p><b>Grüße 😀"
         email = make(html_body=html)
@@ -845,9 +854,7 @@ class TestExport:
         }
         question = admin_client.post(f"{LOG}?state__exact=delivered", data)
         assert 'name="select_across" value="1"' in question.text
-        response = admin_client.post(
-            f"{LOG}?state__exact=delivered", {**data, "confirmed": "Yes"}
-        )
+        response = admin_client.post(f"{LOG}?state__exact=delivered", {**data, "confirmed": "Yes"})
 
         assert len(self.rows(response)) == 60
         assert LogEntry.objects.get().object_repr == "60 e-mails"

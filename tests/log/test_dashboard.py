@@ -42,9 +42,7 @@ def test_counts_what_became_of_e_mails():
 
     total = read().total
 
-    assert total == Counts(
-        sent=6, delivered=3, opened=2, clicked=1, bounced=1, complained=1
-    )
+    assert total == Counts(sent=6, delivered=3, opened=2, clicked=1, bounced=1, complained=1)
     assert total.delivery_rate == 3 / 6
     assert total.open_rate == 2 / 3
     assert total.click_rate == 1 / 3
@@ -177,9 +175,7 @@ def test_the_list_leads_to_the_dashboard(admin_client):
 
 
 def test_where_the_database_knows_no_time_zones_days_are_those_of_utc(admin_client, monkeypatch):
-    monkeypatch.setattr(
-        type(connection.features), "has_zoneinfo_database", False, raising=False
-    )
+    monkeypatch.setattr(type(connection.features), "has_zoneinfo_database", False, raising=False)
     make(at=timezone.now())
 
     page = admin_client.get(URL)

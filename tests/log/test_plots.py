@@ -11,11 +11,15 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def parsed(markup: str) -> ElementTree.Element:
     """Return the figure, which must be well-formed."""
-    return ElementTree.fromstring(markup.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" '))
+    return ElementTree.fromstring(
+        markup.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ')
+    )
 
 
 def rects(figure: ElementTree.Element, kind: str) -> list[dict[str, str]]:
-    return [rect.attrib for rect in figure.iter(f"{SVG}rect") if kind in rect.attrib["class"].split()]
+    return [
+        rect.attrib for rect in figure.iter(f"{SVG}rect") if kind in rect.attrib["class"].split()
+    ]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +48,11 @@ def test_axes_of_shares_reach_over_the_highest(highest):
 
 def test_bars_are_as_high_as_their_numbers():
     figure = parsed(
-        bars("Mails", ["Mon", "Tue"], [Stack("good", "good", [100, 50]), Stack("bad", "bad", [0, 50])])
+        bars(
+            "Mails",
+            ["Mon", "Tue"],
+            [Stack("good", "good", [100, 50]), Stack("bad", "bad", [0, 50])],
+        )
     )
     good, bad = rects(figure, "plot-good"), rects(figure, "plot-bad")
 
@@ -74,7 +82,9 @@ def test_two_plots_have_names_of_their_own():
 
 def test_a_line_is_interrupted_where_nothing_is_known():
     figure = parsed(
-        lines("Opened", list("abcdef"), [Line("opened", "opened", [0.1, 0.2, None, 0.3, None, 0.4])])
+        lines(
+            "Opened", list("abcdef"), [Line("opened", "opened", [0.1, 0.2, None, 0.3, None, 0.4])]
+        )
     )
 
     assert len(list(figure.iter(f"{SVG}polyline"))) == 1
@@ -82,7 +92,11 @@ def test_a_line_is_interrupted_where_nothing_is_known():
 
 
 def test_nothing_can_be_plotted():
-    for figure in (bars("x", [], []), lines("x", [], []), lines("x", ["a"], [Line("l", "k", [None])])):
+    for figure in (
+        bars("x", [], []),
+        lines("x", [], []),
+        lines("x", ["a"], [Line("l", "k", [None])]),
+    ):
         assert parsed(figure).find(f"{SVG}svg") is not None
 
 

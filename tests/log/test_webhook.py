@@ -6,8 +6,10 @@ import random
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from queue import Queue
 from threading import Thread
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import pytest
 import requests
@@ -15,7 +17,6 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.db import OperationalError, connections
 from django.test import Client
 from django.urls import include, path, reverse
-from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from truncus_django import views
 from truncus_django.api.webhooks import sign
@@ -398,38 +399,51 @@ def test_without_an_id_of_its_own_an_event_is_told_by_its_body(fields):
 
 
 class _Handler(WSGIRequestHandler):
-    protocol_version = "HTTP/1.1"  # connections are kept
-
-    def log(self, *_: Any, **__: Any) -> None:
+    def log_message(self, *_: Any) -> None:
         """Stay silent."""
 
 
-class _Server(ThreadedWSGIServer):
-    """A thread for each connection, which keeps a connection to the database as well."""
+class _Server(WSGIServer):
+    """Four threads that answer requests, each with a connection to the database that it keeps."""
 
-    daemon_threads = False
+    request_queue_size = 64
 
-    def process_request_thread(self, *connection: Any) -> None:
-        try:
-            super().process_request_thread(*connection)
-        finally:
-            connections.close_all()
+    def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self._requests: Queue[tuple[Any, Any] | None] = Queue()
+        self._threads = [Thread(target=self._work) for _ in range(4)]
+        for thread in self._threads:
+            thread.start()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._requests.put((request, client_address))
+
+    def _work(self) -> None:
+        while (accepted := self._requests.get()) is not None:
+            super().process_request(*accepted)
+        connections.close_all()
+
+    def server_close(self) -> None:
+        super().server_close()
+        for _ in self._threads:
+            self._requests.put(None)
+        for thread in self._threads:
+            thread.join()
 
 
 @pytest.fixture
 def webhook_url(
     shared_database: str, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:
-    """The webhook of this project, served over HTTP with a thread for each connection."""
+    """The webhook of this project, served over HTTP."""
     settings.ALLOWED_HOSTS = ["127.0.0.1"]
     monkeypatch.setitem(connections[shared_database].settings_dict, "CONN_MAX_AGE", None)
-    server = _Server("127.0.0.1", 0, WSGIHandler(), _Handler)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}{URL}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with make_server("127.0.0.1", 0, WSGIHandler(), _Server, _Handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}{URL}"
+        server.shutdown()
+        thread.join()
 
 
 def sent_to(emulator: Any, *scenarios: str) -> None:
@@ -495,7 +509,9 @@ def test_truncus_repeats_what_met_trouble_until_it_is_stored(emulator, webhook_u
     sent_to(emulator, "bounce")
     emulator.wait_for(lambda it: any(a.status == 200 for a in it.webhook_attempts), timeout_s=20)
 
+    print("EVENTS", emulator.webhook_attempts, [(e.status, e.to) for e in emulator.emails])
     assert [attempt.status for attempt in emulator.webhook_attempts] == [500, 500, 200]
+    print("EVENTS", list(EmailEvent.objects.values()), emulator.webhook_attempts)
     assert EmailEvent.objects.count() == 1
 
 

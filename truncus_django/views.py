@@ -9,7 +9,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
 from truncus_django.api import contract
-from truncus_django.api.errors import WebhookVerificationError
+from truncus_django.api.errors import ConfigurationError, WebhookVerificationError
 from truncus_django.api.webhooks import verify
 from truncus_django.conf import get_settings
 from truncus_django.tracking import hear
@@ -21,7 +21,7 @@ MAX_BODY_BYTES = 256 * 1024
 """Of a webhook; the published ones have less than 1 KB."""
 
 _reported: set[str] = set()
-"""What the operator was told once and need not hear with each webhook."""
+"""What the operator was told since a webhook was last stored."""
 
 
 @csrf_exempt
@@ -45,13 +45,13 @@ def webhook(request: HttpRequest) -> HttpResponse:
     except (ValueError, OSError) as error:  # it cannot be read, or its sender broke off
         logger.warning("A webhook could not be read: %s.", type(error).__name__)
         return _answer(400, "Unreadable.")
+    except ConfigurationError as error:
+        return _trouble(error)
     try:
         hear([news])
     except Exception as error:  # noqa: BLE001  whatever it is, Truncus must repeat it
-        logger.error(  # noqa: TRY400  the traceback would hold what was to be written
-            "A webhook could not be stored: %s. Truncus will repeat it.", type(error).__name__
-        )
-        return _answer(500, "Try again.")
+        return _trouble(error)
+    _reported.clear()
     return _answer(200, "OK")
 
 
@@ -71,14 +71,8 @@ def _verified_timestamp(request: HttpRequest, body: bytes) -> int:
     """Return when the webhook was signed (unix seconds), or raise what is wrong with it."""
     secrets = get_settings().webhook_secrets
     if not secrets:
-        if "no secret" not in _reported:
-            _reported.add("no secret")
-            logger.error(
-                "Webhooks arrive and are all refused: TRUNCUS has no WEBHOOK_SECRETS. "
-                "Further ones are not logged as errors."
-            )
+        _report("Webhooks arrive and are all refused: TRUNCUS has no WEBHOOK_SECRETS.")
         raise WebhookVerificationError("No secret is set.")
-    _reported.discard("no secret")
     timestamp = request.headers.get(contract.TIMESTAMP_HEADER, "")
     verify(
         body,
@@ -88,6 +82,25 @@ def _verified_timestamp(request: HttpRequest, body: bytes) -> int:
         now=time.time(),
     )
     return int(timestamp)
+
+
+def _trouble(error: Exception) -> HttpResponse:
+    """Return an answer that makes Truncus repeat the webhook.
+
+    Django would log each as an error, and mail it to the admins: by way of Truncus, which tells
+    of that mail with a webhook, which meets the same trouble, and so on without end.
+    """
+    _report(f"A webhook could not be stored: {type(error).__name__}. Truncus will repeat it.")
+    answer = _answer(500, "Try again.")
+    answer._has_been_logged = True  # type: ignore[attr-defined]
+    return answer
+
+
+def _report(problem: str) -> None:
+    """Tell the operator once, until a webhook is stored again."""
+    if problem not in _reported:
+        _reported.add(problem)
+        logger.error("%s Further ones are not logged.", problem)
 
 
 def _answer(status: int, text: str) -> HttpResponse:

@@ -85,7 +85,7 @@ class _Note(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    do_POST = do_GET
+    do_POST = do_GET  # noqa: N815
 
     def log_message(self, *_args: object) -> None:
         """Stay silent."""

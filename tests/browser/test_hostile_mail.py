@@ -23,13 +23,16 @@ HOSTILE = """<!doctype html><html><head>
 <script>{run}</script>
 <style>@import url("{remote}/import.css");
 @font-face {{ font-family: f; src: url("{remote}/font") }}
-body {{ font-family: f; background: url("{remote}/background"); cursor: url("{remote}/cursor"), auto }}
+body {{ font-family: f; background: url("{remote}/background");
+cursor: url("{remote}/cursor"), auto }}
 p::after {{ content: url("{remote}/content") }}</style>
 </head><body background="{remote}/body" onload="{run}" onpageshow="{run}">
 <p>Hello</p>
 <img src="{remote}/img" srcset="{remote}/img2 2x" onerror="{run}" onload="{run}">
-<img src="x" onerror="{run}"><picture><source srcset="{remote}/source"><img src="{remote}/i"></picture>
-<svg onload="{run}"><image href="{remote}/svg"/><use href="{remote}/use#x"/><script>{run}</script></svg>
+<img src="x" onerror="{run}"><picture><source srcset="{remote}/source">
+<img src="{remote}/i"></picture>
+<svg onload="{run}"><image href="{remote}/svg"/><use href="{remote}/use#x"/>
+<script>{run}</script></svg>
 <iframe src="{remote}/frame"></iframe><iframe srcdoc="<script>{run}</script>"></iframe>
 <iframe src="javascript:{run}"></iframe><object data="{remote}/object"></object>
 <embed src="{remote}/embed"><video src="{remote}/video" poster="{remote}/poster" autoplay></video>
@@ -43,7 +46,10 @@ p::after {{ content: url("{remote}/content") }}</style>
 <a id="new-link" href="{remote}/new" target="_blank">new</a>
 <a id="data-link" href="data:text/html,<script>{run}</script>">data</a>
 </body></html>"""
-RUN = "top.document.title='pwned';parent.pwned=1;alert(1);fetch('{remote}/run');new Image().src='{remote}/beacon'"
+RUN = (
+    "top.document.title='pwned';parent.pwned=1;alert(1);"
+    "fetch('{remote}/run');new Image().src='{remote}/beacon'"
+)
 
 
 @pytest.fixture

@@ -313,6 +313,32 @@ def test_trouble_is_a_500_and_leaves_nothing_half_done(monkeypatch, caplog):
     assert row.state == State.DELIVERED
 
 
+def test_trouble_is_logged_once_and_mailed_to_nobody(emulator, settings, monkeypatch, caplog):
+    """Or each mail to the admins would make a webhook that makes another mail."""
+
+    def fail(news: Any) -> int:
+        raise OperationalError
+
+    settings.DEBUG = False  # Django mails what it logs as an error to the admins
+    with monkeypatch.context() as patch:
+        patch.setattr(views, "hear", fail)
+        assert {post(delivered(status=f"s-{n}")).status_code for n in range(5)} == {500}
+        assert len([one for one in caplog.records if one.levelno >= logging.ERROR]) == 1
+    assert emulator.emails == []
+
+    post(delivered())
+    monkeypatch.setattr(views, "hear", fail)
+    post(delivered())
+    assert len([one for one in caplog.records if one.levelno >= logging.ERROR]) == 2
+
+
+def test_wrong_settings_are_trouble_that_can_be_mended(settings, caplog):
+    settings.TRUNCUS = {"WEBHOOK_SECRETS": [SECRET], "TIMEOUT": "soon"}
+
+    assert post(delivered()).status_code == 500
+    assert "ConfigurationError" in caplog.text
+
+
 def test_nothing_of_a_webhook_is_logged(caplog):
     post(delivered(recipient="ada@example.org"))
     post(delivered(recipient="ada@example.org"), secret="another")
@@ -509,9 +535,7 @@ def test_truncus_repeats_what_met_trouble_until_it_is_stored(emulator, webhook_u
     sent_to(emulator, "bounce")
     emulator.wait_for(lambda it: any(a.status == 200 for a in it.webhook_attempts), timeout_s=20)
 
-    print("EVENTS", emulator.webhook_attempts, [(e.status, e.to) for e in emulator.emails])
     assert [attempt.status for attempt in emulator.webhook_attempts] == [500, 500, 200]
-    print("EVENTS", list(EmailEvent.objects.values()), emulator.webhook_attempts)
     assert EmailEvent.objects.count() == 1
 
 

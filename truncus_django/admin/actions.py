@@ -258,7 +258,7 @@ class EmailActions(ActionsBase):
         count = queryset.order_by()[: COUNT_LIMIT + 1].count()
         shown = f"> {COUNT_LIMIT}" if count > COUNT_LIMIT else str(count)
         LogEntry.objects.create(
-            user_id=request.user.pk,
+            user_id=request.user.pk or 0,
             content_type_id=ContentType.objects.get_for_model(Email).pk,
             object_id=None,
             object_repr=_("%(count)s e-mails") % {"count": shown},

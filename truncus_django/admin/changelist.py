@@ -61,4 +61,7 @@ class EmailChangeList(ChangeList):
 
 
 def _created(order: str) -> datetime | None:
-    return Email.objects.order_by(order).values_list("created_at", flat=True).first()
+    first: datetime | None = (
+        Email.objects.order_by(order).values_list("created_at", flat=True).first()
+    )
+    return first

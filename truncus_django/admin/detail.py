@@ -60,7 +60,9 @@ class Moment:
 
 def page_context(model_admin: "EmailAdmin", request: HttpRequest, email: Email) -> dict[str, Any]:
     """Return what the template of the page shows; 4 queries besides those for permissions."""
-    events = list(email.events.order_by("-occurred_at", "-id")[: MOST_EVENTS + 1])
+    heard = EmailEvent.objects.filter(email=email).order_by("-occurred_at", "-id")
+    events = list(heard[: MOST_EVENTS + 1])
+    linked = Email.objects.only("id", "state", "created_at").order_by("created_at")
     return {
         "title": _("E-mail"),
         "subtitle": None,
@@ -81,9 +83,8 @@ def page_context(model_admin: "EmailAdmin", request: HttpRequest, email: Email) 
         "html_url": reverse(
             f"{model_admin.admin_site.name}:truncus_django_email_html", args=[email.pk]
         ),
-        "resend_of": email.resend_of_id
-        and Email.objects.only("id", "state", "created_at").filter(pk=email.resend_of_id).first(),
-        "resends": list(email.resends.only("id", "state", "created_at").order_by("created_at")),
+        "resend_of": linked.filter(resends=email).first(),
+        "resends": list(linked.filter(resend_of=email)),
         "buttons": list(_buttons(model_admin, request, email)),
         "may_delete": model_admin.has_delete_permission(request, email),
     }

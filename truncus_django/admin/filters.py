@@ -1,7 +1,7 @@
 """The filters beside the list."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
@@ -22,6 +22,7 @@ class IndexedValueFilter(admin.SimpleListFilter):
     It is not shown where all e-mails have the same value.
     """
 
+    parameter_name: str
     none_label: Any = _("(none)")
 
     def __init__(
@@ -71,21 +72,21 @@ class IndexedValueFilter(admin.SimpleListFilter):
 class TenantFilter(IndexedValueFilter):
     """By tenant."""
 
-    title: ClassVar = _("tenant")
+    title = _("tenant")
     parameter_name = "tenant_id"
 
 
 class MailerFilter(IndexedValueFilter):
     """By the alias in ``MAILERS``."""
 
-    title: ClassVar = _("mailer")
+    title = _("mailer")
     parameter_name = "mailer"
 
 
 class EngagementFilter(admin.SimpleListFilter):
     """By whether it was opened, or a link in it clicked."""
 
-    title: ClassVar = _("engagement")
+    title = _("engagement")
     parameter_name = "engagement"
 
     def lookups(

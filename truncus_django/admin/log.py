@@ -131,6 +131,8 @@ class EmailAdmin(EmailActions, EmailAdminBase):
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """Show the list, or run an action on some of it."""
+        if any("\0" in value for values in request.GET.lists() for value in values[1]):
+            return HttpResponseRedirect(request.path)  # no database has such texts
         context = {"title": gettext("E-mails"), **(extra_context or {})}
         try:
             return super().changelist_view(request, context)

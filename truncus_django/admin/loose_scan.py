@@ -21,14 +21,17 @@ _VENDORS = frozenset({"postgresql", "sqlite", "mysql"})
 
 
 def distinct_values(field_name: str, *, limit: int) -> list[str]:
-    """Return the values of an indexed column of the log in their order, at most ``limit``."""
+    """Return the values of an indexed column of the log in their order, at most ``limit``.
+
+    The column is named as its field.
+    """
     using = Email.objects.db
     connection = connections[using]
     if connection.vendor not in _VENDORS:
         values = Email.objects.order_by(field_name).values_list(field_name, flat=True)
         return list(values.distinct()[:limit])
     quote = connection.ops.quote_name
-    column = quote(Email._meta.get_field(field_name).column)
+    column = quote(field_name)
     sql = _SQL.format(column=column, table=quote(Email._meta.db_table))
     with connection.cursor() as cursor:
         cursor.execute(sql, [limit])

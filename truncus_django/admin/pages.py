@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def page_basics(model_admin: "admin.ModelAdmin[Email]", request: HttpRequest) -> dict[str, Any]:
     """Return the context of the site, and what breadcrumbs are made of."""
-    request.current_app = model_admin.admin_site.name  # type: ignore[attr-defined]
+    request.current_app = model_admin.admin_site.name
     return {
         **model_admin.admin_site.each_context(request),
         "opts": model_admin.opts,

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.paginator import Paginator
 from django.db import connections
+from django.db.models import QuerySet
 from django.utils.functional import cached_property
 
 from truncus_django.models import Email
@@ -37,9 +38,9 @@ class LogPaginator(PaginatorBase):
     """Whether there are more than the count says."""
 
     @cached_property
-    def count(self) -> int:  # type: ignore[override]
+    def count(self) -> int:
         """How many e-mails can be leafed through."""
-        queryset = self.object_list
+        queryset: QuerySet[Email] = self.object_list  # type: ignore[assignment]
         counted = int(queryset.order_by()[: COUNT_LIMIT + 1].count())
         if counted <= COUNT_LIMIT:
             return counted

@@ -50,7 +50,7 @@ def build_message(email: Email, *, key: str) -> TruncusMessage:
         sandbox=email.is_sandbox,
         idempotency_key=key,
     )
-    message.truncus_resend_of = email.pk  # type: ignore[attr-defined]
+    message.truncus_resend_of = email.pk
     return message
 
 

@@ -1,6 +1,7 @@
 """``manage.py serve_admin``: the demo's log in Django's admin, with a local Truncus behind it."""
 
 import argparse
+import logging
 import socket
 from typing import Any
 
@@ -11,6 +12,7 @@ from django.test.utils import override_settings
 
 from shop import demo, history
 from shop.demo_database import use_demo_database, use_fresh_demo_database
+from shop.models import Order
 from truncus_django.emulator import Emulator, EmulatorMissesWerkzeug
 from truncus_django.models import Email
 
@@ -55,6 +57,8 @@ some. Ctrl-C stops both."""
                 f"Inbox  {emulator.inbox_url}\n\nCtrl-C stops them.\n"
             )
             self.stdout.flush()
+            # Hundreds of webhooks would push the lines above out of sight.
+            logging.getLogger("django.server").setLevel(logging.ERROR)
             call_command("runserver", f"127.0.0.1:{port}", "--noreload", verbosity=0)
 
     def _fill(self, emulator: Emulator) -> None:
@@ -62,6 +66,7 @@ some. Ctrl-C stops both."""
         if not Email.objects.exists():
             use_fresh_demo_database()
             history.write(days=60)
+        Order.objects.all().delete()  # the customers and orders anew; the log stays
         User.objects.exclude(is_superuser=True).delete()
         self.stdout.write("Sending the demo's mails through the local Truncus …")
         demo.run(emulator)

@@ -5,6 +5,7 @@
 ``truncus.E002``      a value of the wrong type, or out of its range
 ``truncus.E003``      no API key, or one that cannot be Truncus's
 ``truncus.E004``      ``BASE_URL`` is no URL, or plain http to a host that is not this machine
+``truncus.E005``      ``database`` in a mailer's ``OPTIONS``: there is one log for all mailers
 ``truncus.W001``      a live key with ``DEBUG = True`` and no sandbox: real e-mails from a test
 ``truncus.W002``      ``DEFAULT_FROM_EMAIL`` or ``SERVER_EMAIL`` at a domain that nobody can verify
 ====================  ==========================================================================
@@ -59,6 +60,11 @@ def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[che
     for name in options.keys() - SETTING_NAMES - {"fail_silently"}:
         hint = did_you_mean(name, SETTING_NAMES)
         yield checks.Error(f"The option {name!r}{where} is unknown{hint}", id="truncus.E001")
+    if "database" in known:
+        yield checks.Error(
+            f"The option 'database'{where} belongs in TRUNCUS: all mailers share one log.",
+            id="truncus.E005",
+        )
     wrong = list(problems(known))
     for problem in wrong:
         yield checks.Error(problem.text + where, id=_IDS[problem.kind])

@@ -63,14 +63,10 @@ class Email(models.Model):
     """
 
     id = models.UUIDField(_("id"), primary_key=True, default=time_ordered_uuid, editable=False)
-    message_id = models.CharField(_("Truncus id"), max_length=255, null=True, unique=True)  # noqa: DJ001  unique where there is one
-    global_message_id = models.CharField(_("global id"), max_length=255, blank=True, db_index=True)
-    provider_message_id = models.CharField(
-        _("provider's id"), max_length=255, blank=True, db_index=True
-    )
-    idempotency_key = models.CharField(
-        _("idempotency key"), max_length=255, blank=True, db_index=True
-    )
+    message_id = models.CharField(_("Truncus id"), max_length=255, null=True)  # noqa: DJ001  unique where there is one
+    global_message_id = models.CharField(_("global id"), max_length=255, blank=True)
+    provider_message_id = models.CharField(_("provider's id"), max_length=255, blank=True)
+    idempotency_key = models.CharField(_("idempotency key"), max_length=255, blank=True)
     batch_index = models.PositiveSmallIntegerField(_("place in its batch"), null=True)
     mailer = models.CharField(_("mailer"), max_length=100, blank=True)
 
@@ -130,6 +126,14 @@ class Email(models.Model):
             models.Index(fields=["mailer", "-created_at"], name="truncus_email_mailer"),
             models.Index(fields=["is_sandbox", "-created_at"], name="truncus_email_sandbox"),
             models.Index(fields=["next_sync_at"], name="truncus_email_next_sync"),
+            # Named here and not at their fields, which would have PostgreSQL keep a second index
+            # of each for searches with LIKE.
+            models.Index(fields=["global_message_id"], name="truncus_email_global_id"),
+            models.Index(fields=["provider_message_id"], name="truncus_email_provider_id"),
+            models.Index(fields=["idempotency_key"], name="truncus_email_key"),
+        ]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["message_id"], name="truncus_email_message_id")
         ]
         permissions: ClassVar = [
             ("resend_email", _("Can send an e-mail again")),
@@ -169,8 +173,8 @@ class EmailEvent(models.Model):
     email = models.ForeignKey(
         Email, verbose_name=_("e-mail"), on_delete=models.CASCADE, null=True, related_name="events"
     )
-    message_id = models.CharField(_("Truncus id"), max_length=255, db_index=True)
-    event_id = models.CharField(_("event id"), max_length=255, unique=True)
+    message_id = models.CharField(_("Truncus id"), max_length=255)
+    event_id = models.CharField(_("event id"), max_length=255)
     type = models.CharField(_("type"), max_length=60)
     reason = models.CharField(_("reason"), max_length=300, blank=True)
     recipient = models.CharField(_("recipient"), max_length=500, blank=True)
@@ -185,6 +189,10 @@ class EmailEvent(models.Model):
         verbose_name = _("event")
         verbose_name_plural = _("events")
         ordering: ClassVar = ["occurred_at", "id"]
+        indexes: ClassVar = [models.Index(fields=["message_id"], name="truncus_event_message_id")]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["event_id"], name="truncus_event_event_id")
+        ]
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message_id}"

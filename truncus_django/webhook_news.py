@@ -65,13 +65,10 @@ def _type(told: Mapping[str, Any]) -> str:
 
 
 def _event_id(told: Mapping[str, Any]) -> str | None:
-    """Return the event's own id, if it has one; an ``id`` may also be the e-mail's."""
-    for name in ("event_id", "id"):
-        found = told.get(name)
-        own_id = _id(str(found) if type(found) is int else found)
-        if own_id is not None and own_id != told["message_id"]:
-            return own_id
-    return None
+    """Return the event's own id, if it has one. A plain ``id`` might be anything's."""
+    found = told.get("event_id")
+    own_id = _id(str(found) if type(found) is int else found)
+    return own_id if own_id != told["message_id"] else None
 
 
 def _id(value: Any) -> str | None:

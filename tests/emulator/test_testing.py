@@ -97,7 +97,7 @@ def test_django(truncus_emulator, settings):
     assert settings.TRUNCUS["BASE_URL"] == truncus_emulator.url
 
 def test_django_is_left_alone_without_the_fixture(settings):
-    assert settings.TRUNCUS == {"API_KEY": "tr_test_unit"}
+    assert settings.TRUNCUS == {"API_KEY": "tr_test_unit", "RECORD": False}
 """
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from email.utils import formataddr, getaddresses
+from email.utils import getaddresses
 from typing import Any
 
 from truncus_django.api import contract
@@ -228,8 +228,8 @@ def _check_manual_fields(payload: Mapping[str, Any], dialect: str) -> None:
         return
     reply_to = _optional_text(payload, "reply_to")
     # One string, as published; like the header that it becomes, it may hold several addresses.
-    for name, address in getaddresses([reply_to]) if reply_to else ():
-        _address("reply_to", formataddr((name, address)))
+    for _, address in getaddresses([reply_to]) if reply_to else ():
+        _address("reply_to", address)
     for name, value in _text_map(payload, "headers").items():
         if not _HEADER_NAME.fullmatch(name) or _LINE_BREAK.search(value):
             raise invalid("headers must have valid names and values without line breaks")

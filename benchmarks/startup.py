@@ -1,10 +1,12 @@
 """What the app adds to ``django.setup()``, in fresh processes: ``python -m benchmarks.startup``."""
 
+import compileall
 import json
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import truncus_django
 from benchmarks.processes import output_of
 from benchmarks.tables import ratio, table
 
@@ -50,6 +52,9 @@ class Startup:
 
 def run(progress: Callable[[str], None] = lambda text: None) -> Startup:
     """Start Django again and again, in turns without and with the app."""
+    # As pip does when it installs a package; an editable one may have been run never before, or
+    # where the environment forbids to keep byte code.
+    compileall.compile_dir(truncus_django.__path__[0], quiet=2)
     times: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
     modules: dict[bool, set[str]] = {}
     for turn in range(-1, REPEATS):  # the first turn fills the caches of files and bytecode

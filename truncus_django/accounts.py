@@ -1,13 +1,17 @@
 """Which account a recorded e-mail belongs to: its mailer's settings and client."""
 
+from typing import TYPE_CHECKING
+
 from django.conf import settings as django_settings
 
 from truncus_django.api.errors import ConfigurationError
-from truncus_django.backend import TruncusBackend
 from truncus_django.conf import SETTING_NAMES
 
+if TYPE_CHECKING:
+    from truncus_django.backend import TruncusBackend
 
-def backend_of(mailer: str) -> TruncusBackend:
+
+def backend_of(mailer: str) -> "TruncusBackend":
     """Return a backend with the settings of a mailer, as ``Email.mailer`` names it.
 
     The empty name is that of the settings in ``TRUNCUS`` alone.
@@ -15,6 +19,10 @@ def backend_of(mailer: str) -> TruncusBackend:
     Raises:
         ConfigurationError: ``MAILERS`` has no such mailer any more.
     """
+    # Here and not above: the admin imports this module in every process, and the backend brings
+    # requests along.
+    from truncus_django.backend import TruncusBackend
+
     if not mailer:
         return TruncusBackend()
     configured = getattr(django_settings, "MAILERS", None) or {}

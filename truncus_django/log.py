@@ -73,7 +73,8 @@ def _record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings)
     for parcel, row in zip(parcels, rows, strict=True):
         _remember_row(parcel, row)
     accepted = [row.message_id for row in rows if row.message_id]
-    if accepted:
+    # Without a secret, every webhook is refused: no event can have come before its e-mail.
+    if accepted and settings.webhook_secrets:
         transaction.on_commit(lambda: adopt(accepted), using=using, robust=True)
 
 

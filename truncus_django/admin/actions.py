@@ -18,12 +18,9 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from truncus_django import tracking
 from truncus_django.accounts import backend_of
-from truncus_django.admin.export import csv_response
 from truncus_django.admin.pages import page_basics
 from truncus_django.admin.paginator import COUNT_LIMIT
-from truncus_django.admin.resend import resend, what_is_lost, why_not_resendable
 from truncus_django.api.errors import (
     Conflict,
     EmailRefused,
@@ -134,6 +131,8 @@ class EmailActions(ActionsBase):
         """Download the chosen e-mails as a table."""
         if "confirmed" not in request.POST:
             return self._question(request, queryset, EXPORT)
+        from truncus_django.admin.export import csv_response
+
         self._note_export(request, queryset)
         return csv_response(queryset)  # type: ignore[return-value]
 
@@ -287,6 +286,8 @@ def _sync(email: Email) -> Report:
 
 
 def _resend(email: Email, click: uuid.UUID, url_of: Callable[[Email], str]) -> Report:
+    from truncus_django.admin.resend import resend, why_not_resendable
+
     why_not = why_not_resendable(email)
     if why_not:
         return Report(messages.WARNING, _about(email, why_not))
@@ -316,7 +317,9 @@ def _cancel(email: Email) -> Report:
             "state": State(email.state).label
         }
         return Report(messages.WARNING, _about(email, text))
-    tracking.move(email, State.CANCELLED)
+    from truncus_django.tracking import move
+
+    move(email, State.CANCELLED)
     return Report(messages.SUCCESS, _about(email, _("Cancelled.")), _("Cancelled."))
 
 
@@ -324,7 +327,9 @@ def _ask(email: Email) -> None:
     """Ask Truncus about an e-mail and learn from the answer."""
     message_id = str(email.message_id)
     details = backend_of(email.mailer).client.get_email(message_id)
-    tracking.learn({message_id: details})
+    from truncus_django.tracking import learn
+
+    learn({message_id: details})
     email.refresh_from_db()
 
 
@@ -342,6 +347,8 @@ def _left_out(count: int) -> list[Report]:
 
 
 def _lost(emails: Sequence[Email]) -> list[tuple[Email, list[str]]]:
+    from truncus_django.admin.resend import what_is_lost
+
     return [(email, lost) for email in emails if (lost := what_is_lost(email))]
 
 

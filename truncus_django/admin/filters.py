@@ -1,16 +1,18 @@
 """The filters beside the list."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
-from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from truncus_django.admin.loose_scan import distinct_values
 from truncus_django.models import Email
+
+if TYPE_CHECKING:
+    from django.contrib.admin.views.main import ChangeList
 
 MOST_CHOICES = 30
 """Of more tenants or mailers none are listed; one is typed instead."""
@@ -54,7 +56,7 @@ class IndexedValueFilter(admin.SimpleListFilter):
         value = self.value()
         return queryset if value is None else queryset.filter(**{self.parameter_name: value})
 
-    def choices(self, changelist: ChangeList) -> Iterator[Any]:
+    def choices(self, changelist: "ChangeList") -> Iterator[Any]:
         """Yield what the template shows: links, or what a form must carry along."""
         if not self.is_typed:
             yield from super().choices(changelist)

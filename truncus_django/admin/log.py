@@ -1,9 +1,11 @@
-"""The log as Django's admin shows it: what there is to see and to do, and who may."""
+"""The log as Django's admin shows it: what there is to see and to do, and who may.
+
+Every process of a project imports this module; what only a page needs is imported by the page.
+"""
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin, messages
-from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
@@ -16,17 +18,15 @@ from django.utils.translation import gettext_lazy as _
 
 from truncus_django.admin import labels
 from truncus_django.admin.actions import EmailActions
-from truncus_django.admin.changelist import EmailChangeList
-from truncus_django.admin.dashboard import dashboard_context
-from truncus_django.admin.detail import page_context
 from truncus_django.admin.filters import EngagementFilter, MailerFilter, TenantFilter
-from truncus_django.admin.frame import framed_html
 from truncus_django.admin.pages import page_basics
 from truncus_django.admin.paginator import LogPaginator
 from truncus_django.admin.search import search
 from truncus_django.models import Email
 
 if TYPE_CHECKING:
+    from django.contrib.admin.views.main import ChangeList
+
     EmailAdminBase = admin.ModelAdmin[Email]
 else:
     EmailAdminBase = admin.ModelAdmin
@@ -117,8 +117,10 @@ class EmailAdmin(EmailActions, EmailAdminBase):
             )
         return format_html('<span class="truncus-none">{}</span>', labels.moment(email.created_at))
 
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> "type[ChangeList]":
         """Return the list that reads little."""
+        from truncus_django.admin.changelist import EmailChangeList
+
         return EmailChangeList
 
     def get_search_results(
@@ -157,6 +159,8 @@ class EmailAdmin(EmailActions, EmailAdminBase):
             raise PermissionDenied
         if email is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined, no-any-return]
+        from truncus_django.admin.detail import page_context
+
         context = {
             **page_basics(self, request),
             **page_context(self, request, email),
@@ -168,6 +172,8 @@ class EmailAdmin(EmailActions, EmailAdminBase):
         """Return an e-mail's HTML, for the sandboxed frame on its page."""
         if not self.has_view_permission(request):
             raise PermissionDenied
+        from truncus_django.admin.frame import framed_html
+
         return framed_html(self.get_object(request, object_id))
 
     # The dashboard ----------------------------------------------------------------------------
@@ -176,6 +182,8 @@ class EmailAdmin(EmailActions, EmailAdminBase):
         """Show how many e-mails were sent, delivered, opened, and how many came back."""
         if not self.has_view_permission(request):
             raise PermissionDenied
+        from truncus_django.admin.dashboard import dashboard_context
+
         context = {**page_basics(self, request), **dashboard_context(request.GET)}
         return TemplateResponse(request, "admin/truncus_django/email/dashboard.html", context)
 

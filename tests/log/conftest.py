@@ -22,7 +22,7 @@ from truncus_django.models import Email, EmailEvent
 @pytest.fixture(autouse=True)
 def recording(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Record every e-mail, and repeat requests at once."""
-    settings.TRUNCUS = {"API_KEY": "tr_test_log"}
+    settings.TRUNCUS = {"API_KEY": "tr_test_log", "WEBHOOK_SECRETS": ["a secret"]}
     monkeypatch.setattr(retry, "FIRST_BACKOFF_S", 0.001)
 
 

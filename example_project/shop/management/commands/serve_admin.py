@@ -58,7 +58,7 @@ some. Ctrl-C stops both."""
             )
             self.stdout.flush()
             # Hundreds of webhooks would push the lines above out of sight.
-            logging.getLogger("django.server").setLevel(logging.ERROR)
+            logging.getLogger("django.server").addFilter(_is_of_interest)
             call_command("runserver", f"127.0.0.1:{port}", "--noreload", verbosity=0)
 
     def _fill(self, emulator: Emulator) -> None:
@@ -72,6 +72,10 @@ some. Ctrl-C stops both."""
         demo.run(emulator)
         if not User.objects.filter(username=LOGIN).exists():
             User.objects.create_superuser(LOGIN, "owner@example.com", PASSWORD)
+
+
+def _is_of_interest(record: logging.LogRecord) -> bool:
+    return int(getattr(record, "status_code", 500)) >= 500
 
 
 def _is_taken(port: int) -> bool:

@@ -21,8 +21,11 @@ def moment_of(text: str, *, now: datetime) -> datetime:
         ValueError: it is neither, or lies in the future.
     """
     age = _AGE.fullmatch(text.strip().lower())
-    moment = now - timedelta(**{_UNITS[age[2]]: int(age[1])}) if age else _iso(text.strip())
-    if moment is None:
+    try:
+        moment = now - timedelta(**{_UNITS[age[2]]: int(age[1])}) if age else _iso(text.strip())
+    except OverflowError:
+        moment = None
+    if moment is None or moment.year < 1970:
         raise ValueError(f"{text!r} is not {EXPLANATION}.")
     if moment > now:
         raise ValueError(f"{text!r} lies in the future.")

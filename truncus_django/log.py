@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from django.core.mail import EmailMessage
-from django.db import connections, router, transaction
+from django.db import InterfaceError, OperationalError, connections, router, transaction
 from django.utils import timezone
 
 from truncus_django.api import contract
@@ -31,6 +31,8 @@ _RECORDED = "_truncus_recorded"
 
 _trouble: set[str] = set()
 """What kinds of trouble were logged since recording last worked."""
+_trouble_with_events: set[str] = set()
+"""The same for events that came before their e-mail was recorded."""
 
 
 def record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings) -> None:
@@ -42,17 +44,48 @@ def record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings) 
     if not sent:
         return  # which proves nothing about the database
     try:
-        _record(sent, alias=alias, settings=settings)
+        _record_somehow(sent, alias=alias, settings=settings)
     except Exception as exc:  # noqa: BLE001  the e-mails are sent; this must not tell otherwise
-        kind = type(exc).__name__
-        if kind not in _trouble:
-            _trouble.add(kind)
-            logger.error(  # noqa: TRY400  the traceback would hold what was to be written
-                "E-mails were sent and could not be recorded: %s. Further ones are not logged.",
-                kind,
-            )
+        _report(exc, _trouble, "E-mails were sent and could not be recorded")
     else:
         _trouble.clear()
+
+
+def _record_somehow(sent: Sequence[Parcel], *, alias: str | None, settings: Settings) -> None:
+    """Record ``sent``; over a new connection, or one by one, where that is what it takes."""
+    try:
+        _record(sent, alias=alias, settings=settings)
+    except (OperationalError, InterfaceError):
+        connection = connections[settings.database or router.db_for_write(Email)]
+        if connection.in_atomic_block:
+            raise
+        # Outside requests nobody else closes a connection that the server has ended.
+        connection.close_if_unusable_or_obsolete()
+        _record(sent, alias=alias, settings=settings)
+    except Exception:
+        if len(sent) == 1:
+            raise
+        # One e-mail's odd value must not cost the others of its request their records.
+        for parcel in sent:
+            record([parcel], alias=alias, settings=settings)
+
+
+def _report(exc: Exception, known: set[str], what: str) -> None:
+    """Log a kind of trouble once: a log handler may send e-mail, which comes here again."""
+    kind = type(exc).__name__
+    if kind not in known:
+        known.add(kind)
+        logger.error("%s: %s. Further ones are not logged.", what, kind)
+
+
+def _adopt(message_ids: Sequence[str]) -> None:
+    """Apply events that came before; without Django's own log line, which has no end by e-mail."""
+    try:
+        adopt(message_ids)
+    except Exception as exc:  # noqa: BLE001  the e-mails are sent and recorded
+        _report(exc, _trouble_with_events, "Events that came early could not be applied")
+    else:
+        _trouble_with_events.clear()
 
 
 def _record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings) -> None:
@@ -61,7 +94,8 @@ def _record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings)
     new = [row for row in rows if row.pk not in earlier]
     repeated = [row for row in rows if row.pk in earlier]
     using = settings.database or router.db_for_write(Email)
-    inside = connections[using].in_atomic_block
+    connection = connections[using]
+    inside = connection.in_atomic_block
     with transaction.atomic(using=using) if inside else nullcontext():
         if new:
             # A message that Truncus recognised by its key has its record already.
@@ -74,8 +108,9 @@ def _record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings)
         _remember_row(parcel, row)
     accepted = [row.message_id for row in rows if row.message_id]
     # Without a secret, every webhook is refused: no event can have come before its e-mail.
-    if accepted and settings.webhook_secrets:
-        transaction.on_commit(lambda: adopt(accepted), using=using, robust=True)
+    # Where the caller commits by hand, nobody tells when: truncus_sync applies such events.
+    if accepted and settings.webhook_secrets and (inside or connection.get_autocommit()):
+        transaction.on_commit(lambda: _adopt(accepted), using=using)
 
 
 # One parcel → one row ---------------------------------------------------------------------------

@@ -21,6 +21,10 @@ state. ``email_event`` (``email``, ``event``): something was heard about it, ope
 Their sender is :class:`~truncus_django.models.Email`.
 """
 
+import logging
+import threading
+from typing import Any
+
 from django.dispatch import Signal
 
 pre_send = Signal()
@@ -34,3 +38,34 @@ sends_concluded = Signal()
 """What the log listens to: (``parcels``, ``alias``, ``settings``) of one request. Not public."""
 
 __all__ = ["email_event", "email_state_changed", "post_send", "pre_send", "send_failed"]
+
+
+logger = logging.getLogger("truncus_django")
+
+_here = threading.local()
+_failed: set[str] = set()
+
+
+def _is_not_told_here(record: logging.LogRecord) -> bool:
+    return not getattr(_here, "is_telling", False)
+
+
+logging.getLogger("django.dispatch").addFilter(_is_not_told_here)
+
+
+def tell(signal: Signal, **facts: Any) -> None:
+    """Send a signal; a receiver that fails harms nobody, and is logged once.
+
+    Django's own log line for it, each time, may be e-mailed to the admins; that e-mail has events
+    of its own, at which the receiver fails again, without end.
+    """
+    _here.is_telling = True
+    try:
+        answers = signal.send_robust(**facts)
+    finally:
+        _here.is_telling = False
+    for receiver, answer in answers:
+        name = getattr(receiver, "__qualname__", type(receiver).__name__)
+        if isinstance(answer, Exception) and name not in _failed:
+            _failed.add(name)
+            logger.error("The receiver %s fails: %s", name, type(answer).__name__)

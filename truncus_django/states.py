@@ -135,5 +135,8 @@ def next_sync(state: str, *, sent_at: datetime, now: datetime) -> datetime | Non
     age = max(now - sent_at, timedelta(0))
     for until, pause in _SYNC_STEPS:
         if age < until:
-            return max(now, sent_at) + pause
+            try:
+                return max(now, sent_at) + pause
+            except OverflowError:  # a send_at at the end of time
+                return None
     return None

@@ -456,11 +456,15 @@ def _write(moves: _Moves) -> None:
 def _tell_after_commit(moves: _Moves, using: str) -> None:
     def tell() -> None:
         for event in moves.events:
-            signals.email_event.send_robust(sender=Email, email=event.email, event=event)
+            signals.tell(signals.email_event, sender=Email, email=event.email, event=event)
         for pk, old_state in moves.old_states.items():
             email = moves.emails[pk]
-            signals.email_state_changed.send_robust(
-                sender=Email, email=email, old_state=old_state, new_state=email.state
+            signals.tell(
+                signals.email_state_changed,
+                sender=Email,
+                email=email,
+                old_state=old_state,
+                new_state=email.state,
             )
 
     if moves.events or moves.old_states:

@@ -867,3 +867,18 @@ class TestExport:
 
         notes = LogEntry.objects.order_by("pk").values_list("object_id", "change_message")
         assert list(notes) == [(str(one.pk), "Exported as CSV."), (None, "Exported as CSV.")]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"created_at__year": "9999"},
+        {"created_at__year": "99999999999999999999"},
+        {"created_at__gte": "0001-01-01 00:00:00+14:00"},
+        {"q": "a " * 1200},
+        {"q": "x" * 12_000},
+    ],
+)
+def test_foreign_values_in_the_url_are_no_server_error(admin_client, query):
+    response = admin_client.get("/admin/truncus_django/email/", query, follow=True)
+    assert response.status_code == 200

@@ -1,5 +1,6 @@
 """Every e-mail leaves one record, and recording never costs one."""
 
+import contextlib
 import logging
 import pickle
 from contextlib import suppress
@@ -468,3 +469,31 @@ def test_a_message_of_djangos_own_class_is_recorded(emulator):
     EmailMessage("Plain", "x", None, ["a@example.org"]).send()
 
     assert Email.objects.get().subject == "Plain"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_odd_value_costs_the_others_of_a_request_nothing(emulator, backend, messages):
+    many = messages(3)
+    many[1].send_at = datetime(9999, 12, 31, 23, 59, 30, tzinfo=UTC)
+    many[2].esp_extra = {"send_at": "0001-01-01T00:00:00+05:00", "to": "odd@example.org"}
+    with contextlib.suppress(MessagesNotSent):
+        backend().send_messages(many)
+
+    assert Email.objects.filter(to=["customer-0@example.org"]).count() == 1
+    assert Email.objects.filter(to=["customer-1@example.org"]).count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_connection_that_the_server_has_ended_is_made_anew(emulator, backend, messages):
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            (pid,) = cursor.fetchone()
+        other = connection.copy("other")
+        with other.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(%s)", [pid])
+        other.close()
+
+    backend().send_messages(messages(1))
+    backend().send_messages(messages(2)[1:])
+    assert Email.objects.count() == 2

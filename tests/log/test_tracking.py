@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from truncus_django import signals
 from truncus_django.api.results import EmailDetails, ReportedEvent
 from truncus_django.models import Email, EmailEvent
 from truncus_django.signals import email_event, email_state_changed
@@ -514,3 +515,16 @@ def test_the_log_may_have_a_database_of_its_own(other_database):
     assert row._state.db == Email.objects.db == alias
     assert (stand(row)["state"], row.open_count) == (State.DELIVERED, 2)
     assert not Email.objects.using("default").exists()
+
+
+def test_a_receiver_that_fails_is_logged_once_and_not_by_django(caplog):
+    def fail(**kwargs):
+        raise RuntimeError
+
+    signals.email_event.connect(fail)
+    try:
+        for _ in range(3):
+            signals.tell(signals.email_event, sender=Email, email=None, event=None)
+    finally:
+        signals.email_event.disconnect(fail)
+    assert [record.name for record in caplog.records] == ["truncus_django"]

@@ -138,6 +138,8 @@ class EmailAdmin(EmailActions, EmailAdminBase):
         context = {"title": gettext("E-mails"), **(extra_context or {})}
         try:
             return super().changelist_view(request, context)
+        except (OverflowError, ValueError):  # a filter's value that no date can have
+            return HttpResponseRedirect(f"{request.path}?e=1")
         except ValidationError:  # an action for what is no id
             self.message_user(request, gettext("There is no such e-mail."), messages.ERROR)
             return HttpResponseRedirect(request.path)

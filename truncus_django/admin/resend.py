@@ -7,10 +7,13 @@ from django.utils.translation import gettext as _
 from truncus_django.accounts import backend_of
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email
+from truncus_django.states import UNSENT_STATES, State
 
 
 def why_not_resendable(email: Email) -> str:
     """Return what keeps an e-mail from being sent again; the empty string for nothing."""
+    if email.state in UNSENT_STATES - {State.UNKNOWN}:
+        return _("It has yet to be sent.")
     if not email.to:
         return _("It has no recipient.")
     if email.text_body is None and email.html_body is None and not email.template_id:
@@ -47,7 +50,7 @@ def build_message(email: Email, *, key: str) -> TruncusMessage:
         metadata=dict(email.metadata),
         track_opens=email.track_opens,
         track_clicks=email.track_clicks,
-        sandbox=email.is_sandbox,
+        sandbox=True if email.is_sandbox else None,  # else as the settings say today
         idempotency_key=key,
     )
     message.truncus_resend_of = email.pk

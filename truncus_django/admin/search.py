@@ -6,6 +6,9 @@ from django.db.models import Q, QuerySet
 
 from truncus_django.models import Email
 
+_MOST_WORDS = 20
+_LONGEST = 1000
+"""Characters; databases refuse patterns that are much longer, and no e-mail has such words."""
 _MOST_WITH_ONE_ID = 200
 """The e-mails of a batch share their idempotency key, and a batch holds 100."""
 
@@ -18,8 +21,10 @@ def search(queryset: QuerySet[Email], term: str) -> QuerySet[Email]:
     term = term.strip()
     if not term:
         return queryset
+    if len(term) > _LONGEST:
+        return queryset.none()
     condition = Q()
-    for word in term.lower().split():
+    for word in list(dict.fromkeys(term.lower().split()))[:_MOST_WORDS]:
         condition &= Q(search_text__contains=word)
     with_id = _ids_of(term)
     if with_id:

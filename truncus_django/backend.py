@@ -7,12 +7,15 @@ import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Self
 
 import django
+from django.apps import apps
 from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 
@@ -106,6 +109,20 @@ class TruncusBackend(BaseEmailBackend):
             )
         return {**self._options, "api_key": key}
 
+    def _options_by_hand(self) -> list[str]:
+        """Return the names of the options that are not those of the mailer in ``MAILERS``."""
+        configured = dict(mailers()).get(self.alias, {})
+        return [
+            name
+            for name, value in self._options.items()
+            if name not in configured or configured[name] != value
+        ]
+
+    @property
+    def client_without_retries(self) -> TruncusClient:
+        """The client of workers, who write down when to try again instead of waiting for it."""
+        return _client(replace(self.settings, max_retries=0))
+
     @property
     def client(self) -> TruncusClient:
         """The client for these settings, shared by all backends that have the same."""
@@ -136,6 +153,8 @@ class TruncusBackend(BaseEmailBackend):
             return 0
         client, settings, now = self.client, self.settings, time.time()
         parcels = _parcels(messages)
+        if settings.delivery == "outbox":
+            return self._put_into_outbox(parcels, client, settings, now)
         prepared = (self._prepared(parcel, client, settings, now) for parcel in parcels)
         try:
             for batch in send_batches(client, plan(prepared, now=now), now=now):
@@ -146,6 +165,36 @@ class TruncusBackend(BaseEmailBackend):
             self._conclude(
                 [parcel for parcel in parcels if parcel.is_settled and not parcel.is_concluded]
             )
+        return self._report(parcels)
+
+    def _put_into_outbox(
+        self, parcels: Sequence[Parcel], client: TruncusClient, settings: Settings, now: float
+    ) -> int:
+        """Write messages into the outbox; return how many, or raise what is wrong with the others.
+
+        Raises:
+            ConfigurationError: there is no table to write to, or none of these settings would be
+                known to whoever sends.
+        """
+        outbox = _outbox()
+        outbox.check_options(self._options_by_hand())
+        for parcel in parcels:
+            self._prepared(parcel, client, settings, now)
+            if not parcel.is_settled:
+                try:
+                    outbox.check_message(parcel.message)
+                except TruncusError as error:
+                    parcel.error = error
+        good = [parcel for parcel in parcels if not parcel.is_settled]
+        if good:
+            outbox.enqueue(good, alias=self.alias, settings=settings)
+        for parcel in parcels:
+            parcel.message.truncus_status = _status(parcel)  # type: ignore[attr-defined]
+            parcel.is_concluded = True
+            parcel.payload = None
+            if parcel.error is not None:
+                parcel.error.__traceback__ = parcel.error.__context__ = None
+                self._notify_of(parcel)
         return self._report(parcels)
 
     # The steps of a send ----------------------------------------------------------------------
@@ -253,7 +302,10 @@ class TruncusBackend(BaseEmailBackend):
             for parcel in parcels
             if parcel.error is not None
         ]
-        accepted = sum(parcel.result is not None and parcel.error is None for parcel in parcels)
+        accepted = sum(
+            (parcel.result is not None or parcel.email_id is not None) and parcel.error is None
+            for parcel in parcels
+        )
         if not failures:
             return accepted
         errors = [failure.error for failure in failures]
@@ -306,6 +358,22 @@ def _refuse_unknown(options: dict[str, Any]) -> None:
         raise ConfigurationError(f"TruncusBackend has no option {name!r}{hint}")
 
 
+def _outbox() -> ModuleType:
+    """Return the module that writes into the outbox, which direct sends need not import.
+
+    Raises:
+        ConfigurationError: there are no tables for it.
+    """
+    if not apps.is_installed("truncus_django"):
+        raise ConfigurationError(
+            "DELIVERY is 'outbox', which needs 'truncus_django' in INSTALLED_APPS and "
+            "manage.py migrate."
+        )
+    from truncus_django.outbox import enqueue
+
+    return enqueue
+
+
 def _parcels(messages: Sequence[EmailMessage]) -> list[Parcel]:
     seen: Counter[int] = Counter()
     parcels = []
@@ -330,6 +398,8 @@ def _status(parcel: Parcel) -> TruncusStatus:
     result, error = parcel.result, parcel.error
     if parcel.is_cancelled:
         status = "cancelled"
+    elif parcel.email_id is not None:
+        status = "pending"
     elif result is not None:
         status = result.status
     else:
@@ -342,6 +412,7 @@ def _status(parcel: Parcel) -> TruncusStatus:
         error=error,
         attempts=result.attempts if result else error.attempts if error else 0,
         batch_size=parcel.batch_size,
+        email_id=parcel.email_id,
     )
 
 

@@ -56,6 +56,13 @@ def insert_new(rows: Sequence[models.Model], *, using: str) -> None:
     What ``bulk_create(ignore_conflicts=True)`` does, without compiling its SQL for every e-mail;
     the rows bring their keys along.
     """
+    insert(rows, using=using, on_conflict=OnConflict.IGNORE)
+
+
+def insert(
+    rows: Sequence[models.Model], *, using: str, on_conflict: OnConflict | None = None
+) -> None:
+    """Insert ``rows``, all of one model, as ``bulk_create()`` does; the rows bring their keys."""
     connection, model = connections[using], type(rows[0])
     fields = model._meta.concrete_fields
     size = len(rows)
@@ -72,19 +79,22 @@ def insert_new(rows: Sequence[models.Model], *, using: str) -> None:
             ]
             with connection.cursor() as cursor:
                 cursor.execute(
-                    _insert_sql(model, model._meta.db_table, using, len(chunk)), parameters
+                    _insert_sql(model, model._meta.db_table, using, len(chunk), on_conflict),
+                    parameters,
                 )
 
 
 @lru_cache(maxsize=64)
-def _insert_sql(model: type[models.Model], table: str, using: str, count: int) -> str:
+def _insert_sql(
+    model: type[models.Model], table: str, using: str, count: int, on_conflict: OnConflict | None
+) -> str:
     operations = connections[using].ops
     fields = model._meta.concrete_fields
     columns = ", ".join(operations.quote_name(str(field.column)) for field in fields)
     row = f"({', '.join(['%s'] * len(fields))})"
-    suffix = operations.on_conflict_suffix_sql(fields, OnConflict.IGNORE, [], [])
+    suffix = operations.on_conflict_suffix_sql(fields, on_conflict, [], [])
     return (
-        f"{operations.insert_statement(on_conflict=OnConflict.IGNORE)} "
+        f"{operations.insert_statement(on_conflict=on_conflict)} "
         f"{operations.quote_name(table)} ({columns}) "
         f"VALUES {', '.join([row] * count)} {suffix}"
     )

@@ -53,6 +53,11 @@ class Settings:
     requests_per_minute: int = contract.REQUESTS_PER_MINUTE
     """The account's limit, as above."""
 
+    delivery: str = "direct"
+    """``"direct"``, or ``"outbox"``: sending is a part of the caller's database transaction."""
+    dispatcher: str = "worker"
+    """``"worker"``, ``"celery"`` or ``"tasks"``: who is woken to send what is in the outbox."""
+
     record: bool = True
     """Whether e-mails are recorded, where ``truncus_django`` is in ``INSTALLED_APPS``."""
     store_bodies: bool = False
@@ -161,6 +166,8 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "plain_http_hosts": readers.names,
     "requests_per_second": readers.count,
     "requests_per_minute": readers.count,
+    "delivery": readers.one_of("direct", "outbox"),
+    "dispatcher": readers.one_of("worker", "celery", "tasks"),
     "record": readers.boolean,
     "store_bodies": readers.boolean,
     "retention_days": readers.optional_days,

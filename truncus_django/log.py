@@ -16,6 +16,7 @@ from django.db import InterfaceError, OperationalError, connections, router, tra
 from django.utils import timezone
 
 from truncus_django.api import contract
+from truncus_django.api.errors import TruncusError
 from truncus_django.api.results import SendResult
 from truncus_django.bulk import insert_new
 from truncus_django.conf import Settings
@@ -101,7 +102,7 @@ def _record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings)
             # A message that Truncus recognised by its key has its record already.
             insert_new(new, using=using)
         if repeated:
-            written = Email.objects.using(using).bulk_update(repeated, _ANSWER_FIELDS)
+            written = Email.objects.using(using).bulk_update(repeated, ANSWER_FIELDS)
             if written < len(repeated):  # the first record was rolled back, or could not be written
                 insert_new(repeated, using=using)
     for parcel, row in zip(parcels, rows, strict=True):
@@ -115,7 +116,7 @@ def _record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings)
 
 # One parcel → one row ---------------------------------------------------------------------------
 
-_ANSWER_FIELDS = [
+ANSWER_FIELDS = [
     "message_id",
     "global_message_id",
     "provider_message_id",
@@ -134,13 +135,16 @@ _ANSWER_FIELDS = [
 
 def _row(parcel: Parcel, alias: str | None, settings: Settings) -> Email:
     """Return the record of a parcel: a new one, or that of its earlier send in doubt."""
-    row = _content_row(parcel, alias, settings)
+    row = content_row(parcel, alias, settings)
     row.pk = _earlier_id(parcel) or row.pk
-    _add_answer(row, parcel)
+    row.idempotency_key = (parcel.key or "")[:255]
+    row.batch_index = parcel.batch_index
+    add_answer(row, parcel.result, parcel.error)
     return row
 
 
-def _content_row(parcel: Parcel, alias: str | None, settings: Settings) -> Email:
+def content_row(parcel: Parcel, alias: str | None, settings: Settings) -> Email:
+    """Return a record of what is sent; what comes back is still to be added."""
     payload = parcel.payload
     email: dict[str, Any] = payload.email if payload else _what_can_be_read(parcel.message)
     to, cc, bcc = (_addresses(email.get(name)) for name in ("to", "cc", "bcc"))
@@ -179,12 +183,10 @@ def _content_row(parcel: Parcel, alias: str | None, settings: Settings) -> Email
     )
 
 
-def _add_answer(row: Email, parcel: Parcel) -> None:
+def add_answer(row: Email, result: SendResult | None, error: TruncusError | None) -> None:
     """Write down what came back: ids, state, times, or the error."""
-    result, error, now = parcel.result, parcel.error, timezone.now()
-    row.idempotency_key = (parcel.key or "")[:255]
-    row.batch_index = parcel.batch_index
-    row.state = _state(parcel)
+    now = timezone.now()
+    row.state = _state(result, error)
     if result is not None:
         row.message_id = _clean(result.message_id)[:255] or None
         row.global_message_id = _clean(result.global_message_id)[:255]
@@ -208,8 +210,7 @@ def _add_answer(row: Email, parcel: Parcel) -> None:
         row.next_sync_at = next_sync(row.state, sent_at=row.send_at or now, now=now)
 
 
-def _state(parcel: Parcel) -> State:
-    result, error = parcel.result, parcel.error
+def _state(result: SendResult | None, error: TruncusError | None) -> State:
     if result is None:
         return State.UNKNOWN if error is not None and error.ambiguous else State.FAILED
     return _state_of_result(result)

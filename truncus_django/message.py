@@ -7,8 +7,9 @@ users a name, it means the same here.
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.core.mail import EmailMultiAlternatives
 
@@ -31,6 +32,8 @@ OPTION_NAMES = frozenset(
         "idempotency_key",
         "sandbox",
         "esp_extra",
+        "priority",
+        "expires_at",
     }
 )
 
@@ -49,14 +52,15 @@ class TruncusStatus:
     """What became of a message, as ``message.truncus_status`` after a send.
 
     Attributes:
-        status: Truncus's state; or ``"cancelled"`` by a receiver, ``"failed"`` where it was not
-            sent, ``"unknown"`` where it may have been.
+        status: Truncus's state; or ``"pending"`` in the outbox, ``"cancelled"`` by a receiver,
+            ``"failed"`` where it was not sent, ``"unknown"`` where it may have been.
         id: Truncus's ``message_id``; ``None`` where none was told.
         idempotency_key: of the request; the messages of a batch share one.
         answer: all that Truncus told, or ``None`` where there was no answer.
         error: why it was not sent, or ``None``.
         attempts: how many requests it took; for a batch, those of the whole batch.
         batch_size: how many messages shared the request.
+        email_id: of the :class:`~truncus_django.models.Email` in the outbox.
     """
 
     status: str
@@ -66,6 +70,7 @@ class TruncusStatus:
     error: TruncusError | None = None
     attempts: int = 0
     batch_size: int = 1
+    email_id: UUID | None = None
 
     @property
     def is_accepted(self) -> bool:
@@ -88,6 +93,9 @@ class TruncusMessage(EmailMultiAlternatives):
         track_opens, track_clicks: ``None`` as the settings say.
         idempotency_key: within 24 hours, the same key sends once.
         sandbox: check and store only; ``None`` as the settings say.
+        priority: ``"high"``, ``"normal"`` or ``"low"``: which e-mails leave the outbox first.
+        expires_at: when the e-mail is worth nothing any more, a moment like ``send_at`` or a
+            ``timedelta`` from now; the outbox does not send it after that.
 
     Raises:
         TypeError: an option that does not exist, with the one that was probably meant.
@@ -114,6 +122,8 @@ class TruncusMessage(EmailMultiAlternatives):
         sandbox: bool | None = None,
         merge_global_data: Mapping[str, Any] | None = None,
         esp_extra: Mapping[str, Any] | None = None,
+        priority: str | None = None,
+        expires_at: datetime | timedelta | float | str | None = None,
         **kwargs: Any,
     ) -> None:
         for name in kwargs.keys() - _DJANGO_NAMES:
@@ -132,6 +142,8 @@ class TruncusMessage(EmailMultiAlternatives):
         self.sandbox = sandbox
         self.merge_global_data = merge_global_data
         self.esp_extra = esp_extra
+        self.priority = priority
+        self.expires_at = expires_at
         if html is not None:
             self.attach_alternative(html, "text/html")
 

@@ -1,7 +1,7 @@
 """What was sent, what became of it, and what was heard about it since."""
 
 from datetime import datetime
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeVar
 
 from django.db import models, router
 from django.utils import timezone
@@ -10,6 +10,8 @@ from django.utils.translation import gettext_lazy as _
 from truncus_django.conf import get_settings
 from truncus_django.ids import time_ordered_uuid
 from truncus_django.states import FINAL_STATES, UNSENT_STATES, State
+
+_Row = TypeVar("_Row", bound=models.Model)
 
 
 def database() -> str:
@@ -196,3 +198,145 @@ class EmailEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message_id}"
+
+
+# The outbox ---------------------------------------------------------------------------------------
+
+
+class Priority(models.IntegerChoices):
+    """Which e-mails of a mailer go first."""
+
+    HIGH = 1, _("high")
+    NORMAL = 5, _("normal")
+    LOW = 9, _("low")
+
+
+class OutboxManager(models.Manager[_Row]):
+    """Reads and writes the log's own database."""
+
+    @property
+    def db(self) -> str:
+        """The alias of the log's own database."""
+        return self._db or database()
+
+    def get_queryset(self) -> models.QuerySet[_Row]:
+        """Return all rows."""
+        return models.QuerySet(self.model, using=self.db)
+
+
+class OutboxAccount(models.Model):
+    """What all workers share about one Truncus account: its pace, its pauses, its dialect.
+
+    Locking its row lets one worker at a time choose what is sent next, and count the request.
+    """
+
+    account = models.CharField(primary_key=True, max_length=100)
+    """A digest of base URL and API key; ``"mailer:" + name`` where a mailer has no usable one."""
+    recent_requests = models.JSONField(default=list)
+    """Unix seconds of the latest requests, oldest first; as many as the limits look back."""
+    paused_until = models.DateTimeField(null=True)
+    failures = models.PositiveIntegerField(default=0)
+    """How many requests in a row failed for a fault that was not the e-mails'."""
+    error_code = models.CharField(max_length=100, blank=True)
+    error = models.TextField(blank=True)
+    dialect = models.JSONField(default=dict)
+    """What the account has taught, see :meth:`~truncus_django.api.client.TruncusClient.lessons`."""
+    follow_up_at = models.DateTimeField(null=True)
+    """For when a task has been put into the queue that goes on with the outbox."""
+
+    objects: ClassVar[models.Manager["OutboxAccount"]] = OutboxManager()
+
+    class Meta:
+        verbose_name = _("account of the outbox")
+        verbose_name_plural = _("accounts of the outbox")
+
+    def __str__(self) -> str:
+        return self.account[:12]
+
+
+class OutboxBatch(models.Model):
+    """One request, fixed before it is first made: its e-mails, their order, and its key.
+
+    Whoever takes it moves ``due_at`` to the end of the lease and writes a ``lease`` of its own;
+    a worker that dies leaves a batch that is due again when the lease has run out.
+    """
+
+    id = models.UUIDField(primary_key=True, default=time_ordered_uuid, editable=False)
+    idempotency_key = models.CharField(max_length=255)
+    has_own_key = models.BooleanField(default=False)
+    """Whether the key is the message's own, which is never replaced by another."""
+    mailer = models.CharField(max_length=100, blank=True)
+    account = models.CharField(max_length=100, blank=True)
+    """Where the key was used; another account knows nothing of it."""
+    is_sandbox = models.BooleanField(default=False)
+    priority = models.PositiveSmallIntegerField(choices=Priority.choices)
+    due_at = models.DateTimeField()
+    """When it may be taken: its next attempt, or the end of the present lease."""
+    lease = models.UUIDField(null=True)
+    """Whose it is; empty between two attempts."""
+    attempts = models.PositiveIntegerField(default=0)
+    created_at = models.DateTimeField(default=timezone.now)
+    first_request_at = models.DateTimeField(null=True)
+    """When its key was first used; Truncus forgets keys after 24 hours."""
+    is_in_doubt = models.BooleanField(default=False)
+    """Whether a request of it may have been accepted; so from before each request to its answer."""
+    form = models.JSONField(null=True)
+    """The form that its e-mails had at the first request in doubt."""
+    error_code = models.CharField(max_length=100, blank=True)
+    error = models.TextField(blank=True)
+
+    objects: ClassVar[models.Manager["OutboxBatch"]] = OutboxManager()
+
+    class Meta:
+        verbose_name = _("request of the outbox")
+        verbose_name_plural = _("requests of the outbox")
+        indexes: ClassVar = [models.Index(fields=["mailer", "due_at"], name="truncus_batch_due")]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class OutboxEntry(models.Model):
+    """What is to be sent of an e-mail, for as long as it may have to be sent.
+
+    It waits, then it belongs to a batch, in whose request the entries stand in the order
+    :data:`IN_ORDER`; where its e-mail failed or is unknown, it is kept for a
+    person to decide. When the e-mail is sent it is deleted, or kept with ``STORE_BODIES``.
+    """
+
+    email = models.OneToOneField(
+        Email, on_delete=models.CASCADE, primary_key=True, related_name="outbox_entry"
+    )
+    payload = models.TextField()
+    """The API's fields as JSON, attachments with them."""
+    size = models.PositiveIntegerField()
+    """Of the payload, in bytes."""
+    mailer = models.CharField(max_length=100, blank=True)
+    is_sandbox = models.BooleanField(default=False)
+    own_key = models.CharField(max_length=255, blank=True)
+    """The message's own idempotency key."""
+    priority = models.PositiveSmallIntegerField(choices=Priority.choices, default=Priority.NORMAL)
+    expires_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(default=timezone.now)
+    is_waiting = models.BooleanField(default=True)
+    batch = models.ForeignKey(
+        OutboxBatch, on_delete=models.PROTECT, null=True, related_name="entries"
+    )
+
+    IN_ORDER: ClassVar = ("priority", "created_at", "pk")
+    """The most urgent first. None of these ever changes, so that an order stays what it was."""
+
+    objects: ClassVar[models.Manager["OutboxEntry"]] = OutboxManager()
+
+    class Meta:
+        verbose_name = _("entry of the outbox")
+        verbose_name_plural = _("entries of the outbox")
+        indexes: ClassVar = [
+            models.Index(
+                fields=["is_waiting", "mailer", "priority", "created_at"], name="truncus_entry_next"
+            ),
+            models.Index(fields=["is_waiting", "expires_at"], name="truncus_entry_expires"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.pk)

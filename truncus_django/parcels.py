@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from django.core.mail import EmailMessage
 
@@ -55,6 +56,7 @@ class Parcel:
         result, error: at the end, one of them is set (both where Truncus refused this e-mail), or
             ``is_cancelled`` is.
         is_concluded: whether message, receivers and log have been told.
+        email_id: of its record in the outbox, once it is there.
     """
 
     index: int
@@ -70,6 +72,7 @@ class Parcel:
     is_cancelled: bool = False
     occurrence: int = 0
     is_concluded: bool = False
+    email_id: UUID | None = None
 
     @property
     def is_in_doubt(self) -> bool:

@@ -467,10 +467,7 @@ def _future_moment(value: Any, now: datetime) -> str:
     zone is in the current time zone.
     """
     try:
-        moment = _as_datetime(value)
-        if moment.tzinfo is None or moment.utcoffset() is None:
-            moment = moment.replace(tzinfo=get_current_timezone())
-        moment = moment.astimezone(UTC)
+        moment = moment_in_utc(value)
     except (ValueError, OverflowError, OSError, TypeError):
         raise MessageError(
             "send_at must be a datetime, a date, unix seconds or an ISO 8601 string."
@@ -479,6 +476,18 @@ def _future_moment(value: Any, now: datetime) -> str:
         raise MessageError("send_at is in the past; leave it out to send now.")
     precision = "milliseconds" if moment.microsecond else "seconds"
     return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
+
+
+def moment_in_utc(value: Any) -> datetime:
+    """Return what :func:`_as_datetime` knows, in UTC; what has no zone is in the current one.
+
+    Raises:
+        ValueError, OverflowError, OSError, TypeError: it is no moment.
+    """
+    moment = _as_datetime(value)
+    if moment.tzinfo is None or moment.utcoffset() is None:
+        moment = moment.replace(tzinfo=get_current_timezone())
+    return moment.astimezone(UTC)
 
 
 def _as_datetime(value: Any) -> datetime:

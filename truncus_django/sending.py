@@ -5,10 +5,12 @@ A batch of one goes to the API's send endpoint, a larger one to its batch endpoi
 
 import copy
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from truncus_django.api import contract
 from truncus_django.api.client import TruncusClient
+from truncus_django.api.dialect import Form
 from truncus_django.api.errors import (
     AnswerLost,
     AuthenticationError,
@@ -154,7 +156,7 @@ def _send(client: TruncusClient, batch: Batch, *, now: float) -> TruncusError | 
         for parcel, result in zip(batch.parcels, _results(client, batch), strict=True):
             parcel.result = result
             if not result.is_accepted:
-                parcel.error = _refused(result)
+                parcel.error = refusal_of(result)
     except TruncusError as error:
         # What is sent again may have been accepted before, whatever this answer says; only a
         # refusal of the content itself would have been the answer then, too.
@@ -172,13 +174,39 @@ def _send(client: TruncusClient, batch: Batch, *, now: float) -> TruncusError | 
 
 def _results(client: TruncusClient, batch: Batch) -> Sequence[SendResult]:
     payloads = [parcel.payload for parcel in batch.parcels if parcel.payload is not None]
-    emails = [payload.email for payload in payloads]
-    sandbox = payloads[0].is_sandbox
-    if len(emails) == 1:
-        return [client.send(emails[0], idempotency_key=batch.key, sandbox=sandbox)]
     earlier = batch.parcels[0].unknown_send
-    form = earlier.form if earlier else None
-    return client.send_batch(emails, idempotency_key=batch.key, sandbox=sandbox, form=form).results
+    return request_results(
+        client,
+        [payload.email for payload in payloads],
+        key=batch.key,
+        sandbox=payloads[0].is_sandbox,
+        form=earlier.form if earlier else None,
+    )
+
+
+def request_results(
+    client: TruncusClient,
+    emails: Sequence[Mapping[str, Any]],
+    *,
+    key: str,
+    sandbox: bool,
+    form: Form | None = None,
+) -> Sequence[SendResult]:
+    """Make the request that sends ``emails``, and return the result of each.
+
+    Args:
+        client: the account.
+        emails: the API's fields of 1 to 100 e-mails.
+        key: the request's idempotency key.
+        sandbox: check and store only.
+        form: that of an earlier request under the key whose answer was lost.
+
+    Raises:
+        TruncusError: the request failed as a whole.
+    """
+    if len(emails) == 1:
+        return [client.send(emails[0], idempotency_key=key, sandbox=sandbox)]
+    return client.send_batch(emails, idempotency_key=key, sandbox=sandbox, form=form).results
 
 
 def _settle_with(client: TruncusClient, batch: Batch, error: TruncusError, *, now: float) -> None:
@@ -205,24 +233,40 @@ def split(batch: Batch, error: TruncusError) -> list[Batch]:
 
     Nothing of a refused batch was accepted, so that its parts are requests of their own.
     """
-    parcels = batch.parcels
-    if len(parcels) == 1 or error.ambiguous:
+    if error.ambiguous:
+        return []
+    senders = [
+        "" if parcel.payload is None else str(parcel.payload.email["from"])
+        for parcel in batch.parcels
+    ]
+    return [
+        Batch(new_idempotency_key(), [batch.parcels[index] for index in part])
+        for part in parts_of(senders, error)
+    ]
+
+
+def parts_of(senders: Sequence[str], error: TruncusError) -> list[list[int]]:
+    """Return the parts, as places, that e-mails refused together may fare better in.
+
+    None where none can: the senders of each domain where one domain was refused, else halves.
+    """
+    if len(senders) < 2:
         return []
     if isinstance(error, DomainError):
-        by_domain: dict[str, list[Parcel]] = {}
-        for parcel in parcels:
-            sender = "" if parcel.payload is None else str(parcel.payload.email["from"])
-            by_domain.setdefault(sender.rpartition("@")[2].rstrip(">").lower(), []).append(parcel)
+        by_domain: dict[str, list[int]] = {}
+        for place, sender in enumerate(senders):
+            domain = sender.rpartition("@")[2].rstrip(">").lower()
+            by_domain.setdefault(domain, []).append(place)
         parts = list(by_domain.values())
-    elif isinstance(error, InvalidRequest | EmailRefused | MessageError):
-        middle = len(parcels) // 2
-        parts = [list(parcels[:middle]), list(parcels[middle:])]
-    else:
-        return []
-    return [Batch(new_idempotency_key(), part) for part in parts] if len(parts) > 1 else []
+        return parts if len(parts) > 1 else []
+    if isinstance(error, InvalidRequest | EmailRefused | MessageError):
+        middle = len(senders) // 2
+        places = list(range(len(senders)))
+        return [places[:middle], places[middle:]]
+    return []
 
 
-def _refused(result: SendResult) -> EmailRefused:
+def refusal_of(result: SendResult) -> EmailRefused:
     """Return the error of an e-mail that was not accepted; a reason of the manual is a code."""
     if result.status == contract.DUPLICATE:
         text = (

@@ -71,6 +71,11 @@ FINAL_STATES = frozenset(
 UNSENT_STATES = frozenset({State.PENDING, State.SENDING, State.UNKNOWN, State.SCHEDULED})
 """States of e-mails that must not be forgotten: something is still to be done with them."""
 
+RESTARTABLE_STATES = frozenset(
+    {State.UNKNOWN, State.CANCELLED, State.EXPIRED, State.FAILED, State.REJECTED}
+)
+"""States from which a person may put an e-mail into the outbox again."""
+
 OPENED, CLICKED = "opened", "clicked"
 
 _STATES_BY_WORD: Mapping[str, State] = {

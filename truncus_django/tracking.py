@@ -27,6 +27,7 @@ from truncus_django.models import Email, EmailEvent
 from truncus_django.states import (
     CLICKED,
     OPENED,
+    RESTARTABLE_STATES,
     State,
     next_sync,
     outranks,
@@ -164,6 +165,67 @@ def move(email: Email, state: State, *, reason: str = "", at: datetime | None = 
         _tell_after_commit(moves, using)
     email.refresh_from_db()
     return bool(moves.old_states)
+
+
+def begin(email_ids: Sequence[uuid.UUID], *, idempotency_key: str) -> None:
+    """Note that waiting e-mails have become part of a request, which is about to be made."""
+    Email.objects.filter(pk__in=email_ids).order_by().update(
+        state=State.SENDING, idempotency_key=idempotency_key
+    )
+
+
+def restart(email_ids: Sequence[uuid.UUID]) -> int:
+    """Let e-mails wait in the outbox again; return how many.
+
+    The one way back, which only a person decides on.
+    """
+    again = Email.objects.filter(pk__in=email_ids, state__in=RESTARTABLE_STATES).order_by()
+    fields = {"error": "", "error_code": "", "reason": "", "next_sync_at": None}
+    return int(again.update(state=State.PENDING, **fields))
+
+
+def conclude(found: Mapping[uuid.UUID, Email], names: Sequence[str]) -> None:
+    """Write down what became of e-mails of the outbox; those that news outran keep their state.
+
+    A constant number of queries for any number of e-mails. Call it in a transaction.
+
+    Args:
+        found: by id, records with the fields ``names`` and the state that they lead to.
+        names: ``state`` among them.
+    """
+    using = Email.objects.db
+    present = timezone.now()
+    emails = list(
+        Email.objects.filter(pk__in=found.keys())
+        .select_for_update()
+        .order_by("pk")
+        .only(*_DATING_FIELDS, *names)
+    )
+    moves = _Moves()
+    for email in emails:
+        old = email.state
+        for name in names:
+            setattr(email, name, getattr(found[email.pk], name))
+        if outranks(email.state, old):
+            moves.old_states[email.pk] = old
+            moves.emails[email.pk] = email
+        else:
+            email.state = old
+        email.next_sync_at = next_question(email, now=present)
+    update_each(Email.objects.all(), emails, sorted({*names, "next_sync_at"}))
+    _tell_after_commit(moves, using)
+
+
+_DATING_FIELDS = (
+    "message_id",
+    "state",
+    "is_sandbox",
+    "sent_at",
+    "send_at",
+    "created_at",
+    "next_sync_at",
+)
+"""What the date of the next question depends on."""
 
 
 def next_question(email: Email, *, now: datetime) -> datetime | None:

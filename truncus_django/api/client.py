@@ -150,6 +150,14 @@ class TruncusClient:
         """The form that the account is known to take, or is set to; it may change by a refusal."""
         return self._memory.form
 
+    def lessons(self) -> dict[str, bool]:
+        """What the account has taught about the form of e-mails, as JSON for another process."""
+        return self._memory.export()
+
+    def learn(self, lessons: Mapping[str, Any]) -> None:
+        """Take over what :meth:`lessons` of another process told."""
+        self._memory.restore(lessons)
+
     # Sending ----------------------------------------------------------------------------------
 
     def send(

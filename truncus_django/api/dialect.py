@@ -97,6 +97,34 @@ class DialectMemory:
         """The form that e-mails are sent in now."""
         return Form(self.lessons, is_pinned=self.dialect is not Dialect.AUTO)
 
+    def export(self) -> dict[str, bool]:
+        """Return what the account has taught, for another process; empty where a setting says."""
+        if self.dialect is not Dialect.AUTO:
+            return {}
+        learned = _learned.get(self._account, _MANUAL)
+        proven = _proven.get(self._account, _MANUAL)
+        return {
+            "html_required": learned.html_required,
+            "single_recipient": learned.single_recipient,
+            "takes_text_alone": proven.html_required,
+            "takes_a_list": proven.single_recipient,
+        }
+
+    def restore(self, told: Mapping[str, Any]) -> None:
+        """Learn what another process :meth:`export` ed; what is known here stays known."""
+        if self.dialect is not Dialect.AUTO or not any(told.values()):
+            return
+        with _lock:
+            for memory, html, single in (
+                (_learned, "html_required", "single_recipient"),
+                (_proven, "takes_text_alone", "takes_a_list"),
+            ):
+                known = memory.get(self._account, _MANUAL)
+                memory[self._account] = Lessons(
+                    html_required=known.html_required or told.get(html) is True,
+                    single_recipient=known.single_recipient or told.get(single) is True,
+                )
+
     def adapt(self, email: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return ``email`` in the form that the account is known to take.
 

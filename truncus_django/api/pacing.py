@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 
 class Pacer:
@@ -21,9 +21,7 @@ class Pacer:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._limits = [
-            (span, count) for span, count in ((1.0, per_second), (60.0, per_minute)) if count
-        ]
+        self._limits = limits_of(per_second=per_second, per_minute=per_minute)
         self._recent: deque[float] = deque(maxlen=max((c for _, c in self._limits), default=1))
         self._clock = clock
         self._sleep = sleep
@@ -39,9 +37,21 @@ class Pacer:
     def pause_s(self) -> float:
         """Return the seconds until the next request may go; 0 for now."""
         now = self._clock()
-        free_at = [
-            self._recent[-count] + span
-            for span, count in self._limits
-            if len(self._recent) >= count
-        ]
-        return max(0.0, max(free_at, default=now) - now)
+        return max(0.0, free_at(self._recent, self._limits, now=now) - now)
+
+
+def limits_of(*, per_second: int, per_minute: int) -> list[tuple[float, int]]:
+    """Return the limits that there are, as pairs of a span in seconds and a number."""
+    return [(span, count) for span, count in ((1.0, per_second), (60.0, per_minute)) if count]
+
+
+def free_at(recent: Sequence[float], limits: Iterable[tuple[float, int]], *, now: float) -> float:
+    """Return the moment from which one more request keeps within ``limits``.
+
+    Args:
+        recent: the moments of the latest requests, oldest first.
+        limits: pairs of a span in seconds and how many requests it may hold.
+        now: the present, on the same clock.
+    """
+    moments = [recent[-count] + span for span, count in limits if len(recent) >= count]
+    return max(moments, default=now)

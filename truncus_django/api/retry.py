@@ -36,8 +36,23 @@ class RetryPolicy:
         """
         if not error.retryable or retries >= self.max_retries:
             return None
-        backoff = jitter * min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0**retries)
-        # What the answer asks for is a floor; a little more keeps many clients from coming
-        # back in the same instant.
-        wait = max(backoff, error.retry_after + backoff / 8) if error.retry_after else backoff
+        wait = pause_s(error, retries=retries, jitter=jitter)
         return wait if waited_s + wait <= self.budget_s else None
+
+
+def pause_s(
+    error: TruncusError, *, retries: int, jitter: float, longest_s: float = LONGEST_BACKOFF_S
+) -> float:
+    """Return the seconds to wait after ``error``: full-jitter exponential backoff.
+
+    What the answer asks for is a floor; a little more keeps many clients from coming back in the
+    same instant.
+
+    Args:
+        error: what the last try ended with.
+        retries: how many retries were made already.
+        jitter: a random number in [0, 1).
+        longest_s: what the backoff grows to.
+    """
+    backoff = jitter * min(longest_s, FIRST_BACKOFF_S * 2.0 ** min(retries, 64))
+    return max(backoff, error.retry_after + backoff / 8) if error.retry_after else backoff

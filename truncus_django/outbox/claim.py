@@ -1,0 +1,357 @@
+"""Rows → one request: chosen, fixed, leased and counted in one short transaction.
+
+The account's row is locked first. So the moment at which a request is allowed, the choice of what
+is most urgent, and the lease are one step: no two workers take the same, none takes anything that
+it may not send yet, and a worker that dies has used up one request at most.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from django.db import connections, transaction
+from django.db.models import Min, Q, QuerySet
+
+from truncus_django import tracking
+from truncus_django.accounts import backend_of
+from truncus_django.api import contract
+from truncus_django.api.client import TruncusClient
+from truncus_django.api.errors import ConfigurationError, OutcomeUnknown
+from truncus_django.api.keys import new_idempotency_key
+from truncus_django.conf import Settings
+from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
+from truncus_django.outbox import pace
+from truncus_django.outbox.clock import Clock, moment_of, unix_of
+from truncus_django.outbox.policy import Facts, Start, account_pause_s, before_request
+from truncus_django.outbox.settle import end, expire, members
+from truncus_django.sending import MAX_BATCH_BYTES
+
+LEASE_MARGIN_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Nothing is to be sent now.
+
+    Attributes:
+        until: unix seconds, by the database's clock, when something may be; ``None`` where
+            nothing waits at all.
+        is_pace: whether something would be sent now but for the account's limits.
+        paused: mailers whose account makes no request at present, and why.
+    """
+
+    until: float | None = None
+    is_pace: bool = False
+    paused: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A request that is this worker's to make, until its lease runs out.
+
+    Attributes:
+        batch: as it was before: its ``is_in_doubt`` tells of earlier requests.
+        lease: what proves that it is still this worker's.
+        leased_until: unix seconds by the database's clock.
+        account, settings, client: whom to ask.
+        account_failures: requests in a row of the account that failed before.
+        dialect: what the account's row knows of its dialect.
+    """
+
+    batch: OutboxBatch
+    lease: UUID
+    leased_until: float
+    account: str
+    settings: Settings = field(repr=False)
+    client: TruncusClient
+    account_failures: int
+    dialect: Mapping[str, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    """A mailer with something to send, and the account that it sends through."""
+
+    mailer: str
+    account: str
+    settings: Settings = field(repr=False)
+    client: TruncusClient
+
+
+def claim(clock: Clock) -> Claim | Rest:
+    """Take the most urgent request that may be made now.
+
+    Raises:
+        django.db.DatabaseError: nothing was taken.
+    """
+    using = database()
+    rests: list[Rest] = []
+    for mailer in mailers_with_work(clock.now()):
+        taken = _claim_of(mailer, clock, using)
+        if isinstance(taken, Claim):
+            return taken
+        rests.append(taken)
+    later = OutboxBatch.objects.aggregate(first=Min("due_at"))["first"]
+    moments = [rest.until for rest in rests if rest.until is not None]
+    if later is not None:
+        moments.append(unix_of(later))
+    paused = {mailer: why for rest in rests for mailer, why in rest.paused.items()}
+    # What is due already and paused is not due before its pause ends.
+    soonest = min((moment for moment in moments if moment > clock.now()), default=None)
+    return Rest(soonest, any(rest.is_pace for rest in rests), paused)
+
+
+def mailers_with_work(now: float) -> list[str]:
+    """Return the mailers with e-mails that wait or are due, those with the most urgent first."""
+    urgency: dict[str, tuple[int, datetime]] = {}
+    due = OutboxBatch.objects.filter(due_at__lte=moment_of(now)).order_by()
+    for mailer, priority, moment in due.values_list("mailer").annotate(
+        Min("priority"), Min("created_at")
+    ):
+        urgency[mailer] = (priority, moment)
+    for mailer in _waiting_mailers():
+        first = _waiting(mailer, now).values_list("priority", "created_at").first()
+        if first is not None:
+            urgency[mailer] = min(urgency.get(mailer, first), first)
+    return sorted(urgency, key=lambda mailer: urgency[mailer])
+
+
+def _waiting_mailers() -> Iterable[str]:
+    """Yield the mailers of waiting e-mails, each by one step through the index."""
+    waiting = OutboxEntry.objects.filter(is_waiting=True).order_by("mailer")
+    names = waiting.values_list("mailer", flat=True)
+    name = names.first()
+    while name is not None:
+        yield name
+        name = names.filter(mailer__gt=name).first()
+
+
+def _waiting(mailer: str, now: float) -> QuerySet[OutboxEntry]:
+    """Return what waits to be sent by a mailer, the most urgent first."""
+    waiting = OutboxEntry.objects.filter(is_waiting=True, mailer=mailer)
+    fresh = waiting.filter(Q(expires_at=None) | Q(expires_at__gt=moment_of(now)))
+    return fresh.order_by(*OutboxEntry.IN_ORDER)
+
+
+# One mailer ---------------------------------------------------------------------------------------
+
+
+def _claim_of(mailer: str, clock: Clock, using: str) -> Claim | Rest:
+    try:
+        backend = backend_of(mailer)
+        settings, client = backend.settings, backend.client_without_retries
+    except ConfigurationError as error:
+        return _note_misconfiguration(mailer, error, clock, using)
+    lane = _Lane(mailer, client.account, settings, client)
+    while True:
+        with transaction.atomic(using=using, durable=True):
+            taken = _take(lane, clock, using)
+        if taken is not None:
+            return taken
+
+
+def _take(lane: _Lane, clock: Clock, using: str) -> Claim | Rest | None:
+    """Take a request of a mailer; ``None`` where a batch was ended instead, and more may be due."""
+    account = pace.locked_account(lane.account, using=using)
+    now = clock.now()
+    resting = pace.paused_until(account, now=now)
+    if resting > now:
+        return Rest(resting, paused={lane.mailer: account.error})
+    allowed = pace.next_request_at(account, lane.settings, now=now)
+    if allowed > now:
+        return Rest(allowed, is_pace=True)
+    batch = _due_batch(lane.mailer, now, using)
+    first = _waiting(lane.mailer, now).values_list("priority", flat=True).first()
+    if batch is None or (first is not None and first < batch.priority):
+        batch = _formed(lane, now, using) or batch
+    if batch is None:
+        return Rest()
+    if not _made_ready(batch, lane, now):
+        return None
+    lane.client.learn(account.dialect)
+    return _leased(batch, account, lane, now, using)
+
+
+def _due_batch(mailer: str, now: float, using: str) -> OutboxBatch | None:
+    due = OutboxBatch.objects.filter(mailer=mailer, due_at__lte=moment_of(now))
+    locked = due.select_for_update(skip_locked=_skips(using))
+    return locked.order_by("priority", "due_at").first()
+
+
+def _skips(using: str) -> bool:
+    return connections[using].features.has_select_for_update_skip_locked
+
+
+def _formed(lane: _Lane, now: float, using: str) -> OutboxBatch | None:
+    """Make a batch of what waits: up to 100 e-mails of one kind, the most urgent first."""
+    found = _waiting(lane.mailer, now).select_for_update(skip_locked=_skips(using))
+    found = found.only("pk", "size", "is_sandbox", "own_key", "priority", "expires_at")
+    chosen = _of_one_kind(list(found[: contract.MAX_BATCH_SIZE]))
+    if not chosen:
+        return None
+    first = chosen[0]
+    batch = OutboxBatch(
+        idempotency_key=first.own_key or new_idempotency_key(),
+        has_own_key=bool(first.own_key),
+        mailer=lane.mailer,
+        account=lane.account,
+        is_sandbox=first.is_sandbox,
+        priority=first.priority,
+        created_at=moment_of(now),
+        due_at=moment_of(now),
+    )
+    batch.save(using=using, force_insert=True)
+    ids = [entry.pk for entry in chosen]
+    OutboxEntry.objects.filter(pk__in=ids).update(is_waiting=False, batch=batch)
+    return batch
+
+
+def _of_one_kind(entries: Sequence[OutboxEntry]) -> list[OutboxEntry]:
+    """Return those that may share a request with the first.
+
+    A message with a key of its own goes alone, so that the key is worth what it says. E-mails that
+    expire go by themselves: a batch that cannot be repeated after one of them has expired must not
+    keep others from being sent.
+    """
+    if not entries:
+        return []
+    first = entries[0]
+    if first.own_key:
+        return [first]
+    alike, size = [first], first.size
+    for entry in entries[1:]:
+        is_alike = (
+            not entry.own_key
+            and entry.is_sandbox == first.is_sandbox
+            and (entry.expires_at is None) == (first.expires_at is None)
+        )
+        if is_alike and size + entry.size <= MAX_BATCH_BYTES:
+            alike.append(entry)
+            size += entry.size
+    return alike
+
+
+def _made_ready(batch: OutboxBatch, lane: _Lane, now: float) -> bool:
+    """Adapt a batch to what has happened since; ``False`` where it came to an end by that."""
+    present = moment_of(now)
+    entries = OutboxEntry.objects.filter(batch=batch)
+    expired = list(entries.filter(expires_at__lte=present).values_list("pk", flat=True))
+    facts = facts_of(batch, now=now)
+    start = before_request(
+        facts,
+        is_other_account=batch.account not in {"", lane.account},
+        has_expired=bool(expired),
+    )
+    if start is Start.UNKNOWN:
+        end(batch, OutcomeUnknown(_why_unknown(batch, facts, expired)))
+        return False
+    if expired:
+        expire(expired)
+        if not entries.exists():
+            batch.delete()
+            return False
+    if start is Start.NEW_KEY:
+        if not batch.has_own_key:
+            batch.idempotency_key = new_idempotency_key()
+        batch.first_request_at = batch.form = None
+    batch.account = lane.account
+    return True
+
+
+def _why_unknown(batch: OutboxBatch, facts: Facts, expired: Sequence[UUID]) -> str:
+    if expired:
+        why = "and is worth nothing any more"
+    elif facts.key_age_s >= contract.IDEMPOTENCY_LIFE_S / 2:
+        why = "over 24 hours ago; Truncus no longer knows its key"
+    else:
+        why = "by another account, which alone knows its key"
+    return (
+        f"It may have been sent, {why}. So it was not tried again; find out in Truncus, then "
+        "decide in the admin."
+    )
+
+
+def _leased(
+    batch: OutboxBatch, account: OutboxAccount, lane: _Lane, now: float, using: str
+) -> Claim:
+    """Write down that the request is about to be made, and whose it is."""
+    lease, leased_until = uuid4(), now + lease_s(lane.settings)
+    if batch.first_request_at is None:
+        batch.first_request_at = moment_of(now)
+    tracking.begin(members(batch), idempotency_key=batch.idempotency_key)
+    was_in_doubt = batch.is_in_doubt
+    if not was_in_doubt:
+        form = lane.client.form
+        batch.form = {
+            "html_required": form.lessons.html_required,
+            "single_recipient": form.lessons.single_recipient,
+            "is_pinned": form.is_pinned,
+        }
+    changed: dict[str, Any] = {
+        "idempotency_key": batch.idempotency_key,
+        "account": batch.account,
+        "form": batch.form,
+        "first_request_at": batch.first_request_at,
+        "attempts": batch.attempts + 1,
+        "is_in_doubt": True,  # until the answer is written down
+        "lease": lease,
+        "due_at": moment_of(leased_until),
+    }
+    OutboxBatch.objects.filter(pk=batch.pk).update(**changed)
+    account.recent_requests = pace.with_request(account, lane.settings, now=now)
+    account.save(using=using, update_fields=["recent_requests"])
+    batch.attempts += 1
+    return Claim(
+        batch=batch,
+        lease=lease,
+        leased_until=leased_until,
+        account=lane.account,
+        settings=lane.settings,
+        client=lane.client,
+        account_failures=account.failures,
+        dialect=account.dialect,
+    )
+
+
+def lease_s(settings: Settings) -> float:
+    """Return for how many seconds a batch is its worker's: a request, and writing its answer."""
+    return 2 * settings.timeout + LEASE_MARGIN_S
+
+
+def facts_of(batch: OutboxBatch, *, now: float) -> Facts:
+    """Return what decisions about a batch go by."""
+    used_at = batch.first_request_at
+    return Facts(
+        attempts=batch.attempts,
+        was_in_doubt=batch.is_in_doubt,
+        key_age_s=0.0 if used_at is None else now - unix_of(used_at),
+        age_s=now - unix_of(batch.created_at),
+    )
+
+
+def _note_misconfiguration(
+    mailer: str, error: ConfigurationError, clock: Clock, using: str
+) -> Rest:
+    """Let a mailer rest whose settings are of no use, and say so on its e-mails."""
+    with transaction.atomic(using=using, durable=True):
+        account = pace.locked_account(f"mailer:{mailer}"[:100], using=using)
+        now = clock.now()
+        resting = pace.paused_until(account, now=now)
+        if resting <= now:
+            resting = now + account_pause_s(error, failures=account.failures, jitter=0.0)
+            account.paused_until = moment_of(resting)
+            account.failures += 1
+            account.error_code, account.error = "configuration", str(error)
+            account.save(using=using)
+            waiting = _waiting(mailer, now).values_list("pk", flat=True)
+            due = OutboxEntry.objects.filter(
+                batch__mailer=mailer, batch__due_at__lte=moment_of(now)
+            ).values_list("pk", flat=True)
+            size = contract.MAX_BATCH_SIZE
+            ids = [*waiting[:size], *due[:size]]
+            Email.objects.filter(pk__in=ids).update(
+                error_code=account.error_code, error=account.error
+            )
+    return Rest(resting, paused={mailer: account.error})

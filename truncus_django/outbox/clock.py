@@ -1,0 +1,56 @@
+"""One clock for all machines: the database's."""
+
+import time
+from datetime import UTC, datetime
+
+from django.db import connections
+
+from truncus_django.tracking import storable_moment
+
+REFRESH_S = 30.0
+
+_SQL = {
+    "postgresql": "SELECT EXTRACT(EPOCH FROM clock_timestamp())",
+    "mysql": "SELECT UNIX_TIMESTAMP(NOW(6))",
+}
+"""Others run on this machine (SQLite), or are trusted to have its time."""
+
+
+class Clock:
+    """Unix seconds as the database counts them, asked for now and then.
+
+    Leases and paces are written by one machine and read by another, whose own clocks differ.
+
+    Args:
+        using: the alias of the outbox's database.
+    """
+
+    def __init__(self, using: str) -> None:
+        self._using = using
+        self._ahead_s = 0.0
+        self._asked_at: float | None = None
+
+    def now(self) -> float:
+        """Return unix seconds."""
+        sql = _SQL.get(connections[self._using].vendor)
+        if sql is None:
+            return time.time()
+        here = time.monotonic()
+        if self._asked_at is None or here - self._asked_at > REFRESH_S:
+            with connections[self._using].cursor() as cursor:
+                cursor.execute(sql)
+                there = float(cursor.fetchone()[0])
+            # The answer is as old as its way back: half of the way there and back.
+            self._asked_at = time.monotonic()
+            self._ahead_s = there - (here + self._asked_at) / 2
+        return time.monotonic() + self._ahead_s
+
+
+def moment_of(unix_s: float) -> datetime:
+    """Return unix seconds as the database stores moments."""
+    return storable_moment(datetime.fromtimestamp(unix_s, UTC))
+
+
+def unix_of(moment: datetime) -> float:
+    """Return a stored moment as unix seconds."""
+    return moment.timestamp()  # what is naive, with USE_TZ off, is local time

@@ -1,0 +1,404 @@
+"""The steps of one delivery: claim → request → settle. The same for every kind of worker.
+
+A process may die between any two of them. Before the claim is committed nothing has happened;
+after it, the batch is due again when its lease runs out, and whoever takes it makes the same
+request under the same key; when its answer is written down, it is over.
+"""
+
+import json
+import logging
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import DatabaseError, InterfaceError, connections, transaction
+
+from truncus_django.api.dialect import Form, Lessons
+from truncus_django.api.errors import InvalidRequest, MessageError, TruncusError
+from truncus_django.api.fields import EmailFields
+from truncus_django.api.results import SendResult
+from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry, database
+from truncus_django.outbox.claim import Claim, Rest, claim, facts_of
+from truncus_django.outbox.clock import Clock, moment_of
+from truncus_django.outbox.policy import Facts, Then, Verdict, after_failure
+from truncus_django.outbox.settle import Outcome, conclude, end, expire, postpone, regroup
+from truncus_django.sending import parts_of, refusal_of, request_results
+
+logger = logging.getLogger("truncus_django")
+
+SEND_AT_MARGIN_S = 5.0
+"""A ``send_at`` that is closer than this may be over when Truncus looks at it."""
+DATABASE_RETRY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A request was made, and its answer written down.
+
+    Attributes:
+        accepted, failed, unknown, postponed: of how many e-mails.
+        error: what kept them, where there is one reason for all.
+    """
+
+    accepted: int = 0
+    failed: int = 0
+    unknown: int = 0
+    postponed: int = 0
+    error: str = ""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a run of the outbox has done."""
+
+    requests: int = 0
+    accepted: int = 0
+    failed: int = 0
+    unknown: int = 0
+    postponed: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    rest: Rest = field(default_factory=Rest)
+
+    def add(self, delivered: Delivered) -> None:
+        """Count what one request has done."""
+        self.requests += 1
+        self.accepted += delivered.accepted
+        self.failed += delivered.failed
+        self.unknown += delivered.unknown
+        self.postponed += delivered.postponed
+        if delivered.error:
+            self.reasons[delivered.error] += 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """An e-mail of a batch, as it is sent now; ``email`` is empty where it cannot be read."""
+
+    pk: UUID
+    email: EmailFields | None = field(repr=False)
+    send_at: datetime | None
+    """When it is to be sent, where that still lies ahead."""
+
+
+class Dispatcher:
+    """Sends what is in the outbox, one request after the other. One for each thread.
+
+    Args:
+        sleep: how to wait for a database that is gone.
+        jitter: chance, for the times of retries.
+    """
+
+    def __init__(
+        self,
+        *,
+        sleep: Callable[[float], object] = time.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._using = database()
+        self.clock = Clock(self._using)
+        self._sleep = sleep
+        self._jitter = jitter
+
+    def step(self) -> Delivered | Rest:
+        """Make the most urgent request that may be made now, or tell when one may be.
+
+        Raises:
+            django.db.DatabaseError: the database failed. Nothing is lost: a request that was made
+                is made again under its key.
+        """
+        taken = claim(self.clock)
+        if isinstance(taken, Rest):
+            return taken
+        entries = self._members(taken)
+        answer = self._answer(taken, entries)
+        if isinstance(answer, TruncusError):
+            failure = answer
+            return self._settle(taken, lambda: self._after_error(taken, entries, failure))
+        results = answer
+        return self._settle(taken, lambda: self._after_results(taken, entries, results))
+
+    def drain(
+        self,
+        *,
+        until: float | None = None,
+        stop: threading.Event | None = None,
+        on_delivered: Callable[[Delivered], None] = lambda delivered: None,
+    ) -> Tally:
+        """Send what is due, waiting for the account's limits, until nothing is due any more.
+
+        What fails for now is tried again at its time by a later run.
+
+        Args:
+            until: monotonic seconds; no request is begun after this.
+            stop: ends the run after the request that is being made.
+            on_delivered: called after each request.
+        """
+        tally, stop = Tally(), stop or threading.Event()
+        expire_overdue(self.clock)
+        while not stop.is_set() and (until is None or time.monotonic() < until):
+            step = self.step()
+            if isinstance(step, Delivered):
+                tally.add(step)
+                on_delivered(step)
+                continue
+            tally.rest = step
+            if not step.is_pace or step.until is None:
+                break
+            wait_s = step.until - self.clock.now()
+            if until is not None and time.monotonic() + wait_s > until:
+                break
+            stop.wait(max(wait_s, 0.001))
+        return tally
+
+    # The request ------------------------------------------------------------------------------
+
+    def _members(self, claim: Claim) -> list[_Member]:
+        """Return the batch's e-mails in their order, as they are sent now."""
+        entries = OutboxEntry.objects.filter(batch=claim.batch).order_by(*OutboxEntry.IN_ORDER)
+        soon = self.clock.now() + SEND_AT_MARGIN_S
+        return [_member(pk, text, soon) for pk, text in entries.values_list("pk", "payload")]
+
+    def _answer(
+        self, claim: Claim, members: Sequence[_Member]
+    ) -> Sequence[SendResult] | TruncusError:
+        """Make the request; return what it brought, or why it failed."""
+        emails = [member.email for member in members if member.email is not None]
+        if len(emails) < len(members):
+            return _Unreadable()
+        batch = claim.batch
+        try:
+            return request_results(
+                claim.client,
+                emails,
+                key=batch.idempotency_key,
+                sandbox=batch.is_sandbox,
+                form=_form(batch.form) if batch.is_in_doubt else None,
+            )
+        except TruncusError as error:
+            logger.info(
+                "A request of the outbox failed, batch %s, attempt %d: %s",
+                batch.pk,
+                batch.attempts,
+                error,
+            )
+            return error
+
+    # Its answer -------------------------------------------------------------------------------
+
+    def _settle(self, claim: Claim, write: Callable[[], Delivered]) -> Delivered:
+        """Write down an answer; where the database is gone, for as long as the lease lasts."""
+        while True:
+            try:
+                with transaction.atomic(using=self._using, durable=True):
+                    if not self._is_still_ours(claim):
+                        logger.warning("A lease of the outbox ran out: batch %s", claim.batch.pk)
+                        return Delivered()
+                    return write()
+            except (DatabaseError, InterfaceError):
+                if self.clock.now() > claim.leased_until:
+                    raise
+                connections[self._using].close_if_unusable_or_obsolete()
+                self._sleep(DATABASE_RETRY_S)
+
+    def _is_still_ours(self, claim: Claim) -> bool:
+        """Lock the batch; whether nobody has taken it over since."""
+        mine = OutboxBatch.objects.filter(pk=claim.batch.pk, lease=claim.lease)
+        if not connections[self._using].features.has_select_for_update:
+            return mine.update(lease=claim.lease) == 1  # takes the write lock first
+        return mine.select_for_update().first() is not None
+
+    def _after_results(
+        self, claim: Claim, members: Sequence[_Member], results: Sequence[SendResult]
+    ) -> Delivered:
+        batch, now = claim.batch, self.clock.now()
+        is_several = len(members) > 1
+        outcomes: dict[UUID, Outcome] = {}
+        again: list[UUID] = []
+        wait_s = 0.0
+        for index, (member, result) in enumerate(zip(members, results, strict=True)):
+            error = None if result.is_accepted else refusal_of(result)
+            if error is not None and error.retryable and is_several:
+                # Truncus says that it failed to send this one: a request of its own, later.
+                verdict = self._verdict(claim, error, size=1)
+                if verdict.then is Then.RETRY:
+                    again.append(member.pk)
+                    wait_s = max(wait_s, verdict.wait_s)
+                    continue
+            outcomes[member.pk] = Outcome(
+                result, error, batch.attempts, index if is_several else None
+            )
+        conclude(outcomes)
+        if again:
+            regroup(batch, [again], due_at=moment_of(now + wait_s), error="failed at Truncus")
+        batch.delete()
+        self._note_success(claim)
+        failed = sum(outcome.error is not None for outcome in outcomes.values())
+        return Delivered(len(outcomes) - failed, failed, postponed=len(again))
+
+    def _after_error(
+        self, claim: Claim, members: Sequence[_Member], error: TruncusError
+    ) -> Delivered:
+        if isinstance(error, _Unreadable):
+            return self._set_aside(claim, members)
+        batch, now = claim.batch, self.clock.now()
+        verdict = self._verdict(claim, error, size=len(members))
+        self._note_trouble(claim, verdict, error)
+        parts: list[list[UUID]] = []
+        if verdict.then is Then.SPLIT:
+            senders = [str(member.email["from"]) for member in members if member.email]
+            parts = [[members[place].pk for place in part] for part in parts_of(senders, error)]
+        if parts:
+            regroup(batch, parts, due_at=moment_of(now))
+            batch.delete()
+            return Delivered(postponed=len(members), error=_reason(error))
+        hold_until = _time_to_hold_until(error, members) if len(members) == 1 else None
+        if verdict.then is Then.RETRY:
+            until = moment_of(now + verdict.wait_s)
+            error.ambiguous = verdict.is_in_doubt
+            postpone(batch, error, until=until, is_in_doubt=verdict.is_in_doubt)
+            return Delivered(postponed=len(members), error=_reason(error))
+        if hold_until is not None and verdict.then is Then.FAIL:
+            postpone(batch, error, until=moment_of(hold_until.timestamp()), is_in_doubt=False)
+            return Delivered(postponed=1, error=_reason(error))
+        error.ambiguous = verdict.then is Then.UNKNOWN
+        end(batch, error)
+        if error.ambiguous:
+            return Delivered(unknown=len(members), error=_reason(error))
+        return Delivered(failed=len(members), error=_reason(error))
+
+    def _verdict(self, claim: Claim, error: TruncusError, *, size: int) -> Verdict:
+        known = facts_of(claim.batch, now=self.clock.now())
+        facts = Facts(
+            attempts=known.attempts,
+            was_in_doubt=known.was_in_doubt,
+            key_age_s=known.key_age_s,
+            age_s=known.age_s,
+            size=size,
+            account_failures=claim.account_failures,
+        )
+        return after_failure(error, facts, jitter=self._jitter())
+
+    def _set_aside(self, claim: Claim, members: Sequence[_Member]) -> Delivered:
+        """End e-mails whose payload cannot be read; the others go on without them.
+
+        Unless the batch is in doubt: then it can be repeated as a whole only, and so not at all.
+        """
+        batch = claim.batch
+        if batch.is_in_doubt:
+            end(batch, _Unreadable(ambiguous=True))
+            return Delivered(unknown=len(members), error=_Unreadable.TEXT)
+        broken = [member.pk for member in members if member.email is None]
+        conclude({pk: Outcome(error=_Unreadable(), attempts=batch.attempts) for pk in broken})
+        rest = [member.pk for member in members if member.email is not None]
+        if rest:
+            regroup(batch, [rest], due_at=moment_of(self.clock.now()))
+        batch.delete()
+        return Delivered(failed=len(broken), postponed=len(rest), error=_Unreadable.TEXT)
+
+    # The account ------------------------------------------------------------------------------
+
+    def _note_success(self, claim: Claim) -> None:
+        """Write down that the account works, and what it has taught; seldom is there news."""
+        lessons = claim.client.lessons()
+        if claim.account_failures or lessons != claim.dialect:
+            OutboxAccount.objects.filter(account=claim.account).update(
+                failures=0, paused_until=None, error_code="", error="", dialect=lessons
+            )
+
+    def _note_trouble(self, claim: Claim, verdict: Verdict, error: TruncusError) -> None:
+        lessons = claim.client.lessons()
+        changes: dict[str, Any] = {"dialect": lessons} if lessons != claim.dialect else {}
+        if verdict.is_account_failure:
+            changes |= {
+                "failures": claim.account_failures + 1,
+                "error_code": (error.code or "")[:100],
+                "error": str(error),
+            }
+        if verdict.pause_s:
+            changes["paused_until"] = moment_of(self.clock.now() + verdict.pause_s)
+        if changes:
+            OutboxAccount.objects.filter(account=claim.account).update(**changes)
+
+
+def expire_overdue(clock: Clock) -> int:
+    """Note of waiting e-mails that are worth nothing any more that they expired; return how many.
+
+    Raises:
+        django.db.DatabaseError: the rest is left to the next time.
+    """
+    using, expired = database(), 0
+    while True:
+        with transaction.atomic(using=using, durable=True):
+            skip = connections[using].features.has_select_for_update_skip_locked
+            overdue = OutboxEntry.objects.filter(
+                is_waiting=True, expires_at__lte=moment_of(clock.now())
+            )
+            if not overdue.exists():  # the usual case takes no lock
+                return expired
+            locked = overdue.select_for_update(skip_locked=skip).order_by("pk")
+            ids = list(locked.values_list("pk", flat=True)[:100])
+            if not ids:
+                return expired
+            expire(ids)
+            expired += len(ids)
+
+
+class _Unreadable(MessageError):
+    """What was stored of an e-mail is no e-mail."""
+
+    TEXT = "What was stored of the e-mail cannot be read; it was not sent."
+
+    def __init__(self, *, ambiguous: bool = False) -> None:
+        text = "What was stored of a request in doubt cannot be read" if ambiguous else self.TEXT
+        super().__init__(text, code="unreadable_payload", ambiguous=ambiguous)
+
+
+def _member(pk: UUID, text: str, soon: float) -> _Member:
+    """Read a stored e-mail; a ``send_at`` that is over by now means to send it now."""
+    try:
+        email = json.loads(text)
+    except (ValueError, RecursionError):
+        return _Member(pk, None, None)
+    if not isinstance(email, dict) or not isinstance(email.get("from"), str):
+        return _Member(pk, None, None)
+    fields = EmailFields(email)
+    send_at = _moment(fields.get("send_at"))
+    if send_at is not None and send_at.timestamp() <= soon:
+        del fields["send_at"]
+        send_at = None
+    return _Member(pk, fields, send_at)
+
+
+def _moment(text: Any) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+
+
+def _time_to_hold_until(error: TruncusError, members: Sequence[_Member]) -> datetime | None:
+    """Return until when to hold an e-mail back that Truncus does not want to schedule."""
+    if isinstance(error, InvalidRequest) and "send_at" in error.message:
+        return members[0].send_at
+    return None
+
+
+def _form(stored: Mapping[str, Any] | None) -> Form | None:
+    if not stored:
+        return None
+    lessons = Lessons(
+        html_required=stored.get("html_required") is True,
+        single_recipient=stored.get("single_recipient") is True,
+    )
+    return Form(lessons, is_pinned=stored.get("is_pinned") is True)
+
+
+def _reason(error: TruncusError) -> str:
+    return f"{type(error).__name__} ({error.code})" if error.code else type(error).__name__

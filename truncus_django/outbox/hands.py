@@ -1,0 +1,1 @@
+"""What a person does with e-mails of the outbox: retry, cancel, decide."""

@@ -1,0 +1,65 @@
+"""The account's limits, its pauses and its dialect, shared by all workers through one row.
+
+No service besides the database is needed: whoever wants to make a request locks the row, sees the
+moments of the latest requests of all workers, and adds its own.
+"""
+
+from collections.abc import Sequence
+
+from django.db import connections, transaction
+
+from truncus_django.api.pacing import free_at, limits_of
+from truncus_django.conf import Settings
+from truncus_django.models import OutboxAccount
+from truncus_django.outbox.clock import unix_of
+
+SPANS = 1.0
+"""How many seconds a second of the limits has; another number only in tests of the pace."""
+MARGIN = 1.01
+"""Requests reach Truncus a little sooner or later than they were counted here."""
+
+
+def locked_account(account: str, *, using: str) -> OutboxAccount:
+    """Return the row of an account, locked until the transaction ends.
+
+    The write comes first: SQLite, which has no locks for rows, is locked by it as a whole, and a
+    transaction that has read before it writes cannot wait for the lock.
+    """
+    rows = OutboxAccount.objects.using(using).filter(account=account)
+    if connections[using].features.has_select_for_update:
+        row = rows.select_for_update().first()
+        if row is not None:
+            return row
+    elif rows.update(account=account):
+        return rows.get()
+    with transaction.atomic(using=using):
+        OutboxAccount.objects.using(using).bulk_create(
+            [OutboxAccount(account=account)], ignore_conflicts=True
+        )
+    return rows.select_for_update().get()
+
+
+def limits(settings: Settings) -> list[tuple[float, int]]:
+    """Return the account's limits as pairs of a span in seconds and a number of requests."""
+    found = limits_of(
+        per_second=settings.requests_per_second, per_minute=settings.requests_per_minute
+    )
+    return [(span * SPANS * MARGIN, count) for span, count in found]
+
+
+def next_request_at(account: OutboxAccount, settings: Settings, *, now: float) -> float:
+    """Return when the account may make its next request, in unix seconds; ``now`` or later."""
+    # A clock that was set back must not stop everything until it is where it was.
+    recent = [min(moment, now) for moment in account.recent_requests]
+    return max(now, free_at(recent, limits(settings), now=now))
+
+
+def paused_until(account: OutboxAccount, *, now: float) -> float:
+    """Return until when the account rests, in unix seconds; ``now`` where it does not."""
+    return now if account.paused_until is None else max(now, unix_of(account.paused_until))
+
+
+def with_request(account: OutboxAccount, settings: Settings, *, now: float) -> Sequence[float]:
+    """Return the account's latest requests with one more, as many as its limits look back."""
+    most = max((count for _, count in limits(settings)), default=0)
+    return [*account.recent_requests, round(now, 6)][-most:] if most else []

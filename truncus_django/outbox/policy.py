@@ -1,0 +1,179 @@
+"""What to do with a batch before a request, and after one: pure decisions, nothing else."""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from truncus_django.api import contract
+from truncus_django.api.errors import (
+    AnswerLost,
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionFailed,
+    InvalidRequest,
+    MessageError,
+    OutcomeUnknown,
+    QuotaExceeded,
+    RateLimited,
+    ScopeError,
+    ServerError,
+    TLSError,
+    TruncusError,
+)
+from truncus_django.api.retry import pause_s
+
+KEY_LIFE_S = contract.IDEMPOTENCY_LIFE_S - 600.0
+"""For how long a key is relied upon: Truncus's 24 hours, less what clocks may differ by."""
+GIVE_UP_AFTER_S = 24 * 60 * 60.0
+"""E-mails that fail for so long, for a fault of their own request, are given up."""
+LONGEST_RETRY_S = 600.0
+QUOTA_RETRY_S = 900.0
+"""Nobody tells when a quota is free again; asking seldom costs little."""
+LONGEST_WAIT_S = 3600.0
+"""What asks for a longer wait is asked again after this."""
+FAILURES_TO_PAUSE = 2
+"""After so many requests in a row without success, the service is down, not the e-mails bad."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is known of a batch when a decision is due.
+
+    Attributes:
+        attempts: requests made, the one just answered among them.
+        was_in_doubt: whether an earlier request may have been accepted.
+        key_age_s: since its key was first used; 0 where it was not.
+        age_s: since the batch was formed.
+        size: how many e-mails are in it.
+        account_failures: requests of the account in a row that failed for no fault of the e-mails.
+    """
+
+    attempts: int = 0
+    was_in_doubt: bool = False
+    key_age_s: float = 0.0
+    age_s: float = 0.0
+    size: int = 1
+    account_failures: int = 0
+
+
+class Start(Enum):
+    """How to make a request of a batch."""
+
+    AS_IT_IS = auto()
+    """Under its key, with all its members."""
+    NEW_KEY = auto()
+    """Nothing of it was accepted, and Truncus forgets, or members are gone: as a new request."""
+    UNKNOWN = auto()
+    """Not at all: it may have been accepted, and repeating it may send it twice."""
+
+
+def before_request(facts: Facts, *, is_other_account: bool, has_expired: bool) -> Start:
+    """Return how to make the next request of a batch.
+
+    Args:
+        is_other_account: whether its key was used with an account that is no more.
+        has_expired: whether an e-mail in it is worth nothing any more.
+    """
+    is_over = is_other_account or facts.key_age_s >= KEY_LIFE_S
+    if facts.was_in_doubt:
+        return Start.UNKNOWN if is_over or has_expired else Start.AS_IT_IS
+    return Start.NEW_KEY if is_over or (has_expired and facts.attempts) else Start.AS_IT_IS
+
+
+class Then(Enum):
+    """What becomes of a batch whose request failed."""
+
+    RETRY = auto()
+    SPLIT = auto()
+    """In parts, each a request of its own: nothing of it was accepted."""
+    FAIL = auto()
+    UNKNOWN = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What follows from a failed request.
+
+    Attributes:
+        wait_s: seconds until the next try.
+        pause_s: seconds for which the account makes no request at all.
+        is_in_doubt: whether any request of the batch may have been accepted.
+        is_account_failure: whether the fault is not with the e-mails.
+    """
+
+    then: Then
+    wait_s: float = 0.0
+    pause_s: float = 0.0
+    is_in_doubt: bool = False
+    is_account_failure: bool = False
+
+
+_CONTENT = (InvalidRequest, MessageError)
+_ACCOUNT = (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionFailed,
+    RateLimited,
+    ScopeError,
+    TLSError,
+)
+_SERVICE = (AnswerLost, ServerError)
+
+
+def after_failure(error: TruncusError, facts: Facts, *, jitter: float) -> Verdict:
+    """Return what follows from a failed request.
+
+    Args:
+        error: why it failed.
+        facts: of the batch.
+        jitter: a random number in [0, 1).
+    """
+    # Only a refusal of the content itself would have been the answer to an accepted one, too.
+    in_doubt = error.ambiguous or (facts.was_in_doubt and not isinstance(error, _CONTENT))
+    if isinstance(error, OutcomeUnknown):
+        return Verdict(Then.UNKNOWN, is_in_doubt=True)
+    if _is_account_wide(error):
+        wait_s = account_pause_s(error, failures=facts.account_failures, jitter=jitter)
+        return Verdict(Then.RETRY, wait_s, wait_s, in_doubt, is_account_failure=True)
+    if error.retryable or isinstance(error, QuotaExceeded):
+        is_forever = isinstance(error, QuotaExceeded)
+        if not in_doubt and not is_forever and facts.age_s >= GIVE_UP_AFTER_S:
+            return Verdict(Then.FAIL)
+        wait_s = QUOTA_RETRY_S * (1 + jitter) if is_forever else _backoff_s(error, facts, jitter)
+        is_service = isinstance(error, _SERVICE)
+        is_down = is_service and facts.account_failures + 1 >= FAILURES_TO_PAUSE
+        pause = account_pause_s(error, failures=facts.account_failures, jitter=jitter)
+        return Verdict(
+            Then.RETRY, wait_s, pause if is_down else 0.0, in_doubt, is_account_failure=is_service
+        )
+    if in_doubt:
+        return Verdict(Then.UNKNOWN, is_in_doubt=True)
+    return Verdict(Then.SPLIT if facts.size > 1 else Then.FAIL)
+
+
+def account_pause_s(error: TruncusError, *, failures: int, jitter: float) -> float:
+    """Return for how long an account rests after a fault that each of its requests would meet.
+
+    Args:
+        error: the fault.
+        failures: how many requests in a row had failed before.
+        jitter: a random number in [0, 1).
+    """
+    if isinstance(error, QuotaExceeded):
+        return min(error.retry_after or QUOTA_RETRY_S, LONGEST_WAIT_S)
+    if isinstance(error, AuthenticationError | ConfigurationError | ScopeError | TLSError):
+        # A person must act; until then, one look now and then.
+        return min(LONGEST_RETRY_S, 15.0 * 2.0 ** min(failures, 10))
+    longest_s = 60.0
+    pause = pause_s(error, retries=failures, jitter=jitter, longest_s=longest_s)
+    return min(pause, LONGEST_WAIT_S)
+
+
+def _backoff_s(error: TruncusError, facts: Facts, jitter: float) -> float:
+    wait_s = pause_s(error, retries=facts.attempts, jitter=jitter, longest_s=LONGEST_RETRY_S)
+    return min(wait_s, LONGEST_WAIT_S)
+
+
+def _is_account_wide(error: TruncusError) -> bool:
+    if isinstance(error, QuotaExceeded):
+        return error.code != contract.WARMUP_CODE  # the cap of one domain
+    return isinstance(error, _ACCOUNT)

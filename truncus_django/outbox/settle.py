@@ -1,0 +1,149 @@
+"""What came back → rows: each e-mail's state, and what is still to be done.
+
+The functions run inside a transaction of their caller's, who holds the batch or the entries.
+States move through :mod:`truncus_django.tracking` alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.db import transaction
+
+from truncus_django import tracking
+from truncus_django.api.errors import TruncusError
+from truncus_django.api.keys import new_idempotency_key
+from truncus_django.api.results import SendResult
+from truncus_django.conf import get_settings
+from truncus_django.log import ANSWER_FIELDS, add_answer
+from truncus_django.models import Email, OutboxBatch, OutboxEntry, database
+from truncus_django.states import State
+
+_FIELDS = [name for name in ANSWER_FIELDS if name != "is_sandbox"] + ["batch_index"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one e-mail: a result, an error, or both where it was refused.
+
+    Attributes:
+        attempts: requests made for it.
+        batch_index: its place in the request; ``None`` where it was alone.
+    """
+
+    result: SendResult | None = None
+    error: TruncusError | None = None
+    attempts: int = 0
+    batch_index: int | None = None
+
+
+def conclude(outcomes: Mapping[UUID, Outcome]) -> None:
+    """Write down what became of e-mails, and drop or keep what was to be sent of them.
+
+    What was sent is dropped, unless ``STORE_BODIES``; what failed is kept, for a person may want
+    it tried again.
+    """
+    if not outcomes:
+        return
+    found = {pk: _record(outcome) for pk, outcome in outcomes.items()}
+    _leave_out_known_ids(found)
+    tracking.conclude(found, _FIELDS)
+    done = [pk for pk, outcome in outcomes.items() if outcome.error is None]
+    failed = [pk for pk, outcome in outcomes.items() if outcome.error is not None]
+    if get_settings().store_bodies:
+        failed, done = [*failed, *done], []
+    if done:
+        OutboxEntry.objects.filter(pk__in=done).delete()
+    if failed:
+        OutboxEntry.objects.filter(pk__in=failed).update(is_waiting=False, batch=None)
+    _adopt_after_commit(found)
+
+
+def _record(outcome: Outcome) -> Email:
+    record = Email(batch_index=outcome.batch_index)
+    add_answer(record, outcome.result, outcome.error)
+    record.attempts = outcome.attempts
+    return record
+
+
+def _leave_out_known_ids(found: Mapping[UUID, Email]) -> None:
+    """Keep an id that Truncus told twice with the e-mail that had it first.
+
+    A message with a key that was used before is answered with the id of the earlier one.
+    """
+    ids = [record.message_id for record in found.values() if record.message_id]
+    taken = Email.objects.filter(message_id__in=ids).order_by()
+    known = dict(taken.values_list("message_id", "pk"))
+    for pk, record in found.items():
+        if record.message_id and known.setdefault(record.message_id, pk) != pk:
+            record.message_id = record.next_sync_at = None
+
+
+def _adopt_after_commit(found: Mapping[UUID, Email]) -> None:
+    """Apply events that came before the answer was written down."""
+    ids = [record.message_id for record in found.values() if record.message_id]
+    if ids and get_settings().webhook_secrets:
+        transaction.on_commit(lambda: tracking.adopt(ids), using=database(), robust=True)
+
+
+def expire(email_ids: Sequence[UUID]) -> None:
+    """Note that e-mails were not sent in time, and drop what was to be sent."""
+    records = {pk: Email(state=State.EXPIRED) for pk in email_ids}
+    tracking.conclude(records, ["state"])
+    OutboxEntry.objects.filter(pk__in=email_ids).delete()
+
+
+def cancel(email_ids: Sequence[UUID]) -> None:
+    """Note that a person does not want e-mails sent; what was to be sent is kept."""
+    records = {pk: Email(state=State.CANCELLED) for pk in email_ids}
+    tracking.conclude(records, ["state"])
+    OutboxEntry.objects.filter(pk__in=email_ids).update(is_waiting=False, batch=None)
+
+
+def members(batch: OutboxBatch) -> list[UUID]:
+    """Return the ids of a batch's e-mails, in their order."""
+    entries = OutboxEntry.objects.filter(batch=batch).order_by(*OutboxEntry.IN_ORDER)
+    return list(entries.values_list("pk", flat=True))
+
+
+def end(batch: OutboxBatch, error: TruncusError) -> None:
+    """End a batch with one error for all its e-mails: failed, or unknown if it is ambiguous."""
+    conclude({pk: Outcome(error=error, attempts=batch.attempts) for pk in members(batch)})
+    batch.delete()
+
+
+def postpone(
+    batch: OutboxBatch, error: TruncusError, *, until: datetime, is_in_doubt: bool
+) -> None:
+    """Let a batch wait for its next try, and say on its e-mails why."""
+    told = {"error_code": (error.code or "")[:100], "error": str(error)}
+    batch.due_at, batch.lease, batch.is_in_doubt = until, None, is_in_doubt
+    batch.error_code, batch.error = told["error_code"], told["error"]
+    batch.save(update_fields=["due_at", "lease", "is_in_doubt", "error_code", "error"])
+    emails = Email.objects.filter(outbox_entry__batch=batch).order_by()
+    emails.update(**told, attempts=batch.attempts)
+
+
+def regroup(
+    batch: OutboxBatch, parts: Sequence[Sequence[UUID]], *, due_at: datetime, error: str = ""
+) -> None:
+    """Make requests of their own of parts of a batch, of which nothing was accepted.
+
+    Their keys are written before anything is asked. The batch goes when nobody is left in it.
+    """
+    for part in parts:
+        new = OutboxBatch(
+            idempotency_key=batch.idempotency_key if batch.has_own_key else new_idempotency_key(),
+            has_own_key=batch.has_own_key,
+            mailer=batch.mailer,
+            account=batch.account,
+            is_sandbox=batch.is_sandbox,
+            priority=batch.priority,
+            created_at=batch.created_at,
+            attempts=batch.attempts,
+            due_at=due_at,
+            error=error,
+        )
+        new.save(force_insert=True)
+        OutboxEntry.objects.filter(pk__in=part).update(batch=new)

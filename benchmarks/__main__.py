@@ -11,7 +11,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import admin_pages, memory, startup, sync
+from benchmarks import admin_pages, memory, outbox, startup, sync
 from benchmarks.contenders import CONTENDERS
 from benchmarks.processes import WrongWork
 from benchmarks.rounds import WARM_UP_MAILS, Figures, entries, run
@@ -29,7 +29,7 @@ connection adds none. Anymail and both SMTP backends open a connection for each 
 the environment that requests or a contender would read are taken out. Recording writes each e-mail
 to a file of SQLite, set up as Django does, or (WAL) as sites in production do."""
 
-PARTS = ("memory", "startup", "pages", "sync")
+PARTS = ("memory", "startup", "pages", "sync", "outbox")
 GROUPS = {"log": ("truncus", "recording", "recording-wal", "requests", "anymail", "pages", "sync")}
 """What ``--only`` takes for several at once: all that the log's targets need."""
 
@@ -73,6 +73,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--emails", type=int, default=sync.EMAILS, help="e-mails to sync")
     parser.add_argument(
+        "--queued", type=int, default=outbox.MAILS, help="e-mails to enqueue and to drain"
+    )
+    parser.add_argument("--repeat-queued", type=int, default=outbox.ROUNDS, help="rounds of that")
+    parser.add_argument(
         "--only",
         nargs="+",
         choices=[*CONTENDERS, *PARTS, *GROUPS],
@@ -102,7 +106,10 @@ def _measure(options: argparse.Namespace) -> Results:
         figures = run(chosen, sink, mail_count=options.mails, plan=plan, progress=_progress)
     pages = admin_pages.run(options.rows, _progress) if "pages" in wanted else None
     synced = sync.run(options.emails, _progress) if "sync" in wanted else None
-    return Results(figures, used, started, pages, synced)
+    queued = (
+        outbox.run(options.queued, options.repeat_queued, _progress) if "outbox" in wanted else None
+    )
+    return Results(figures, used, started, pages, synced, queued)
 
 
 def _progress(text: str) -> None:
@@ -124,12 +131,15 @@ def _print(results: Results, found: Sequence[Target], options: argparse.Namespac
         print(f"\n{admin_pages.NOT_MEASURED}")
     if results.sync:
         print(f"\n{sync.as_table(results.sync)}")
+    if results.outbox:
+        print(f"\n{outbox.as_tables(results.outbox)}")
     print(f"\n{as_table(found)}")
 
 
 def _conditions() -> str:
-    packages = ("django", "requests", "django-anymail", "truncus", "fluxmail", "django-post_office")
-    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    packages = ("django", "requests", "django-anymail", "truncus", "fluxmail")
+    queues = ("django-post_office", "django-mailer")
+    versions = ", ".join(f"{name} {version(name)}" for name in (*packages, *queues))
     return f"Python {platform.python_version()}, {versions}\n{NOTES.format(warm_up=WARM_UP_MAILS)}"
 
 
@@ -180,6 +190,7 @@ def _write(path: Path, results: Results, found: Sequence[Target]) -> None:
         "startup": results.startup and asdict(results.startup),
         "pages": results.pages and asdict(results.pages),
         "sync": results.sync and asdict(results.sync),
+        "outbox": results.outbox and asdict(results.outbox),
         "targets": [{**asdict(each), "verdict": each.verdict} for each in found],
     }
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -6,22 +6,17 @@ bare ``requests`` session takes to read the same e-mails. Sending them before is
 """
 
 import argparse
-import json
-import re
-import signal
-import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.request import urlopen
 
+from benchmarks.emulator_process import NO_LIMITS, emulator_process, requests_of
 from benchmarks.processes import WrongWork
 from benchmarks.tables import ratio, table
 from benchmarks.workers import Worker
@@ -59,13 +54,16 @@ class Sync:
 
 def run(emails: int = EMAILS, progress: Callable[[str], None] = lambda text: None) -> Sync:
     """Send, let deliver, sync, and check that each e-mail's state and engagement are right."""
-    with _emulator() as url, Worker("sync", serve, url) as worker:
+    with (
+        emulator_process("--keep", "100000", *NO_LIMITS) as url,
+        Worker("sync", serve, url) as worker,
+    ):
         progress(f"sync: sending {emails:,} e-mails")
         worker.ask(("send", emails))
-        before = _requests(url)
+        before = requests_of(url)
         progress(f"sync: asking about {emails:,} e-mails")
         cpu_s, wall_s, queries = worker.ask(("sync", emails))
-        requests = _requests(url) - before
+        requests = requests_of(url) - before
         progress("sync: bare requests")
         bare_us = worker.ask(("bare", min(emails, BARE_EMAILS)))
     return Sync(emails, cpu_s, wall_s, queries, requests, bare_us)
@@ -99,32 +97,6 @@ def as_table(found: Sync) -> str:
             ],
         ],
     )
-
-
-@contextmanager
-def _emulator() -> Iterator[str]:
-    """Run the emulator in a process of its own and yield its URL."""
-    options = "--port 0 --keep 100000 --requests-per-second 0 --requests-per-minute 0"
-    with subprocess.Popen(
-        [sys.executable, "-m", "truncus_django.emulator", *options.split()],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            url = re.search(r"http://[\d.:]+", process.stdout.readline())
-            if url is None:
-                raise WrongWork("the emulator did not start")
-            yield url[0]
-        finally:
-            process.send_signal(signal.SIGTERM)
-
-
-def _requests(url: str) -> int:
-    """Return how many requests the emulator's API has answered."""
-    with urlopen(f"{url}/_emulator/state") as answer:
-        state: dict[str, Any] = json.loads(answer.read())
-    return sum(each["count"] for each in state["requests"])
 
 
 # The client's process ---------------------------------------------------------------------------

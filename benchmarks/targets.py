@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from benchmarks.admin_pages import ROWS, SEARCHES, Pages
 from benchmarks.contenders import BATCH_SIZE, Mode
 from benchmarks.memory import Memory
+from benchmarks.outbox import Outbox
+from benchmarks.pending import LEVELS
 from benchmarks.rounds import Figures
 from benchmarks.startup import Startup
 from benchmarks.sync import Sync
@@ -40,6 +42,7 @@ class Results:
     startup: Startup | None = None
     pages: Pages | None = None
     sync: Sync | None = None
+    outbox: Outbox | None = None
 
     def find(self, contender: str, mode: Mode, latency_ms: float) -> Figures | None:
         """Return the figures of an entry, if it was measured."""
@@ -86,6 +89,7 @@ def targets(results: Results) -> Iterator[Target]:
     yield Target("sync, requests per e-mail", 1, requests_each, unit="")
     queries = results.sync.queries_per_100 if results.sync else None
     yield Target("sync, queries per 100 e-mails", 12, queries, unit="")
+    yield from _outbox_targets(results.outbox)
 
 
 def _page_targets(pages: Pages | None) -> Iterator[Target]:
@@ -110,6 +114,29 @@ def _page_targets(pages: Pages | None) -> Iterator[Target]:
     yield Target(f"{rows} e-mails, search by address: post_office's", 0.5, value)
     most = max((each.queries for each in ours.values()), default=None)
     yield Target("queries of any of these pages", 19, most, unit="")
+
+
+def _outbox_targets(outbox: Outbox | None) -> Iterator[Target]:
+    """Yield what the outbox may take, on each database."""
+    measured = outbox.databases if outbox else []
+    for name in ("SQLite", "PostgreSQL"):
+        found = outbox if outbox and name in measured else None
+        yield Target(
+            f"outbox, {name}: enqueue a list, CPU: django-mailer",
+            3,
+            found.enqueue_ratio(name) if found else None,
+        )
+        yield Target(
+            f"outbox, {name}: drain, faster than the fastest peer",
+            2.5,
+            found.drain_ratio(name) if found else None,
+            at_least=True,
+        )
+        yield Target(
+            f"outbox, {name}: CPU with {LEVELS[-1]:,} waiting: with {LEVELS[0]:,}",
+            1.25,
+            found.cost_ratio(name) if found else None,
+        )
 
 
 def as_table(found: Sequence[Target]) -> str:

@@ -1,1 +1,309 @@
-"""What a person does with e-mails of the outbox: retry, cancel, decide."""
+"""What a person does with e-mails of the outbox: try again, cancel, decide, go on.
+
+Each is safe while workers send and while somebody else does the same. Rows are locked in the order
+that workers keep to: requests, then entries, then e-mails. What waits or rests is locked here and
+passed over by workers; what a worker has taken meanwhile is not touched, and the answer says so.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from uuid import UUID
+
+from django.db import connections, transaction
+from django.db.models import Q
+
+from truncus_django import tracking
+from truncus_django.api.keys import new_idempotency_key
+from truncus_django.bulk import update_each
+from truncus_django.conf import get_settings
+from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
+from truncus_django.outbox import settle
+from truncus_django.outbox.clock import Clock, moment_of
+from truncus_django.outbox.wake import wake_after_commit
+from truncus_django.states import RESTARTABLE_STATES, State
+
+__all__ = ["Decision", "Done", "cancel", "decide", "resume", "retry"]
+
+_AT_ONCE = 500
+"""So many e-mails are handled in one transaction, which workers may have to wait for."""
+
+
+class Done(StrEnum):
+    """What became of one e-mail, or why nothing did."""
+
+    WAITS_AGAIN = "waits again"
+    """It is sent as a new request, as soon as its account lets it."""
+    DUE_NOW = "due now"
+    """Its next try is now, with the others of its request."""
+    CANCELLED = "cancelled"
+    SENT = "sent"
+    """A person says so."""
+    NOT_SENT = "not sent"
+    """A person says so, and leaves it at that."""
+
+    WAITS_ALREADY = "waits already"
+    BEING_SENT = "being sent"
+    """A worker has it in its hands."""
+    IN_DOUBT = "in doubt"
+    """A request of it may have been accepted, which only repeating that request can tell."""
+    UNDECIDED = "undecided"
+    """It may have been sent: somebody must :func:`decide` first."""
+    NOT_KEPT = "not kept"
+    """What was to be sent is not there any more."""
+    DOES_NOT_APPLY = "does not apply"
+    """It is in no state for that."""
+    GONE = "gone"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether anything was done to it."""
+        return self in _DONE
+
+
+_DONE = frozenset({Done.WAITS_AGAIN, Done.DUE_NOW, Done.CANCELLED, Done.SENT, Done.NOT_SENT})
+
+
+class Decision(StrEnum):
+    """What a person found out about an e-mail whose answer was lost for good."""
+
+    SENT = "sent"
+    """Truncus has it."""
+    SEND = "send"
+    """Truncus does not have it: send it, under a new key unless it has one of its own."""
+    NOT_SENT = "not sent"
+    """Truncus does not have it, and nobody needs it any more."""
+
+
+def retry(email_ids: Iterable[UUID]) -> dict[UUID, Done]:
+    """Try e-mails again now: those that failed, were refused or cancelled, or wait for a next try.
+
+    What failed is sent as it was stored, attachments and all; an expiry that is over is forgotten.
+    As many queries for 500 e-mails as for one.
+
+    Raises:
+        django.db.DatabaseError: those of the last transaction, of 500 at most, are as they were.
+    """
+    return _in_portions(email_ids, _retry)
+
+
+def cancel(email_ids: Iterable[UUID]) -> dict[UUID, Done]:
+    """Keep e-mails from being sent that wait, or whose request was surely not accepted.
+
+    What was to be sent is kept, so that :func:`retry` can take it back. As many queries for 500
+    e-mails as for one.
+
+    Raises:
+        django.db.DatabaseError: those of the last transaction, of 500 at most, are as they were.
+    """
+    return _in_portions(email_ids, _cancel)
+
+
+def decide(email_ids: Iterable[UUID], decision: Decision) -> dict[UUID, Done]:
+    """Say what became of e-mails that are ``unknown``.
+
+    Those of direct sends can be decided, too, but not be sent from here: nothing of them was kept.
+
+    Raises:
+        django.db.DatabaseError: those of the last transaction, of 500 at most, are as they were.
+    """
+    return _in_portions(email_ids, lambda held: _decide(held, decision))
+
+
+def resume(account: str) -> bool:
+    """Let an account make requests again before its pause ends; return whether it was paused.
+
+    Args:
+        account: as :class:`~truncus_django.models.OutboxAccount` names it.
+    """
+    using = database()
+    present = moment_of(Clock(using).now())
+    row = OutboxAccount.objects.filter(account=account).first()
+    if row is None or row.paused_until is None or row.paused_until <= present:
+        return False
+    # Apart from the next step: a worker that writes an answer down locks first the request, then
+    # the account.
+    waiting = OutboxBatch.objects.filter(account=account, lease=None, due_at__gt=present)
+    waiting.filter(error_code=row.error_code).update(due_at=present)
+    with transaction.atomic(using=using):
+        paused = OutboxAccount.objects.filter(account=account, paused_until=row.paused_until)
+        is_resumed = paused.update(paused_until=None, failures=0) == 1
+        if is_resumed:
+            wake_after_commit(using, get_settings())
+    return is_resumed
+
+
+# The steps ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """E-mails and all that there is of them in the outbox, locked until the transaction ends."""
+
+    ids: Sequence[UUID]
+    emails: Mapping[UUID, Email]
+    entries: Mapping[UUID, OutboxEntry]
+    """Without those that a worker has taken in the meantime."""
+    batches: Mapping[UUID, OutboxBatch]
+    now: float
+
+    def batch_of(self, entry: OutboxEntry) -> OutboxBatch | None:
+        """Return the request that an entry belongs to."""
+        return self.batches.get(entry.serializable_value("batch"))
+
+    def is_with_a_worker(self, batch: OutboxBatch) -> bool:
+        """Whether a request of it may be under way."""
+        return batch.lease is not None and batch.due_at > moment_of(self.now)
+
+
+def _in_portions(
+    email_ids: Iterable[UUID], do: Callable[[_Held], dict[UUID, Done]]
+) -> dict[UUID, Done]:
+    ids = list(dict.fromkeys(email_ids))
+    using = database()
+    clock, settings = Clock(using), get_settings()
+    done: dict[UUID, Done] = {}
+    for start in range(0, len(ids), _AT_ONCE):
+        with transaction.atomic(using=using):
+            portion = do(_hold(ids[start : start + _AT_ONCE], clock.now(), using))
+            if {Done.WAITS_AGAIN, Done.DUE_NOW} & set(portion.values()):
+                wake_after_commit(using, settings)
+        done |= portion
+    return done
+
+
+def _hold(ids: Sequence[UUID], now: float, using: str) -> _Held:
+    if not connections[using].features.has_select_for_update:
+        # SQLite's one lock, before anything is read: who has read cannot wait for it any more.
+        OutboxAccount.objects.filter(account="").update(failures=0)  # there is none
+    entries = OutboxEntry.objects.filter(pk__in=ids)
+    batch_ids = set(entries.exclude(batch=None).order_by().values_list("batch_id", flat=True))
+    batches = OutboxBatch.objects.filter(pk__in=batch_ids).select_for_update().order_by("pk")
+    found = {batch.pk: batch for batch in batches} if batch_ids else {}
+    # An entry of a request that is not held is a worker's, who locks in another order.
+    held = entries.filter(Q(batch=None) | Q(batch__in=found)).defer("payload")
+    emails = Email.objects.filter(pk__in=ids).only("state")
+    return _Held(
+        ids=ids,
+        entries={entry.pk: entry for entry in held.select_for_update().order_by("pk")},
+        emails={email.pk: email for email in emails.select_for_update().order_by("pk")},
+        batches=found,
+        now=now,
+    )
+
+
+def _retry(held: _Held) -> dict[UUID, Done]:
+    done = {pk: _what_to_retry(pk, held) for pk in held.ids}
+    _let_wait_again([pk for pk, what in done.items() if what is Done.WAITS_AGAIN], held.now)
+    due = [held.batch_of(held.entries[pk]) for pk, what in done.items() if what is Done.DUE_NOW]
+    if due:
+        # One whose lease has run out is due already.
+        resting = OutboxBatch.objects.filter(
+            pk__in={batch.pk for batch in due if batch is not None}, lease=None
+        )
+        resting.update(due_at=moment_of(held.now))
+    return done
+
+
+def _what_to_retry(pk: UUID, held: _Held) -> Done:
+    email, entry = held.emails.get(pk), held.entries.get(pk)
+    if email is None:
+        return Done.GONE
+    if entry is None:
+        if email.state in {State.PENDING, State.SENDING}:
+            return Done.BEING_SENT
+        return Done.NOT_KEPT if email.state in RESTARTABLE_STATES else Done.DOES_NOT_APPLY
+    if entry.is_waiting:
+        return Done.WAITS_ALREADY
+    batch = held.batch_of(entry)
+    if batch is not None:
+        return Done.BEING_SENT if held.is_with_a_worker(batch) else Done.DUE_NOW
+    if email.state == State.UNKNOWN:
+        return Done.UNDECIDED
+    return Done.WAITS_AGAIN if email.state in RESTARTABLE_STATES else Done.DOES_NOT_APPLY
+
+
+def _let_wait_again(ids: Sequence[UUID], now: float) -> None:
+    if not ids:
+        return
+    tracking.restart(ids)
+    entries = OutboxEntry.objects.filter(pk__in=ids)
+    entries.filter(expires_at__lte=moment_of(now)).update(expires_at=None)
+    entries.update(is_waiting=True, batch=None)
+
+
+def _cancel(held: _Held) -> dict[UUID, Done]:
+    done = {pk: _whether_to_cancel(pk, held) for pk in held.ids}
+    cancelled = [pk for pk, what in done.items() if what is Done.CANCELLED]
+    if cancelled:
+        entries = [held.entries[pk] for pk in cancelled]
+        settle.cancel(cancelled)
+        _close_ranks([batch for entry in entries if (batch := held.batch_of(entry)) is not None])
+    return done
+
+
+def _whether_to_cancel(pk: UUID, held: _Held) -> Done:
+    email, entry = held.emails.get(pk), held.entries.get(pk)
+    if email is None:
+        return Done.GONE
+    if entry is None:
+        is_taken = email.state in {State.PENDING, State.SENDING}
+        return Done.BEING_SENT if is_taken else Done.DOES_NOT_APPLY
+    if entry.is_waiting:
+        return Done.CANCELLED
+    batch = held.batch_of(entry)
+    if batch is None:
+        return Done.DOES_NOT_APPLY
+    if held.is_with_a_worker(batch):
+        return Done.BEING_SENT
+    return Done.IN_DOUBT if batch.is_in_doubt else Done.CANCELLED
+
+
+def _close_ranks(batches: Sequence[OutboxBatch]) -> None:
+    """Mend requests that have lost members: another content takes another key.
+
+    None of them has been accepted. A key of a message's own belongs to a request of one e-mail,
+    which is empty now.
+    """
+    touched = {batch.pk: batch for batch in batches}
+    if not touched:
+        return
+    members = OutboxEntry.objects.filter(batch__in=touched).order_by()
+    peopled = set(members.values_list("batch_id", flat=True).distinct())
+    OutboxBatch.objects.filter(pk__in=touched.keys() - peopled).delete()
+    used = [touched[pk] for pk in peopled if touched[pk].first_request_at is not None]
+    for batch in used:
+        batch.idempotency_key = new_idempotency_key()
+    update_each(OutboxBatch.objects.all(), used, ["idempotency_key"])
+    ids = [batch.pk for batch in used]
+    OutboxBatch.objects.filter(pk__in=ids).update(first_request_at=None, form=None)
+
+
+def _decide(held: _Held, decision: Decision) -> dict[UUID, Done]:
+    done = {pk: _whether_to_decide(pk, held, decision) for pk in held.ids}
+    chosen = [pk for pk, what in done.items() if what.is_done]
+    if not chosen:
+        return done
+    if decision is Decision.SEND:
+        _let_wait_again(chosen, held.now)
+    elif decision is Decision.SENT:
+        told = {pk: Email(state=State.SENT) for pk in chosen}
+        tracking.conclude(told, ["state", "reason", "error_code", "error"])
+        if not get_settings().store_bodies:
+            OutboxEntry.objects.filter(pk__in=chosen).delete()
+    else:
+        why = "Its answer was lost; a person decided that it was not sent."
+        told = {pk: Email(state=State.FAILED, error=why) for pk in chosen}
+        tracking.conclude(told, ["state", "reason", "error_code", "error"])
+    return done
+
+
+def _whether_to_decide(pk: UUID, held: _Held, decision: Decision) -> Done:
+    email = held.emails.get(pk)
+    if email is None:
+        return Done.GONE
+    if email.state != State.UNKNOWN:
+        return Done.DOES_NOT_APPLY
+    if decision is Decision.SEND:
+        return Done.WAITS_AGAIN if pk in held.entries else Done.NOT_KEPT
+    return Done.SENT if decision is Decision.SENT else Done.NOT_SENT

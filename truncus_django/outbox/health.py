@@ -1,1 +1,237 @@
-"""How much waits in the outbox, and since when."""
+"""How much waits in the outbox, since when, and what keeps it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.db import connections
+from django.db.models import Count, Min, Q
+
+from truncus_django.api.errors import ConfigurationError
+from truncus_django.conf import SETTING_NAMES, get_settings, mailers
+from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
+from truncus_django.outbox.clock import Clock, moment_of, unix_of
+from truncus_django.states import State
+
+__all__ = ["OutboxHealth", "PausedAccount", "health"]
+
+COUNT_UP_TO = 10_000
+"""Counting more would cost more than it tells."""
+LEASE_GRACE_S = 60.0
+"""A lease that ran out longer ago than this has not been taken over: no worker runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class PausedAccount:
+    """An account that makes no request at present.
+
+    Attributes:
+        account: its name in :class:`~truncus_django.models.OutboxAccount`.
+        mailers: which mailers send through it; the empty name is that of ``TRUNCUS`` alone.
+        until: when it goes on by itself.
+        reason: the error that it met; of its e-mails it tells nothing.
+    """
+
+    account: str
+    mailers: tuple[str, ...]
+    until: datetime
+    error_code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxHealth:
+    """What the outbox looked like at one moment.
+
+    Attributes:
+        pending: e-mails that wait for their first request, or for another after a retry by hand.
+        sending: e-mails in a request that is under way, or waits for its next try.
+        unknown: e-mails that may have been sent, and wait for a person's decision.
+        failed: e-mails that were not sent and can be retried: what was to be sent is kept.
+        counted_up_to: where counting ended; a count of so many may be more. ``None``: nowhere.
+        oldest_age_s: seconds since the oldest e-mail that waits was written; ``None``: none waits.
+        next_attempt_at: the earliest of the next tries of what waits for one; ``None``: none does.
+        last_request_at: when a request was last made, by any worker; ``None`` where nobody noted.
+        last_error: what keeps e-mails that wait for another try; empty where nothing does.
+        overdue_leases: requests whose worker died over a minute ago and that nobody took over.
+        paused: the accounts that make no request at present.
+    """
+
+    pending: int
+    sending: int
+    unknown: int
+    failed: int
+    counted_up_to: int | None
+    oldest_age_s: float | None
+    next_attempt_at: datetime | None
+    last_request_at: datetime | None
+    last_error: str
+    overdue_leases: int
+    paused: tuple[PausedAccount, ...] = field(default=())
+
+    def is_healthy(self, *, max_age_s: float = 900.0) -> bool:
+        """Return whether e-mails leave: none waits too long, and workers take over from dead ones.
+
+        Args:
+            max_age_s: seconds that an e-mail may wait.
+        """
+        return self.overdue_leases == 0 and (self.oldest_age_s or 0.0) <= max_age_s
+
+    def as_dict(self) -> dict[str, float]:
+        """Return numbers by name, as Prometheus and its like take them; times in unix seconds."""
+        numbers = asdict(self)
+        del numbers["last_error"], numbers["counted_up_to"]
+        return {
+            **{f"truncus_outbox_{name}": _number(value) for name, value in numbers.items()},
+        }
+
+
+def health(*, count_up_to: int | None = COUNT_UP_TO) -> OutboxHealth:
+    """Return how the outbox is.
+
+    At most seven queries, which cost the same for 1,000 e-mails that wait and for 100,000.
+
+    Args:
+        count_up_to: where to stop counting; ``None`` counts all, and costs accordingly.
+
+    Raises:
+        django.db.DatabaseError: the database does not answer.
+    """
+    now = Clock(database()).now()
+    counts = _counts(count_up_to)
+    oldest = _oldest([state for state in (State.PENDING, State.SENDING) if counts[state]])
+    batches = OutboxBatch.objects.aggregate(
+        next_attempt_at=Min("due_at", filter=Q(lease=None)),
+        overdue=Count(
+            "pk", filter=Q(lease__isnull=False, due_at__lt=moment_of(now - LEASE_GRACE_S))
+        ),
+    )
+    accounts = list(OutboxAccount.objects.all())
+    moments = [account.recent_requests[-1] for account in accounts if account.recent_requests]
+    return OutboxHealth(
+        pending=counts[State.PENDING],
+        sending=counts[State.SENDING],
+        unknown=counts[State.UNKNOWN],
+        failed=counts[State.FAILED],
+        counted_up_to=count_up_to,
+        oldest_age_s=None if oldest is None else max(0.0, now - unix_of(oldest)),
+        next_attempt_at=batches["next_attempt_at"],
+        last_request_at=moment_of(max(moments)) if moments else None,
+        last_error=_last_error(accounts) if batches["next_attempt_at"] else "",
+        overdue_leases=batches["overdue"],
+        paused=paused_accounts(now, accounts),
+    )
+
+
+def is_in_use() -> bool:
+    """Return whether any mailer sends through the outbox, or anything is in it."""
+    for _, options in [(None, {}), *mailers()]:
+        known = {name: value for name, value in options.items() if name in SETTING_NAMES}
+        try:
+            if get_settings(known).delivery == "outbox":
+                return True
+        except ConfigurationError:
+            continue
+    return OutboxEntry.objects.exists()
+
+
+def paused_accounts(
+    now: float, accounts: Sequence[OutboxAccount] | None = None
+) -> tuple[PausedAccount, ...]:
+    """Return the accounts that are paused now, by the end of their pause.
+
+    One that no mailer uses any more, as its key was replaced, keeps nothing and is left out.
+    """
+    found = accounts if accounts is not None else OutboxAccount.objects.all()
+    resting = [
+        (account.paused_until, account)
+        for account in found
+        if account.paused_until is not None and unix_of(account.paused_until) > now
+    ]
+    if not resting:
+        return ()
+    users = _mailers_by_account()
+    return tuple(
+        PausedAccount(
+            account=account.account,
+            mailers=names,
+            until=until,
+            error_code=account.error_code,
+            reason=account.error,
+        )
+        for until, account in sorted(resting, key=lambda pair: pair[0])
+        if (names := _users(account.account, users))
+    )
+
+
+# The parts ----------------------------------------------------------------------------------------
+
+
+def _counts(limit: int | None) -> Mapping[str, int]:
+    """Count e-mails by state in one query; of those that failed, the ones that can be retried."""
+    connection = connections[database()]
+    quoted = connection.ops.quote_name
+    emails, entries = quoted(Email._meta.db_table), quoted(OutboxEntry._meta.db_table)
+    ending = "" if limit is None else f" LIMIT {int(limit)}"
+    of_state = f"SELECT 1 AS one FROM {emails} WHERE {quoted('state')} = %s{ending}"  # noqa: S608
+    # The newest of those that failed; what was sent directly has no entry.
+    retryable = (
+        f"SELECT t.{quoted('email_id')} AS entry FROM {emails} e "  # noqa: S608  names of our own
+        f"LEFT JOIN {entries} t ON t.{quoted('email_id')} = e.{quoted('id')} "
+        f"WHERE e.{quoted('state')} = %s ORDER BY e.{quoted('created_at')} DESC{ending}"
+    )
+    states = [State.PENDING, State.SENDING, State.UNKNOWN]
+    columns = [f"(SELECT COUNT(*) FROM ({of_state}) s{place})" for place in range(len(states))]  # noqa: S608
+    columns.append(f"(SELECT COUNT(f.entry) FROM ({retryable}) f)")  # noqa: S608
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {', '.join(columns)}", [*states, State.FAILED])
+        counts: Any = cursor.fetchone()
+    return dict(zip([*states, State.FAILED], map(int, counts), strict=True))
+
+
+def _oldest(states: Sequence[State]) -> datetime | None:
+    """Return when the oldest e-mail in these states was written: a step into the index for each."""
+    firsts = (
+        Email.objects.filter(state=state)
+        .order_by("created_at")
+        .values_list("created_at", flat=True)
+        .first()
+        for state in states
+    )
+    return min((first for first in firsts if first is not None), default=None)
+
+
+def _last_error(accounts: Sequence[OutboxAccount]) -> str:
+    """Return what requests that wait for another try met last."""
+    failing = [account.error for account in accounts if account.failures and account.error]
+    if failing:
+        return failing[0]
+    troubled = OutboxBatch.objects.filter(lease=None).exclude(error="").order_by("-created_at")
+    return troubled.values_list("error", flat=True).first() or ""
+
+
+def _mailers_by_account() -> Mapping[str, list[str]]:
+    # Here and not above: the backend brings requests along, which a page of the admin does
+    # without.
+    from truncus_django.accounts import backend_of
+
+    users: dict[str, list[str]] = {}
+    for name in dict.fromkeys([alias or "" for alias, _ in mailers()] + [""]):
+        try:
+            account = backend_of(name).client.account
+        except ConfigurationError:
+            continue
+        users.setdefault(account, []).append(name)
+    return users
+
+
+def _users(account: str, users: Mapping[str, list[str]]) -> tuple[str, ...]:
+    kind, is_mailer, name = account.partition("mailer:")
+    return (name,) if is_mailer and not kind else tuple(users.get(account, ()))
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, datetime):
+        return unix_of(value)
+    return float(len(value) if isinstance(value, tuple) else value or 0)

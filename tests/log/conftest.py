@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.core.mail import EmailMessage
 from django.db import connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -16,7 +17,6 @@ from django.test.utils import CaptureQueriesContext
 from truncus_django.api import retry
 from truncus_django.backend import TruncusBackend
 from truncus_django.message import TruncusMessage
-from truncus_django.models import Email, EmailEvent
 
 
 @pytest.fixture(autouse=True)
@@ -77,8 +77,8 @@ def other_database(
         }
         if with_tables:
             with connections[alias].schema_editor() as editor:
-                editor.create_model(Email)
-                editor.create_model(EmailEvent)
+                for model in apps.get_app_config("truncus_django").get_models():
+                    editor.create_model(model)
         settings.TRUNCUS = {**settings.TRUNCUS, "DATABASE": alias}
         return alias
 

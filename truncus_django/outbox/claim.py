@@ -7,8 +7,6 @@ it may not send yet, and a worker that dies has used up one request at most.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
 from uuid import UUID, uuid4
 
 from django.db import connections, transaction
@@ -21,11 +19,17 @@ from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import ConfigurationError, OutcomeUnknown
 from truncus_django.api.keys import new_idempotency_key
 from truncus_django.conf import Settings
-from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
+from truncus_django.models import (
+    Email,
+    OutboxAccount,
+    OutboxBatch,
+    OutboxEntry,
+    database,
+)
 from truncus_django.outbox import pace
 from truncus_django.outbox.clock import Clock, moment_of, unix_of
 from truncus_django.outbox.policy import Facts, Start, account_pause_s, before_request
-from truncus_django.outbox.settle import end, expire, members
+from truncus_django.outbox.settle import delete_batch, end, expire
 from truncus_django.sending import MAX_BATCH_BYTES
 
 LEASE_MARGIN_S = 5.0
@@ -52,8 +56,8 @@ class Claim:
     """A request that is this worker's to make, until its lease runs out.
 
     Attributes:
-        batch: as it was before: its ``is_in_doubt`` tells of earlier requests.
-        lease: what proves that it is still this worker's.
+        batch: what is to be sent. Its ``is_in_doubt`` tells of earlier requests, its ``lease``
+            proves that it is still this worker's.
         leased_until: unix seconds by the database's clock.
         account, settings, client: whom to ask.
         account_failures: requests in a row of the account that failed before.
@@ -61,7 +65,6 @@ class Claim:
     """
 
     batch: OutboxBatch
-    lease: UUID
     leased_until: float
     account: str
     settings: Settings = field(repr=False)
@@ -88,34 +91,38 @@ def claim(clock: Clock) -> Claim | Rest:
     """
     using = database()
     rests: list[Rest] = []
-    for mailer in mailers_with_work(clock.now()):
+    began_at = clock.now()
+    for mailer in mailers_with_work(began_at):
         taken = _claim_of(mailer, clock, using)
         if isinstance(taken, Claim):
             return taken
         rests.append(taken)
-    later = OutboxBatch.objects.aggregate(first=Min("due_at"))["first"]
+    # What was due already was looked at: it is paused, and not due before its pause ends.
+    not_yet_due = OutboxBatch.objects.filter(due_at__gt=moment_of(began_at))
+    later = not_yet_due.aggregate(first=Min("due_at"))["first"]
     moments = [rest.until for rest in rests if rest.until is not None]
     if later is not None:
         moments.append(unix_of(later))
     paused = {mailer: why for rest in rests for mailer, why in rest.paused.items()}
-    # What is due already and paused is not due before its pause ends.
-    soonest = min((moment for moment in moments if moment > clock.now()), default=None)
+    # Which may be over by now: then it is time at once.
+    soonest = min(moments, default=None)
     return Rest(soonest, any(rest.is_pace for rest in rests), paused)
 
 
 def mailers_with_work(now: float) -> list[str]:
     """Return the mailers with e-mails that wait or are due, those with the most urgent first."""
-    urgency: dict[str, tuple[int, datetime]] = {}
     due = OutboxBatch.objects.filter(due_at__lte=moment_of(now)).order_by()
-    for mailer, priority, moment in due.values_list("mailer").annotate(
-        Min("priority"), Min("created_at")
-    ):
-        urgency[mailer] = (priority, moment)
-    for mailer in _waiting_mailers():
-        first = _waiting(mailer, now).values_list("priority", "created_at").first()
-        if first is not None:
-            urgency[mailer] = min(urgency.get(mailer, first), first)
-    return sorted(urgency, key=lambda mailer: urgency[mailer])
+    first_due = due.values_list("mailer").annotate(Min("priority"), Min("created_at"))
+    urgency = {mailer: (priority, moment) for mailer, priority, moment in first_due}
+    waiting = list(_waiting_mailers())
+    mailers = {*urgency, *waiting}
+    if len(mailers) > 1:
+        for mailer in waiting:
+            first = _waiting(mailer, now).values_list("priority", "created_at").first()
+            if first is not None:
+                urgency[mailer] = min(urgency.get(mailer, first), first)
+    # Of a mailer that is not in it, all that waits has expired.
+    return sorted(mailers, key=lambda mailer: (mailer not in urgency, urgency.get(mailer, ())))
 
 
 def _waiting_mailers() -> Iterable[str]:
@@ -163,15 +170,18 @@ def _take(lane: _Lane, clock: Clock, using: str) -> Claim | Rest | None:
     if allowed > now:
         return Rest(allowed, is_pace=True)
     batch = _due_batch(lane.mailer, now, using)
-    first = _waiting(lane.mailer, now).values_list("priority", flat=True).first()
-    if batch is None or (first is not None and first < batch.priority):
-        batch = _formed(lane, now, using) or batch
-    if batch is None:
+    entries = _next_entries(lane.mailer, now, using, before=batch)
+    if entries:
+        batch = _formed(lane, entries, now)
+        ids = [entry.pk for entry in entries]
+    elif batch is not None:
+        ids = _made_ready(batch, lane, now)
+        if not ids:
+            return None
+    else:
         return Rest()
-    if not _made_ready(batch, lane, now):
-        return None
     lane.client.learn(account.dialect)
-    return _leased(batch, account, lane, now, using)
+    return _leased(batch, ids, account, lane, now)
 
 
 def _due_batch(mailer: str, now: float, using: str) -> OutboxBatch | None:
@@ -184,15 +194,22 @@ def _skips(using: str) -> bool:
     return connections[using].features.has_select_for_update_skip_locked
 
 
-def _formed(lane: _Lane, now: float, using: str) -> OutboxBatch | None:
-    """Make a batch of what waits: up to 100 e-mails of one kind, the most urgent first."""
-    found = _waiting(lane.mailer, now).select_for_update(skip_locked=_skips(using))
-    found = found.only("pk", "size", "is_sandbox", "own_key", "priority", "expires_at")
-    chosen = _of_one_kind(list(found[: contract.MAX_BATCH_SIZE]))
-    if not chosen:
-        return None
-    first = chosen[0]
-    batch = OutboxBatch(
+def _next_entries(
+    mailer: str, now: float, using: str, *, before: OutboxBatch | None
+) -> list[OutboxEntry]:
+    """Lock and return what waits and is to be sent before a batch that is due, or else first."""
+    waiting = _waiting(mailer, now)
+    if before is not None:
+        waiting = waiting.filter(priority__lt=before.priority)
+    locked = waiting.select_for_update(skip_locked=_skips(using))
+    found = locked.only("pk", "size", "is_sandbox", "own_key", "priority", "expires_at")
+    return _of_one_kind(list(found[: contract.MAX_BATCH_SIZE]))
+
+
+def _formed(lane: _Lane, entries: Sequence[OutboxEntry], now: float) -> OutboxBatch:
+    """Return a batch of what waited, which is still to be written."""
+    first = entries[0]
+    return OutboxBatch(
         idempotency_key=first.own_key or new_idempotency_key(),
         has_own_key=bool(first.own_key),
         mailer=lane.mailer,
@@ -200,12 +217,7 @@ def _formed(lane: _Lane, now: float, using: str) -> OutboxBatch | None:
         is_sandbox=first.is_sandbox,
         priority=first.priority,
         created_at=moment_of(now),
-        due_at=moment_of(now),
     )
-    batch.save(using=using, force_insert=True)
-    ids = [entry.pk for entry in chosen]
-    OutboxEntry.objects.filter(pk__in=ids).update(is_waiting=False, batch=batch)
-    return batch
 
 
 def _of_one_kind(entries: Sequence[OutboxEntry]) -> list[OutboxEntry]:
@@ -233,11 +245,12 @@ def _of_one_kind(entries: Sequence[OutboxEntry]) -> list[OutboxEntry]:
     return alike
 
 
-def _made_ready(batch: OutboxBatch, lane: _Lane, now: float) -> bool:
-    """Adapt a batch to what has happened since; ``False`` where it came to an end by that."""
+def _made_ready(batch: OutboxBatch, lane: _Lane, now: float) -> list[UUID]:
+    """Adapt a batch to what has happened since, and return its members; none where it ended."""
     present = moment_of(now)
-    entries = OutboxEntry.objects.filter(batch=batch)
-    expired = list(entries.filter(expires_at__lte=present).values_list("pk", flat=True))
+    entries = OutboxEntry.objects.filter(batch=batch).order_by(*OutboxEntry.IN_ORDER)
+    members = list(entries.values_list("pk", "expires_at"))
+    expired = [pk for pk, expires_at in members if expires_at is not None and expires_at <= present]
     facts = facts_of(batch, now=now)
     start = before_request(
         facts,
@@ -245,22 +258,23 @@ def _made_ready(batch: OutboxBatch, lane: _Lane, now: float) -> bool:
         has_expired=bool(expired),
     )
     if start is Start.UNKNOWN:
-        end(batch, OutcomeUnknown(_why_unknown(batch, facts, expired)))
-        return False
+        end(batch, OutcomeUnknown(_why_unknown(facts, expired)))
+        return []
     if expired:
         expire(expired)
-        if not entries.exists():
-            batch.delete()
-            return False
+    left = [pk for pk, _ in members if pk not in set(expired)]
+    if not left:
+        delete_batch(batch)
+        return []
     if start is Start.NEW_KEY:
         if not batch.has_own_key:
             batch.idempotency_key = new_idempotency_key()
         batch.first_request_at = batch.form = None
     batch.account = lane.account
-    return True
+    return left
 
 
-def _why_unknown(batch: OutboxBatch, facts: Facts, expired: Sequence[UUID]) -> str:
+def _why_unknown(facts: Facts, expired: Sequence[UUID]) -> str:
     if expired:
         why = "and is worth nothing any more"
     elif facts.key_age_s >= contract.IDEMPOTENCY_LIFE_S / 2:
@@ -274,14 +288,13 @@ def _why_unknown(batch: OutboxBatch, facts: Facts, expired: Sequence[UUID]) -> s
 
 
 def _leased(
-    batch: OutboxBatch, account: OutboxAccount, lane: _Lane, now: float, using: str
+    batch: OutboxBatch, ids: Sequence[UUID], account: OutboxAccount, lane: _Lane, now: float
 ) -> Claim:
     """Write down that the request is about to be made, and whose it is."""
-    lease, leased_until = uuid4(), now + lease_s(lane.settings)
+    was_in_doubt, is_new = batch.is_in_doubt, batch._state.adding
+    leased_until = now + lease_s(lane.settings)
     if batch.first_request_at is None:
         batch.first_request_at = moment_of(now)
-    tracking.begin(members(batch), idempotency_key=batch.idempotency_key)
-    was_in_doubt = batch.is_in_doubt
     if not was_in_doubt:
         form = lane.client.form
         batch.form = {
@@ -289,23 +302,20 @@ def _leased(
             "single_recipient": form.lessons.single_recipient,
             "is_pinned": form.is_pinned,
         }
-    changed: dict[str, Any] = {
-        "idempotency_key": batch.idempotency_key,
-        "account": batch.account,
-        "form": batch.form,
-        "first_request_at": batch.first_request_at,
-        "attempts": batch.attempts + 1,
-        "is_in_doubt": True,  # until the answer is written down
-        "lease": lease,
-        "due_at": moment_of(leased_until),
-    }
-    OutboxBatch.objects.filter(pk=batch.pk).update(**changed)
-    account.recent_requests = pace.with_request(account, lane.settings, now=now)
-    account.save(using=using, update_fields=["recent_requests"])
     batch.attempts += 1
+    batch.is_in_doubt = True  # until the answer is written down
+    batch.lease, batch.due_at = uuid4(), moment_of(leased_until)
+    batch.save(force_insert=is_new, force_update=not is_new)
+    if is_new:
+        OutboxEntry.objects.filter(pk__in=ids).update(is_waiting=False, batch=batch)
+    tracking.begin(ids, idempotency_key=batch.idempotency_key)
+    requests = pace.with_request(account, lane.settings, now=now)
+    if requests != account.recent_requests:
+        account.recent_requests = requests
+        account.save(update_fields=["recent_requests"])
+    batch.is_in_doubt = was_in_doubt
     return Claim(
         batch=batch,
-        lease=lease,
         leased_until=leased_until,
         account=lane.account,
         settings=lane.settings,

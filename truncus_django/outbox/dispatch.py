@@ -27,7 +27,15 @@ from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry, datab
 from truncus_django.outbox.claim import Claim, Rest, claim, facts_of
 from truncus_django.outbox.clock import Clock, moment_of
 from truncus_django.outbox.policy import Facts, Then, Verdict, after_failure
-from truncus_django.outbox.settle import Outcome, conclude, end, expire, postpone, regroup
+from truncus_django.outbox.settle import (
+    Outcome,
+    conclude,
+    delete_batch,
+    end,
+    expire,
+    postpone,
+    regroup,
+)
 from truncus_django.sending import parts_of, refusal_of, request_results
 
 logger = logging.getLogger("truncus_django")
@@ -208,9 +216,9 @@ class Dispatcher:
 
     def _is_still_ours(self, claim: Claim) -> bool:
         """Lock the batch; whether nobody has taken it over since."""
-        mine = OutboxBatch.objects.filter(pk=claim.batch.pk, lease=claim.lease)
+        mine = OutboxBatch.objects.filter(pk=claim.batch.pk, lease=claim.batch.lease)
         if not connections[self._using].features.has_select_for_update:
-            return mine.update(lease=claim.lease) == 1  # takes the write lock first
+            return mine.update(lease=claim.batch.lease) == 1  # takes the write lock first
         return mine.select_for_update().first() is not None
 
     def _after_results(
@@ -236,7 +244,7 @@ class Dispatcher:
         conclude(outcomes)
         if again:
             regroup(batch, [again], due_at=moment_of(now + wait_s), error="failed at Truncus")
-        batch.delete()
+        delete_batch(batch)
         self._note_success(claim)
         failed = sum(outcome.error is not None for outcome in outcomes.values())
         return Delivered(len(outcomes) - failed, failed, postponed=len(again))
@@ -255,7 +263,7 @@ class Dispatcher:
             parts = [[members[place].pk for place in part] for part in parts_of(senders, error)]
         if parts:
             regroup(batch, parts, due_at=moment_of(now))
-            batch.delete()
+            delete_batch(batch)
             return Delivered(postponed=len(members), error=_reason(error))
         hold_until = _time_to_hold_until(error, members) if len(members) == 1 else None
         if verdict.then is Then.RETRY:
@@ -298,7 +306,7 @@ class Dispatcher:
         rest = [member.pk for member in members if member.email is not None]
         if rest:
             regroup(batch, [rest], due_at=moment_of(self.clock.now()))
-        batch.delete()
+        delete_batch(batch)
         return Delivered(failed=len(broken), postponed=len(rest), error=_Unreadable.TEXT)
 
     # The account ------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""The outbox, on every database; tests/outbox/chaos kills its workers."""

@@ -1,0 +1,97 @@
+"""What the tests of the outbox share: sending goes into it, and there are no limits."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from django.core.mail import EmailMessage
+
+from truncus_django.backend import TruncusBackend
+from truncus_django.message import TruncusMessage
+from truncus_django.models import Email, OutboxEntry
+from truncus_django.outbox.clock import Clock
+from truncus_django.outbox.dispatch import Dispatcher
+
+
+@pytest.fixture(autouse=True)
+def outbox(settings: Any) -> None:
+    """Put every e-mail into the outbox; the account has no limits."""
+    settings.TRUNCUS = {
+        "API_KEY": "tr_test_outbox",
+        "DELIVERY": "outbox",
+        "REQUESTS_PER_SECOND": 0,
+        "REQUESTS_PER_MINUTE": 0,
+    }
+
+
+@pytest.fixture
+def emulator(outbox: None, truncus_emulator: Any) -> Any:
+    """A fresh local Truncus without limits, which takes what leaves the outbox."""
+    truncus_emulator.reset(requests_per_second=0, requests_per_minute=0)
+    return truncus_emulator
+
+
+@pytest.fixture
+def message() -> Callable[..., EmailMessage]:
+    """Return a function that makes a message, with HTML and text, so that any dialect takes it."""
+
+    def make(number: int = 0, **options: Any) -> EmailMessage:
+        return TruncusMessage(
+            f"Order {number}",
+            f"Your order {number} is on its way.",
+            options.pop("from_email", "shop@example.com"),
+            options.pop("to", [f"customer-{number}@example.org"]),
+            html=f"<p>Your order {number} is on its way.</p>",
+            **options,
+        )
+
+    return make
+
+
+@pytest.fixture
+def put(message: Callable[..., EmailMessage]) -> Callable[..., list[Email]]:
+    """Return a function that puts messages into the outbox and returns their records, in order."""
+
+    def put(count: int = 1, **options: Any) -> list[Email]:
+        messages = [message(number, **options) for number in range(count)]
+        return put_all(messages)
+
+    return put
+
+
+def put_all(messages: Sequence[EmailMessage]) -> list[Email]:
+    """Put ``messages`` into the outbox and return their records, in order."""
+    TruncusBackend().send_messages(messages)
+    ids = [message.truncus_status.email_id for message in messages]  # type: ignore[attr-defined]
+    found = Email.objects.in_bulk(ids)
+    return [found[pk] for pk in ids]
+
+
+@pytest.fixture
+def dispatcher() -> Dispatcher:
+    """One that neither waits for a database nor spreads retries by chance."""
+    return Dispatcher(sleep=lambda seconds: None, jitter=lambda: 0.5)
+
+
+@pytest.fixture
+def states() -> Callable[[], list[str]]:
+    """Return a function that returns the states of all e-mails, oldest first."""
+    return lambda: list(Email.objects.order_by("created_at").values_list("state", flat=True))
+
+
+@pytest.fixture
+def waiting() -> Callable[[], int]:
+    """Return a function that counts the entries that wait."""
+    return lambda: OutboxEntry.objects.filter(is_waiting=True).count()
+
+
+@pytest.fixture
+def travel(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Return a function that puts the database's clock forward by so many seconds, from now on."""
+    real, ahead = Clock.now, [0.0]
+    monkeypatch.setattr(Clock, "now", lambda clock: real(clock) + ahead[0])
+
+    def travel(seconds: float) -> None:
+        ahead[0] += seconds
+
+    return travel

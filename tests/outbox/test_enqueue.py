@@ -1,0 +1,264 @@
+"""Sending is a part of the caller's transaction."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.core.mail import EmailMessage, send_mail
+from django.db import connection, transaction
+
+from tests.outbox.conftest import put_all
+from truncus_django.api.errors import (
+    ConfigurationError,
+    InvalidAddress,
+    MessageError,
+    MessagesNotSent,
+)
+from truncus_django.backend import TruncusBackend
+from truncus_django.models import Email, OutboxEntry, Priority
+from truncus_django.outbox import enqueue
+from truncus_django.signals import post_send, pre_send, send_failed
+
+pytestmark = pytest.mark.django_db
+
+
+def test_nothing_is_requested(emulator, put):
+    put(3)
+
+    assert emulator.requests == []
+
+
+def test_rows_and_status_tell_that_it_waits(put):
+    [email] = put(1, metadata={"order": "42"}, tenant_id="acme")
+
+    assert email.state == "pending"
+    assert email.to == ["customer-0@example.org"]
+    assert (email.tenant_id, email.metadata) == ("acme", {"order": "42"})
+    entry = OutboxEntry.objects.get()
+    assert entry.is_waiting
+    assert json.loads(entry.payload)["subject"] == "Order 0"
+    assert entry.size >= len(entry.payload)
+
+
+def test_status_of_a_message_in_the_outbox(message):
+    sent = message()
+
+    assert TruncusBackend().send_messages([sent]) == 1
+    status = sent.truncus_status
+    assert (status.status, status.id, status.is_accepted) == ("pending", None, False)
+    assert Email.objects.get().pk == status.email_id
+
+
+def test_send_mail_returns_one(emulator):
+    assert send_mail("Hello", "Hello", "shop@example.com", ["ann@example.org"]) == 1
+    assert Email.objects.get().subject == "Hello"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_rolled_back_was_never_there(put):
+    with transaction.atomic():
+        put(2)
+        transaction.set_rollback(True)
+
+    assert Email.objects.count() == OutboxEntry.objects.count() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_savepoint_that_is_rolled_back_takes_its_own_along(message):
+    with transaction.atomic():
+        put_all([message(1)])
+        with transaction.atomic():
+            put_all([message(2)])
+            transaction.set_rollback(True)
+
+    assert [email.subject for email in Email.objects.all()] == ["Order 1"]
+
+
+def test_two_inserts_for_a_hundred(message, django_assert_num_queries):
+    messages = [message(number) for number in range(100)]
+    features = connection.features
+    if features.max_query_params is not None and features.max_query_params < 10_000:
+        pytest.fail("This SQLite takes few parameters; count the statements anew.")
+
+    with django_assert_num_queries(2):
+        TruncusBackend().send_messages(messages)
+
+
+def test_a_list_keeps_its_order(message):
+    put_all([message(number) for number in range(250)])
+
+    entries = OutboxEntry.objects.order_by(*OutboxEntry.IN_ORDER)
+    subjects = [json.loads(entry.payload)["subject"] for entry in entries]
+    assert subjects == [f"Order {number}" for number in range(250)]
+
+
+def test_a_bad_message_is_refused_in_the_caller(message):
+    bad = message(to=["no address"])
+
+    with pytest.raises(InvalidAddress):
+        TruncusBackend().send_messages([bad])
+    assert bad.truncus_status.status == "failed"
+    assert Email.objects.count() == 0
+
+
+def test_one_bad_message_of_a_list_does_not_cost_the_others(message):
+    messages = [message(0), message(1, to=["no address"]), message(2)]
+
+    with pytest.raises(MessagesNotSent) as caught:
+        TruncusBackend().send_messages(messages)
+    assert caught.value.accepted == 2
+    assert [failure.index for failure in caught.value.failures] == [1]
+    assert OutboxEntry.objects.count() == 2
+
+
+def test_fail_silently_counts_what_is_in(message):
+    messages = [message(0), message(1, to=["no address"])]
+
+    assert TruncusBackend(fail_silently=True).send_messages(messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [
+        (None, Priority.NORMAL),
+        ("high", Priority.HIGH),
+        ("normal", Priority.NORMAL),
+        ("low", Priority.LOW),
+    ],
+)
+def test_priorities(put, given, stored):
+    put(1, priority=given)
+
+    assert OutboxEntry.objects.get().priority == stored
+
+
+@pytest.mark.parametrize("given", ["hihg", 1, True, "HIGH"])
+def test_a_priority_that_is_none(put, given):
+    with pytest.raises(MessageError, match="'high', 'normal' or 'low'"):
+        put(1, priority=given)
+
+
+def test_an_expiry_is_a_moment_or_a_while(message):
+    moment = datetime.now(UTC) + timedelta(minutes=10)
+    put_all([message(1, expires_at=moment), message(2, expires_at=timedelta(minutes=10))])
+
+    first, second = OutboxEntry.objects.order_by("created_at")
+    assert first.expires_at == moment
+    assert abs(second.expires_at - moment) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    "given", [datetime(2020, 1, 1, tzinfo=UTC), timedelta(0), "soon", object(), 12, True]
+)
+def test_an_expiry_that_is_none_or_over(put, given):
+    with pytest.raises(MessageError, match="expires_at"):
+        put(1, expires_at=given)
+
+
+def test_what_is_unknown_to_a_worker_is_refused(message):
+    backend = TruncusBackend(api_key="tr_live_of_a_tenant")
+
+    with pytest.raises(ConfigurationError, match="api_key") as caught:
+        backend.send_messages([message()])
+    assert "tr_live" not in str(caught.value)
+    assert Email.objects.count() == 0
+
+
+def test_what_is_in_the_payload_may_be_a_keyword(message):
+    TruncusBackend(tenant_id="acme", sandbox=True).send_messages([message()])
+
+    email = Email.objects.get()
+    assert (email.tenant_id, email.is_sandbox) == ("acme", True)
+
+
+def test_one_backend_may_send_at_once(emulator, message):
+    backend = TruncusBackend(delivery="direct")
+
+    assert backend.send_messages([message()]) == 1
+    assert len(emulator.emails) == 1
+
+
+def test_without_the_app_there_is_nothing_to_write_to(settings, message):
+    settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if app != "truncus_django"]
+
+    with pytest.raises(ConfigurationError, match="INSTALLED_APPS"):
+        TruncusBackend().send_messages([message()])
+
+
+def test_a_message_put_in_twice_is_two_emails(message):
+    same = message()
+    TruncusBackend().send_messages([same])
+    TruncusBackend().send_messages([same])
+
+    assert Email.objects.count() == 2
+
+
+def test_receivers_are_asked_once_and_told_of_what_is_refused(message):
+    asked, told, failed = [], [], []
+
+    def ask(**facts):
+        asked.append(facts["message"])
+        facts["payload"]["subject"] = "Changed"
+
+    def tell(**facts):
+        told.append(facts)
+
+    def fail(**facts):
+        failed.append(facts["error"])
+
+    pre_send.connect(ask)
+    post_send.connect(tell)
+    send_failed.connect(fail)
+    try:
+        with pytest.raises(MessagesNotSent):
+            TruncusBackend().send_messages([message(0), message(1, to=["no address"])])
+    finally:
+        pre_send.disconnect(ask)
+        post_send.disconnect(tell)
+        send_failed.disconnect(fail)
+
+    assert len(asked) == 1
+    assert told == []  # nothing is sent yet
+    assert [type(error) for error in failed] == [InvalidAddress]
+    assert Email.objects.get().subject == "Changed"
+
+
+def test_attachments_travel_with_the_row(message):
+    mail = message()
+    mail.attach("invoice.pdf", b"%PDF-1.7", "application/pdf")
+    [email] = put_all([mail])
+
+    assert email.attachment_count == 1
+    [file] = json.loads(OutboxEntry.objects.get().payload)["attachments"]
+    assert file["filename"] == "invoice.pdf"
+
+
+def test_large_emails_go_to_the_database_in_several_statements(
+    message, monkeypatch, django_assert_num_queries
+):
+    monkeypatch.setattr(enqueue, "MAX_INSERT_BYTES", 50_000)
+    messages = []
+    for number in range(4):
+        mail = message(number)
+        mail.attach("data.bin", b"\x00" * 30_000, "application/octet-stream")
+        messages.append(mail)
+
+    with django_assert_num_queries(8):
+        TruncusBackend().send_messages(messages)
+    assert OutboxEntry.objects.count() == 4
+
+
+def test_bodies_are_in_the_log_only_when_asked_for(settings, message):
+    put_all([message(0)])
+    settings.TRUNCUS = {**settings.TRUNCUS, "STORE_BODIES": True}
+    put_all([message(1)])
+
+    first, second = Email.objects.order_by("created_at")
+    assert (first.text_body, first.html_body) == (None, None)
+    assert "order 1" in second.text_body
+
+
+def test_a_plain_message_of_django_has_a_place_in_it(emulator):
+    mail = EmailMessage("Hello", "Hello", "shop@example.com", ["ann@example.org"])
+
+    assert TruncusBackend().send_messages([mail]) == 1

@@ -305,7 +305,7 @@ def _leased(
     batch.attempts += 1
     batch.is_in_doubt = True  # until the answer is written down
     batch.lease, batch.due_at = uuid4(), moment_of(leased_until)
-    batch.save(force_insert=is_new, force_update=not is_new)
+    batch.save(force_insert=is_new, force_update=not is_new, using=database())
     if is_new:
         OutboxEntry.objects.filter(pk__in=ids).update(is_waiting=False, batch=batch)
     tracking.begin(ids, idempotency_key=batch.idempotency_key)

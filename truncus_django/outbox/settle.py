@@ -150,5 +150,5 @@ def regroup(
             due_at=due_at,
             error=error,
         )
-        new.save(force_insert=True)
+        new.save(force_insert=True, using=database())
         OutboxEntry.objects.filter(pk__in=part).update(batch=new)

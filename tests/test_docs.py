@@ -40,6 +40,7 @@ def no_receivers_left() -> Iterator[None]:
         signal.sender_receivers_cache.clear()
 
 
+@pytest.mark.django_db
 @pytest.mark.usefixtures("no_receivers_left")
 @pytest.mark.parametrize("code", snippets("python"))
 def test_a_python_snippet_runs(code, truncus_emulator, monkeypatch, tmp_path):

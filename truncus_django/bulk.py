@@ -37,13 +37,16 @@ def update_each(queryset: models.QuerySet[_Row], rows: Iterable[_Row], names: Se
     written = 0
     for start in range(0, len(todo), size):
         batch = todo[start : start + size]
-        values: dict[str, Combinable] = {}
+        values: dict[str, Any] = {}
         for field in fields:
             if not isinstance(field, models.Field):
                 raise TypeError(f"{field.name} is no column.")
-            chosen: Combinable = _ByKey(
-                field, [(row.pk, getattr(row, field.attname)) for row in batch]
-            )
+            own = [(row.pk, getattr(row, field.attname)) for row in batch]
+            _, first = own[0]
+            if all(value == first for _, value in own) and not field.is_relation:
+                values[field.name] = first  # the database need not look for each row's
+                continue
+            chosen: Combinable = _ByKey(field, own)
             values[field.name] = Cast(chosen, output_field=field) if cast else chosen
         ids = [row.pk for row in batch]
         written += queryset.using(using).filter(pk__in=ids).update(**values)

@@ -1,1 +1,294 @@
-"""The long-running loop: sends what is in the outbox until it is told to stop."""
+"""The long-running loop: sends what is in the outbox until it is told to stop.
+
+The process that runs it stays alive whatever fails: a database that is gone is waited for, and an
+error in one step costs a pause.
+"""
+
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from django.db import DatabaseError, InterfaceError, connections, reset_queries
+
+from truncus_django.models import database
+from truncus_django.outbox.claim import Rest
+from truncus_django.outbox.clock import Clock
+from truncus_django.outbox.dispatch import Delivered, Dispatcher, Tally, expire_overdue
+from truncus_django.outbox.wake import Listener, while_sending
+
+logger = logging.getLogger("truncus_django")
+
+POLL_S = 1.0
+"""How often a worker looks into the outbox where nobody tells it of e-mails."""
+POLL_LISTENING_S = 5.0
+"""The same where it is told: a notification may get lost."""
+EXPIRE_EVERY_S = 30.0
+FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 10.0
+TRIES_OF_ONE_RUN = 8
+"""After so many failed steps in a row a worker that is to run once gives up: about 40 seconds."""
+_SHORTEST_WAIT_S = 0.005
+
+
+def send_due(
+    dispatcher: Dispatcher,
+    *,
+    until: float,
+    longest_wait_s: float,
+    on_delivered: Callable[[Delivered], None] = lambda delivered: None,
+) -> float | None:
+    """Send what is due, for a limited time; wait for the account's limits where that is short.
+
+    Args:
+        until: monotonic seconds; no request is begun after this.
+        longest_wait_s: seconds; what is not due for longer is left to a later run.
+        on_delivered: called after each request.
+
+    Returns:
+        When there is more to do, in unix seconds by the database's clock; ``None`` where there is
+        nothing.
+
+    Raises:
+        django.db.DatabaseError: nothing is lost.
+    """
+    expire_overdue(dispatcher.clock)
+    while time.monotonic() < until:
+        step = dispatcher.step()
+        if isinstance(step, Delivered):
+            on_delivered(step)
+            continue
+        if not step.is_pace:
+            return step.until
+        wait_s = _seconds_to(step, dispatcher.clock)
+        if wait_s > longest_wait_s or time.monotonic() + wait_s > until:
+            return dispatcher.clock.now() + wait_s
+        time.sleep(wait_s)
+    return dispatcher.clock.now()
+
+
+class Watcher:
+    """Is told what a worker does, from several threads; this one takes no notice."""
+
+    def on_delivered(self, delivered: Delivered) -> None:
+        """A request was made."""
+
+    def on_rest(self, rest: Rest) -> None:
+        """Nothing is to be sent now."""
+
+    def on_listening(self, is_listening: bool) -> None:
+        """The worker begins; whether it is told of e-mails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a worker's run.
+
+    Attributes:
+        tally: what was sent.
+        is_cut_short: whether it ended for an error that stayed.
+    """
+
+    tally: Tally
+    is_cut_short: bool = False
+
+
+class Worker:
+    """Sends what is in the outbox, in one thread or several.
+
+    Args:
+        concurrency: threads; each makes one request at a time.
+        poll_s: seconds between two looks into an outbox where nothing is due; by default 5 where
+            PostgreSQL tells of e-mails, else 1.
+        is_once: end when nothing is due any more.
+        watcher: is told what happens.
+    """
+
+    def __init__(
+        self,
+        *,
+        concurrency: int = 1,
+        poll_s: float | None = None,
+        is_once: bool = False,
+        watcher: Watcher | None = None,
+    ) -> None:
+        self._using = database()
+        self._concurrency = concurrency
+        self._poll_s = poll_s
+        self._is_once = is_once
+        self._watcher = watcher or Watcher()
+        self._listener = Listener(self._using, is_deaf=is_once)
+        self._bell = _Bell()
+        self._is_stopping = False
+        self._stopped = threading.Event()
+        self._is_cut_short = False
+        self._tally = Tally()
+        self._trouble = _Trouble()
+        self._lock = threading.Lock()
+
+    def stop(self) -> None:
+        """End after the requests that are being made. May be called by a signal handler."""
+        self._is_stopping = True
+        self._listener.interrupt()
+
+    def run(self) -> Result:
+        """Send, until :meth:`stop` is called or, of one run, nothing is due any more."""
+        threads = [
+            threading.Thread(target=self._send, args=(number,), name=f"truncus-worker-{number}")
+            for number in range(self._concurrency)
+        ]
+        with self._listener:
+            self._watcher.on_listening(self._listener.is_listening)
+            for thread in threads:
+                thread.start()
+            try:
+                while not self._is_stopping and self._is_running(threads):
+                    if self._listener.wait(self._pause_s()):
+                        self._bell.ring()
+            finally:
+                self._is_cut_short |= not self._is_once and not self._is_stopping
+                self._stopped.set()
+                self._bell.ring()
+                for thread in threads:
+                    thread.join()
+        return Result(self._tally, self._is_cut_short)
+
+    def _is_running(self, threads: list[threading.Thread]) -> bool:
+        """Whether threads do what they are for: of a run that ends by itself, any of them."""
+        return (any if self._is_once else all)(thread.is_alive() for thread in threads)
+
+    # One thread -------------------------------------------------------------------------------
+
+    def _send(self, number: int) -> None:
+        """Make one request after the other."""
+        try:
+            with while_sending():
+                self._go_on_sending(number)
+        finally:
+            connections.close_all()
+            self._listener.interrupt()  # whoever waits for this thread
+
+    def _go_on_sending(self, number: int) -> None:
+        dispatcher: Dispatcher | None = None
+        failures = 0
+        expired_at = 0.0
+        while not self._stopped.is_set():
+            heard = self._bell.rings
+            reset_queries()  # with DEBUG Django keeps them all
+            try:
+                dispatcher = dispatcher or Dispatcher()
+                if number == 0 and time.monotonic() - expired_at > EXPIRE_EVERY_S:
+                    expire_overdue(dispatcher.clock)
+                    expired_at = time.monotonic()
+                step = dispatcher.step()
+                wait_s = _seconds_to(step, dispatcher.clock) if isinstance(step, Rest) else 0.0
+            except Exception as exc:  # noqa: BLE001  a worker stays alive
+                failures += 1
+                if not self._recover(exc, failures):
+                    return
+                continue
+            failures = 0
+            self._trouble.is_over()
+            if isinstance(step, Delivered):
+                self._note(step)
+                continue
+            self._watcher.on_rest(step)
+            if self._is_once and not step.is_pace:
+                self._note_rest(step)
+                return
+            self._close_idle_connections()
+            self._bell.wait(heard, min(wait_s, self._pause_s()))
+
+    def _note(self, delivered: Delivered) -> None:
+        with self._lock:
+            self._tally.add(delivered)
+        self._watcher.on_delivered(delivered)
+
+    def _note_rest(self, rest: Rest) -> None:
+        with self._lock:
+            self._tally.rest = rest
+
+    def _pause_s(self) -> float:
+        if self._poll_s is not None:
+            return self._poll_s
+        return POLL_LISTENING_S if self._listener.is_listening else POLL_S
+
+    def _recover(self, exc: Exception, failures: int) -> bool:
+        """Pause after an error, with a new connection; whether to go on."""
+        self._trouble.tell(exc)
+        try:
+            connections[self._using].close()
+        except Exception as closing:  # noqa: BLE001  what is broken may break by that, too
+            self._trouble.tell(closing)
+        if self._is_once and failures >= TRIES_OF_ONE_RUN:
+            self._is_cut_short = True
+            return False
+        self._stopped.wait(min(FIRST_BACKOFF_S * 2 ** min(failures - 1, 10), LONGEST_BACKOFF_S))
+        return True
+
+    def _close_idle_connections(self) -> None:
+        """Close what receivers of signals opened, as old as the settings let it become."""
+        for connection in connections.all(initialized_only=True):
+            if connection.alias != self._using:
+                connection.close_if_unusable_or_obsolete()
+
+
+def _seconds_to(rest: Rest, clock: Clock) -> float:
+    """Return for how long there is nothing to do; one that is over already is a moment."""
+    if rest.until is None:
+        return _SHORTEST_WAIT_S if rest.is_pace else float("inf")
+    return max(rest.until - clock.now(), _SHORTEST_WAIT_S)
+
+
+class _Bell:
+    """Wakes all threads at once; one that was busy hears afterwards that it rang."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self.rings = 0
+
+    def ring(self) -> None:
+        with self._condition:
+            self.rings += 1
+            self._condition.notify_all()
+
+    def wait(self, heard: int, timeout_s: float) -> None:
+        """Wait until it has rung more often than was ``heard``."""
+        with self._condition:
+            self._condition.wait_for(lambda: self.rings != heard, timeout_s)
+
+
+class _Trouble:
+    """Logs each kind of error once, until all is well again.
+
+    Of what an exception says nothing is logged: it may hold what was to be written.
+    """
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+        self._lock = threading.Lock()
+
+    def tell(self, exc: Exception) -> None:
+        kind = type(exc).__name__
+        with self._lock:
+            is_new = kind not in self._known
+            self._known.add(kind)
+        if not is_new:
+            return
+        if isinstance(exc, DatabaseError | InterfaceError):
+            logger.error("The outbox's database fails: %s. The worker tries again.", kind)
+            return
+        place = traceback.extract_tb(exc.__traceback__)[-1]
+        logger.error(
+            "A step of the outbox failed: %s in %s, line %s. The worker goes on.",
+            kind,
+            place.filename,
+            place.lineno,
+        )
+
+    def is_over(self) -> None:
+        if self._known:
+            with self._lock:
+                self._known.clear()
+            logger.info("The outbox's worker goes on")

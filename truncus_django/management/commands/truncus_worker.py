@@ -1,0 +1,283 @@
+"""``manage.py truncus_worker``: sends what is in the outbox."""
+
+import argparse
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
+from django.db import DatabaseError, connections
+from django.db.models import Q
+
+from truncus_django.ages import span
+from truncus_django.api.errors import ConfigurationError
+from truncus_django.conf import get_settings, mailers
+from truncus_django.models import OutboxAccount, OutboxEntry, database
+from truncus_django.outbox.claim import Rest
+from truncus_django.outbox.clock import Clock, moment_of
+from truncus_django.outbox.dispatch import Delivered, Tally
+from truncus_django.outbox.worker import Result, Watcher, Worker
+from truncus_django.progress import Progress
+
+_EVERY_S = 60.0
+"""While it is busy a worker tells so often how far it is."""
+
+_EXAMPLES = """\
+examples:
+  manage.py truncus_worker                  send until SIGTERM or Ctrl-C
+  manage.py truncus_worker --concurrency 4  four requests at a time, within the account's limits
+  manage.py truncus_worker --once           send what is due, then end; for cron or after a deploy
+  manage.py truncus_worker --verbosity 2    a line for each request
+
+Run any number of workers on any number of machines: each e-mail is sent once. On PostgreSQL a
+worker is told of e-mails as they are committed, elsewhere it looks each second. At SIGTERM or
+Ctrl-C the requests in progress are finished and written down (a request takes up to TIMEOUT
+seconds, 30 by default); a second signal ends the worker at once, and the next worker goes on where
+it was, without sending anything twice.
+
+with systemd, in /etc/systemd/system/truncus-worker.service:
+  [Service]
+  WorkingDirectory=/srv/shop
+  ExecStart=/srv/shop/venv/bin/python manage.py truncus_worker
+  Restart=always
+  TimeoutStopSec=60
+  [Install]
+  WantedBy=multi-user.target
+
+with supervisor:
+  command=/srv/shop/venv/bin/python manage.py truncus_worker
+  stopwaitsecs=60
+
+with cron, where nothing may run for long, or as a safety net beside Django Tasks:
+  * * * * *  cd /srv/shop && venv/bin/python manage.py truncus_worker --once --verbosity 0
+
+The exit status is 0, also after a signal and where e-mails were refused; 1 where the worker could
+not work."""
+
+
+class Command(BaseCommand):
+    """Send what is in the outbox."""
+
+    help = (
+        "Sends the e-mails in the outbox (TRUNCUS['DELIVERY'] = 'outbox'), in batches and within "
+        "REQUESTS_PER_SECOND and REQUESTS_PER_MINUTE, which all workers share. It survives a "
+        "database or network that is gone for a while."
+    )
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        """Show the examples as they are written."""
+        kwargs.setdefault("epilog", _EXAMPLES)
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        return super().create_parser(prog_name, subcommand, **kwargs)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Take how to run."""
+        parser.add_argument(
+            "--once",
+            action="store_true",
+            help="send what is due, waiting for the account's limits, then end",
+        )
+        parser.add_argument(
+            "--concurrency",
+            type=int,
+            default=1,
+            metavar="N",
+            help="requests at a time (1), each in a thread with a database connection of its own",
+        )
+        parser.add_argument(
+            "--poll",
+            type=float,
+            metavar="SECONDS",
+            help="how often to look for e-mails: 1, or 5 where PostgreSQL tells of them",
+        )
+
+    def handle(self, **options: Any) -> None:
+        """Run the worker; what keeps it from working becomes exit status 1."""
+        if options["concurrency"] < 1:
+            raise CommandError("--concurrency must be 1 or more.")
+        if options["poll"] is not None and not 0 < options["poll"] <= 3600:
+            raise CommandError("--poll must be more than 0, and at most 3600 seconds.")
+        self._check_settings()
+        self._check_tables(is_once=options["once"])
+        told = _Told(self.stdout, options["verbosity"], is_once=options["once"])
+        worker = Worker(
+            concurrency=options["concurrency"],
+            poll_s=options["poll"],
+            is_once=options["once"],
+            watcher=told,
+        )
+        with _stopped_by_signals(worker, told):
+            result = worker.run()
+        told.close(result)
+        if result.is_cut_short:
+            raise CommandError("The worker could not go on; see the log for the error.")
+
+    def _check_settings(self) -> None:
+        try:
+            settings = [get_settings(options) for _, options in mailers()]
+            if not settings:
+                settings = [get_settings()] if get_settings().api_key else []
+        except ConfigurationError as error:
+            raise CommandError(str(error)) from None
+        if not settings:
+            raise CommandError(
+                "No mailer of this project is Truncus: there is no "
+                "'truncus_django.backend.TruncusBackend' in MAILERS or EMAIL_BACKEND."
+            )
+        if all(found.delivery != "outbox" for found in settings):
+            self.stderr.write(
+                "TRUNCUS['DELIVERY'] is 'direct': nothing is put into the outbox. Set it to "
+                "'outbox'; until then only what is in it already is sent."
+            )
+
+    def _check_tables(self, *, is_once: bool) -> None:
+        connection = connections[database()]
+        try:
+            names = connection.introspection.table_names()
+        except DatabaseError as exc:
+            if is_once:
+                raise CommandError(
+                    f"The database {connection.alias!r} does not answer: {type(exc).__name__}"
+                ) from None
+            self.stderr.write(
+                f"The database {connection.alias!r} does not answer ({type(exc).__name__}); "
+                "waiting for it."
+            )
+            return
+        finally:
+            connection.close()
+        if OutboxAccount._meta.db_table not in names:
+            raise CommandError(
+                f"The database {connection.alias!r} has no tables for the outbox. Run: "
+                f"manage.py migrate --database {connection.alias}"
+            )
+
+
+@contextmanager
+def _stopped_by_signals(worker: Worker, told: "_Told") -> Iterator[None]:
+    """Stop the worker at SIGTERM or Ctrl-C; a second signal does what it does by default."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # call_command() in a thread: whoever owns the process owns its signals
+        return
+    signals = (signal.SIGTERM, signal.SIGINT)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in signals:
+            signal.signal(each, signal.SIG_DFL)
+        worker.stop()
+
+    before = {each: signal.signal(each, stop) for each in signals}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+class _Told(Watcher):
+    """Says in lines of text what a worker does: counts and ids only."""
+
+    def __init__(self, stream: OutputWrapper, verbosity: int, *, is_once: bool) -> None:
+        self._stream = stream
+        self._verbosity = verbosity
+        self._is_once = is_once
+        self._lock = threading.RLock()
+        self._began_at = self._told_at = time.monotonic()
+        self._untold = Tally()
+        self._paused: set[str] = set()
+        self._progress: Progress | None = None
+
+    def on_listening(self, is_listening: bool) -> None:
+        """Say how e-mails are found."""
+        if self._is_once:
+            if self._verbosity > 0:
+                self._progress = Progress(_count_due(), "e-mails", stream=sys.stderr)
+            return
+        how = "told of e-mails by PostgreSQL" if is_listening else "looking for e-mails"
+        self._say(f"The outbox's worker runs, {how}. Ctrl-C or SIGTERM ends it.")
+
+    def on_delivered(self, delivered: Delivered) -> None:
+        """Count, and tell now and then."""
+        with self._lock:
+            self._untold.add(delivered)
+            if self._verbosity > 1:
+                self._say(_line(delivered))
+            if self._progress is not None:
+                self._progress.advance(delivered.accepted + delivered.failed + delivered.unknown)
+            elif time.monotonic() - self._told_at >= _EVERY_S:
+                self._tell_counts()
+
+    def on_rest(self, rest: Rest) -> None:
+        """Tell what was done since the last rest, and why nothing more is."""
+        with self._lock:
+            if self._progress is None and not rest.is_pace:
+                self._tell_counts()
+            for mailer, why in rest.paused.items():
+                if mailer not in self._paused:
+                    name = f"Mailer {mailer!r}" if mailer else "The mailer"
+                    self._say(f"{name} rests: {why}")
+            self._paused = set(rest.paused)
+
+    def close(self, result: Result) -> None:
+        """Tell what the whole run has done."""
+        with self._lock:
+            if self._progress is not None:
+                self._progress.close()
+            tally = result.tally
+            took = span(time.monotonic() - self._began_at)
+            for reason, count in tally.reasons.most_common(10):
+                self._say(f"{count} × {reason}")
+            self._say(f"{_counts(tally)}, in {took}.{_what_is_left(tally.rest)}")
+
+    def _tell_counts(self) -> None:
+        self._told_at = time.monotonic()
+        if self._untold.requests:
+            self._say(f"{_counts(self._untold)}.")
+            self._untold = Tally()
+
+    def _say(self, text: str) -> None:
+        if self._verbosity > 0:
+            self._stream.write(text)
+            self._stream.flush()
+
+
+def _counts(tally: Tally) -> str:
+    parts = [f"{tally.failed} failed"] if tally.failed else []
+    if tally.unknown:
+        parts.append(f"{tally.unknown} are in doubt")
+    if tally.postponed:
+        parts.append(f"{tally.postponed} put off")
+    told = "".join(f", {part}" for part in parts)
+    requests = "request" if tally.requests == 1 else "requests"
+    return f"Sent {tally.accepted} e-mails in {tally.requests} {requests}{told}"
+
+
+def _line(delivered: Delivered) -> str:
+    counts = Tally()
+    counts.add(delivered)
+    return f"{_counts(counts)}: {delivered.error}" if delivered.error else _counts(counts)
+
+
+def _what_is_left(rest: Rest) -> str:
+    if rest.until is None:
+        return ""
+    try:
+        wait_s = rest.until - Clock(database()).now()
+    except DatabaseError:
+        return ""
+    return f" The next attempt is due in {span(max(wait_s, 0.0))}."
+
+
+def _count_due() -> int:
+    """Return how many e-mails are due, as far as that can be told."""
+    try:
+        now = moment_of(Clock(database()).now())
+        is_due = Q(is_waiting=True) | Q(batch__due_at__lte=now)
+        return OutboxEntry.objects.filter(is_due).count()
+    except DatabaseError:
+        return 0

@@ -1,0 +1,270 @@
+"""Tasks that send what is in the outbox, for Celery and for Django Tasks.
+
+``dispatch``         Celery's task ``truncus_django.dispatch``; ``None`` where Celery is missing
+``dispatch_outbox``  the task of Django Tasks, made when it is first asked for
+
+Other systems look into modules of this name as well, so importing it needs none of the two.
+
+A task runs for a short while, never waits long, and carries no e-mails. Where more is due later it
+puts one follow-up into the queue for all workers. What is lost of all that, a task or its worker,
+costs a delay: whichever task comes next, of another e-mail or of the schedule, finds everything.
+"""
+
+import time
+from collections.abc import Callable
+from contextvars import copy_context
+from importlib import import_module
+from threading import Thread
+from typing import Any
+
+from django.db import connections
+from django.db.models import Q
+
+from truncus_django.api.errors import ConfigurationError
+
+try:
+    from celery import shared_task
+except ImportError:
+    shared_task = None
+
+TASK_NAME = "truncus_django.dispatch"
+"""Of Celery's task, for ``task_routes`` and ``beat_schedule``."""
+TASKS_ALIAS = "truncus"
+"""Where ``TASKS`` has this alias, Django Tasks are queued there, else in ``"default"``."""
+
+RUN_S = 30.0
+"""A task begins no request after so many seconds; others want the worker, too."""
+LONGEST_WAIT_S = 1.5
+"""A task waits so long for the account's limits; a follow-up waits for what takes longer."""
+SOONEST_S = 1.0
+FURTHEST_S = 600.0
+"""Brokers do not hold a task back for long: what is due later is looked at again after this."""
+SLACK_S = 1.0
+"""A follow-up that comes so much too late will do."""
+LOST_AFTER_S = 30.0
+"""A follow-up that is so much overdue was lost."""
+EXPIRES_S = 600.0
+"""Tasks that piled up while no worker ran are dropped after this."""
+QUEUE_WITHIN_S = 2.0
+"""For how long whoever sends an e-mail is held up by a broker that does not answer."""
+
+
+def __getattr__(name: str) -> Any:
+    """Make the task of Django Tasks, whose settings are checked by that."""
+    if name == "dispatch_outbox":
+        return _django_task()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+# What each task does ------------------------------------------------------------------------------
+
+Put = Callable[[float, float], None]
+"""Puts a follow-up into the queue: for which moment, in unix seconds, and in how many seconds."""
+
+
+def run(put: Put | None, follow_up_at: float | None = None) -> None:
+    """Send what is due, for a while, and see to it that what is due later is not forgotten.
+
+    Args:
+        put: how to queue a follow-up; ``None`` where the queue holds nothing back.
+        follow_up_at: the moment that this task is the follow-up for.
+
+    Raises:
+        django.db.DatabaseError: nothing is lost; the next task goes on.
+    """
+    from truncus_django.outbox.dispatch import Dispatcher
+    from truncus_django.outbox.wake import while_sending
+    from truncus_django.outbox.worker import send_due
+
+    if follow_up_at is not None:
+        _clear_follow_up(follow_up_at)
+    dispatcher = Dispatcher()
+    with while_sending():
+        moment = send_due(dispatcher, until=time.monotonic() + RUN_S, longest_wait_s=LONGEST_WAIT_S)
+    if put is not None and moment is not None:
+        _follow_up(moment, dispatcher.clock.now(), put)
+
+
+def _follow_up(moment: float, now: float, put: Put) -> None:
+    """Queue a follow-up, unless one is in the queue for about that time, whoever put it there.
+
+    Of the accounts' rows the first keeps the time for all: a task sends for all accounts.
+    """
+    from truncus_django.models import OutboxAccount
+    from truncus_django.outbox.clock import moment_of
+
+    moment = min(max(moment, now + SOONEST_S), now + FURTHEST_S)
+    keeper = _keeper()
+    is_free = (
+        Q(follow_up_at=None)
+        | Q(follow_up_at__lt=moment_of(now - LOST_AFTER_S))
+        | Q(follow_up_at__gt=moment_of(moment + SLACK_S))
+    )
+    rows = OutboxAccount.objects.filter(is_free, account=keeper)
+    if keeper is not None and rows.update(follow_up_at=moment_of(moment)):
+        try:
+            put(moment, moment - now)
+        except BaseException:
+            _clear_follow_up(moment)
+            raise
+
+
+def _clear_follow_up(moment: float) -> None:
+    """Note that the follow-up for a moment is in the queue no longer."""
+    from truncus_django.models import OutboxAccount
+    from truncus_django.outbox.clock import moment_of
+
+    rows = OutboxAccount.objects.filter(account=_keeper(), follow_up_at=moment_of(moment))
+    rows.update(follow_up_at=None)
+
+
+def _keeper() -> str | None:
+    from truncus_django.models import OutboxAccount
+
+    return OutboxAccount.objects.order_by("pk").values_list("pk", flat=True).first()
+
+
+# Celery -------------------------------------------------------------------------------------------
+
+
+def _run_by_celery(follow_up_at: float | None = None) -> None:
+    """Send what is in the outbox."""
+    run(_put_into_celery, follow_up_at)
+
+
+dispatch: Any = None
+"""Celery's task."""
+if shared_task is not None:
+    dispatch = shared_task(name=TASK_NAME, ignore_result=True)(_run_by_celery)
+
+
+def wake_celery(using: str) -> None:
+    """Queue a task of Celery.
+
+    Args:
+        using: the alias of the outbox's database.
+
+    Raises:
+        ConfigurationError: Celery is not installed.
+        Exception: whatever the broker's client raises, and TimeoutError.
+    """
+    if dispatch is None:
+        raise ConfigurationError(
+            "DISPATCHER is 'celery', and Celery is not installed: "
+            'pip install "truncus-django[celery]".'
+        )
+    if dispatch.app.conf.task_always_eager:
+        dispatch.apply_async()
+    else:
+        _within(QUEUE_WITHIN_S, lambda: _queue(expires=EXPIRES_S))
+
+
+def _put_into_celery(moment: float, wait_s: float) -> None:
+    from truncus_django.outbox.wake import report
+
+    if dispatch.app.conf.task_always_eager:
+        return  # it would run here and now
+    try:
+        _queue(args=(moment,), countdown=wait_s, expires=wait_s + EXPIRES_S)
+    except Exception as exc:
+        report("celery", exc)
+        raise
+
+
+def _queue(**options: Any) -> None:
+    """Put the task into Celery's queue; fail at once where the broker is gone.
+
+    A connection that was idle for long may be dead: that is found out by the first try.
+    """
+    once_more = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+    with dispatch.app.producer_or_acquire() as producer:
+        producer.connection.ensure_connection(max_retries=0)
+        dispatch.apply_async(
+            producer=producer, ignore_result=True, retry=True, retry_policy=once_more, **options
+        )
+
+
+def _within(limit_s: float, function: Callable[[], None]) -> None:
+    """Call a function that may hang; go on without it after a while.
+
+    Raises:
+        TimeoutError: it takes longer.
+        Exception: what it raised.
+    """
+    raised: list[Exception] = []
+
+    def call() -> None:
+        try:
+            function()
+        except Exception as exc:  # noqa: BLE001  raised below
+            raised.append(exc)
+        finally:
+            connections.close_all()  # of this thread: what receivers of Celery's signals opened
+
+    thread = Thread(target=copy_context().run, args=(call,), daemon=True, name="truncus-wake")
+    thread.start()
+    thread.join(limit_s)
+    if thread.is_alive():
+        raise TimeoutError
+    if raised:
+        raise raised[0]
+
+
+# Django Tasks -------------------------------------------------------------------------------------
+
+
+def _run_by_django_tasks(follow_up_at: float | None = None) -> None:
+    """Send what is in the outbox."""
+    task = _django_task()
+    run(_put_into_django_tasks if task.get_backend().supports_defer else None, follow_up_at)
+
+
+# Workers find a task by its function's name.
+_run_by_django_tasks.__qualname__ = _run_by_django_tasks.__name__ = "dispatch_outbox"
+
+
+def wake_django_tasks(using: str) -> None:
+    """Queue a task of Django Tasks.
+
+    Args:
+        using: the alias of the outbox's database.
+
+    Raises:
+        ConfigurationError: there are no Django Tasks.
+        Exception: whatever their backend raises.
+    """
+    _django_task().enqueue()
+
+
+def _put_into_django_tasks(moment: float, wait_s: float) -> None:
+    from truncus_django.outbox.clock import moment_of
+
+    task = _django_task()
+    task.using(run_after=moment_of(time.time() + wait_s)).enqueue(moment)
+
+
+def _django_task() -> Any:
+    """Return the task, for the backend ``"truncus"`` where there is one, and a queue that it has.
+
+    Raises:
+        ConfigurationError: there are no Django Tasks.
+    """
+    task, backends = _django_tasks()
+    alias = TASKS_ALIAS if TASKS_ALIAS in backends.settings else "default"
+    queues = backends[alias].queues
+    queue = "default" if not queues or "default" in queues else min(queues)
+    return task(backend=alias, queue_name=queue)(_run_by_django_tasks)
+
+
+def _django_tasks() -> tuple[Any, Any]:
+    """Return the decorator and the backends, of Django or of what stands in for it before 6.0."""
+    for name in ("django.tasks", "django_tasks"):
+        try:
+            module = import_module(name)
+        except ImportError:
+            continue
+        return module.task, module.task_backends
+    raise ConfigurationError(
+        "DISPATCHER is 'tasks', and Django has no tasks before 6.0: "
+        'pip install "truncus-django[tasks]".'
+    )

@@ -1,17 +1,16 @@
 """What a person does with e-mails of the outbox: try again, cancel, decide, go on.
 
 Each is safe while workers send and while somebody else does the same. Rows are locked in the order
-that workers keep to: requests, then entries, then e-mails. What waits or rests is locked here and
-passed over by workers; what a worker has taken meanwhile is not touched, and the answer says so.
+that workers keep to: accounts, requests, entries, e-mails. What a worker has in its hands is not
+touched, and the answer says so.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
 from django.db import connections, transaction
-from django.db.models import Q
 
 from truncus_django import tracking
 from truncus_django.api.keys import new_idempotency_key
@@ -143,8 +142,9 @@ class _Held:
     ids: Sequence[UUID]
     emails: Mapping[UUID, Email]
     entries: Mapping[UUID, OutboxEntry]
-    """Without those that a worker has taken in the meantime."""
     batches: Mapping[UUID, OutboxBatch]
+    taken: Collection[UUID]
+    """E-mails that a worker has in its hands at this moment; they are not held."""
     now: float
 
     def batch_of(self, entry: OutboxEntry) -> OutboxBatch | None:
@@ -173,21 +173,35 @@ def _in_portions(
 
 
 def _hold(ids: Sequence[UUID], now: float, using: str) -> _Held:
-    if not connections[using].features.has_select_for_update:
+    features = connections[using].features
+    if features.has_select_for_update:
+        # Nothing is claimed as long as the accounts are locked.
+        list(OutboxAccount.objects.select_for_update().order_by("pk").values_list("pk"))
+    else:
         # SQLite's one lock, before anything is read: who has read cannot wait for it any more.
         OutboxAccount.objects.filter(account="").update(failures=0)  # there is none
-    entries = OutboxEntry.objects.filter(pk__in=ids)
-    batch_ids = set(entries.exclude(batch=None).order_by().values_list("batch_id", flat=True))
-    batches = OutboxBatch.objects.filter(pk__in=batch_ids).select_for_update().order_by("pk")
+    kept = dict(OutboxEntry.objects.filter(pk__in=ids).order_by().values_list("pk", "batch"))
+    batch_ids = {batch_id for batch_id in kept.values() if batch_id is not None}
+    # Those that are locked are with a worker, who writes down what came back and does not wait.
+    batches = OutboxBatch.objects.filter(pk__in=batch_ids).order_by("pk")
+    batches = batches.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
     found = {batch.pk: batch for batch in batches} if batch_ids else {}
-    # An entry of a request that is not held is a worker's, who locks in another order.
-    held = entries.filter(Q(batch=None) | Q(batch__in=found)).defer("payload")
-    emails = Email.objects.filter(pk__in=ids).only("state")
+    free = {pk for pk, batch_id in kept.items() if batch_id is None or batch_id in found}
+    # By their keys alone: MariaDB locks whatever it looks at on the way.
+    entries = OutboxEntry.objects.filter(pk__in=free).order_by("pk").defer("payload")
+    held = {
+        entry.pk: entry
+        for entry in (entries.select_for_update() if free else ())
+        if entry.serializable_value("batch") in {None, *found}
+    }
+    taken = kept.keys() - held.keys()
+    emails = Email.objects.filter(pk__in=[pk for pk in ids if pk not in taken]).order_by("pk")
     return _Held(
         ids=ids,
-        entries={entry.pk: entry for entry in held.select_for_update().order_by("pk")},
-        emails={email.pk: email for email in emails.select_for_update().order_by("pk")},
+        entries=held,
+        emails={email.pk: email for email in emails.only("state").select_for_update()},
         batches=found,
+        taken=frozenset(taken),
         now=now,
     )
 
@@ -206,12 +220,12 @@ def _retry(held: _Held) -> dict[UUID, Done]:
 
 
 def _what_to_retry(pk: UUID, held: _Held) -> Done:
+    if pk in held.taken:
+        return Done.BEING_SENT
     email, entry = held.emails.get(pk), held.entries.get(pk)
     if email is None:
         return Done.GONE
     if entry is None:
-        if email.state in {State.PENDING, State.SENDING}:
-            return Done.BEING_SENT
         return Done.NOT_KEPT if email.state in RESTARTABLE_STATES else Done.DOES_NOT_APPLY
     if entry.is_waiting:
         return Done.WAITS_ALREADY
@@ -243,15 +257,14 @@ def _cancel(held: _Held) -> dict[UUID, Done]:
 
 
 def _whether_to_cancel(pk: UUID, held: _Held) -> Done:
+    if pk in held.taken:
+        return Done.BEING_SENT
     email, entry = held.emails.get(pk), held.entries.get(pk)
     if email is None:
         return Done.GONE
-    if entry is None:
-        is_taken = email.state in {State.PENDING, State.SENDING}
-        return Done.BEING_SENT if is_taken else Done.DOES_NOT_APPLY
-    if entry.is_waiting:
+    if entry is not None and entry.is_waiting:
         return Done.CANCELLED
-    batch = held.batch_of(entry)
+    batch = None if entry is None else held.batch_of(entry)
     if batch is None:
         return Done.DOES_NOT_APPLY
     if held.is_with_a_worker(batch):
@@ -299,6 +312,8 @@ def _decide(held: _Held, decision: Decision) -> dict[UUID, Done]:
 
 
 def _whether_to_decide(pk: UUID, held: _Held, decision: Decision) -> Done:
+    if pk in held.taken:
+        return Done.BEING_SENT
     email = held.emails.get(pk)
     if email is None:
         return Done.GONE

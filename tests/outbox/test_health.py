@@ -1,0 +1,186 @@
+"""How much waits in the outbox, since when, and what keeps it."""
+
+from datetime import timedelta
+
+import pytest
+from django.db import connections
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
+from truncus_django.outbox.claim import Claim, claim
+from truncus_django.outbox.clock import Clock, moment_of
+from truncus_django.outbox.health import OutboxHealth, health, is_in_use
+from truncus_django.states import State
+
+pytestmark = pytest.mark.django_db
+
+
+def age(emails, seconds):
+    moment = timezone.now() - timedelta(seconds=seconds)
+    Email.objects.filter(pk__in=[email.pk for email in emails]).update(created_at=moment)
+
+
+def test_an_empty_outbox_is_healthy():
+    found = health()
+
+    assert found == OutboxHealth(
+        pending=0,
+        sending=0,
+        unknown=0,
+        failed=0,
+        counted_up_to=10_000,
+        oldest_age_s=None,
+        next_attempt_at=None,
+        last_request_at=None,
+        last_error="",
+        overdue_leases=0,
+    )
+    assert found.is_healthy()
+
+
+def test_each_is_counted_where_it_is(emulator, put, dispatcher):
+    emulator.reset(requests_per_second=0, requests_per_minute=0, domains={"example.com": "paused"})
+    put(2)
+    dispatcher.drain()
+    emulator.reset(requests_per_second=0, requests_per_minute=0)
+    emulator.faults.next("provider_502")
+    put(1)
+    dispatcher.drain()
+    put(3)
+    Email.objects.create(state=State.FAILED)  # sent directly: nothing of it is kept
+    Email.objects.create(state=State.UNKNOWN)
+
+    found = health()
+
+    assert (found.pending, found.sending, found.unknown, found.failed) == (3, 1, 1, 2)
+    assert found.next_attempt_at == OutboxBatch.objects.get().due_at
+    assert "PROVIDER_ERROR" in found.last_error
+
+
+def test_the_oldest_is_what_waits_longest_wherever(put):
+    first, second = put(2)
+    age([first], 300)
+    assert 299 < health().oldest_age_s < 330
+
+    age([second], 1000)
+    Email.objects.filter(pk=second.pk).update(state=State.SENDING)
+    found = health()
+
+    assert 999 < found.oldest_age_s < 1030
+    assert not found.is_healthy()
+    assert found.is_healthy(max_age_s=3600)
+
+
+def test_a_paused_account_tells_its_mailers_and_why(emulator, put, dispatcher, settings):
+    emulator.reset(revoked_keys=["tr_test_emulator"])
+    put(1)
+    dispatcher.drain()
+
+    [paused] = health().paused
+
+    row = OutboxAccount.objects.get()
+    assert (paused.account, paused.until) == (row.account, row.paused_until)
+    assert paused.error_code == row.error_code
+    assert paused.reason in health().last_error
+    assert paused.mailers
+    assert "tr_test" not in repr(health())
+
+
+def test_a_mailer_that_is_gone_is_named(emulator, put, dispatcher):
+    OutboxEntry.objects.filter(pk__in=[email.pk for email in put(1)]).update(mailer="gone")
+    dispatcher.drain()
+
+    [paused] = health().paused
+
+    assert paused.mailers == ("gone",)
+    assert paused.error_code == "configuration"
+
+
+def test_a_pause_that_is_over_and_one_of_a_replaced_key_are_none(put):
+    now = timezone.now()
+    OutboxAccount.objects.create(account="mailer:shop", paused_until=now - timedelta(seconds=9))
+    OutboxAccount.objects.create(account="0123abcd", paused_until=now + timedelta(seconds=99))
+
+    assert health().paused == ()
+
+
+def test_a_dead_worker_is_noticed_when_nobody_takes_over(put, emulator, travel):
+    put(1)
+    assert isinstance(claim(Clock(database())), Claim)
+    assert health().overdue_leases == 0
+
+    travel(600)
+
+    assert health().overdue_leases == 1
+    assert not health().is_healthy(max_age_s=10_000)
+
+
+def test_the_last_request_is_told(put, emulator, dispatcher, settings):
+    settings.TRUNCUS = {**settings.TRUNCUS, "REQUESTS_PER_MINUTE": 600}
+    put(1)
+    dispatcher.drain()
+
+    [moment] = OutboxAccount.objects.get().recent_requests
+    assert health().last_request_at == moment_of(moment)
+
+
+def test_counting_ends_where_it_is_told(put):
+    put(5)
+    assert health(count_up_to=3).pending == 3
+    assert health(count_up_to=None).pending == 5
+
+
+def test_numbers_for_monitoring(put):
+    put(2)
+    numbers = health().as_dict()
+
+    assert numbers["truncus_outbox_pending"] == 2
+    assert numbers["truncus_outbox_paused"] == 0
+    assert numbers["truncus_outbox_oldest_age_s"] >= 0
+    assert {type(number) for number in numbers.values()} == {float}
+
+
+def test_it_asks_as_much_about_many_as_about_few(put):
+    def queries():
+        with CaptureQueriesContext(connections[database()]) as captured:
+            health()
+        return len(captured)
+
+    put(2)
+    few = queries()
+    put(40)
+    Email.objects.update(state=State.SENDING)
+    put(40)
+
+    assert few <= queries() <= 7
+
+
+def test_the_oldest_and_the_counts_use_an_index(put):
+    """However many wait, no row is read that is not counted."""
+    put(3)
+    connection = connections[database()]
+    if connection.vendor != "sqlite":  # others choose by the size of the tables
+        return
+    with CaptureQueriesContext(connection) as captured:
+        health()
+    emails = [query["sql"] for query in captured if "truncus_django_email" in query["sql"]]
+    assert emails
+    with connection.cursor() as cursor:
+        for sql in emails:
+            cursor.execute(f"EXPLAIN QUERY PLAN {sql}")
+            plan = " ".join(row[3] for row in cursor.fetchall())
+            assert "SCAN truncus_django_email" not in plan
+            assert "TEMP B-TREE" not in plan
+
+
+def test_whether_it_is_in_use(settings, put):
+    assert is_in_use()
+
+    settings.TRUNCUS = {**settings.TRUNCUS, "DELIVERY": "direct"}
+    assert not is_in_use()
+
+    settings.TRUNCUS = {**settings.TRUNCUS, "DELIVERY": "outbox"}
+    put(1)
+    settings.TRUNCUS = {**settings.TRUNCUS, "DELIVERY": "direct"}
+    assert is_in_use()

@@ -178,20 +178,24 @@ class TruncusBackend(BaseEmailBackend):
         """
         outbox = _outbox()
         outbox.check_options(self._options_by_hand())
+        rows = []
         for parcel in parcels:
             self._prepared(parcel, client, settings, now)
-            if not parcel.is_settled:
-                try:
-                    outbox.check_message(parcel.message)
-                except TruncusError as error:
-                    parcel.error = error
-        good = [parcel for parcel in parcels if not parcel.is_settled]
-        if good:
-            outbox.enqueue(good, alias=self.alias, settings=settings)
+            if parcel.is_settled:
+                continue
+            try:
+                row = outbox.row_of(parcel, alias=self.alias, settings=settings)
+            except TruncusError as error:
+                parcel.error = error
+            else:
+                rows.append(row)
+                parcel.email_id = row.email.pk
+            parcel.payload = None  # the row holds it as text
+        if rows:
+            outbox.enqueue(rows, settings)
         for parcel in parcels:
             parcel.message.truncus_status = _status(parcel)  # type: ignore[attr-defined]
             parcel.is_concluded = True
-            parcel.payload = None
             if parcel.error is not None:
                 parcel.error.__traceback__ = parcel.error.__context__ = None
                 self._notify_of(parcel)

@@ -259,3 +259,12 @@ def test_a_plain_message_of_django_has_a_place_in_it(emulator):
     mail = EmailMessage("Hello", "Hello", "shop@example.com", ["ann@example.org"])
 
     assert TruncusBackend().send_messages([mail]) == 1
+
+
+def test_half_a_character_costs_only_its_own_message(message):
+    messages = [message(0), message(1, esp_extra={"metadata": {"name": "\ud800"}}), message(2)]
+
+    with pytest.raises(MessagesNotSent) as caught:
+        TruncusBackend().send_messages(messages)
+    assert [failure.index for failure in caught.value.failures] == [1]
+    assert OutboxEntry.objects.count() == 2

@@ -1,6 +1,7 @@
 """Messages → rows, in the caller's own transaction. No request is made."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -43,77 +44,68 @@ def check_options(options: Sequence[str]) -> None:
         )
 
 
-def check_message(message: EmailMessage) -> None:
-    """Refuse a priority or an expiry that is none.
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An e-mail as it is written: its record, and what is to be sent."""
+
+    email: Email = field(repr=False)
+    entry: OutboxEntry = field(repr=False)
+
+
+def row_of(parcel: Parcel, *, alias: str | None, settings: Settings) -> Row:
+    """Return what is written of a message that has become a payload.
 
     Raises:
-        MessageError: it says what is wrong.
+        MessageError: its priority or expiry is none, or its payload is no JSON.
     """
-    priority_of(message)
-    expiry_of(message)
+    payload = parcel.payload
+    if payload is None:
+        raise TypeError("A parcel without its payload cannot be written.")
+    encoded = encode(payload.email)
+    email = content_row(parcel, alias, settings)
+    email.state = State.PENDING
+    email.idempotency_key = payload.idempotency_key or ""
+    # Those of a list go out in its order.
+    email.created_at = timezone.now() + timedelta(microseconds=parcel.index)
+    entry = OutboxEntry(
+        email_id=email.pk,
+        payload=encoded.decode(),
+        size=len(encoded),
+        mailer=email.mailer,
+        is_sandbox=payload.is_sandbox,
+        own_key=email.idempotency_key,
+        priority=priority_of(parcel.message),
+        expires_at=expiry_of(parcel.message),
+        created_at=email.created_at,
+    )
+    return Row(email, entry)
 
 
-def enqueue(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings) -> None:
-    """Write the e-mails of ``parcels``, which have their payloads, into the outbox.
+def enqueue(rows: Sequence[Row], settings: Settings) -> None:
+    """Write e-mails into the outbox, and wake whoever sends them once they are committed.
 
     Two inserts for up to 100 e-mails, both in the transaction that is open, or in one of their own.
-    Sets ``parcel.email_id`` of each.
 
     Raises:
         django.db.DatabaseError: nothing was written; so the caller's transaction says.
     """
     using = database()
-    now = timezone.now()
     with transaction.atomic(using=using, savepoint=False):
-        for chunk in _chunks(parcels):
-            emails, entries = [], []
-            for parcel in chunk:
-                # Those of a list go out in its order.
-                written_at = now + timedelta(microseconds=parcel.index)
-                email, entry = _rows(parcel, alias, settings, written_at)
-                emails.append(email)
-                entries.append(entry)
-                parcel.email_id = email.pk
-            insert(emails, using=using)
-            insert(entries, using=using)
+        for chunk in _chunks(rows):
+            insert([row.email for row in chunk], using=using)
+            insert([row.entry for row in chunk], using=using)
         wake_after_commit(using, settings)
 
 
-def _rows(
-    parcel: Parcel, alias: str | None, settings: Settings, written_at: datetime
-) -> tuple[Email, OutboxEntry]:
-    payload = parcel.payload
-    if payload is None:
-        raise TypeError("A parcel without its payload cannot be written.")
-    email = content_row(parcel, alias, settings)
-    email.state = State.PENDING
-    email.created_at = written_at
-    text = encode(payload.email).decode()
-    entry = OutboxEntry(
-        email_id=email.pk,
-        payload=text,
-        size=len(text),
-        mailer=email.mailer,
-        is_sandbox=payload.is_sandbox,
-        own_key=payload.idempotency_key or "",
-        priority=priority_of(parcel.message),
-        expires_at=expiry_of(parcel.message),
-        created_at=written_at,
-    )
-    email.idempotency_key = entry.own_key
-    return email, entry
-
-
-def _chunks(parcels: Sequence[Parcel]) -> Iterator[list[Parcel]]:
-    chunk: list[Parcel] = []
+def _chunks(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    chunk: list[Row] = []
     size = 0
-    for parcel in parcels:
-        own_size = parcel.payload.size if parcel.payload else 0
-        if chunk and (len(chunk) == MAX_INSERT_ROWS or size + own_size > MAX_INSERT_BYTES):
+    for row in rows:
+        if chunk and (len(chunk) == MAX_INSERT_ROWS or size + row.entry.size > MAX_INSERT_BYTES):
             yield chunk
             chunk, size = [], 0
-        chunk.append(parcel)
-        size += own_size
+        chunk.append(row)
+        size += row.entry.size
     if chunk:
         yield chunk
 

@@ -139,9 +139,11 @@ class Email(models.Model):
         ]
         permissions: ClassVar = [
             ("resend_email", _("Can send an e-mail again")),
-            ("cancel_email", _("Can cancel a scheduled e-mail")),
+            ("cancel_email", _("Can cancel an e-mail that has yet to go out")),
             ("sync_email", _("Can ask Truncus about an e-mail")),
             ("export_email", _("Can export e-mails")),
+            ("retry_email", _("Can try again what the outbox has not sent")),
+            ("decide_email", _("Can decide whether an unknown e-mail was sent")),
         ]
 
     def __str__(self) -> str:

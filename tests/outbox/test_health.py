@@ -25,6 +25,7 @@ def test_an_empty_outbox_is_healthy():
     found = health()
 
     assert found == OutboxHealth(
+        at=found.at,
         pending=0,
         sending=0,
         unknown=0,
@@ -114,6 +115,34 @@ def test_a_dead_worker_is_noticed_when_nobody_takes_over(put, emulator, travel):
 
     assert health().overdue_leases == 1
     assert not health().is_healthy(max_age_s=10_000)
+
+
+def test_an_outbox_that_nobody_empties_is_noticed(put, emulator, dispatcher, travel):
+    emails = put(1)
+    assert not health().is_unattended
+    age(emails, 1000)
+    assert health().is_unattended
+
+    dispatcher.drain()
+    assert not health().is_unattended
+
+
+def test_a_next_try_that_nobody_makes_is_noticed(put, emulator, dispatcher, travel):
+    put(1)
+    emulator.faults.next("provider_502")
+    dispatcher.drain()
+    assert not health().is_unattended
+
+    travel(3600)
+    assert health().is_unattended
+
+
+def test_a_paused_account_is_no_lack_of_workers(put, emulator, dispatcher):
+    emulator.reset(revoked_keys=["tr_test_emulator"])
+    age(put(1), 1000)
+    dispatcher.drain()
+
+    assert not health().is_unattended
 
 
 def test_the_last_request_is_told(put, emulator, dispatcher, settings):

@@ -13,6 +13,22 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.AlterModelOptions(
+            name="email",
+            options={
+                "ordering": ["-created_at"],
+                "permissions": [
+                    ("resend_email", "Can send an e-mail again"),
+                    ("cancel_email", "Can cancel an e-mail that has yet to go out"),
+                    ("sync_email", "Can ask Truncus about an e-mail"),
+                    ("export_email", "Can export e-mails"),
+                    ("retry_email", "Can try again what the outbox has not sent"),
+                    ("decide_email", "Can decide whether an unknown e-mail was sent"),
+                ],
+                "verbose_name": "e-mail",
+                "verbose_name_plural": "e-mails",
+            },
+        ),
         migrations.CreateModel(
             name="OutboxAccount",
             fields=[

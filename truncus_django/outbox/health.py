@@ -1,5 +1,6 @@
 """How much waits in the outbox, since when, and what keeps it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -20,6 +21,8 @@ COUNT_UP_TO = 10_000
 """Counting more would cost more than it tells."""
 LEASE_GRACE_S = 60.0
 """A lease that ran out longer ago than this has not been taken over: no worker runs."""
+UNATTENDED_S = 300.0
+"""Where something could be sent and no request was made for so long, no worker runs either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class OutboxHealth:
     """What the outbox looked like at one moment.
 
     Attributes:
+        at: that moment, by the database's clock.
         pending: e-mails that wait for their first request, or for another after a retry by hand.
         sending: e-mails in a request that is under way, or waits for its next try.
         unknown: e-mails that may have been sent, and wait for a person's decision.
@@ -58,6 +62,7 @@ class OutboxHealth:
         paused: the accounts that make no request at present.
     """
 
+    at: datetime
     pending: int
     sending: int
     unknown: int
@@ -78,13 +83,30 @@ class OutboxHealth:
         """
         return self.overdue_leases == 0 and (self.oldest_age_s or 0.0) <= max_age_s
 
+    @property
+    def is_unattended(self) -> bool:
+        """Whether no worker seems to run, though there is something that could be sent."""
+        if self.overdue_leases:
+            return True
+        if self.paused:
+            return False
+        longest_rest_s = min(
+            self.oldest_age_s or 0.0,
+            math.inf if self.last_request_at is None else self._seconds_since(self.last_request_at),
+        )
+        if self.pending and longest_rest_s > UNATTENDED_S:
+            return True
+        due_at = self.next_attempt_at
+        return due_at is not None and self._seconds_since(due_at) > UNATTENDED_S
+
+    def _seconds_since(self, moment: datetime) -> float:
+        return unix_of(self.at) - unix_of(moment)
+
     def as_dict(self) -> dict[str, float]:
         """Return numbers by name, as Prometheus and its like take them; times in unix seconds."""
         numbers = asdict(self)
-        del numbers["last_error"], numbers["counted_up_to"]
-        return {
-            **{f"truncus_outbox_{name}": _number(value) for name, value in numbers.items()},
-        }
+        del numbers["last_error"], numbers["counted_up_to"], numbers["at"]
+        return {f"truncus_outbox_{name}": _number(value) for name, value in numbers.items()}
 
 
 def health(*, count_up_to: int | None = COUNT_UP_TO) -> OutboxHealth:
@@ -110,6 +132,7 @@ def health(*, count_up_to: int | None = COUNT_UP_TO) -> OutboxHealth:
     accounts = list(OutboxAccount.objects.all())
     moments = [account.recent_requests[-1] for account in accounts if account.recent_requests]
     return OutboxHealth(
+        at=moment_of(now),
         pending=counts[State.PENDING],
         sending=counts[State.SENDING],
         unknown=counts[State.UNKNOWN],

@@ -230,15 +230,19 @@ class _Told(Watcher):
                 self._progress.close()
             tally = result.tally
             took = span(time.monotonic() - self._began_at)
-            for reason, count in tally.reasons.most_common(10):
-                self._say(f"{count} × {reason}")
             self._say(f"{_counts(tally)}, in {took}.{_what_is_left(tally.rest)}")
+            self._say_reasons(tally)
 
     def _tell_counts(self) -> None:
         self._told_at = time.monotonic()
         if self._untold.requests:
             self._say(f"{_counts(self._untold)}.")
+            self._say_reasons(self._untold)
             self._untold = Tally()
+
+    def _say_reasons(self, tally: Tally) -> None:
+        for reason, count in tally.reasons.most_common(10):
+            self._say(f"  {_of(count, 'request')}: {reason}")
 
     def _say(self, text: str) -> None:
         if self._verbosity > 0:
@@ -253,8 +257,13 @@ def _counts(tally: Tally) -> str:
     if tally.postponed:
         parts.append(f"{tally.postponed} put off")
     told = "".join(f", {part}" for part in parts)
-    requests = "request" if tally.requests == 1 else "requests"
-    return f"Sent {tally.accepted} e-mails in {tally.requests} {requests}{told}"
+    if not tally.requests:
+        return "Sent nothing"
+    return f"Sent {_of(tally.accepted, 'e-mail')} in {_of(tally.requests, 'request')}{told}"
+
+
+def _of(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def _line(delivered: Delivered) -> str:

@@ -1,0 +1,141 @@
+"""A site's processes beside the tests: they share its database, and its e-mail goes to an emulator.
+
+The tests import what they use of these fixtures, and nothing else of this directory does.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connections
+
+from tests.log.conftest import other_database, shared_database
+from truncus_django.models import database
+
+__all__ = ["Process", "Site", "other_database", "shared_database", "site", "until"]
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DEADLINE_S = 60.0
+"""Nothing takes so long; but the machine may do other things, too."""
+
+
+def until(condition: Callable[[], Any], what: str = "The condition") -> None:
+    """Return as soon as a condition holds."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not hold within {DEADLINE_S:.0f} s."
+        time.sleep(0.02)
+
+
+class Process:
+    """A process whose lines are read as they come."""
+
+    def __init__(self, *arguments: str, env: dict[str, str]) -> None:
+        self.lines: list[str] = []
+        self._process = subprocess.Popen(
+            [sys.executable, "-u", *arguments],
+            cwd=ROOT,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+    @property
+    def output(self) -> str:
+        return "\n".join(self.lines)
+
+    def count(self, text: str) -> int:
+        """Return how many lines hold a text."""
+        return sum(text in line for line in list(self.lines))
+
+    def says(self, text: str) -> None:
+        """Wait for a line with this text."""
+        until(lambda: self.count(text) or self._process.poll() is not None, f"{text!r} in a line")
+        self._reader.join(None if self._process.poll() is not None else 0)
+        assert self.count(text), self.output
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def status(self) -> int:
+        """Wait for the end and return the exit status."""
+        status = self._process.wait(DEADLINE_S)
+        self._reader.join(DEADLINE_S)
+        return status
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        self._reader.join()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+class Site:
+    """A Django site on the tests' database, or on one that is given.
+
+    Attributes:
+        given: what :mod:`tests.outbox.site_settings` reads.
+    """
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        self.given = given
+        self._processes: list[Process] = []
+
+    def start(self, *arguments: str, **environment: str) -> Process:
+        """Start Python with these arguments."""
+        own = ("TRUNCUS_", "COV_CORE", "DJANGO_SETTINGS")
+        env = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+        env |= {
+            "DJANGO_SETTINGS_MODULE": "tests.outbox.site_settings",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONIOENCODING": "utf-8",
+            "SITE": json.dumps(self.given),
+        }
+        process = Process(*arguments, env=env | environment)
+        self._processes.append(process)
+        return process
+
+    def manage(self, *arguments: str) -> Process:
+        """Start a command of Django, in which whatever is deprecated is an error."""
+        return self.start("-W", "error", "-m", "django", *arguments)
+
+    def worker(self, *arguments: str) -> Process:
+        return self.manage("truncus_worker", *arguments)
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.close()
+
+
+@pytest.fixture
+def site(outbox: None, shared_database: str, emulator: Any, settings: Any) -> Iterator[Site]:
+    """A site whose database and emulator are those of the test."""
+    given = connections[database()].settings_dict
+    names = ("ENGINE", "NAME", "HOST", "PORT", "USER", "PASSWORD", "OPTIONS")
+    found = {name: given[name] for name in names if given.get(name)}
+    truncus = {name: value for name, value in settings.TRUNCUS.items() if name != "DATABASE"}
+    made = Site({"database": {**found, "NAME": str(found["NAME"])}, "truncus": truncus})
+    yield made
+    made.close()

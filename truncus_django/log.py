@@ -183,9 +183,15 @@ def content_row(parcel: Parcel, alias: str | None, settings: Settings) -> Email:
     )
 
 
-def add_answer(row: Email, result: SendResult | None, error: TruncusError | None) -> None:
-    """Write down what came back: ids, state, times, or the error."""
-    now = timezone.now()
+def add_answer(
+    row: Email,
+    result: SendResult | None,
+    error: TruncusError | None,
+    *,
+    at: datetime | None = None,
+) -> None:
+    """Write down what came back, now or ``at`` a moment: ids, state, times, or the error."""
+    now = at or timezone.now()
     row.state = _state(result, error)
     if result is not None:
         row.message_id = _clean(result.message_id)[:255] or None

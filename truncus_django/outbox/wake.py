@@ -219,7 +219,10 @@ class Listener:
             ready = [key.fileobj for key, _ in selector.select(max(timeout_s, 0.0))]
         if self._receiver in ready:
             self._receiver.recv(4096)
-        return len(ready) > (self._receiver in ready) and self._has_heard(raw)
+            ready.remove(self._receiver)
+        if ready:
+            self._read(raw)
+        return bool(ready)
 
     def _listen(self) -> bool:
         """Begin to listen, where that is possible; whether it began."""
@@ -242,14 +245,16 @@ class Listener:
         self._connection = connection
         return True
 
-    def _has_heard(self, raw: Any) -> bool:
-        """Read what the server says; where it hung up, what came then may have been missed."""
+    def _read(self, raw: Any) -> None:
+        """Read what the server says, which is nothing but that there are e-mails, or that it ends.
+
+        Where it hung up, what came then may have been missed.
+        """
         try:
-            return _notified(raw)
+            _forget_notifications(raw)
         except Exception:  # noqa: BLE001  of psycopg's two versions; it is over in any case
             self._hang_up()
             self._next_try_at = 0.0
-            return True
 
     def _hang_up(self) -> None:
         if self._connection is not None:
@@ -257,18 +262,15 @@ class Listener:
             self._connection = None
 
 
-def _notified(raw: Any) -> bool:
-    """Whether there are notifications on a connection of psycopg 3, or of psycopg 2."""
-    if not hasattr(raw, "pgconn"):
+def _forget_notifications(raw: Any) -> None:
+    """Read the notifications on a connection of psycopg 3, or of psycopg 2."""
+    if hasattr(raw, "pgconn"):
+        raw.pgconn.consume_input()
+        while raw.pgconn.notifies() is not None:
+            pass
+    else:
         raw.poll()
-        is_notified = bool(raw.notifies)
         raw.notifies.clear()
-        return is_notified
-    raw.pgconn.consume_input()
-    is_notified = False
-    while raw.pgconn.notifies() is not None:
-        is_notified = True
-    return is_notified
 
 
 def _close(connection: BaseDatabaseWrapper) -> None:

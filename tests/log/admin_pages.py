@@ -51,7 +51,12 @@ def confirm(client: Client, action: str, *emails: Email, **data: Any) -> Any:
     """Run an action of the list and answer its question as its page does."""
     question = run(client, action, *emails, **data)
     assert question.status_code == 200, question
-    told = {"confirmed": "Yes", "click": str(question.context["click"]), **data}
+    carried = {
+        name: str(question.context[name])
+        for name in ("click", "known_resends")
+        if name in question.context
+    }
+    told = {"confirmed": "Yes", **carried, **data}
     return run(client, action, *emails, **told)
 
 

@@ -42,7 +42,13 @@ def test_holds_everything_but_bodies(admin_client):
     assert "secret" not in "".join(row.values())
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+OPERATORS = [*"=+-@＝＋－＠"]
+BREAKS = ["\t", "\r", "\n", "\r\n", "\v", "\f", "\x85", "\u2028", "\u2029"]
+
+
+@pytest.mark.parametrize(
+    "start", [*OPERATORS, *BREAKS, "\n=", " =", "\u3000＝", "\xa0+", "\ufeff@", "\x1b-"]
+)
 def test_formulas_are_defused(admin_client, start):
     email = make(subject=f"{start}HYPERLINK(1)", to=[f"{start}x@example.org"])
 
@@ -50,6 +56,11 @@ def test_formulas_are_defused(admin_client, start):
 
     assert row["subject"] == f"'{start}HYPERLINK(1)"
     assert row["to"] == f"'{start}x@example.org"
+
+
+@pytest.mark.parametrize("text", ["1 = 1", "a@b.org", " x", "Tea – 5 €", "“=”", "'=", ""])
+def test_what_is_no_formula_stays_as_it_is(text):
+    assert cell(text) == text
 
 
 def test_cells():

@@ -1,6 +1,7 @@
 """The log as CSV, row by row, with nothing in it that a spreadsheet would run."""
 
 import csv
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -42,7 +43,9 @@ COLUMNS = (
     "first_opened_at",
     "last_opened_at",
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = re.compile(r"[\s\x00-\x1f\ufeff]*[=+\-@＝＋－＠]|[\t\v\f\r\n\x1c-\x1f\x85\u2028\u2029]")
+"""How what a spreadsheet may run begins: an operator, full-width too, perhaps after blanks that it
+leaves out; and what it may take for the end of the cell or the line."""
 _ROWS_AT_ONCE = 2000
 
 
@@ -67,7 +70,7 @@ def cell(value: Any) -> str:
     if isinstance(value, list):
         value = ", ".join(map(str, value))
     text = str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 class _Line:

@@ -175,12 +175,3 @@ def test_an_empty_log_has_a_dashboard(admin_client):
 
 def test_the_list_leads_to_the_dashboard(admin_client):
     assert f'href="{URL}"' in admin_client.get("/admin/truncus_django/email/").text
-
-
-if connection.vendor != "postgresql":  # where the columns were made with time zones
-
-    def test_without_time_zones_it_counts_as_well(admin_client, settings):
-        settings.USE_TZ = False
-        make(at=datetime.now())
-
-        assert admin_client.get(URL).context["total"].sent == 1

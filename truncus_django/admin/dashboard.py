@@ -135,7 +135,7 @@ def _day_expression(midnights: Sequence[datetime]) -> Expression:
         return Func(
             F("created_at"),
             Value(list(midnights)),
-            template=f"WIDTH_BUCKET(%(expressions)s::{'timestamptz' if zone else 'timestamp'}[])",
+            template="WIDTH_BUCKET(%(expressions)s::timestamptz[])",
             output_field=IntegerField(),
         )
     if vendor == "mysql":

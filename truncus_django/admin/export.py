@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+from django.conf import settings
 from django.db.models import QuerySet
 from django.http import StreamingHttpResponse
 from django.utils import timezone
@@ -52,7 +53,8 @@ _ROWS_AT_ONCE = 2000
 def csv_response(queryset: QuerySet[Email]) -> StreamingHttpResponse:
     """Return a download of all e-mails in ``queryset``, without their bodies."""
     response = StreamingHttpResponse(_lines(queryset), content_type="text/csv; charset=utf-8")
-    name = timezone.localtime().strftime("emails-%Y-%m-%d.csv")
+    now = timezone.localtime() if settings.USE_TZ else timezone.now()
+    name = now.strftime("emails-%Y-%m-%d.csv")
     response["Content-Disposition"] = f'attachment; filename="{name}"'
     response["X-Content-Type-Options"] = "nosniff"
     response["Cache-Control"] = "no-store"

@@ -64,7 +64,7 @@ def build_message(email: Email, *, key: str) -> TruncusMessage:
     """Return a new message that says the same to the same people.
 
     Args:
-        key: the idempotency key, so that the same click never sends twice.
+        key: the idempotency key, the same for all who confirm at once.
     """
     message = TruncusMessage(
         email.subject,
@@ -87,15 +87,16 @@ def build_message(email: Email, *, key: str) -> TruncusMessage:
 
 
 def resends_of(emails: Sequence[Email]) -> list[Email]:
-    """Return the earlier resends of e-mails, oldest first."""
-    return list(Email.objects.filter(resend_of__in=emails).order_by("created_at", "pk"))
+    """Return the earlier resends of e-mails, oldest first, without what was in them."""
+    resends = Email.objects.filter(resend_of__in=emails).order_by("created_at", "pk")
+    return list(resends.only("id", "message_id", "state", "resend_of_id"))
 
 
 def resend(email: Email, *, click: UUID, known: Collection[UUID] = ()) -> Resend:
     """Send ``email`` again, unless that was done since the question was asked.
 
     Args:
-        click: of the confirmation; the same one sends once.
+        click: of the confirmation; where ``RECORD`` is off, all that tells one from another.
         known: the ids of earlier resends that there were when the question was asked. Whoever
             confirms knows of them and wants one more.
 

@@ -8,6 +8,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from truncus_django.conf import get_settings
+from truncus_django.fields import ExactCharField
 from truncus_django.ids import time_ordered_uuid
 from truncus_django.states import FINAL_STATES, UNSENT_STATES, State
 
@@ -63,12 +64,12 @@ class Email(models.Model):
     """
 
     id = models.UUIDField(_("id"), primary_key=True, default=time_ordered_uuid, editable=False)
-    message_id = models.CharField(_("Truncus id"), max_length=255, null=True)  # noqa: DJ001  unique where there is one
-    global_message_id = models.CharField(_("global id"), max_length=255, blank=True)
-    provider_message_id = models.CharField(_("provider's id"), max_length=255, blank=True)
-    idempotency_key = models.CharField(_("idempotency key"), max_length=255, blank=True)
+    message_id = ExactCharField(_("Truncus id"), max_length=255, null=True)
+    global_message_id = ExactCharField(_("global id"), max_length=255, blank=True)
+    provider_message_id = ExactCharField(_("provider's id"), max_length=255, blank=True)
+    idempotency_key = ExactCharField(_("idempotency key"), max_length=255, blank=True)
     batch_index = models.PositiveSmallIntegerField(_("place in its batch"), null=True)
-    mailer = models.CharField(_("mailer"), max_length=100, blank=True)
+    mailer = ExactCharField(_("mailer"), max_length=100, blank=True)
 
     state = models.CharField(_("state"), max_length=12, choices=State.choices)
     reason = models.CharField(_("reason"), max_length=300, blank=True)
@@ -81,7 +82,7 @@ class Email(models.Model):
     bcc = models.JSONField(_("bcc"), default=list)
     subject = models.CharField(_("subject"), max_length=998, blank=True)
     search_text = models.TextField(editable=False, blank=True)
-    tenant_id = models.CharField(_("tenant"), max_length=255, blank=True)
+    tenant_id = ExactCharField(_("tenant"), max_length=255, blank=True)
     template_id = models.CharField(_("template"), max_length=255, blank=True)
     metadata = models.JSONField(_("metadata"), default=dict)
     is_sandbox = models.BooleanField(_("sandbox"), default=False)
@@ -173,8 +174,8 @@ class EmailEvent(models.Model):
     email = models.ForeignKey(
         Email, verbose_name=_("e-mail"), on_delete=models.CASCADE, null=True, related_name="events"
     )
-    message_id = models.CharField(_("Truncus id"), max_length=255)
-    event_id = models.CharField(_("event id"), max_length=255)
+    message_id = ExactCharField(_("Truncus id"), max_length=255)
+    event_id = ExactCharField(_("event id"), max_length=255)
     type = models.CharField(_("type"), max_length=60)
     reason = models.CharField(_("reason"), max_length=300, blank=True)
     recipient = models.CharField(_("recipient"), max_length=500, blank=True)

@@ -113,6 +113,7 @@ class Email(models.Model):
     click_count = models.PositiveIntegerField(_("clicks"), default=0)
     attempts = models.PositiveSmallIntegerField(_("requests"), default=0)
     next_sync_at = models.DateTimeField(_("next sync"), null=True)
+    asked_at = models.DateTimeField(_("last sync"), null=True)
 
     objects = EmailManager()
 

@@ -135,6 +135,7 @@ class Migration(migrations.Migration):
                 ("click_count", models.PositiveIntegerField(default=0, verbose_name="clicks")),
                 ("attempts", models.PositiveSmallIntegerField(default=0, verbose_name="requests")),
                 ("next_sync_at", models.DateTimeField(null=True, verbose_name="next sync")),
+                ("asked_at", models.DateTimeField(null=True, verbose_name="last sync")),
                 (
                     "resend_of",
                     models.ForeignKey(

@@ -56,6 +56,10 @@ def test_what_was_not_kept_cannot_be_sent_again(admin_client, emulator):
     assert "disabled" in admin_client.get(page_of(email)).text
 
 
+def test_a_resend_says_that_reply_to_and_headers_are_not_kept(admin_client, sent):
+    assert "Reply-To and headers of its own" in run(admin_client, "resend", sent).text
+
+
 def test_a_template_can_be_sent_again_without_its_text(admin_client, emulator):
     email = make(template_id="welcome", attachment_count=2)
 

@@ -57,6 +57,8 @@ def what_is_lost(email: Email) -> list[str]:
         lost.append(_("its attachments (%(count)d)") % {"count": email.attachment_count})
     if email.template_id and email.html_body is None:
         lost.append(_("the variables of its template"))
+    # Whether it had any, the log does not know.
+    lost.append(_("Reply-To and headers of its own, if it had any"))
     return lost
 
 

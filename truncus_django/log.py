@@ -7,7 +7,7 @@ for events that came before. Nothing that fails here reaches the sender.
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -37,6 +37,8 @@ _trouble_with_events: set[str] = set()
 
 def record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings) -> None:
     """Record the e-mails of one request. Two queries for any number up to 100.
+
+    One more for a message with a key of its own, and two where that key was in doubt.
 
     Inside a transaction of the caller's, a savepoint keeps it whole if recording fails.
     """
@@ -91,12 +93,15 @@ def _adopt(message_ids: Sequence[str]) -> None:
 def _record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings) -> None:
     rows = [_row(parcel, alias, settings) for parcel in parcels]
     earlier = {key for key in map(_earlier_id, parcels) if key is not None}
-    new = [row for row in rows if row.pk not in earlier]
     repeated = [row for row in rows if row.pk in earlier]
     using = settings.database or router.db_for_write(Email)
     connection = connections[using]
     inside = connection.in_atomic_block
     with transaction.atomic(using=using) if inside else nullcontext():
+        for parcel, row in zip(parcels, rows, strict=True):
+            if row.pk not in earlier and _take_over_unknown(parcel, row, using):
+                earlier.add(row.pk)
+        new = [row for row in rows if row.pk not in earlier]
         if new:
             # A message that Truncus recognised by its key has its record already.
             insert_new(new, using=using)
@@ -111,6 +116,38 @@ def _record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings)
     # Where the caller commits by hand, nobody tells when: truncus_sync applies such events.
     if accepted and settings.webhook_secrets and (inside or connection.get_autocommit()):
         transaction.on_commit(lambda: _adopt(accepted), using=using)
+
+
+def _take_over_unknown(parcel: Parcel, row: Email, using: str) -> bool:
+    """Write the answer to the record of a send in doubt under the same own key, if there is one.
+
+    The same key is the same e-mail, though the message object is another: a task that is tried
+    again makes its message anew. A refusal without an answer about the e-mail settles no doubt.
+    Returns whether there was one, which ``row`` is then.
+    """
+    payload, result = parcel.payload, parcel.result
+    if payload is None or payload.idempotency_key is None:
+        return False
+    if result is None and row.state != State.UNKNOWN:
+        return False
+    unknown = Email.objects.using(using).filter(
+        idempotency_key=row.idempotency_key,
+        mailer=row.mailer,
+        is_sandbox=payload.is_sandbox,
+        state=State.UNKNOWN,
+        message_id=None,
+        created_at__gte=row.created_at - timedelta(seconds=contract.IDEMPOTENCY_LIFE_S),
+    )
+    found = unknown.order_by("created_at").values_list("pk", flat=True).first()
+    if found is None:
+        return False
+    if row.message_id and Email.objects.using(using).filter(message_id=row.message_id).exists():
+        # A third one was recorded in between, and is the one that news will find.
+        row.message_id = row.next_sync_at = None
+    if not unknown.filter(pk=found).update(**{name: getattr(row, name) for name in _ANSWER_FIELDS}):
+        return False  # somebody was faster
+    row.pk = found
+    return True
 
 
 # One parcel → one row ---------------------------------------------------------------------------

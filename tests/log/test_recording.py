@@ -312,6 +312,79 @@ def test_a_repeated_idempotency_key_leaves_one_record(emulator, dialect):
     assert Email.objects.count() == emulator.accepted == 1
 
 
+@pytest.mark.parametrize("dialect", ["manual", "sdk"])
+@pytest.mark.parametrize("fault", ["reset_after", "reset_before"])
+def test_a_new_message_with_the_key_of_one_in_doubt_settles_its_record(emulator, dialect, fault):
+    """A task that is tried again makes its message anew."""
+    emulator.reset(dialect=dialect)
+    emulator.faults.next(fault, times=20)
+    for subject in ("First", "Second"):
+        with pytest.raises(TruncusError):
+            message(subject=subject, idempotency_key="order-42").send()
+    doubtful = Email.objects.get()
+    assert (doubtful.state, doubtful.subject) == (State.UNKNOWN, "First")
+
+    emulator.faults.clear()
+    again = message(subject="Third", idempotency_key="order-42")
+    again.send()
+
+    row = Email.objects.get()
+    assert (row.pk, row.created_at) == (doubtful.pk, doubtful.created_at)
+    assert (row.message_id, row.error) == (again.truncus_status.id, "")
+    assert row.state in {State.SENT, State.DELIVERED}
+    assert emulator.accepted == 1
+
+
+def in_doubt(**fields: Any) -> Email:
+    return Email.objects.create(
+        **{"idempotency_key": "order-42", "state": State.UNKNOWN, "mailer": MAILER, **fields}
+    )
+
+
+MAILER = "default" if django.VERSION >= (6, 1) else ""
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"mailer": "other"},
+        {"is_sandbox": True},
+        {"idempotency_key": "order-43"},
+        {"created_at": timezone.now() - timedelta(days=2)},  # the key means nothing any more
+        {"message_id": "m-1"},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_a_key_settles_no_other_record(emulator, fields):
+    other = in_doubt(**fields)
+    message(idempotency_key="order-42").send()
+
+    other.refresh_from_db()
+    assert other.state == State.UNKNOWN
+    assert Email.objects.count() == 2
+
+
+def test_a_refusal_of_the_request_settles_no_doubt(emulator):
+    doubtful = in_doubt()
+    emulator.reset(domains={"example.com": "paused"})
+    with pytest.raises(TruncusError):
+        message(idempotency_key="order-42").send()
+
+    doubtful.refresh_from_db()
+    assert doubtful.state == State.UNKNOWN
+
+
+def test_a_doubt_is_settled_beside_a_record_of_the_same_email(emulator):
+    for _ in range(2):
+        message(idempotency_key="order-42").send()
+        doubtful = in_doubt()
+    message(idempotency_key="order-42").send()
+
+    doubtful.refresh_from_db()
+    assert doubtful.state == State.DELIVERED
+    assert Email.objects.exclude(message_id=None).count() == 1
+
+
 def test_the_same_message_sent_twice_is_two_emails(emulator):
     sent = message()
     sent.send()

@@ -10,11 +10,12 @@ from typing import Any
 import django
 import pytest
 from django.core.mail import EmailMessage, send_mail
-from django.db import connection, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from truncus_django import log
 from truncus_django.api.errors import MessagesNotSent, SendCancelled, TruncusError
+from truncus_django.bulk import insert_new
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, EmailEvent
 from truncus_django.signals import pre_send
@@ -556,17 +557,46 @@ def test_one_odd_value_costs_the_others_of_a_request_nothing(emulator, backend, 
     assert Email.objects.filter(to=["customer-1@example.org"]).count() == 1
 
 
-@pytest.mark.django_db(transaction=True)
-def test_a_connection_that_the_server_has_ended_is_made_anew(emulator, backend, messages):
-    if connection.vendor == "postgresql":
+END_CONNECTION = {
+    "postgresql": ("SELECT pg_backend_pid()", "SELECT pg_terminate_backend(%s)"),
+    "mysql": ("SELECT CONNECTION_ID()", "KILL %s"),
+}
+if connection.vendor in END_CONNECTION:  # SQLite has no server that could end one
+
+    @pytest.mark.django_db(transaction=True)
+    def test_a_connection_that_the_server_has_ended_is_made_anew(emulator, messages):
+        own_id, end = END_CONNECTION[connection.vendor]
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_backend_pid()")
-            (pid,) = cursor.fetchone()
+            cursor.execute(own_id)
+            (ended,) = cursor.fetchone()
         other = connection.copy("other")
         with other.cursor() as cursor:
-            cursor.execute("SELECT pg_terminate_backend(%s)", [pid])
+            cursor.execute(end, [ended])
         other.close()
+        for sent in messages(2):
+            sent.send()
 
-    backend().send_messages(messages(1))
-    backend().send_messages(messages(2)[1:])
+        assert Email.objects.count() == 2
+        with connection.cursor() as cursor:
+            cursor.execute(own_id)
+            assert cursor.fetchone() != (ended,)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("error", [OperationalError, InterfaceError])
+def test_a_recording_that_broke_off_is_tried_once_more(emulator, messages, monkeypatch, error):
+    """With one of these two, drivers tell that a connection has ended."""
+    tries = []
+
+    def insert(*args: Any, **kwargs: Any) -> None:
+        tries.append(args)
+        if len(tries) % 2:
+            raise error
+        insert_new(*args, **kwargs)
+
+    monkeypatch.setattr(log, "insert_new", insert)
+    for sent in messages(2):
+        sent.send()
+
     assert Email.objects.count() == 2
+    assert len(tries) == 4

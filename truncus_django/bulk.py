@@ -66,7 +66,7 @@ def insert_new(rows: Sequence[models.Model], *, using: str) -> None:
         for start in range(0, len(rows), size):
             chunk = rows[start : start + size]
             parameters = [
-                field.get_db_prep_save(row.__dict__[field.attname], connection)
+                _prepared(field, row.__dict__[field.attname], connection)
                 for row in chunk
                 for field in fields
             ]
@@ -74,6 +74,16 @@ def insert_new(rows: Sequence[models.Model], *, using: str) -> None:
                 cursor.execute(
                     _insert_sql(model, model._meta.db_table, using, len(chunk)), parameters
                 )
+
+
+def _prepared(field: "models.Field[Any, Any]", value: Any, connection: BaseDatabaseWrapper) -> Any:
+    """Return what the driver is given; most columns of a new e-mail are empty, or text already."""
+    if value is None or (type(value) is str and isinstance(field, _TEXT)):
+        return value
+    return field.get_db_prep_save(value, connection)
+
+
+_TEXT = (models.CharField, models.TextField)
 
 
 @lru_cache(maxsize=64)

@@ -9,12 +9,22 @@ from typing import Any
 
 import django
 import pytest
+from django.contrib.auth.models import Group
 from django.core.mail import EmailMessage, send_mail
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import (
+    DatabaseError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+    connection,
+    connections,
+    transaction,
+)
 from django.utils import timezone
 
 from truncus_django import log
 from truncus_django.api.errors import MessagesNotSent, SendCancelled, TruncusError
+from truncus_django.backend import TruncusBackend
 from truncus_django.bulk import insert_new
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, EmailEvent
@@ -600,3 +610,73 @@ def test_a_recording_that_broke_off_is_tried_once_more(emulator, messages, monke
 
     assert Email.objects.count() == 2
     assert len(tries) == 4
+
+
+# Transactions that the caller commits by hand -------------------------------------------------
+
+
+@pytest.fixture
+def by_hand(transactional_db):
+    """Leave it to the test to commit."""
+    transaction.set_autocommit(False)
+    yield
+    transaction.rollback()
+    transaction.set_autocommit(True)
+
+
+def fail_once_with(error, monkeypatch):
+    """Let the first insert of a record fail, after a statement that the database refuses."""
+    real, calls = log.insert_new, []
+
+    def insert(rows, *, using):
+        calls.append(rows)
+        if len(calls) == 1:
+            with suppress(DatabaseError), connections[using].cursor() as cursor:
+                cursor.execute("SELECT nothing FROM nowhere")
+            raise error("broken")
+        real(rows, using=using)
+
+    monkeypatch.setattr(log, "insert_new", insert)
+
+
+@pytest.mark.parametrize("error", [OperationalError, InterfaceError, ProgrammingError])
+def test_a_transaction_that_is_committed_by_hand_stays_whole(
+    by_hand, emulator, messages, monkeypatch, error
+):
+    Group.objects.create(name="before")
+    fail_once_with(error, monkeypatch)
+    [sent] = messages(1)
+    sent.send()
+    Group.objects.create(name="after")
+    transaction.commit()
+
+    assert transaction.get_autocommit() is False
+    assert set(Group.objects.values_list("name", flat=True)) == {"before", "after"}
+    assert len(emulator.emails) == 1
+    Group.objects.all().delete()
+    transaction.commit()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_too_much_for_one_statement_is_recorded_one_by_one(emulator, messages, monkeypatch):
+    real = log.insert_new
+
+    def insert(rows, *, using):
+        if len(rows) > 1:
+            raise OperationalError("packet too large")
+        real(rows, using=using)
+
+    monkeypatch.setattr(log, "insert_new", insert)
+    TruncusBackend().send_messages(messages(5))
+
+    assert Email.objects.count() == 5
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_beyond_the_end_of_time_costs_no_record(emulator, messages, moment):
+    [sent] = messages(1, esp_extra={"send_at": moment})
+    with suppress(TruncusError):
+        sent.send()
+
+    assert Email.objects.get().send_at is None

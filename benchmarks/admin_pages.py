@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from benchmarks.admin_rows import LOG_SQL, POST_OFFICE_SQL, fill
 from benchmarks.processes import WrongWork
 from benchmarks.scratch import answers, scratch_database
 from benchmarks.tables import ratio, table
@@ -23,7 +24,6 @@ from benchmarks.workers import Worker
 
 ROWS = 1_000_000
 REPEATS = 7
-DAYS = 365
 DASHBOARD_DAYS = 30
 TIME_ZONE = "Europe/Berlin"
 NOT_MEASURED = "Pages of the admin: not measured: PostgreSQL does not answer."
@@ -231,14 +231,10 @@ class Site:
         """Make the tables, ``rows`` e-mails, the planner's statistics, and a superuser."""
         from django.contrib.auth import get_user_model
         from django.core.management import call_command
-        from django.db import connection
         from django.test import Client
 
         call_command("migrate", verbosity=0)
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT setseed(0.5)")
-            cursor.execute(self.fill_sql, {"rows": rows, "days": DAYS})
-            cursor.execute("VACUUM ANALYZE")
+        fill(self.fill_sql, rows)
         self.rows = rows
         user = get_user_model().objects.create(username="ann", is_staff=True, is_superuser=True)
         self.client = Client()
@@ -323,40 +319,6 @@ def _check(aim: _Aim, status: int, content: str) -> None:
 
 _NUMBER = re.compile(r"\d{1,3}(?:[,.\u202f\u00a0 ]\d{3})+|\d+")
 
-# What both sites are filled with. Each e-mail has random numbers of its own, the same in each run.
-_MAILS_SQL = """
-    SELECT n, fate, engagement,
-        now() - (1 - n::float / %(rows)s) * interval '1 day' * %(days)s AS moment,
-        md5(n::text) AS digest,
-        (ARRAY['shop', 'newsletter', 'support', 'blog', 'billing', 'events', 'jobs', 'partners',
-            'press', 'school', 'travel', ''])[1 + floor(12 * whose ^ 3)::int] AS tenant,
-        (ARRAY['anna', 'bea', 'carl', 'dora', 'emil', 'fatma', 'georg', 'hanna', 'ivan', 'jana',
-            'kemal', 'lena', 'marie', 'nils', 'olga', 'paul', 'quirin', 'rosa', 'stefan', 'tarek',
-            'ute', 'viktor', 'wanda', 'xenia', 'yusuf', 'zoe'])[1 + floor(26 * first)::int]
-        || '.' ||
-        (ARRAY['adler', 'bauer', 'celik', 'dietz', 'ernst', 'fuchs', 'graf', 'huber', 'ilic',
-            'jansen', 'keller', 'lang', 'meyer', 'nowak', 'otto', 'peters', 'quast', 'richter',
-            'schulz', 'thoma', 'ulrich', 'vogel', 'weber', 'xander', 'yilmaz', 'zeller'])
-            [1 + floor(26 * last)::int]
-        || floor(400 * which)::int || '@' ||
-        (ARRAY['gmail.example', 'mail.example', 'outlook.example', 'web.example', 'gmx.example',
-            'icloud.example', 'posteo.example', 'firma.example'])[1 + floor(8 * host ^ 2)::int]
-            AS address,
-        CASE
-            WHEN topic < 0.40 THEN 'Your order LK-' || lpad(n::text, 8, '0') || ' is on its way'
-            WHEN topic < 0.70 THEN 'New in the shop this week: tea no. ' || floor(52 * first)::int
-            WHEN topic < 0.85 THEN 'Choose your password'
-            WHEN topic < 0.95 THEN 'Invoice ' || lpad((n * 7)::text, 9, '0')
-            WHEN topic < 0.999 THEN 'Please confirm your address'
-            ELSE 'Your refund for LK-' || lpad(n::text, 8, '0')
-        END AS subject
-    FROM (
-        SELECT n, random() AS fate, random() AS engagement, random() AS whose, random() AS first,
-            random() AS last, random() AS which, random() AS host, random() AS topic
-        FROM generate_series(1, %(rows)s) AS n
-    ) AS numbers
-"""
-
 
 class Log(Site):
     """This package's log."""
@@ -365,69 +327,7 @@ class Log(Site):
     table, searched, address = "truncus_django_email", "search_text", '"to"->>0'
     per_page = 50
     tolerance = 0.02  # of a large log it is the planner's estimate
-    fill_sql = f"""
-    INSERT INTO truncus_django_email (
-        id, message_id, global_message_id, provider_message_id, idempotency_key, batch_index,
-        mailer, state, reason, error_code, error, from_email, "to", cc, bcc, subject, search_text,
-        tenant_id, template_id, metadata, is_sandbox, track_opens, track_clicks, attachments,
-        attachment_count, attachment_bytes, text_body, html_body, resend_of_id, send_at, created_at,
-        sent_at, delivered_at, bounced_at, complained_at, first_opened_at, last_opened_at,
-        open_count, click_count, attempts, next_sync_at
-    )
-    SELECT
-        (lpad(to_hex((extract(epoch FROM moment) * 1000)::bigint), 12, '0') || '7'
-            || substr(digest, 1, 3) || 'a' || substr(digest, 4, 15))::uuid,
-        'cm5wq' || lpad(n::text, 20, '0'), 'gm_' || digest, '0100019' || digest || '-000000',
-        CASE WHEN tenant = 'newsletter' THEN md5((n / 100)::text) ELSE md5('key' || n) END,
-        CASE WHEN tenant = 'newsletter' THEN n %% 100 END,
-        CASE WHEN tenant = 'newsletter' THEN 'newsletter' ELSE 'default' END, state,
-        CASE
-            WHEN state = 'bounced' THEN
-                (ARRAY['mailbox_does_not_exist', 'mailbox_full', 'no_mx_record',
-                    'connection_timeout', 'message_too_large'])[1 + floor(5 * engagement ^ 2)::int]
-            WHEN state = 'rejected' THEN 'suppressed'
-            ELSE ''
-        END,
-        CASE WHEN state = 'failed' THEN 'VALIDATION_ERROR' ELSE '' END,
-        CASE WHEN state = 'failed' THEN 'The address is not valid.' ELSE '' END,
-        'Shop <shop@example.com>', jsonb_build_array(address),
-        CASE WHEN n %% 40 = 0 THEN '["archive@example.com"]' ELSE '[]' END::jsonb, '[]', subject,
-        lower(address || ' ' || CASE WHEN n %% 40 = 0 THEN 'archive@example.com ' ELSE '' END
-            || subject),
-        tenant, CASE WHEN tenant = 'newsletter' THEN 'weekly' ELSE '' END,
-        jsonb_build_object('order', n::text), n %% 100 = 1, NULL, NULL,
-        CASE WHEN n %% 20 = 0 THEN
-            '[{{"filename": "invoice.pdf", "content_type": "application/pdf", "size": 48123}}]'
-            ELSE '[]' END::jsonb,
-        CASE WHEN n %% 20 = 0 THEN 1 ELSE 0 END, CASE WHEN n %% 20 = 0 THEN 48123 ELSE 0 END,
-        NULL, NULL, NULL, NULL, moment,
-        CASE WHEN state IN ('sent', 'delivered', 'bounced', 'complained') THEN moment END,
-        CASE WHEN arrived THEN moment + interval '3 s' END,
-        CASE WHEN state = 'bounced' THEN moment + interval '9 s' END,
-        CASE WHEN state = 'complained' THEN moment + interval '5 h' END,
-        CASE WHEN opened THEN moment + engagement * interval '2 days' END,
-        CASE WHEN opened THEN moment + engagement * interval '4 days' END,
-        CASE WHEN opened THEN 1 + n %% 4 ELSE 0 END,
-        CASE WHEN opened AND engagement < 0.1 THEN 1 + n %% 2 ELSE 0 END,
-        1, CASE WHEN state IN ('sent', 'delivered') AND moment > now() - interval '90 days'
-            THEN now() + engagement * interval '7 days' END
-    FROM (
-        SELECT *, state IN ('delivered', 'complained') AS arrived,
-            state IN ('delivered', 'complained') AND engagement < 0.45 AS opened
-        FROM (
-            SELECT *, CASE
-                WHEN n > %(rows)s * 0.9998 THEN 'sent'
-                WHEN fate < 0.955 THEN 'delivered'
-                WHEN fate < 0.982 THEN 'bounced'
-                WHEN fate < 0.984 THEN 'complained'
-                WHEN fate < 0.997 THEN 'rejected'
-                ELSE 'failed'
-            END AS state
-            FROM ({_MAILS_SQL}) AS mails
-        ) AS stated
-    ) AS emails
-    ORDER BY n
-    """
+    fill_sql = LOG_SQL
 
     def aimed(self) -> Iterator[tuple[str, _Aim]]:
         """Yield each page's key and what it is to show."""
@@ -460,23 +360,7 @@ class PostOffice(Site):
     title, app, admin_name = "post_office", "post_office", "post_office_email"
     table, searched, address = "post_office_email", "lower(\"to\" || ' ' || subject)", '"to"'
     per_page = 100
-    fill_sql = f"""
-    INSERT INTO post_office_email (
-        from_email, "to", cc, bcc, subject, message, html_message, status,
-        recipient_delivery_status, priority, created, last_updated, scheduled_time, expires_at,
-        message_id, number_of_retries, headers, template_id, context, backend_alias
-    )
-    SELECT 'Shop <shop@example.com>', address,
-        CASE WHEN n %% 40 = 0 THEN 'archive@example.com' ELSE '' END, '', subject,
-        'Hello, thank you for your order ' || n || '.',
-        '<p>Hello, thank you for your order ' || n || '.</p>',
-        CASE WHEN fate < 0.997 THEN 0 ELSE 1 END,
-        CASE WHEN fate < 0.955 THEN 20 WHEN fate < 0.982 THEN 70 WHEN fate < 0.984 THEN 80 END,
-        1, moment, moment + interval '3 s', NULL, NULL,
-        '<' || digest || '@example.com>', NULL, NULL, NULL, NULL, 'default'
-    FROM ({_MAILS_SQL}) AS mails
-    ORDER BY n
-    """
+    fill_sql = POST_OFFICE_SQL
 
 
 SITES: dict[str, type[Site]] = {"log": Log, "post_office": PostOffice}

@@ -6,8 +6,6 @@ import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any, ClassVar
 
 import django
@@ -16,6 +14,7 @@ import requests
 import responses
 from hypothesis import HealthCheck, settings
 
+from tests.servers import LocalServer, QuietHandler, serving
 from truncus_django.api.dialect import forget_lessons
 from truncus_django.api.transport import Transport
 from truncus_django.backend import _shared_client
@@ -174,22 +173,16 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return slept
 
 
-class CountingServer(ThreadingHTTPServer):
+class CountingServer(LocalServer):
     """A real server that keeps connections, accepts every e-mail and counts both."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Accept)
+        super().__init__(_Accept)
         self.connections: list[Any] = []
         self.served: list[Any] = []
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
-
-class _Accept(BaseHTTPRequestHandler):
+class _Accept(QuietHandler):
     server: CountingServer
     protocol_version = "HTTP/1.1"
     answer: ClassVar[bytes] = b'{"status": "sent", "message_id": "m-1"}'
@@ -198,7 +191,7 @@ class _Accept(BaseHTTPRequestHandler):
         super().setup()
         self.server.connections.append(self.client_address)
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802
         self.rfile.read(int(self.headers["Content-Length"]))
         self.server.served.append(self.client_address)
         self.wfile.write(
@@ -206,15 +199,8 @@ class _Accept(BaseHTTPRequestHandler):
             b"Content-Length: %d\r\n\r\n%s" % (len(self.answer), self.answer)
         )
 
-    def log_message(self, *_args: object) -> None:
-        """Stay silent."""
-
 
 @pytest.fixture
 def counting_server() -> Iterator[CountingServer]:
-    with CountingServer() as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(CountingServer()) as server:
         yield server
-        server.shutdown()
-        thread.join()

@@ -1,5 +1,7 @@
 """System checks: each kind of wrong setting has an id of its own."""
 
+from pathlib import Path
+
 import django
 import pytest
 from django.core import checks
@@ -75,6 +77,33 @@ def test_plain_http_is_fine_on_this_machine_and_where_it_is_asked_for():
 def test_a_live_key_under_debug_without_sandbox_is_a_warning(debug, truncus, expected):
     with override_settings(DEBUG=debug):
         assert ids(**truncus) == expected
+
+
+SITE, LOG = ({"ENGINE": "django.db.backends.sqlite3", "NAME": f"{name}.db"} for name in ("a", "b"))
+SERVER = {"ENGINE": "django.db.backends.postgresql", "NAME": "site"}
+MEMORY = {**SITE, "NAME": ":memory:"}
+
+
+@pytest.mark.parametrize(
+    ("default", "log", "alias", "expected"),
+    [
+        (SITE, SITE, "log", ["truncus.W003"]),
+        (SITE, {**SITE, "NAME": Path("x/../a.db")}, "log", ["truncus.W003"]),
+        (SITE, {**SITE, "NAME": "file:a.db?mode=rwc"}, "log", ["truncus.W003"]),
+        (SITE, LOG, "log", []),
+        (SITE, SITE, "default", []),
+        (SITE, SITE, None, []),
+        (SITE, LOG, "nowhere", []),
+        (MEMORY, MEMORY, "log", []),  # each has a memory of its own
+        (SERVER, SERVER, "log", []),  # its second connection is what survives a rollback
+    ],
+)
+def test_a_second_alias_of_one_sqlite_file_is_a_warning(
+    settings, monkeypatch, default, log, alias, expected
+):
+    monkeypatch.setitem(settings.DATABASES, "default", default)
+    monkeypatch.setitem(settings.DATABASES, "log", log)
+    assert ids(API_KEY="tr_test_unit", DATABASE=alias) == expected
 
 
 def test_no_check_shows_the_key():

@@ -76,7 +76,7 @@ def insert(
         for start in range(0, len(rows), size):
             chunk = rows[start : start + size]
             parameters = [
-                field.get_db_prep_save(row.__dict__[field.attname], connection)
+                _prepared(field, row.__dict__[field.attname], connection)
                 for row in chunk
                 for field in fields
             ]
@@ -85,6 +85,16 @@ def insert(
                     _insert_sql(model, model._meta.db_table, using, len(chunk), on_conflict),
                     parameters,
                 )
+
+
+def _prepared(field: "models.Field[Any, Any]", value: Any, connection: BaseDatabaseWrapper) -> Any:
+    """Return what the driver is given; most columns of a new e-mail are empty, or text already."""
+    if value is None or (type(value) is str and isinstance(field, _TEXT)):
+        return value
+    return field.get_db_prep_save(value, connection)
+
+
+_TEXT = (models.CharField, models.TextField)
 
 
 @lru_cache(maxsize=64)

@@ -8,14 +8,17 @@
 ``truncus.E005``      ``database`` in a mailer's ``OPTIONS``: there is one log for all mailers
 ``truncus.W001``      a live key with ``DEBUG = True`` and no sandbox: real e-mails from a test
 ``truncus.W002``      ``DEFAULT_FROM_EMAIL`` or ``SERVER_EMAIL`` at a domain that nobody can verify
+``truncus.W003``      ``DATABASE`` names a second alias of one SQLite file: it waits for itself
 ====================  ==========================================================================
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django.conf import settings as django_settings
 from django.core import checks
+from django.db import DEFAULT_DB_ALIAS
 
 from truncus_django.api import contract
 from truncus_django.api.errors import ConfigurationError
@@ -39,6 +42,7 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckM
     if not found:
         for alias, options in configured:
             found += _check_mailer(alias, options)
+        found += _check_database()
     return [*found, *_check_senders()]
 
 
@@ -52,6 +56,38 @@ def _check_senders() -> Iterator[checks.CheckMessage]:
                 hint=f"Set {name} to an address at a domain that is verified in Truncus.",
                 id="truncus.W002",
             )
+
+
+def _check_database() -> Iterator[checks.CheckMessage]:
+    """Find a log that shares its SQLite file with another alias, and so has to wait for it.
+
+    A file has one writer at a time. An e-mail that is sent in a transaction of the other alias
+    cannot be recorded before that ends, and that ends after the recording.
+    """
+    alias = get_settings().database or DEFAULT_DB_ALIAS
+    file = _sqlite_file(alias)
+    if alias == DEFAULT_DB_ALIAS or file is None:
+        return
+    for other in sorted(django_settings.DATABASES.keys() - {alias}):
+        if _sqlite_file(other) == file:
+            yield checks.Warning(
+                f"TRUNCUS['DATABASE'] = {alias!r} is the same SQLite file as {other!r}: an e-mail "
+                "that is sent in a transaction waits for its own lock, and is not recorded.",
+                hint=f"Give {alias!r} a file of its own and run migrate --database={alias}, or "
+                "remove TRUNCUS['DATABASE'].",
+                id="truncus.W003",
+            )
+
+
+def _sqlite_file(alias: str) -> str | None:
+    """Return what tells the file of a SQLite database from others; ``None`` if it has none."""
+    database = django_settings.DATABASES.get(alias, {})
+    name = str(database.get("NAME") or "")
+    if not str(database.get("ENGINE", "")).endswith("sqlite3") or name in {"", ":memory:"}:
+        return None
+    if name.startswith("file:"):
+        name = name.removeprefix("file:").partition("?")[0]
+    return os.path.realpath(name)
 
 
 def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:

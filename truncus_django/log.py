@@ -5,14 +5,15 @@ for events that came before. Nothing that fails here reaches the sender.
 """
 
 import logging
-from collections.abc import Sequence
-from contextlib import nullcontext
-from datetime import datetime
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from django.core.mail import EmailMessage
 from django.db import InterfaceError, OperationalError, connections, router, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
 from truncus_django.api import contract
@@ -30,6 +31,8 @@ logger = logging.getLogger("truncus_django")
 _RECORDED = "_truncus_recorded"
 """On a message in doubt: the ids of its records, by the request's key and its place in it."""
 
+_SAVEPOINT = "truncus_log"
+
 _trouble: set[str] = set()
 """What kinds of trouble were logged since recording last worked."""
 _trouble_with_events: set[str] = set()
@@ -38,6 +41,8 @@ _trouble_with_events: set[str] = set()
 
 def record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings) -> None:
     """Record the e-mails of one request. Two queries for any number up to 100.
+
+    One more for a message with a key of its own, and two where that key was in doubt.
 
     Inside a transaction of the caller's, a savepoint keeps it whole if recording fails.
     """
@@ -54,21 +59,76 @@ def record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings) 
 
 def _record_somehow(sent: Sequence[Parcel], *, alias: str | None, settings: Settings) -> None:
     """Record ``sent``; over a new connection, or one by one, where that is what it takes."""
+    connection = connections[settings.database or router.db_for_write(Email)]
     try:
         _record(sent, alias=alias, settings=settings)
     except (OperationalError, InterfaceError):
-        connection = connections[settings.database or router.db_for_write(Email)]
-        if connection.in_atomic_block:
+        if _is_in_a_transaction(connection):
             raise
         # Outside requests nobody else closes a connection that the server has ended.
         connection.close_if_unusable_or_obsolete()
-        _record(sent, alias=alias, settings=settings)
+        _record_again(sent, connection, alias=alias, settings=settings)
     except Exception:
         if len(sent) == 1:
             raise
-        # One e-mail's odd value must not cost the others of its request their records.
-        for parcel in sent:
-            record([parcel], alias=alias, settings=settings)
+        _record_one_by_one(sent, alias=alias, settings=settings)
+
+
+def _record_again(
+    sent: Sequence[Parcel],
+    connection: BaseDatabaseWrapper,
+    *,
+    alias: str | None,
+    settings: Settings,
+) -> None:
+    try:
+        _record(sent, alias=alias, settings=settings)
+    except (OperationalError, InterfaceError):
+        connection.close_if_unusable_or_obsolete()  # the caller has more to do with it
+        if len(sent) == 1 or not _connects(connection):
+            raise
+        # Together they may be more than the server takes in one statement.
+        _record_one_by_one(sent, alias=alias, settings=settings)
+
+
+def _record_one_by_one(sent: Sequence[Parcel], *, alias: str | None, settings: Settings) -> None:
+    """Record each for itself: what is odd about one must not cost the others their records."""
+    for parcel in sent:
+        record([parcel], alias=alias, settings=settings)
+
+
+def _connects(connection: BaseDatabaseWrapper) -> bool:
+    try:
+        connection.ensure_connection()
+    except Exception:  # noqa: BLE001  whatever it is, there is no connection
+        return False
+    return True
+
+
+def _is_in_a_transaction(connection: BaseDatabaseWrapper) -> bool:
+    """Whether the caller has a transaction open, be it one that it commits by hand."""
+    return connection.in_atomic_block or not connection.get_autocommit()
+
+
+@contextmanager
+def _kept_whole(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    """Set a savepoint in the caller's transaction, if there is one."""
+    if connection.in_atomic_block:
+        with transaction.atomic(using=connection.alias):
+            yield
+    elif connection.get_autocommit() or not connection.features.uses_savepoints:
+        yield
+    else:  # atomic() would commit all that the caller did, and connection.savepoint() needs it
+        with connection.cursor() as cursor:
+            cursor.execute(connection.ops.savepoint_create_sql(_SAVEPOINT))
+        try:
+            yield
+        except BaseException:
+            with connection.cursor() as cursor:
+                cursor.execute(connection.ops.savepoint_rollback_sql(_SAVEPOINT))
+            raise
+        with connection.cursor() as cursor:
+            cursor.execute(connection.ops.savepoint_commit_sql(_SAVEPOINT))
 
 
 def _report(exc: Exception, known: set[str], what: str) -> None:
@@ -92,12 +152,14 @@ def _adopt(message_ids: Sequence[str]) -> None:
 def _record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings) -> None:
     rows = [_row(parcel, alias, settings) for parcel in parcels]
     earlier = {key for key in map(_earlier_id, parcels) if key is not None}
-    new = [row for row in rows if row.pk not in earlier]
     repeated = [row for row in rows if row.pk in earlier]
     using = settings.database or router.db_for_write(Email)
     connection = connections[using]
-    inside = connection.in_atomic_block
-    with transaction.atomic(using=using) if inside else nullcontext():
+    with _kept_whole(connection):
+        for parcel, row in zip(parcels, rows, strict=True):
+            if row.pk not in earlier and _take_over_unknown(parcel, row, using):
+                earlier.add(row.pk)
+        new = [row for row in rows if row.pk not in earlier]
         if new:
             # A message that Truncus recognised by its key has its record already.
             insert_new(new, using=using)
@@ -110,8 +172,41 @@ def _record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings)
     accepted = [row.message_id for row in rows if row.message_id]
     # Without a secret, every webhook is refused: no event can have come before its e-mail.
     # Where the caller commits by hand, nobody tells when: truncus_sync applies such events.
-    if accepted and settings.webhook_secrets and (inside or connection.get_autocommit()):
+    is_told = connection.in_atomic_block or connection.get_autocommit()
+    if accepted and settings.webhook_secrets and is_told:
         transaction.on_commit(lambda: _adopt(accepted), using=using)
+
+
+def _take_over_unknown(parcel: Parcel, row: Email, using: str) -> bool:
+    """Write the answer to the record of a send in doubt under the same own key, if there is one.
+
+    The same key is the same e-mail, though the message object is another: a task that is tried
+    again makes its message anew. A refusal without an answer about the e-mail settles no doubt.
+    Returns whether there was one, which ``row`` is then.
+    """
+    payload, result = parcel.payload, parcel.result
+    if payload is None or payload.idempotency_key is None:
+        return False
+    if result is None and row.state != State.UNKNOWN:
+        return False
+    unknown = Email.objects.using(using).filter(
+        idempotency_key=row.idempotency_key,
+        mailer=row.mailer,
+        is_sandbox=payload.is_sandbox,
+        state=State.UNKNOWN,
+        message_id=None,
+        created_at__gte=row.created_at - timedelta(seconds=contract.IDEMPOTENCY_LIFE_S),
+    )
+    found = unknown.order_by("created_at").values_list("pk", flat=True).first()
+    if found is None:
+        return False
+    if row.message_id and Email.objects.using(using).filter(message_id=row.message_id).exists():
+        # A third one was recorded in between, and is the one that news will find.
+        row.message_id = row.next_sync_at = None
+    if not unknown.filter(pk=found).update(**{name: getattr(row, name) for name in ANSWER_FIELDS}):
+        return False  # somebody was faster
+    row.pk = found
+    return True
 
 
 # One parcel → one row ---------------------------------------------------------------------------
@@ -294,8 +389,12 @@ def _clean_strings(value: Any) -> dict[str, str]:
 
 
 def _moment(text: Any) -> datetime | None:
+    if not isinstance(text, str):
+        return None
     try:
-        return storable_moment(datetime.fromisoformat(text)) if isinstance(text, str) else None
+        moment = datetime.fromisoformat(text)
+        # Here and not in the database's driver, where an end of time could not be caught.
+        return storable_moment(moment.astimezone(UTC) if moment.tzinfo else moment)
     except (ValueError, OverflowError):  # what esp_extra or a receiver put there
         return None
 

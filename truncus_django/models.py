@@ -8,6 +8,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from truncus_django.conf import get_settings
+from truncus_django.fields import ExactCharField
 from truncus_django.ids import time_ordered_uuid
 from truncus_django.states import FINAL_STATES, UNSENT_STATES, State
 
@@ -65,12 +66,12 @@ class Email(models.Model):
     """
 
     id = models.UUIDField(_("id"), primary_key=True, default=time_ordered_uuid, editable=False)
-    message_id = models.CharField(_("Truncus id"), max_length=255, null=True)  # noqa: DJ001  unique where there is one
-    global_message_id = models.CharField(_("global id"), max_length=255, blank=True)
-    provider_message_id = models.CharField(_("provider's id"), max_length=255, blank=True)
-    idempotency_key = models.CharField(_("idempotency key"), max_length=255, blank=True)
+    message_id = ExactCharField(_("Truncus id"), max_length=255, null=True)
+    global_message_id = ExactCharField(_("global id"), max_length=255, blank=True)
+    provider_message_id = ExactCharField(_("provider's id"), max_length=255, blank=True)
+    idempotency_key = ExactCharField(_("idempotency key"), max_length=255, blank=True)
     batch_index = models.PositiveSmallIntegerField(_("place in its batch"), null=True)
-    mailer = models.CharField(_("mailer"), max_length=100, blank=True)
+    mailer = ExactCharField(_("mailer"), max_length=100, blank=True)
 
     state = models.CharField(_("state"), max_length=12, choices=State.choices)
     reason = models.CharField(_("reason"), max_length=300, blank=True)
@@ -83,7 +84,7 @@ class Email(models.Model):
     bcc = models.JSONField(_("bcc"), default=list)
     subject = models.CharField(_("subject"), max_length=998, blank=True)
     search_text = models.TextField(editable=False, blank=True)
-    tenant_id = models.CharField(_("tenant"), max_length=255, blank=True)
+    tenant_id = ExactCharField(_("tenant"), max_length=255, blank=True)
     template_id = models.CharField(_("template"), max_length=255, blank=True)
     metadata = models.JSONField(_("metadata"), default=dict)
     is_sandbox = models.BooleanField(_("sandbox"), default=False)
@@ -114,6 +115,7 @@ class Email(models.Model):
     click_count = models.PositiveIntegerField(_("clicks"), default=0)
     attempts = models.PositiveSmallIntegerField(_("requests"), default=0)
     next_sync_at = models.DateTimeField(_("next sync"), null=True)
+    asked_at = models.DateTimeField(_("last sync"), null=True)
 
     objects = EmailManager()
 
@@ -177,8 +179,8 @@ class EmailEvent(models.Model):
     email = models.ForeignKey(
         Email, verbose_name=_("e-mail"), on_delete=models.CASCADE, null=True, related_name="events"
     )
-    message_id = models.CharField(_("Truncus id"), max_length=255)
-    event_id = models.CharField(_("event id"), max_length=255)
+    message_id = ExactCharField(_("Truncus id"), max_length=255)
+    event_id = ExactCharField(_("event id"), max_length=255)
     type = models.CharField(_("type"), max_length=60)
     reason = models.CharField(_("reason"), max_length=300, blank=True)
     recipient = models.CharField(_("recipient"), max_length=500, blank=True)
@@ -232,7 +234,7 @@ class OutboxAccount(models.Model):
     Locking its row lets one worker at a time choose what is sent next, and count the request.
     """
 
-    account = models.CharField(primary_key=True, max_length=100)
+    account = ExactCharField(primary_key=True, max_length=100)
     """A digest of base URL and API key; ``"mailer:" + name`` where a mailer has no usable one."""
     recent_requests = models.JSONField(default=list)
     """Unix seconds of the latest requests, oldest first; as many as the limits look back."""
@@ -253,7 +255,7 @@ class OutboxAccount(models.Model):
         verbose_name_plural = _("accounts of the outbox")
 
     def __str__(self) -> str:
-        return self.account[:12]
+        return str(self.account)[:12]
 
 
 class OutboxBatch(models.Model):
@@ -264,11 +266,11 @@ class OutboxBatch(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=time_ordered_uuid, editable=False)
-    idempotency_key = models.CharField(max_length=255)
+    idempotency_key = ExactCharField(max_length=255)
     has_own_key = models.BooleanField(default=False)
     """Whether the key is the message's own, which is never replaced by another."""
-    mailer = models.CharField(max_length=100, blank=True)
-    account = models.CharField(max_length=100, blank=True)
+    mailer = ExactCharField(max_length=100, blank=True)
+    account = ExactCharField(max_length=100, blank=True)
     """Where the key was used; another account knows nothing of it."""
     is_sandbox = models.BooleanField(default=False)
     priority = models.PositiveSmallIntegerField(choices=Priority.choices)
@@ -313,9 +315,9 @@ class OutboxEntry(models.Model):
     """The API's fields as JSON, attachments with them."""
     size = models.PositiveIntegerField()
     """Of the payload, in bytes."""
-    mailer = models.CharField(max_length=100, blank=True)
+    mailer = ExactCharField(max_length=100, blank=True)
     is_sandbox = models.BooleanField(default=False)
-    own_key = models.CharField(max_length=255, blank=True)
+    own_key = ExactCharField(max_length=255, blank=True)
     """The message's own idempotency key."""
     priority = models.PositiveSmallIntegerField(choices=Priority.choices, default=Priority.NORMAL)
     expires_at = models.DateTimeField(null=True)

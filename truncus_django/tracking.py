@@ -9,15 +9,17 @@ e-mail ends in the same state, with the same times and counts.
 import hashlib
 import math
 import uuid
+from bisect import bisect, insort
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 from django.conf import settings
 from django.db import connections, transaction
 from django.db.models import Count, Q
-from django.db.models.functions import TruncSecond
 from django.utils import timezone
 
 from truncus_django import signals
@@ -142,9 +144,10 @@ def learn(details: Mapping[str, EmailDetails], *, now: datetime | None = None) -
             if email is not None:
                 _apply_details(email, told, moves)
                 email.next_sync_at = next_question(email, now=moment)
+                email.asked_at = moment
         changed = len(moves.emails)
         quiet = [email for email in emails.values() if email.pk not in moves.emails]
-        update_each(Email.objects.all(), quiet, ["next_sync_at"])
+        update_each(Email.objects.all(), quiet, ["next_sync_at", "asked_at"])
         _write(moves)
         _tell_after_commit(moves, using)
     return changed
@@ -354,37 +357,68 @@ def _apply_heard(emails: Mapping[str, Email], moves: _Moves) -> None:
         if event.pk not in repeated:
             moves.events.append(event)
     update_each(EmailEvent.objects.all(), events, ["email"])
-    _count_engagement(
-        [emails[event.message_id] for event in events if event.type in {OPENED, CLICKED}], moves
-    )
+    _count_engagement(events, moves)
+
+
+_APART = timedelta(seconds=30)
+"""So far apart, at most, are the times that webhook and sync tell of one event."""
 
 
 def _told_by_both(events: Sequence[EmailEvent]) -> set[uuid.UUID]:
-    """Return which of ``events`` the other source has told before: webhooks may have no ids."""
+    """Return which of ``events`` the other source has told before: webhooks may have no ids.
+
+    Each has at most one partner: the nearest in time of those that have none.
+    """
     moments = [event.occurred_at for event in events]
-    second = timedelta(seconds=1)
     near = EmailEvent.objects.filter(
         message_id__in={event.message_id for event in events},
-        occurred_at__range=(min(moments) - second, max(moments) + second),
+        occurred_at__range=(min(moments) - _APART, max(moments) + _APART),
     )
-    told: dict[tuple[str, str, int], str] = {}
+    alone: defaultdict[tuple[str, str, str], list[datetime]] = defaultdict(list)
     repeated = set()
     # What was applied before comes first.
-    for pk, _, source, message_id, word, at in sorted(
-        near.values_list("pk", "email", "source", "message_id", "type", "occurred_at"),
-        key=lambda fields: fields[1] is None,
+    for pk, _, at, source, *what in sorted(
+        near.values_list("pk", "email", "occurred_at", "source", "message_id", "type"),
+        key=lambda fields: (fields[1] is None, fields[2]),
     ):
-        if told.setdefault((message_id, word, int(at.timestamp())), source) != source:
+        message_id, word = what
+        others = alone[message_id, word, _OTHER[source]]
+        place = bisect(others, at)
+        partner = min(
+            others[max(place - 1, 0) : place + 1], key=lambda other: abs(other - at), default=None
+        )
+        if partner is not None and abs(partner - at) <= _APART:
+            others.remove(partner)
             repeated.add(pk)
+        else:
+            insort(alone[message_id, word, source], at)
     return repeated
 
 
-def _count_engagement(emails: Sequence[Email], moves: _Moves) -> None:
-    """Count opens and clicks: told by webhook, by asking, or by both, never the sum of both.
+_OTHER: Mapping[str, str] = {
+    EmailEvent.Source.WEBHOOK: EmailEvent.Source.SYNC,
+    EmailEvent.Source.SYNC: EmailEvent.Source.WEBHOOK,
+}
 
-    Each of the counts may lack some and none has too many, so that the largest is right.
+
+def _count_engagement(events: Sequence[EmailEvent], moves: _Moves) -> None:
+    """Count opens and clicks of e-mails by what was heard just now: ``events``.
+
+    Nothing in a webhook says which open of sync's it is, and their times may differ. But what
+    sync is answered is all that had happened by then, be it a list or a number: a webhook about
+    something before that adds nothing, one about something after it is one more. A webhook that
+    is wrongly taken for an old one is made up for by the next sync; a count that is too high
+    would stay so.
     """
-    by_id = {email.message_id: email for email in emails}
+    by_id: dict[str, Email] = {}
+    later: Counter[tuple[str, str]] = Counter()
+    for event in events:
+        if event.email is None or event.type not in {OPENED, CLICKED}:
+            continue
+        by_id[event.message_id] = event.email
+        asked_at = event.email.asked_at
+        if asked_at and event.source == EmailEvent.Source.WEBHOOK and event.occurred_at > asked_at:
+            later[event.message_id, event.type] += 1
     if not by_id:
         return
     counts = (
@@ -394,16 +428,14 @@ def _count_engagement(emails: Sequence[Email], moves: _Moves) -> None:
         .annotate(
             told=Count("pk", filter=Q(source=EmailEvent.Source.WEBHOOK)),
             asked=Count("pk", filter=Q(source=EmailEvent.Source.SYNC)),
-            moments=Count(TruncSecond("occurred_at", tzinfo=UTC), distinct=True),
         )
     )
     for row in counts:
-        email = by_id.get(row["message_id"])
-        if email is None:
-            continue
+        email = by_id[row["message_id"]]
         name = "open_count" if row["type"] == OPENED else "click_count"
-        number = max(getattr(email, name), row["told"], row["asked"], row["moments"])
-        setattr(email, name, min(number, _LARGEST_COUNT))
+        known = getattr(email, name) + later[row["message_id"], row["type"]]
+        # Each of the sources may lack some, and none has too many.
+        setattr(email, name, min(max(known, row["told"], row["asked"]), _LARGEST_COUNT))
         moves.emails[email.pk] = email
 
 
@@ -449,8 +481,18 @@ _LARGEST_COUNT = 2**31 - 1
 """What a column of counts holds on every database."""
 
 
+_learned = attrgetter(
+    "open_count",
+    "click_count",
+    "first_opened_at",
+    "last_opened_at",
+    "global_message_id",
+    "provider_message_id",
+)
+
+
 def _apply_details(email: Email, told: EmailDetails, moves: _Moves) -> None:
-    before = (email.open_count, email.click_count, email.first_opened_at, email.last_opened_at)
+    before = _learned(email)
     email.open_count = max(email.open_count, min(told.open_count, _LARGEST_COUNT))
     email.click_count = max(email.click_count, min(told.click_count, _LARGEST_COUNT))
     for opened_at in (told.first_opened_at, told.last_opened_at):
@@ -460,8 +502,7 @@ def _apply_details(email: Email, told: EmailDetails, moves: _Moves) -> None:
     for name in ("global_message_id", "provider_message_id"):
         if not getattr(email, name) and getattr(told, name):
             setattr(email, name, _clean_text(getattr(told, name))[:255])
-    after = (email.open_count, email.click_count, email.first_opened_at, email.last_opened_at)
-    if after != before:
+    if _learned(email) != before:
         moves.emails[email.pk] = email
     state = state_of(told.status)
     if state is not None:
@@ -504,6 +545,7 @@ _MOVING_FIELDS = [
     "open_count",
     "click_count",
     "next_sync_at",
+    "asked_at",
 ]
 
 

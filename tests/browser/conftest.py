@@ -1,8 +1,6 @@
 """A browser, somebody signed in, a log, and a server elsewhere that must see nothing."""
 
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -10,6 +8,7 @@ from django.core.management import call_command
 from django.test import Client
 
 from tests.browser.chromium import BrowserMissing, running_browser, shared_connection_stays_open
+from tests.servers import LocalServer, QuietHandler, serving
 
 LOG = "/admin/truncus_django/email/"
 
@@ -56,19 +55,13 @@ def _content_types(transactional_db: None) -> None:
     call_command("migrate", verbosity=0)
 
 
-class Elsewhere(ThreadingHTTPServer):
+class Elsewhere(LocalServer):
     """A server that is not ours, and notes who comes."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Note)
+        super().__init__(_Note)
         self.connections = 0
         self.paths: list[str] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
     def get_request(self) -> Any:
         accepted = super().get_request()
@@ -76,10 +69,10 @@ class Elsewhere(ThreadingHTTPServer):
         return accepted
 
 
-class _Note(BaseHTTPRequestHandler):
+class _Note(QuietHandler):
     server: Elsewhere
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802
         self.server.paths.append(self.path)
         self.send_response(200)
         self.send_header("Content-Length", "0")
@@ -87,15 +80,8 @@ class _Note(BaseHTTPRequestHandler):
 
     do_POST = do_GET  # noqa: N815
 
-    def log_message(self, *_args: object) -> None:
-        """Stay silent."""
-
 
 @pytest.fixture
 def elsewhere() -> Iterator[Elsewhere]:
-    with Elsewhere() as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(Elsewhere()) as server:
         yield server
-        server.shutdown()
-        thread.join()

@@ -1,82 +1,17 @@
-"""A log with a past, for the screenshots: made-up people, three tenants, 90 days."""
+"""A log for the screenshots: 90 days of a past, and a present with an e-mail of each fate."""
 
-import random
 from datetime import datetime, timedelta
 
 from django.utils import timezone
 
+from example_project.shop import history
 from truncus_django.models import Email, EmailEvent
 from truncus_django.states import State
 
-_NAMES = (
-    "ada.lindqvist", "ben.okafor", "carla.moreno", "dmitri.volkov", "eva.novak", "farid.haddad",
-    "greta.jansen", "hana.sato", "ivan.petrov", "julia.schmidt", "kofi.mensah", "lena.bauer",
-    "marco.rossi", "nadia.karim", "oliver.brown", "priya.nair", "quentin.dubois", "rosa.ferreira",
-)  # fmt: skip
-_DOMAINS = ("example.com", "example.org", "example.net")
-_KINDS = (
-    # subject, tenant, template, share of opens, share of clicks among them
-    ("Your order {number} is on its way", "shop", "", 0.64, 0.35),
-    ("Your invoice for order {number}", "shop", "", 0.58, 0.12),
-    ("New teas this week: first flush Darjeeling", "newsletter", "weekly", 0.36, 0.19),
-    ("Choose your password", "accounts", "", 0.86, 0.8),
-    ("How was your order {number}?", "shop", "survey", 0.33, 0.21),
-)
-_REASONS = (
-    ("mailbox_does_not_exist",) * 5 + ("mailbox_full",) * 3 + ("no_mx_record", "spam_refused")
-)
 
-
-def write_past(*, days: int = 90, seed: int = 4, now: datetime | None = None) -> None:
-    """Record what a small shop sent in so many days; the same for a seed."""
-    chance = random.Random(seed)
-    moment = now or timezone.now()
-    emails = []
-    for day in range(days, -1, -1):
-        morning = (moment - timedelta(days=day)).replace(hour=0, minute=10)
-        busy = 1.0 + 0.35 * (days - day) / days - (0.45 if morning.weekday() >= 5 else 0)
-        for _ in range(round(busy * chance.uniform(60, 85))):
-            at = morning + timedelta(minutes=chance.triangular(0, 1400, 700))
-            if at > moment - timedelta(hours=1):
-                continue
-            emails.append(_email(chance, at, moment))
-    Email.objects.bulk_create(emails, batch_size=200)
-
-
-def _email(chance: random.Random, at: datetime, now: datetime) -> Email:
-    subject, tenant, template, opens, clicks = chance.choice(_KINDS)
-    to = f"{chance.choice(_NAMES)}@{chance.choice(_DOMAINS)}"
-    state = chance.choices(
-        [State.DELIVERED, State.BOUNCED, State.COMPLAINED, State.REJECTED, State.SENT],
-        [950, 24, 2, 8, 6],
-    )[0]
-    opened = state == State.DELIVERED and chance.random() < opens
-    clicked = opened and chance.random() < clicks
-    seen = min(at + timedelta(minutes=chance.randint(2, 900)), now)
-    subject = subject.format(number=chance.randint(10_000, 60_000))
-    is_delivered = state in {State.DELIVERED, State.COMPLAINED}
-    return Email(
-        message_id=f"msg_{chance.getrandbits(64):016x}",
-        mailer="newsletter" if tenant == "newsletter" else "default",
-        state=state,
-        reason=chance.choice(_REASONS) if state == State.BOUNCED else "",
-        from_email="Leaf & Kettle <tea@example.com>",
-        to=[to],
-        subject=subject,
-        search_text=f"{to} {subject}".lower(),
-        tenant_id=tenant,
-        template_id=template,
-        sent_at=None if state == State.REJECTED else at,
-        delivered_at=at + timedelta(seconds=2) if is_delivered else None,
-        bounced_at=at + timedelta(seconds=3) if state == State.BOUNCED else None,
-        complained_at=seen if state == State.COMPLAINED else None,
-        first_opened_at=seen if opened else None,
-        last_opened_at=seen if opened else None,
-        open_count=chance.choice([1, 1, 1, 2, 3]) if opened else 0,
-        click_count=chance.choice([1, 1, 2]) if clicked else 0,
-        attempts=1,
-        created_at=at,
-    )
+def write_past() -> None:
+    """Record what a busy shop sent in 90 days."""
+    history.write(days=90, per_day=72)
 
 
 def write_present(*, now: datetime | None = None) -> Email:

@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 from django.apps import apps
+from django.contrib.auth.models import Permission, User
 from django.core.mail import EmailMessage
 from django.db import connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from truncus_django.api import retry
 from truncus_django.backend import TruncusBackend
 from truncus_django.message import TruncusMessage
+from truncus_django.models import Email
 
 
 @pytest.fixture(autouse=True)
@@ -128,3 +131,36 @@ def count_queries() -> Callable[..., Any]:
         found += [q["sql"] for q in captured if not q["sql"].lstrip().startswith(words)]
 
     return counting
+
+
+@pytest.fixture
+def sent(emulator: Any, settings: Any) -> Email:
+    """An e-mail that the emulator has, with its bodies."""
+    settings.TRUNCUS = {**settings.TRUNCUS, "STORE_BODIES": True}
+    TruncusMessage(
+        "Your tea",
+        "It is on its way.",
+        "shop@example.com",
+        ["open@example.org"],
+        html="<p>It is on its way.</p>",
+        cc=["copy@example.org"],
+        tenant_id="acme",
+        metadata={"order": "42"},
+        track_clicks=False,
+    ).send()
+    return Email.objects.get()
+
+
+@pytest.fixture
+def may(client: Client) -> Callable[..., Client]:
+    """Return a function that signs in somebody with these permissions, and no others."""
+
+    def sign_in(*codenames: str) -> Client:
+        user = User.objects.create_user("clerk", is_staff=True)
+        permissions = Permission.objects.filter(codename__in=codenames)
+        assert len(permissions) == len(codenames)
+        user.user_permissions.set(permissions)
+        client.force_login(user)
+        return client
+
+    return sign_in

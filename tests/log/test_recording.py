@@ -9,12 +9,23 @@ from typing import Any
 
 import django
 import pytest
+from django.contrib.auth.models import Group
 from django.core.mail import EmailMessage, send_mail
-from django.db import connection, transaction
+from django.db import (
+    DatabaseError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+    connection,
+    connections,
+    transaction,
+)
 from django.utils import timezone
 
 from truncus_django import log
 from truncus_django.api.errors import MessagesNotSent, SendCancelled, TruncusError
+from truncus_django.backend import TruncusBackend
+from truncus_django.bulk import insert_new
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, EmailEvent
 from truncus_django.signals import pre_send
@@ -312,6 +323,79 @@ def test_a_repeated_idempotency_key_leaves_one_record(emulator, dialect):
     assert Email.objects.count() == emulator.accepted == 1
 
 
+@pytest.mark.parametrize("dialect", ["manual", "sdk"])
+@pytest.mark.parametrize("fault", ["reset_after", "reset_before"])
+def test_a_new_message_with_the_key_of_one_in_doubt_settles_its_record(emulator, dialect, fault):
+    """A task that is tried again makes its message anew."""
+    emulator.reset(dialect=dialect)
+    emulator.faults.next(fault, times=20)
+    for subject in ("First", "Second"):
+        with pytest.raises(TruncusError):
+            message(subject=subject, idempotency_key="order-42").send()
+    doubtful = Email.objects.get()
+    assert (doubtful.state, doubtful.subject) == (State.UNKNOWN, "First")
+
+    emulator.faults.clear()
+    again = message(subject="Third", idempotency_key="order-42")
+    again.send()
+
+    row = Email.objects.get()
+    assert (row.pk, row.created_at) == (doubtful.pk, doubtful.created_at)
+    assert (row.message_id, row.error) == (again.truncus_status.id, "")
+    assert row.state in {State.SENT, State.DELIVERED}
+    assert emulator.accepted == 1
+
+
+def in_doubt(**fields: Any) -> Email:
+    return Email.objects.create(
+        **{"idempotency_key": "order-42", "state": State.UNKNOWN, "mailer": MAILER, **fields}
+    )
+
+
+MAILER = "default" if django.VERSION >= (6, 1) else ""
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"mailer": "other"},
+        {"is_sandbox": True},
+        {"idempotency_key": "order-43"},
+        {"created_at": timezone.now() - timedelta(days=2)},  # the key means nothing any more
+        {"message_id": "m-1"},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_a_key_settles_no_other_record(emulator, fields):
+    other = in_doubt(**fields)
+    message(idempotency_key="order-42").send()
+
+    other.refresh_from_db()
+    assert other.state == State.UNKNOWN
+    assert Email.objects.count() == 2
+
+
+def test_a_refusal_of_the_request_settles_no_doubt(emulator):
+    doubtful = in_doubt()
+    emulator.reset(domains={"example.com": "paused"})
+    with pytest.raises(TruncusError):
+        message(idempotency_key="order-42").send()
+
+    doubtful.refresh_from_db()
+    assert doubtful.state == State.UNKNOWN
+
+
+def test_a_doubt_is_settled_beside_a_record_of_the_same_email(emulator):
+    for _ in range(2):
+        message(idempotency_key="order-42").send()
+        doubtful = in_doubt()
+    message(idempotency_key="order-42").send()
+
+    doubtful.refresh_from_db()
+    assert doubtful.state == State.DELIVERED
+    assert Email.objects.exclude(message_id=None).count() == 1
+
+
 def test_the_same_message_sent_twice_is_two_emails(emulator):
     sent = message()
     sent.send()
@@ -483,17 +567,116 @@ def test_one_odd_value_costs_the_others_of_a_request_nothing(emulator, backend, 
     assert Email.objects.filter(to=["customer-1@example.org"]).count() == 1
 
 
-@pytest.mark.django_db(transaction=True)
-def test_a_connection_that_the_server_has_ended_is_made_anew(emulator, backend, messages):
-    if connection.vendor == "postgresql":
+END_CONNECTION = {
+    "postgresql": ("SELECT pg_backend_pid()", "SELECT pg_terminate_backend(%s)"),
+    "mysql": ("SELECT CONNECTION_ID()", "KILL %s"),
+}
+if connection.vendor in END_CONNECTION:  # SQLite has no server that could end one
+
+    @pytest.mark.django_db(transaction=True)
+    def test_a_connection_that_the_server_has_ended_is_made_anew(emulator, messages):
+        own_id, end = END_CONNECTION[connection.vendor]
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_backend_pid()")
-            (pid,) = cursor.fetchone()
+            cursor.execute(own_id)
+            (ended,) = cursor.fetchone()
         other = connection.copy("other")
         with other.cursor() as cursor:
-            cursor.execute("SELECT pg_terminate_backend(%s)", [pid])
+            cursor.execute(end, [ended])
         other.close()
+        for sent in messages(2):
+            sent.send()
 
-    backend().send_messages(messages(1))
-    backend().send_messages(messages(2)[1:])
+        assert Email.objects.count() == 2
+        with connection.cursor() as cursor:
+            cursor.execute(own_id)
+            assert cursor.fetchone() != (ended,)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("error", [OperationalError, InterfaceError])
+def test_a_recording_that_broke_off_is_tried_once_more(emulator, messages, monkeypatch, error):
+    """With one of these two, drivers tell that a connection has ended."""
+    tries = []
+
+    def insert(*args: Any, **kwargs: Any) -> None:
+        tries.append(args)
+        if len(tries) % 2:
+            raise error
+        insert_new(*args, **kwargs)
+
+    monkeypatch.setattr(log, "insert_new", insert)
+    for sent in messages(2):
+        sent.send()
+
     assert Email.objects.count() == 2
+    assert len(tries) == 4
+
+
+# Transactions that the caller commits by hand -------------------------------------------------
+
+
+@pytest.fixture
+def by_hand(transactional_db):
+    """Leave it to the test to commit."""
+    transaction.set_autocommit(False)
+    yield
+    transaction.rollback()
+    transaction.set_autocommit(True)
+
+
+def fail_once_with(error, monkeypatch):
+    """Let the first insert of a record fail, after a statement that the database refuses."""
+    real, calls = log.insert_new, []
+
+    def insert(rows, *, using):
+        calls.append(rows)
+        if len(calls) == 1:
+            with suppress(DatabaseError), connections[using].cursor() as cursor:
+                cursor.execute("SELECT nothing FROM nowhere")
+            raise error("broken")
+        real(rows, using=using)
+
+    monkeypatch.setattr(log, "insert_new", insert)
+
+
+@pytest.mark.parametrize("error", [OperationalError, InterfaceError, ProgrammingError])
+def test_a_transaction_that_is_committed_by_hand_stays_whole(
+    by_hand, emulator, messages, monkeypatch, error
+):
+    Group.objects.create(name="before")
+    fail_once_with(error, monkeypatch)
+    [sent] = messages(1)
+    sent.send()
+    Group.objects.create(name="after")
+    transaction.commit()
+
+    assert transaction.get_autocommit() is False
+    assert set(Group.objects.values_list("name", flat=True)) == {"before", "after"}
+    assert len(emulator.emails) == 1
+    Group.objects.all().delete()
+    transaction.commit()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_too_much_for_one_statement_is_recorded_one_by_one(emulator, messages, monkeypatch):
+    real = log.insert_new
+
+    def insert(rows, *, using):
+        if len(rows) > 1:
+            raise OperationalError("packet too large")
+        real(rows, using=using)
+
+    monkeypatch.setattr(log, "insert_new", insert)
+    TruncusBackend().send_messages(messages(5))
+
+    assert Email.objects.count() == 5
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_beyond_the_end_of_time_costs_no_record(emulator, messages, moment):
+    [sent] = messages(1, esp_extra={"send_at": moment})
+    with suppress(TruncusError):
+        sent.send()
+
+    assert Email.objects.get().send_at is None

@@ -231,10 +231,77 @@ def test_opens_that_were_only_counted_are_not_counted_again_when_their_webhooks_
 def test_sync_makes_up_for_webhooks_that_were_lost():
     row = email()
     hear([news("opened", 1)])
-    learn({"m-1": told("delivered", *OPENS)})
+    learn({"m-1": told("delivered", *OPENS)}, now=minute(8))
     hear([news("opened", 9)])
 
     assert stand(row)["open_count"] == 3
+
+
+def minute(number: float) -> datetime:
+    return START + timedelta(minutes=number)
+
+
+FORMS: dict[str, Callable[..., EmailDetails]] = {
+    "listed": lambda *minutes: told("delivered", *[("opened", at) for at in minutes]),
+    "counted": lambda *minutes: told(
+        open_count=len(minutes), first_opened_at=min(map(minute, minutes), default=None)
+    ),
+}
+A_LITTLE_LATER = 0.05
+"""Webhooks and answers tell one open with times that are some seconds apart."""
+
+
+@pytest.fixture(params=FORMS)
+def opened(request: pytest.FixtureRequest) -> Callable[..., EmailDetails]:
+    """Return a function that makes an answer about an e-mail opened at these minutes."""
+    return FORMS[request.param]
+
+
+@pytest.mark.parametrize("shift", [A_LITTLE_LATER, -A_LITTLE_LATER])
+def test_one_open_told_with_two_times_counts_once(opened, shift):
+    row = email()
+    hear([news("opened", 1 + shift)])
+    learn({"m-1": opened(1)}, now=minute(5))
+
+    assert stand(row)["open_count"] == 1
+
+
+@pytest.mark.parametrize("shift", [A_LITTLE_LATER, -A_LITTLE_LATER])
+def test_a_late_webhook_about_what_sync_has_told_counts_nothing(opened, shift):
+    row = email()
+    learn({"m-1": opened(1, 2)}, now=minute(5))
+    for at in (1, 2):
+        hear([news("opened", at + shift)])
+        assert stand(row)["open_count"] == 2
+
+
+def test_an_open_after_sync_is_one_more_though_its_forerunners_had_no_webhooks(opened):
+    row = email()
+    learn({"m-1": opened(1, 2)}, now=minute(5))
+    for _ in range(2):
+        hear([news("opened", 6)])
+    hear([news("opened", 2 + A_LITTLE_LATER)])
+    assert stand(row)["open_count"] == 3
+
+    learn({"m-1": opened(1, 2, 6 - A_LITTLE_LATER)}, now=minute(7))
+    hear([news("opened", 8), news("opened", 9)])
+    assert stand(row)["open_count"] == 5
+
+
+def test_an_answer_older_than_a_webhook_takes_no_open_back(opened):
+    row = email()
+    hear([news("opened", 1), news("opened", 2)])
+    learn({"m-1": opened(1)}, now=minute(5))
+
+    assert stand(row)["open_count"] == 2
+
+
+def test_clicks_are_counted_apart_from_opens():
+    row = email()
+    learn({"m-1": told("delivered", *OPENS)}, now=minute(5))
+    hear([news("clicked", 6)])
+
+    assert (stand(row)["open_count"], stand(row)["click_count"]) == (2, 2)
 
 
 def test_two_opens_in_one_second_with_ids_count_as_two():
@@ -365,6 +432,16 @@ def test_an_answer_that_tells_nothing_new_only_sets_the_next_question():
     assert row.next_sync_at == START + timedelta(hours=3)
 
 
+@pytest.mark.parametrize("name", ["global_message_id", "provider_message_id"])
+def test_an_answer_that_tells_no_more_than_an_id_is_a_change(name):
+    row = email(state=State.DELIVERED)
+
+    assert learn({"m-1": told(**{name: "id-1"})}) == 1
+    row.refresh_from_db()
+    assert getattr(row, name) == "id-1"
+    assert learn({"m-1": told(**{name: "id-1"})}) == 0
+
+
 def test_the_reason_of_a_bounce_is_learned_after_its_event():
     row = email()
     answer = told("bounced", ("bounced", 1), intelligence={"failure_reason": "mailbox_full"})
@@ -447,9 +524,18 @@ def test_a_rolled_back_move_is_not_signalled(signalled):
 def test_one_open_told_by_webhook_and_sync_is_signalled_once(signalled):
     email(state=State.DELIVERED)
     hear([news("opened", 1)])
-    learn({"m-1": told("delivered", ("opened", 1))})
+    learn({"m-1": told("delivered", ("opened", 1 + A_LITTLE_LATER))})
 
     assert signalled == ["opened"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_opens_close_together_are_signalled_twice(signalled):
+    email(state=State.DELIVERED)
+    hear([news("opened", 1)])
+    learn({"m-1": told("delivered", ("opened", 1 + A_LITTLE_LATER), ("opened", 1.3))})
+
+    assert signalled == ["opened", "opened"]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -18,6 +18,7 @@ from django.db import OperationalError, connections
 from django.test import Client
 from django.urls import include, path, reverse
 
+from tests.servers import serving
 from truncus_django import views
 from truncus_django.api.webhooks import sign
 from truncus_django.message import TruncusMessage
@@ -464,12 +465,8 @@ def webhook_url(
     """The webhook of this project, served over HTTP."""
     settings.ALLOWED_HOSTS = ["127.0.0.1"]
     monkeypatch.setitem(connections[shared_database].settings_dict, "CONN_MAX_AGE", None)
-    with make_server("127.0.0.1", 0, WSGIHandler(), _Server, _Handler) as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(make_server("127.0.0.1", 0, WSGIHandler(), _Server, _Handler)) as server:
         yield f"http://127.0.0.1:{server.server_port}{URL}"
-        server.shutdown()
-        thread.join()
 
 
 def sent_to(emulator: Any, *scenarios: str) -> None:

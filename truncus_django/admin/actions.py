@@ -1,7 +1,7 @@
 """What may be done with e-mails: each with its permission, a question first, and in the history."""
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -113,11 +113,13 @@ class EmailActions(ActionsBase):
     def resend(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
         """Send the chosen e-mails once more, each as a new one."""
         click = _uuid(request.POST.get("click"))
+        words = request.POST.get("known_resends", "").split()
+        known = [known_id for word in words if (known_id := _uuid(word)) is not None]
 
         def send_again(email: Email) -> Report:
             if click is None:
                 return Report(messages.ERROR, _("Please confirm once more."))
-            return _resend(email, click, self._url_of)
+            return _resend(email, click, known, self._url_of)
 
         return self._ask_then_do(request, queryset, RESEND, send_again)
 
@@ -225,7 +227,7 @@ class EmailActions(ActionsBase):
             "back_url": self._url_of(shown[0])
             if shown and request.POST.get("from_page")
             else request.get_full_path(),
-            "lost": _lost(shown) if deed is RESEND else [],
+            **(_about_resends(emails or shown) if deed is RESEND else {}),
         }
         return TemplateResponse(request, "admin/truncus_django/email/confirm.html", context)
 
@@ -285,20 +287,29 @@ def _sync(email: Email) -> Report:
     return Report(messages.SUCCESS, _about(email, text), text)
 
 
-def _resend(email: Email, click: uuid.UUID, url_of: Callable[[Email], str]) -> Report:
-    from truncus_django.admin.resend import resend, why_not_resendable
+def _resend(
+    email: Email, click: uuid.UUID, known: Collection[uuid.UUID], url_of: Callable[[Email], str]
+) -> Report:
+    from truncus_django.admin.resend import Outcome, resend, why_not_resendable
 
     why_not = why_not_resendable(email)
     if why_not:
         return Report(messages.WARNING, _about(email, why_not))
-    new, is_sent_now = resend(email, click=click)
+    done = resend(email, click=click, known=known)
+    new = done.record
+    link = format_html('<a href="{}">{}</a>', url_of(new), new.message_id or new.pk) if new else ""
+    if done.outcome is Outcome.SENT_BEFORE:
+        text = _("Was sent again before, and not now:")
+        return Report(messages.INFO, format_html("{} {}", _about(email, text), link))
+    if done.outcome is Outcome.IN_DOUBT:
+        text = _(
+            "May have been sent again before, as the answer was lost, and was not sent now. Look "
+            "for its recipient in the Truncus dashboard, then choose “Send again” anew if it is "
+            "missing:"
+        )
+        return Report(messages.WARNING, format_html("{} {}", _about(email, text), link))
     if new is None:
         return Report(messages.SUCCESS, _about(email, _("Sent again.")), _("Sent again."))
-    link = format_html('<a href="{}">{}</a>', url_of(new), new.message_id or new.pk)
-    if not is_sent_now:
-        return Report(
-            messages.INFO, format_html("{} {}", _about(email, _("Was sent again before:")), link)
-        )
     return Report(
         messages.SUCCESS,
         format_html("{} {}", _about(email, _("Sent again:")), link),
@@ -346,10 +357,18 @@ def _left_out(count: int) -> list[Report]:
     return [Report(messages.WARNING, text % {"count": count})]
 
 
-def _lost(emails: Sequence[Email]) -> list[tuple[Email, list[str]]]:
-    from truncus_django.admin.resend import what_is_lost
+def _about_resends(emails: Sequence[Email]) -> dict[str, Any]:
+    """Return what the question about sending again tells, and what its confirmation carries."""
+    from truncus_django.admin.resend import resends_of, what_is_lost
 
-    return [(email, lost) for email in emails if (lost := what_is_lost(email))]
+    earlier = resends_of(emails)
+    in_doubt = {each.resend_of_id for each in earlier if each.state == State.UNKNOWN}
+    shown = emails[:_MOST_MESSAGES]
+    return {
+        "lost": [(email, lost) for email in shown if (lost := what_is_lost(email))],
+        "in_doubt": [email for email in shown if email.pk in in_doubt],
+        "known_resends": " ".join(each.pk.hex for each in earlier),
+    }
 
 
 def _uuid(text: str | None) -> uuid.UUID | None:

@@ -90,14 +90,17 @@ class Statistics:
 def read_statistics(days: int, *, today: date, zone: tzinfo | None) -> Statistics:
     """Return the statistics of the last ``days`` days, ``today`` included; at most 4 queries.
 
-    E-mails in the sandbox are left out.
+    E-mails in the sandbox are left out, and those that a wrong clock has dated after today.
 
     Args:
         zone: where the days begin and end; ``None`` where Django uses no time zones.
     """
     shown = [today - timedelta(days=ago) for ago in range(days - 1, -1, -1)]
     midnights = [datetime.combine(day, time.min, tzinfo=zone) for day in shown]
-    emails = Email.objects.filter(created_at__gte=midnights[0], is_sandbox=False).order_by()
+    end = datetime.combine(today + timedelta(days=1), time.min, tzinfo=zone)
+    emails = Email.objects.filter(
+        created_at__gte=midnights[0], created_at__lt=end, is_sandbox=False
+    ).order_by()
     tenants = distinct_values("tenant_id", limit=MOST_TENANTS + 1)
     stats = Statistics(
         by_day={day: Counts() for day in shown},
@@ -132,7 +135,7 @@ def _day_expression(midnights: Sequence[datetime]) -> Expression:
         return Func(
             F("created_at"),
             Value(list(midnights)),
-            template=f"WIDTH_BUCKET(%(expressions)s::{'timestamptz' if zone else 'timestamp'}[])",
+            template="WIDTH_BUCKET(%(expressions)s::timestamptz[])",
             output_field=IntegerField(),
         )
     if vendor == "mysql":

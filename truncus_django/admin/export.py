@@ -1,10 +1,12 @@
 """The log as CSV, row by row, with nothing in it that a spreadsheet would run."""
 
 import csv
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+from django.conf import settings
 from django.db.models import QuerySet
 from django.http import StreamingHttpResponse
 from django.utils import timezone
@@ -42,14 +44,17 @@ COLUMNS = (
     "first_opened_at",
     "last_opened_at",
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = re.compile(r"[\s\x00-\x1f\ufeff]*[=+\-@＝＋－＠]|[\t\v\f\r\n\x1c-\x1f\x85\u2028\u2029]")
+"""How what a spreadsheet may run begins: an operator, full-width too, perhaps after blanks that it
+leaves out; and what it may take for the end of the cell or the line."""
 _ROWS_AT_ONCE = 2000
 
 
 def csv_response(queryset: QuerySet[Email]) -> StreamingHttpResponse:
     """Return a download of all e-mails in ``queryset``, without their bodies."""
     response = StreamingHttpResponse(_lines(queryset), content_type="text/csv; charset=utf-8")
-    name = timezone.localtime().strftime("emails-%Y-%m-%d.csv")
+    now = timezone.localtime() if settings.USE_TZ else timezone.now()
+    name = now.strftime("emails-%Y-%m-%d.csv")
     response["Content-Disposition"] = f'attachment; filename="{name}"'
     response["X-Content-Type-Options"] = "nosniff"
     response["Cache-Control"] = "no-store"
@@ -67,7 +72,7 @@ def cell(value: Any) -> str:
     if isinstance(value, list):
         value = ", ".join(map(str, value))
     text = str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 class _Line:

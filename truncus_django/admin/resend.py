@@ -1,13 +1,42 @@
 """Sending a recorded e-mail again: a new e-mail with what the log knows of the old one."""
 
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from enum import Enum
 from uuid import UUID
 
 from django.utils.translation import gettext as _
 
 from truncus_django.accounts import backend_of
+from truncus_django.api import contract
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email
 from truncus_django.states import UNSENT_STATES, State
+
+_NEVER_WENT_OUT = frozenset({State.FAILED, State.REJECTED, State.CANCELLED, State.EXPIRED})
+
+
+class Outcome(Enum):
+    """What a confirmation led to."""
+
+    SENT = "sent"
+    SENT_BEFORE = "sent before"
+    """Somebody else, or the same click, was faster; nothing was sent now."""
+    IN_DOUBT = "in doubt"
+    """The same, but nobody knows whether that resend was accepted; nothing was sent now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resend:
+    """What became of sending an e-mail again.
+
+    Attributes:
+        outcome: whether it was sent.
+        record: of the new e-mail; ``None`` where ``RECORD`` is off.
+    """
+
+    outcome: Outcome
+    record: Email | None
 
 
 def why_not_resendable(email: Email) -> str:
@@ -28,6 +57,8 @@ def what_is_lost(email: Email) -> list[str]:
         lost.append(_("its attachments (%(count)d)") % {"count": email.attachment_count})
     if email.template_id and email.html_body is None:
         lost.append(_("the variables of its template"))
+    # Whether it had any, the log does not know.
+    lost.append(_("Reply-To and headers of its own, if it had any"))
     return lost
 
 
@@ -35,7 +66,7 @@ def build_message(email: Email, *, key: str) -> TruncusMessage:
     """Return a new message that says the same to the same people.
 
     Args:
-        key: the idempotency key, so that the same click never sends twice.
+        key: the idempotency key, the same for all who confirm at once.
     """
     message = TruncusMessage(
         email.subject,
@@ -57,22 +88,47 @@ def build_message(email: Email, *, key: str) -> TruncusMessage:
     return message
 
 
-def resend(email: Email, *, click: UUID) -> tuple[Email | None, bool]:
-    """Send ``email`` again; return the record of the new one and whether it was sent just now.
+def resends_of(emails: Sequence[Email]) -> list[Email]:
+    """Return the earlier resends of e-mails, oldest first, without what was in them."""
+    resends = Email.objects.filter(resend_of__in=emails).order_by("created_at", "pk")
+    return list(resends.only("id", "message_id", "state", "resend_of_id"))
+
+
+def resend(email: Email, *, click: UUID, known: Collection[UUID] = ()) -> Resend:
+    """Send ``email`` again, unless that was done since the question was asked.
 
     Args:
-        click: of the confirmation; the same one sends once. There may be no record, as ``RECORD``
-            may be off.
+        click: of the confirmation; where ``RECORD`` is off, all that tells one from another.
+        known: the ids of earlier resends that there were when the question was asked. Whoever
+            confirms knows of them and wants one more.
 
     Raises:
         TruncusError: it was not sent.
     """
-    key = f"resend-{click.hex}-{email.pk.hex}"
-    records = Email.objects.filter(resend_of=email, idempotency_key=key)
-    sent_before = records.first()
-    if sent_before is not None:
-        return sent_before, False
+    earlier = resends_of([email])
+    since = [each for each in earlier if each.pk not in known and each.state not in _NEVER_WENT_OUT]
+    for each in since:
+        if each.state != State.UNKNOWN:
+            return Resend(Outcome.SENT_BEFORE, each)
+    if since:
+        return Resend(Outcome.IN_DOUBT, since[-1])
     backend = backend_of(email.mailer)
     backend.alias = email.mailer or None  # the new record names it, too
-    backend.send_messages([build_message(email, key=key)])
-    return records.first(), True
+    key = _key(email, earlier) if backend.settings.record else f"resend-{click.hex}-{email.pk.hex}"
+    message = build_message(email, key=key)
+    backend.send_messages([message])
+    records = Email.objects.filter(resend_of=email, idempotency_key=key)
+    record = records.exclude(state__in=_NEVER_WENT_OUT).order_by("-created_at").first()
+    status = message.truncus_status
+    is_repeat = status is not None and status.status == contract.DUPLICATE
+    return Resend(Outcome.SENT_BEFORE if is_repeat else Outcome.SENT, record)
+
+
+def _key(email: Email, earlier: Sequence[Email]) -> str:
+    """Return the idempotency key of the next resend: one for all who confirm it at once.
+
+    It changes with every resend that Truncus has. One that it never took, or that may have got
+    lost, is repeated under its key, so that it is not sent twice.
+    """
+    taken = [each.pk.hex for each in earlier if each.message_id]
+    return f"resend-{email.pk.hex}-{taken[-1] if taken else 'first'}"

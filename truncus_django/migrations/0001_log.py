@@ -4,6 +4,7 @@ import django.db.models.deletion
 import django.utils.timezone
 from django.db import migrations, models
 
+import truncus_django.fields
 import truncus_django.ids
 
 
@@ -28,25 +29,38 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "message_id",
-                    models.CharField(max_length=255, null=True, verbose_name="Truncus id"),
+                    truncus_django.fields.ExactCharField(
+                        max_length=255, null=True, verbose_name="Truncus id"
+                    ),
                 ),
                 (
                     "global_message_id",
-                    models.CharField(blank=True, max_length=255, verbose_name="global id"),
+                    truncus_django.fields.ExactCharField(
+                        blank=True, max_length=255, verbose_name="global id"
+                    ),
                 ),
                 (
                     "provider_message_id",
-                    models.CharField(blank=True, max_length=255, verbose_name="provider's id"),
+                    truncus_django.fields.ExactCharField(
+                        blank=True, max_length=255, verbose_name="provider's id"
+                    ),
                 ),
                 (
                     "idempotency_key",
-                    models.CharField(blank=True, max_length=255, verbose_name="idempotency key"),
+                    truncus_django.fields.ExactCharField(
+                        blank=True, max_length=255, verbose_name="idempotency key"
+                    ),
                 ),
                 (
                     "batch_index",
                     models.PositiveSmallIntegerField(null=True, verbose_name="place in its batch"),
                 ),
-                ("mailer", models.CharField(blank=True, max_length=100, verbose_name="mailer")),
+                (
+                    "mailer",
+                    truncus_django.fields.ExactCharField(
+                        blank=True, max_length=100, verbose_name="mailer"
+                    ),
+                ),
                 (
                     "state",
                     models.CharField(
@@ -81,7 +95,12 @@ class Migration(migrations.Migration):
                 ("bcc", models.JSONField(default=list, verbose_name="bcc")),
                 ("subject", models.CharField(blank=True, max_length=998, verbose_name="subject")),
                 ("search_text", models.TextField(blank=True, editable=False)),
-                ("tenant_id", models.CharField(blank=True, max_length=255, verbose_name="tenant")),
+                (
+                    "tenant_id",
+                    truncus_django.fields.ExactCharField(
+                        blank=True, max_length=255, verbose_name="tenant"
+                    ),
+                ),
                 (
                     "template_id",
                     models.CharField(blank=True, max_length=255, verbose_name="template"),
@@ -116,6 +135,7 @@ class Migration(migrations.Migration):
                 ("click_count", models.PositiveIntegerField(default=0, verbose_name="clicks")),
                 ("attempts", models.PositiveSmallIntegerField(default=0, verbose_name="requests")),
                 ("next_sync_at", models.DateTimeField(null=True, verbose_name="next sync")),
+                ("asked_at", models.DateTimeField(null=True, verbose_name="last sync")),
                 (
                     "resend_of",
                     models.ForeignKey(
@@ -152,8 +172,14 @@ class Migration(migrations.Migration):
                         verbose_name="id",
                     ),
                 ),
-                ("message_id", models.CharField(max_length=255, verbose_name="Truncus id")),
-                ("event_id", models.CharField(max_length=255, verbose_name="event id")),
+                (
+                    "message_id",
+                    truncus_django.fields.ExactCharField(max_length=255, verbose_name="Truncus id"),
+                ),
+                (
+                    "event_id",
+                    truncus_django.fields.ExactCharField(max_length=255, verbose_name="event id"),
+                ),
                 ("type", models.CharField(max_length=60, verbose_name="type")),
                 ("reason", models.CharField(blank=True, max_length=300, verbose_name="reason")),
                 (

@@ -4,6 +4,7 @@ import django.db.models.deletion
 import django.utils.timezone
 from django.db import migrations, models
 
+import truncus_django.fields
 import truncus_django.ids
 
 
@@ -32,7 +33,12 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="OutboxAccount",
             fields=[
-                ("account", models.CharField(max_length=100, primary_key=True, serialize=False)),
+                (
+                    "account",
+                    truncus_django.fields.ExactCharField(
+                        max_length=100, primary_key=True, serialize=False
+                    ),
+                ),
                 ("recent_requests", models.JSONField(default=list)),
                 ("paused_until", models.DateTimeField(null=True)),
                 ("failures", models.PositiveIntegerField(default=0)),
@@ -58,10 +64,10 @@ class Migration(migrations.Migration):
                         serialize=False,
                     ),
                 ),
-                ("idempotency_key", models.CharField(max_length=255)),
+                ("idempotency_key", truncus_django.fields.ExactCharField(max_length=255)),
                 ("has_own_key", models.BooleanField(default=False)),
-                ("mailer", models.CharField(blank=True, max_length=100)),
-                ("account", models.CharField(blank=True, max_length=100)),
+                ("mailer", truncus_django.fields.ExactCharField(blank=True, max_length=100)),
+                ("account", truncus_django.fields.ExactCharField(blank=True, max_length=100)),
                 ("is_sandbox", models.BooleanField(default=False)),
                 (
                     "priority",
@@ -100,9 +106,9 @@ class Migration(migrations.Migration):
                 ),
                 ("payload", models.TextField()),
                 ("size", models.PositiveIntegerField()),
-                ("mailer", models.CharField(blank=True, max_length=100)),
+                ("mailer", truncus_django.fields.ExactCharField(blank=True, max_length=100)),
                 ("is_sandbox", models.BooleanField(default=False)),
-                ("own_key", models.CharField(blank=True, max_length=255)),
+                ("own_key", truncus_django.fields.ExactCharField(blank=True, max_length=255)),
                 (
                     "priority",
                     models.PositiveSmallIntegerField(

@@ -1,0 +1,183 @@
+"""An e-mail's page in the admin, and the frame that shows its HTML."""
+
+import uuid
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from tests.log.admin_pages import LOG, make, page_of
+from truncus_django.models import EmailEvent
+from truncus_django.states import State
+
+pytestmark = pytest.mark.django_db
+
+
+def test_shows_ids_to_copy_events_and_facts(admin_client):
+    email = make(
+        message_id="msg_1",
+        global_message_id="gm_1",
+        provider_message_id="ses_1",
+        idempotency_key="order-42",
+        cc=["cleo@example.org"],
+        tenant_id="acme",
+        metadata={"order": "42"},
+        attachments=[{"filename": "a.pdf", "content_type": "application/pdf", "size": 2048}],
+        attachment_count=1,
+        open_count=1,
+        first_opened_at=timezone.now(),
+    )
+    EmailEvent.objects.create(
+        email=email,
+        message_id="msg_1",
+        event_id="e",
+        type="clicked",
+        occurred_at=timezone.now(),
+        source="webhook",
+        payload={"url": "https://example.com/"},
+    )
+
+    page = admin_client.get(page_of(email)).text
+
+    for value in (str(email.pk), "msg_1", "gm_1", "ses_1", "order-42"):
+        assert f'<code class="truncus-id">{value}</code>' in page
+    for text in ("clicked", "https://example.com/", "cleo@example.org", "acme", "42"):
+        assert text in page
+    assert "a.pdf" in page
+    assert "2.0\xa0KB" in page
+
+
+def test_tells_what_to_do_about_an_error(admin_client):
+    email = make(
+        state=State.FAILED,
+        error_code="DOMAIN_NOT_FOUND",
+        error="No such domain (DOMAIN_NOT_FOUND, HTTP 403). Add the sender's domain "
+        "(DEFAULT_FROM_EMAIL) in Truncus and verify it.",
+    )
+
+    page = admin_client.get(page_of(email)).text
+
+    assert "No such domain" in page
+    assert page.count("in Truncus and verify it.") == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "advice"),
+    [
+        (State.BOUNCED, "Ask for another address"),
+        (State.COMPLAINED, "called it spam"),
+        (State.UNKNOWN, "The answer was lost"),
+    ],
+)
+def test_tells_what_to_do_about_a_state(admin_client, state, advice):
+    assert advice in admin_client.get(page_of(make(state=state))).text
+
+
+def test_html_is_framed_without_any_permission(admin_client):
+    email = make(html_body="<h1>Hello</h1>")
+    url = reverse("admin:truncus_django_email_html", args=[email.pk])
+
+    page = admin_client.get(page_of(email)).text
+    framed = admin_client.get(url)
+
+    assert f'sandbox="" referrerpolicy="no-referrer" src="{url}"' in page
+    assert "<h1>Hello</h1>" not in page
+    assert framed.text == "<h1>Hello</h1>"
+    policy = framed["Content-Security-Policy"]
+    for rule in ("sandbox;", "default-src 'none'", "img-src data:", "form-action 'none'"):
+        assert rule in policy
+    assert framed["X-Content-Type-Options"] == "nosniff"
+    assert framed["X-Frame-Options"] == "SAMEORIGIN"
+    assert framed["Referrer-Policy"] == "no-referrer"
+    assert framed["Cache-Control"].startswith("no-store")
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        '<link rel="preconnect" href="https://example.com">',
+        "<LINK\nrel=preconnect href=//example.com>",
+        "<link/rel=preconnect href=//example.com>",
+        '<meta http-equiv="refresh" content="0;url=https://example.com">',
+        '<iframe srcdoc="&lt;link rel=preconnect href=//example.com>"></iframe>',
+    ],
+)
+def test_what_reaches_out_has_another_name_in_the_frame(admin_client, html):
+    email = make(html_body=html)
+
+    framed = admin_client.get(reverse("admin:truncus_django_email_html", args=[email.pk])).text
+
+    assert framed == html.replace("<", "<x-", 1)
+
+
+def test_links_lead_nowhere_in_the_frame(admin_client):
+    email = make(html_body='<A HREF="https://example.com">a</A><area\nhref=x><abbr>b</abbr>')
+
+    framed = admin_client.get(reverse("admin:truncus_django_email_html", args=[email.pk])).text
+
+    assert framed == ('<A inert HREF="https://example.com">a</A><area inert\nhref=x><abbr>b</abbr>')
+
+
+def test_other_elements_keep_their_names(admin_client):
+    html = "<links><linkx>a < link</linkx><p>&lt;meta&gt;</p><b>Grüße 😀"
+    email = make(html_body=html)
+
+    url = reverse("admin:truncus_django_email_html", args=[email.pk])
+
+    assert admin_client.get(url).text == html
+
+
+def test_without_html_there_is_no_frame(admin_client):
+    email = make()
+    url = reverse("admin:truncus_django_email_html", args=[email.pk])
+
+    assert "<iframe" not in admin_client.get(page_of(email)).text
+    assert admin_client.get(url).status_code == 404
+    other = reverse("admin:truncus_django_email_html", args=[uuid.uuid4()])
+    assert admin_client.get(other).status_code == 404
+
+
+def test_queries_do_not_grow_with_events(admin_client):
+    email = make(html_body="<p>x")
+    admin_client.get(page_of(email))
+
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as captured:
+            assert admin_client.get(page_of(email)).status_code == 200
+        return len(captured)
+
+    few = queries()
+    now = timezone.now()
+    EmailEvent.objects.bulk_create(
+        EmailEvent(
+            email=email,
+            message_id="m",
+            event_id=f"e{number}",
+            type="opened",
+            occurred_at=now - timedelta(minutes=number),
+            source="sync",
+        )
+        for number in range(300)
+    )
+
+    assert queries() == few
+    page = admin_client.get(page_of(email))
+    assert len(page.context["timeline"]) == 202
+    assert "There are older events" in page.text
+
+
+@pytest.mark.parametrize("name", ["00000000-0000-7000-8000-000000000000", "x", "1"])
+def test_what_does_not_exist_leads_back(admin_client, name):
+    assert admin_client.get(f"{LOG}{name}/change/").status_code == 302
+
+
+def test_nothing_can_be_changed_here(admin_client):
+    email = make()
+
+    assert admin_client.post(page_of(email), {"subject": "Other"}).status_code == 405
+    assert admin_client.get(f"{LOG}add/").status_code == 403
+    email.refresh_from_db()
+    assert email.subject == "Order 0"

@@ -5,6 +5,7 @@ from uuid import UUID
 from django.utils.translation import gettext as _
 
 from truncus_django.accounts import backend_of
+from truncus_django.admin.kept import is_kept, kept_fields, message_with
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email
 from truncus_django.states import UNSENT_STATES, State
@@ -16,7 +17,8 @@ def why_not_resendable(email: Email) -> str:
         return _("It has yet to be sent.")
     if not email.to:
         return _("It has no recipient.")
-    if email.text_body is None and email.html_body is None and not email.template_id:
+    is_recorded = email.text_body is not None or email.html_body is not None or email.template_id
+    if not is_recorded and not is_kept(email):
         return _("Its text was not kept: STORE_BODIES was off when it was sent.")
     return ""
 
@@ -28,15 +30,24 @@ def what_is_lost(email: Email) -> list[str]:
         lost.append(_("its attachments (%(count)d)") % {"count": email.attachment_count})
     if email.template_id and email.html_body is None:
         lost.append(_("the variables of its template"))
-    return lost
+    return lost if lost and not is_kept(email) else []
 
 
 def build_message(email: Email, *, key: str) -> TruncusMessage:
     """Return a new message that says the same to the same people.
 
+    Where the outbox has kept what was to be sent, that is what is sent, attachments and all.
+
     Args:
         key: the idempotency key, so that the same click never sends twice.
     """
+    kept = kept_fields(email)
+    if kept is not None:
+        message = message_with(kept)
+        message.sandbox = True if email.is_sandbox else None
+        message.idempotency_key = key
+        message.truncus_resend_of = email.pk
+        return message
     message = TruncusMessage(
         email.subject,
         email.text_body or "",

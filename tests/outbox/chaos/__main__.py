@@ -1,0 +1,48 @@
+"""Thousands of e-mails, writers that roll back, a Truncus full of faults, workers that are killed.
+
+``python -m tests.outbox.chaos --database postgresql --seed 7``. At the end Truncus must have
+accepted each committed e-mail exactly once and no other, and every row must be final and agree.
+Exit status 1, with what differs, if not.
+"""
+
+import argparse
+import random
+import sys
+import time
+
+from tests.outbox.chaos.run import DATABASES, RUNNERS, Plan, run
+
+
+def main() -> int:
+    """Run once on each database that is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.outbox.chaos", description=__doc__)
+    parser.add_argument("--database", choices=DATABASES, default="sqlite")
+    parser.add_argument("--runner", choices=RUNNERS, default="worker")
+    parser.add_argument("--broker", default="redis://127.0.0.1:6379/9", help="of Celery")
+    parser.add_argument("--mails", type=int, default=5000)
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--writers", type=int, default=4)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--fault-rate", type=float, default=0.05, help="of each fault")
+    parser.add_argument("--replay", choices=["first", "duplicate"], default="first")
+    parser.add_argument("--write-seconds", type=float, default=60.0)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    told = parser.parse_args()
+    plan = Plan(**vars(told))
+    print(f"chaos: {plan}", flush=True)
+    began = time.monotonic()
+    differences, facts = run(plan)
+    for name, value in facts.items():
+        print(f"  {name}: {value}")
+    print(f"  seconds: {time.monotonic() - began:.0f}")
+    for difference in differences[:50]:
+        print(f"DIFFERS: {difference}", file=sys.stderr)
+    if differences:
+        print(f"{len(differences)} differences; seed {plan.seed}", file=sys.stderr)
+        return 1
+    print("Each committed e-mail was accepted once, none that was rolled back; all rows agree.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

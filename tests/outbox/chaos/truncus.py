@@ -1,0 +1,48 @@
+"""A local Truncus in a process of its own: takes its options, tells its URL, and at the end all."""
+
+import json
+import sys
+from typing import Any
+
+from truncus_django.emulator import Emulator
+
+
+def main() -> None:
+    """Serve until a line comes; then tell what was accepted, and what was asked."""
+    with Emulator(**json.loads(sys.argv[1])) as emulator:
+        print(json.dumps(emulator.url), flush=True)
+        sys.stdin.readline()
+        print(json.dumps(_told(emulator)), flush=True)
+
+
+def _told(emulator: Emulator) -> dict[str, Any]:
+    """Return the e-mails by what they were sent as, and the requests without their content."""
+    return {
+        "emails": [
+            {
+                "subject": email.subject,
+                "id": email.id,
+                "status": email.status,
+                "key": email.idempotency_key,
+            }
+            for email in [*emulator.emails, *emulator.refused_emails]
+        ],
+        "requests": [
+            {
+                "at": request.at,
+                "status": request.status,
+                "key": request.headers.get("idempotency-key", ""),
+                "code": _code(request.answer),
+                "fault": request.fault,
+            }
+            for request in emulator.requests
+        ],
+    }
+
+
+def _code(answer: Any) -> str:
+    return str(answer.get("code") or answer.get("error") or "") if isinstance(answer, dict) else ""
+
+
+if __name__ == "__main__":
+    main()

@@ -5,14 +5,12 @@ import os
 
 import django
 
-from truncus_django.api import retry
-
 _given = json.loads(os.environ["CHAOS"])
 
 SECRET_KEY = "chaos"
 USE_TZ = True
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = "shop@example.com"
-INSTALLED_APPS = ["django.contrib.contenttypes", "truncus_django"]
+INSTALLED_APPS = ["django.contrib.contenttypes", "truncus_django", "tests.outbox.chaos"]
 DATABASES = {"default": _given["database"]}
 if DATABASES["default"]["ENGINE"].endswith("mysql"):
     import pymysql
@@ -26,5 +24,5 @@ if django.VERSION >= (6, 1):
 else:
     EMAIL_BACKEND = _BACKEND
 TRUNCUS = _given["truncus"]
+CHAOS = _given
 LOGGING = {"version": 1, "disable_existing_loggers": False}
-retry.FIRST_BACKOFF_S = _given.get("first_backoff_s", retry.FIRST_BACKOFF_S)

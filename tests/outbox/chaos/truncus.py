@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from typing import Any
 
 from truncus_django.emulator import Emulator
@@ -9,7 +10,9 @@ from truncus_django.emulator import Emulator
 
 def main() -> None:
     """Serve until a line comes; then tell what was accepted, and what was asked."""
-    with Emulator(**json.loads(sys.argv[1])) as emulator:
+    options = json.loads(sys.argv[1])
+    speed, began = options.pop("clock_speed", 1.0), time.time()
+    with Emulator(clock=lambda: began + speed * (time.time() - began), **options) as emulator:
         print(json.dumps(emulator.url), flush=True)
         sys.stdin.readline()
         print(json.dumps(_told(emulator)), flush=True)

@@ -100,7 +100,7 @@ def _check_outbox(
             hint="Remove RECORD; TRUNCUS['RETENTION_DAYS'] and truncus_purge forget old e-mails.",
             id="truncus.W005",
         )
-    database = django_settings.DATABASES.get(alias, {})
+    database: dict[str, Any] = django_settings.DATABASES.get(alias, {})
     mode = str((database.get("OPTIONS") or {}).get("transaction_mode"))
     if str(database.get("ENGINE", "")).endswith("sqlite3") and mode.upper() != "IMMEDIATE":
         yield checks.Warning(

@@ -359,6 +359,30 @@ class TestActions:
         assert reload(email).state == State.PENDING
 
 
+class TestDeleting:
+    def test_what_waits_can_be_deleted(self, admin_client, put):
+        [email] = put(1)
+        admin_client.post(f"{LOG}{email.pk}/delete/", {"post": "yes"})
+        assert not Email.objects.exists()
+        assert not OutboxEntry.objects.exists()
+
+    def test_a_part_of_a_request_cannot(self, admin_client, put, dispatcher, emulator):
+        emails = put(2)
+        emulator.faults.next("reset_after")
+        dispatcher.drain()
+
+        one = admin_client.post(f"{LOG}{emails[0].pk}/delete/", {"post": "yes"})
+        ids = [str(email.pk) for email in emails]
+        several = admin_client.post(
+            LOG,
+            {"action": "delete_selected", "_selected_action": ids, "index": "0", "post": "yes"},
+        )
+
+        assert "a part of a request" in one.text
+        assert "a part of a request" in several.text
+        assert OutboxEntry.objects.count() == 2
+
+
 class TestGoingOn:
     def test_it_asks_and_then_goes_on(self, admin_client, paused, dispatcher):
         question = admin_client.get(RESUME, {"account": paused.account})

@@ -230,6 +230,15 @@ class EmailAdmin(EmailActions, EmailAdminBase):
             *super().get_urls(),
         ]
 
+    def get_deleted_objects(
+        self, objs: Any, request: HttpRequest
+    ) -> tuple[list[Any], dict[str, int], set[str], list[Any]]:
+        """Return what goes along, and which e-mails must stay: those in requests of the outbox."""
+        from truncus_django.admin.outbox import parts_of_requests
+
+        to_delete, counts, lacking, protected = super().get_deleted_objects(objs, request)
+        return list(to_delete), counts, lacking, [*protected, *parts_of_requests(objs)]
+
     # Who may ----------------------------------------------------------------------------------
 
     def has_add_permission(self, request: HttpRequest) -> bool:

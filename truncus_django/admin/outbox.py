@@ -216,6 +216,17 @@ def can_be_retried(email: Email, wait: Wait | None) -> bool:
     return wait.has_request or email.state in RESTARTABLE_STATES
 
 
+def parts_of_requests(emails: Iterable[Email]) -> list[str]:
+    """Return what is told of those e-mails that cannot be deleted now.
+
+    A request of the outbox is repeated whole or not at all, so that nothing is sent twice.
+    """
+    ids = [email.pk for email in emails]
+    entries = OutboxEntry.objects.filter(pk__in=ids, batch__isnull=False).select_related("email")
+    parts = entries.only("email__id", "email__state", "email__message_id")
+    return [_("%(email)s, a part of a request") % {"email": part.email} for part in parts]
+
+
 def _length(since: datetime) -> str:
     """Return how long ago a moment was, to one unit."""
     text = timesince(since, depth=1)

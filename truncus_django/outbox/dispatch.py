@@ -316,12 +316,12 @@ class Dispatcher:
         """Write down that the account works, and what it has taught; seldom is there news."""
         lessons = claim.client.lessons()
         account = OutboxAccount.objects.filter(account=claim.account)
-        if lessons != claim.dialect:
-            account.update(dialect=lessons)
+        if claim.account_failures or lessons != claim.dialect:
+            account.update(failures=0, dialect=lessons)
         if claim.account_failures:
             # A pause that has begun since the claim is another request's, and goes on.
             is_over = Q(paused_until=None) | Q(paused_until__lte=moment_of(self.clock.now()))
-            account.filter(is_over).update(failures=0, paused_until=None, error_code="", error="")
+            account.filter(is_over).update(paused_until=None, error_code="", error="")
 
     def _note_trouble(self, claim: Claim, verdict: Verdict, error: TruncusError) -> None:
         lessons = claim.client.lessons()

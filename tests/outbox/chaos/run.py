@@ -168,6 +168,7 @@ def _set_up(plan: Plan, database: dict[str, Any], url: str) -> None:
     given = {
         "database": database,
         "truncus": truncus,
+        "longest_retry_s": 2.0,
         "first_backoff_s": 0.02,  # half of all requests fail: real pauses would take hours
         "celery": {"broker": plan.broker, "queue": f"truncus-chaos-{os.getpid()}"},
     }
@@ -278,9 +279,11 @@ class Crew:
 
     def end(self) -> None:
         """Leave no process behind."""
-        for process in filter(None, [*self.workers, self.beat]):
+        left = [process for process in [*self.workers, self.beat] if process is not None]
+        for process in left:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
+        for process in left:
             process.wait()
 
 

@@ -433,14 +433,13 @@ def _examine_outbox(found: OutboxHealth) -> Iterator[Finding]:
         )
     yield _examine_depth(found)
     for account in found.paused:
-        names = ", ".join(name or "TRUNCUS" for name in account.mailers)
         left = span(account.until.timestamp() - found.at.timestamp())
         hint = hint_for(account.error_code) or ""
         reason = account.reason.replace(hint, "").strip().rstrip(".") or "no reason was told"
         yield Finding(
             Level.WARN,
             "outbox: account",
-            f"No requests for {names} for another {left}: {reason}.",
+            f"No requests for {account.name} for another {left}: {reason}.",
             hint or "Put right what it says; it goes on by itself, or at once from the admin.",
         )
     if found.unknown:

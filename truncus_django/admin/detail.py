@@ -212,6 +212,8 @@ def _buttons(
     if email.state == State.UNKNOWN:
         why_not["decide_sent"] = why_not["decide_not_sent"] = ""
         why_not["decide_send"] = "" if wait else outbox.told_of_one(Done.NOT_KEPT)
+        if wait:
+            why_not["resend"] = outbox.told_of_one(Done.UNDECIDED)
     for deed in model_admin.deeds_allowed(request):
         if deed.name in why_not:
             yield {"name": deed.name, "text": deed.button, "why_not": why_not[deed.name]}

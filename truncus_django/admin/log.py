@@ -5,6 +5,7 @@ Every process of a project imports this module; what only a page needs is import
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import django
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import QuerySet
@@ -143,6 +144,7 @@ class EmailAdmin(EmailActions, EmailAdminBase):
         context = {"title": gettext("E-mails"), **(extra_context or {})}
         if request.method == "GET":
             context["outbox"] = self._outbox(request)
+            context["tools_are_in_the_title"] = django.VERSION >= (6, 1)  # no longer below it
         try:
             return super().changelist_view(request, context)
         except (OverflowError, ValueError):  # a filter's value that no date can have

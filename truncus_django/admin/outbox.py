@@ -13,7 +13,7 @@ from uuid import UUID
 from django.contrib import messages
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.timesince import timesince
+from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -40,9 +40,7 @@ class Panel:
     @property
     def paused(self) -> list[tuple[str, str, SafeString]]:
         """Of each account that rests: its id, its mailers, until when and why."""
-        return [
-            (account.account, mailers_of(account), pause(account)) for account in self.health.paused
-        ]
+        return [(each.account, each.name, pause(each)) for each in self.health.paused]
 
 
 def panel() -> Panel | None:
@@ -72,7 +70,6 @@ class Wait:
         is_leased: whether a worker has it.
         is_in_doubt: whether a request of it may have been accepted.
         due_at: when its request is made next, or the end of the present lease.
-        attempts: requests made.
         size: of what is to be sent, in bytes.
     """
 
@@ -84,7 +81,6 @@ class Wait:
     is_leased: bool
     is_in_doubt: bool
     due_at: datetime | None
-    attempts: int
     error_code: str
 
 
@@ -102,7 +98,6 @@ def waits_of(email_ids: Sequence[UUID]) -> dict[UUID, Wait]:
         "batch__lease",
         "batch__is_in_doubt",
         "batch__due_at",
-        "batch__attempts",
         "batch__error_code",
     )
     return {
@@ -115,12 +110,11 @@ def waits_of(email_ids: Sequence[UUID]) -> dict[UUID, Wait]:
             is_leased=lease is not None,
             is_in_doubt=bool(in_doubt),
             due_at=due_at,
-            attempts=attempts or 0,
             error_code=error_code or "",
         )
         for (
             pk, is_waiting, priority, expires_at, size,
-            batch, lease, in_doubt, due_at, attempts, error_code,
+            batch, lease, in_doubt, due_at, error_code,
         ) in rows
     }  # fmt: skip
 
@@ -128,16 +122,16 @@ def waits_of(email_ids: Sequence[UUID]) -> dict[UUID, Wait]:
 def waiting_cell(email: Email, wait: Wait | None) -> SafeString:
     """Return what the list tells of an e-mail that is still to be sent."""
     since = format_html(
-        '<span class="truncus-none" title="{}">{}</span>',
+        '<span class="truncus-none truncus-waits" title="{}">{}</span>',
         _("Since this e-mail was written"),
-        _("for %(time)s") % {"time": _length(email.created_at)},
+        _("waits: %(time)s") % {"time": _length(email.created_at)},
     )
     told: list[Any] = []
     if wait is not None:
         if wait.is_leased:
             told.append(_("in a request"))
         elif wait.due_at is not None:
-            told.append(format_html("{} {}", _("next try"), labels.moment(wait.due_at)))
+            told.append(_next_try(wait.due_at))
         code = wait.error_code or email.error_code
         if code and not wait.is_leased:
             told.append(format_html("<code>{}</code>", code))
@@ -147,6 +141,11 @@ def waiting_cell(email: Email, wait: Wait | None) -> SafeString:
         return since
     lines = [format_html('<br><span class="truncus-more">{}</span>', line) for line in told]
     return SafeString("".join([since, *lines]))
+
+
+def _next_try(due_at: datetime) -> str:
+    text = timeuntil(due_at, depth=1)
+    return _("next try now") if text.startswith("0") else _("next try in %(time)s") % {"time": text}
 
 
 def facts(email: Email, wait: Wait | None) -> list[tuple[str, Any]]:
@@ -160,8 +159,6 @@ def _facts(email: Email, wait: Wait | None) -> Iterator[tuple[str, Any]]:
     if email.state in IN_OUTBOX:
         yield _("Waits"), _("for %(time)s") % {"time": _length(email.created_at)}
         yield _("Where"), _place(wait)
-        if wait.has_request:
-            yield _("Requests so far"), str(wait.attempts)
         yield _("Account"), _account(email.mailer)
         yield _("Priority"), Priority(wait.priority).label
         yield _("Expires"), wait.expires_at and labels.moment(wait.expires_at)
@@ -195,11 +192,6 @@ def pause(account: PausedAccount) -> SafeString:
     return format_html(
         "{} {}: {}", _("rests until"), labels.moment(account.until), account.reason or "–"
     )
-
-
-def mailers_of(account: PausedAccount) -> str:
-    """Return the names of the mailers that send through an account."""
-    return ", ".join(name or "TRUNCUS" for name in account.mailers)
 
 
 def why_not_cancellable(wait: Wait | None) -> str:

@@ -10,7 +10,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
-from truncus_django.admin.outbox import mailers_of, pause
+from truncus_django.admin.outbox import pause
 from truncus_django.admin.pages import page_basics
 from truncus_django.models import Email, database
 from truncus_django.outbox import hands
@@ -37,7 +37,7 @@ def resume_page(model_admin: "EmailAdmin", request: HttpRequest) -> HttpResponse
             **page_basics(model_admin, request),
             "title": _("Go on now"),
             "account": account,
-            "mailers": mailers_of(account),
+            "mailers": account.name,
             "pause": pause(account),
             "back_url": log,
         }
@@ -55,7 +55,7 @@ def _note(request: HttpRequest, account: PausedAccount) -> None:
         user_id=request.user.pk or 0,
         content_type_id=ContentType.objects.get_for_model(Email).pk,
         object_id=None,
-        object_repr=_("Account of %(mailers)s") % {"mailers": mailers_of(account)[:150]},
+        object_repr=_("Account of %(mailers)s") % {"mailers": account.name[:150]},
         action_flag=CHANGE,
         change_message=_("Went on before its pause ended."),
     )

@@ -42,6 +42,11 @@ class PausedAccount:
     error_code: str
     reason: str
 
+    @property
+    def name(self) -> str:
+        """The mailers' names; ``TRUNCUS`` where its settings alone are what it is known by."""
+        return ", ".join(filter(None, self.mailers)) or "TRUNCUS"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxHealth:

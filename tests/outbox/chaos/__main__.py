@@ -10,7 +10,7 @@ import random
 import sys
 import time
 
-from tests.outbox.chaos.run import DATABASES, RUNNERS, Plan, run
+from tests.outbox.chaos.run import DATABASES, RUNNERS, Plan, run, run_pace
 
 
 def main() -> int:
@@ -27,8 +27,13 @@ def main() -> int:
     parser.add_argument("--replay", choices=["first", "duplicate"], default="first")
     parser.add_argument("--write-seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    told = parser.parse_args()
-    plan = Plan(**vars(told))
+    parser.add_argument("--pace", action="store_true", help="measure the use of the limits")
+    parser.add_argument("--speed", type=float, default=4.0, help="of time, for --pace")
+    told = vars(parser.parse_args())
+    is_pace, speed = told.pop("pace"), told.pop("speed")
+    if is_pace:
+        return _measure_pace(told["database"], speed, told["workers"])
+    plan = Plan(**told)
     print(f"chaos: {plan}", flush=True)
     began = time.monotonic()
     differences, facts = run(plan)
@@ -42,6 +47,16 @@ def main() -> int:
         return 1
     print("Each committed e-mail was accepted once, none that was rolled back; all rows agree.")
     return 0
+
+
+def _measure_pace(database: str, speed: float, workers: int) -> int:
+    use = run_pace(database, speed=speed, minutes=3, workers=workers)
+    print(
+        f"pace on {database}: {workers} workers, {speed:g} times as fast: {use.minutes} requests "
+        f"in full minutes, {use.used:.1%} of the limit; {use.refused} of {use.requests} were "
+        f"answered 429 ({use.refused_share:.1%})"
+    )
+    return 0 if use.used >= 0.95 and use.refused_share < 0.01 else 1
 
 
 if __name__ == "__main__":

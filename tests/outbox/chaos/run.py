@@ -17,14 +17,16 @@ from typing import Any
 
 import django
 import psutil
+from django.db import connections
 
+from tests.outbox.chaos import pace
 from tests.outbox.chaos.writer import GOOD, INVALID, SCHEDULED, SUPPRESSED
 from truncus_django.emulator.faults import Fault
 
 DATABASES = ("sqlite", "postgresql", "mariadb")
 RUNNERS = ("worker", "celery")
-TIMEOUT_S = 0.9
-"""Less than a delay of the local Truncus, so that answers come too late; leases are short, too."""
+TIMEOUT_S, DELAY_S = 2.0, 2.5
+"""Workers wait less long than a delay of the local Truncus takes: those answers come too late."""
 PATIENCE_S = 300.0
 """For so long after the last e-mail and the last kill the outbox may take to become empty."""
 
@@ -76,6 +78,28 @@ def run(plan: Plan) -> tuple[list[str], dict[str, Any]]:
             **_count(told["requests"]),
         }
         return differences, facts
+
+
+def run_pace(name: str, *, speed: float, minutes: int, workers: int) -> pace.Use:
+    """Let workers send under the limits of a real account; return how well they used them."""
+    with TemporaryDirectory() as folder, _database(name, Path(folder)) as database:
+        _set_up_django({"database": database, "truncus": pace.TRUNCUS})
+        from truncus_django.backend import TruncusBackend
+        from truncus_django.message import TruncusMessage
+
+        messages = [
+            TruncusMessage(
+                f"Order {number}",
+                "It is on its way.",
+                "shop@example.com",
+                ["customer@example.org"],
+                idempotency_key=f"alone-{number}",  # a request for each
+            )
+            for number in range((minutes + 3) * pace.PER_MINUTE)
+        ]
+        TruncusBackend().send_messages(messages)
+        connections.close_all()
+        return pace.measure(database, speed=speed, minutes=minutes, workers=workers)
 
 
 # The processes ------------------------------------------------------------------------------------
@@ -143,6 +167,7 @@ def _truncus(plan: Plan) -> Iterator[_Truncus]:
         "requests_per_second": 0,
         "requests_per_minute": 0,
         "latency_s": 0.05,
+        "delay_s": DELAY_S,
         "fault_rates": {fault.value: plan.fault_rate for fault in Fault},
         "seed": plan.seed,
         "keep": 100_000,
@@ -156,23 +181,28 @@ def _truncus(plan: Plan) -> Iterator[_Truncus]:
 
 def _set_up(plan: Plan, database: dict[str, Any], url: str) -> None:
     """Set the settings of this process and of all that it starts; make the tables."""
-    truncus = {
-        "API_KEY": "tr_test_chaos",
-        "BASE_URL": url,
-        "DELIVERY": "outbox",
-        "DISPATCHER": plan.runner,
-        "TIMEOUT": TIMEOUT_S,
-        "REQUESTS_PER_SECOND": 0,
-        "REQUESTS_PER_MINUTE": 0,
-    }
-    given = {
-        "database": database,
-        "truncus": truncus,
-        "longest_retry_s": 2.0,
-        "first_backoff_s": 0.02,  # half of all requests fail: real pauses would take hours
-        "celery": {"broker": plan.broker, "queue": f"truncus-chaos-{os.getpid()}"},
-    }
-    os.environ["CHAOS"] = json.dumps(given)
+    _set_up_django(
+        {
+            "database": database,
+            "truncus": {
+                "API_KEY": "tr_test_chaos",
+                "BASE_URL": url,
+                "DELIVERY": "outbox",
+                "DISPATCHER": plan.runner,
+                "TIMEOUT": TIMEOUT_S,
+                "REQUESTS_PER_SECOND": 0,
+                "REQUESTS_PER_MINUTE": 0,
+            },
+            # Half of all requests fail: real pauses would take hours.
+            "longest_retry_s": 2.0,
+            "first_backoff_s": 0.02,
+            "celery": {"broker": plan.broker, "queue": f"truncus-chaos-{os.getpid()}"},
+        }
+    )
+
+
+def _set_up_django(chaos: Mapping[str, Any]) -> None:
+    os.environ["CHAOS"] = json.dumps(chaos)
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.outbox.chaos.settings"
     django.setup()
     from django.core.management import call_command

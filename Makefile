@@ -3,6 +3,7 @@
 #   make demo     the example shop sends its e-mails through a local Truncus
 #   make test     all tests, on this Python and the newest Django
 #   make check    style, types and import rules
+#   make chaos    workers killed at random, thousands of e-mails, all books compared
 #   make bench    this package beside its peers, same work, one run
 #   make docs     every snippet, command and link of the documentation, tried
 #
@@ -16,10 +17,10 @@ ARGS ?=
 REQUIRE_DATABASES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo admin emulator test test-databases test-browser test-oldest test-newest check format bench docs coverage clean
+.PHONY: help demo admin emulator test test-databases test-browser test-oldest test-newest check format chaos bench docs coverage clean
 
 help:
-	@sed -n '3,7p' Makefile | cut -c3-
+	@sed -n '3,8p' Makefile | cut -c3-
 	@echo '  make admin    serves the log that the demo has filled, in the Django admin'
 	@echo '  make emulator a local Truncus on port 8025, with an inbox to look at'
 	@echo '  make coverage, make format, make clean'
@@ -69,6 +70,14 @@ check: $(VENV)/.check
 format: $(VENV)/.check
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The outbox under workers that are killed and a Truncus full of faults; then its pace. Needs
+# PostgreSQL and Redis. ARGS="--seed 7" repeats what was left to chance.
+chaos: $(VENV)/.test
+	$(BIN)/python -m tests.outbox.chaos --database sqlite --replay duplicate $(ARGS)
+	$(BIN)/python -m tests.outbox.chaos --database postgresql $(ARGS)
+	$(BIN)/python -m tests.outbox.chaos --database postgresql --runner celery --mails 1500 $(ARGS)
+	$(BIN)/python -m tests.outbox.chaos --database postgresql --pace
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -8,7 +8,17 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-MODULES = ["api", "api.errors", "backend", "emulator", "message", "signals", "testing"]
+MODULES = [
+    "api",
+    "api.errors",
+    "backend",
+    "emulator",
+    "message",
+    "outbox.hands",
+    "outbox.health",
+    "signals",
+    "testing",
+]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -6,16 +6,23 @@
 ``truncus.E003``      no API key, or one that cannot be Truncus's
 ``truncus.E004``      ``BASE_URL`` is no URL, or plain http to a host that is not this machine
 ``truncus.E005``      ``database`` in a mailer's ``OPTIONS``: there is one log for all mailers
+``truncus.E006``      ``DELIVERY`` is ``"outbox"`` without ``truncus_django`` in ``INSTALLED_APPS``
+``truncus.E007``      ``DISPATCHER`` names something that is not installed
 ``truncus.W001``      a live key with ``DEBUG = True`` and no sandbox: real e-mails from a test
 ``truncus.W002``      ``DEFAULT_FROM_EMAIL`` or ``SERVER_EMAIL`` at a domain that nobody can verify
 ``truncus.W003``      ``DATABASE`` names a second alias of one SQLite file: it waits for itself
+``truncus.W004``      ``DATABASE`` keeps the outbox out of the transactions of the default database
+``truncus.W005``      ``RECORD`` is off, though the outbox cannot do without its records
+``truncus.W006``      the outbox is in an SQLite whose ``transaction_mode`` is not ``IMMEDIATE``
 ====================  ==========================================================================
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings as django_settings
 from django.core import checks
 from django.db import DEFAULT_DB_ALIAS
@@ -24,7 +31,7 @@ from truncus_django.api import contract
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.api.keys import check_api_key
 from truncus_django.api.urls import check_base_url
-from truncus_django.conf import SETTING_NAMES, get_settings, mailers, problems
+from truncus_django.conf import SETTING_NAMES, Settings, get_settings, mailers, problems
 from truncus_django.texts import did_you_mean
 
 _IDS = {"unknown": "truncus.E001", "type": "truncus.E002"}
@@ -43,6 +50,7 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckM
         for alias, options in configured:
             found += _check_mailer(alias, options)
         found += _check_database()
+        found += _check_outbox(configured)
     return [*found, *_check_senders()]
 
 
@@ -88,6 +96,74 @@ def _sqlite_file(alias: str) -> str | None:
     if name.startswith("file:"):
         name = name.removeprefix("file:").partition("?")[0]
     return os.path.realpath(name)
+
+
+def _check_outbox(
+    configured: Sequence[tuple[str | None, Mapping[str, Any]]],
+) -> Iterator[checks.CheckMessage]:
+    """Find what keeps the outbox from being what it promises."""
+    found = [_settings_in_force(options) for _, options in configured]
+    in_outbox = [settings for settings in found if settings and settings.delivery == "outbox"]
+    if not in_outbox:
+        return
+    if not apps.is_installed("truncus_django"):
+        yield checks.Error(
+            "DELIVERY is 'outbox', and its tables belong to an app that is not installed.",
+            hint="Add 'truncus_django' to INSTALLED_APPS and run manage.py migrate.",
+            id="truncus.E006",
+        )
+    for name in sorted({settings.dispatcher for settings in in_outbox}):
+        if not any(_is_importable(module) for module in _DISPATCHERS.get(name, ("django",))):
+            yield checks.Error(
+                f"DISPATCHER is {name!r}, and it is not installed.",
+                hint=f'Run pip install "truncus-django[{name}]", or remove DISPATCHER to use '
+                "manage.py truncus_worker.",
+                id="truncus.E007",
+            )
+    alias = get_settings().database or DEFAULT_DB_ALIAS
+    if alias != DEFAULT_DB_ALIAS:
+        yield checks.Warning(
+            f"TRUNCUS['DATABASE'] is {alias!r}: e-mails of the outbox are no part of transactions "
+            "of the default database, and are sent though these are rolled back.",
+            hint="Remove TRUNCUS['DATABASE'], if your transactions are not all of that database.",
+            id="truncus.W004",
+        )
+    if not all(settings.record for settings in in_outbox):
+        yield checks.Warning(
+            "RECORD is off, and DELIVERY is 'outbox': each e-mail of the outbox is recorded all "
+            "the same, for its record is what is sent.",
+            hint="Remove RECORD; TRUNCUS['RETENTION_DAYS'] and truncus_purge forget old e-mails.",
+            id="truncus.W005",
+        )
+    database: dict[str, Any] = django_settings.DATABASES.get(alias, {})
+    mode = str((database.get("OPTIONS") or {}).get("transaction_mode"))
+    if str(database.get("ENGINE", "")).endswith("sqlite3") and mode.upper() != "IMMEDIATE":
+        yield checks.Warning(
+            f"The outbox is in the SQLite database {alias!r}, in which a transaction that has read "
+            "before it writes fails at once while another one writes.",
+            hint=f"Set DATABASES[{alias!r}]['OPTIONS'] = {{'transaction_mode': 'IMMEDIATE'}}.",
+            id="truncus.W006",
+        )
+
+
+_DISPATCHERS = {"celery": ("celery",), "tasks": ("django.tasks", "django_tasks")}
+
+
+def _is_importable(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _settings_in_force(options: Mapping[str, Any]) -> Settings | None:
+    """Return a mailer's settings; ``None`` where they are wrong, which other checks tell."""
+    try:
+        return get_settings(
+            {name: value for name, value in options.items() if name in SETTING_NAMES}
+        )
+    except ConfigurationError:
+        return None
 
 
 def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:

@@ -34,10 +34,12 @@ from truncus_django.api.errors import (
     InvalidRequest,
     NotFound,
     TruncusError,
+    hint_for,
 )
 from truncus_django.checks import check_settings
 from truncus_django.conf import Settings, get_settings, mailers
 from truncus_django.models import EmailEvent, database
+from truncus_django.outbox.health import OutboxHealth, health, is_in_use
 from truncus_django.sync import Selection
 
 __all__ = ["Finding", "Level", "examine"]
@@ -48,6 +50,10 @@ SKEW_NOTED_S = 30.0
 OVERDUE = timedelta(hours=1)
 STRAY = timedelta(minutes=10)
 """How long an event may wait for its e-mail to be recorded."""
+
+
+OUTBOX_LATE_S, OUTBOX_TOO_LATE_S = 15 * 60.0, 60 * 60.0
+"""From which age of the oldest e-mail in the outbox on it is worth a word, or bad."""
 
 
 class Level(StrEnum):
@@ -85,6 +91,7 @@ def examine(*, network: bool = True) -> Iterator[Finding]:
         yield from examine_mailer(mailer, network=network)
     yield from examine_webhook()
     yield from examine_log()
+    yield from examine_outbox()
 
 
 # Settings -----------------------------------------------------------------------------------------
@@ -400,6 +407,75 @@ def _examine_strays() -> Finding:
         f"{count} events belong to no recorded e-mail.",
         "Another system sends with this account, or RECORD was off. truncus_purge removes them.",
     )
+
+
+# The outbox ---------------------------------------------------------------------------------------
+
+
+def examine_outbox() -> Iterator[Finding]:
+    """Yield how much waits in the outbox, for how long, and what keeps it; nothing without one."""
+    if not apps.is_installed("truncus_django"):
+        return
+    try:
+        if database() in connections and is_in_use():
+            yield from _examine_outbox(health())
+    except (ConfigurationError, DatabaseError):
+        return  # the findings about settings and log tell
+
+
+def _examine_outbox(found: OutboxHealth) -> Iterator[Finding]:
+    if not connections[database()].features.supports_transactions:
+        yield Finding(
+            Level.FAIL,
+            "outbox",
+            "Its tables know no transactions: e-mails can be lost, or sent twice.",
+            "Change their engine to InnoDB.",
+        )
+    yield _examine_depth(found)
+    for account in found.paused:
+        left = span(account.until.timestamp() - found.at.timestamp())
+        hint = hint_for(account.error_code) or ""
+        reason = account.reason.replace(hint, "").strip().rstrip(".") or "no reason was told"
+        yield Finding(
+            Level.WARN,
+            "outbox: account",
+            f"No requests for {account.name} for another {left}: {reason}.",
+            hint or "Put right what it says; it goes on by itself, or at once from the admin.",
+        )
+    if found.unknown:
+        count = _counted(found.unknown, found, "e-mail", "e-mails")
+        yield Finding(
+            Level.WARN,
+            "outbox: unknown",
+            f"{count} may have been sent or not: the answer was lost.",
+            "Look for the recipients in Truncus, then decide in the admin.",
+        )
+
+
+def _examine_depth(found: OutboxHealth) -> Finding:
+    waiting = _counted(found.pending, found, "e-mail waits", "e-mails wait")
+    age = "" if found.oldest_age_s is None else f", the oldest for {span(found.oldest_age_s)}"
+    depth = f"{waiting}, {found.sending} in requests{age}."
+    if found.is_unattended:
+        dead = "" if not found.overdue_leases else " A worker has died, and none took over."
+        return Finding(
+            Level.FAIL,
+            "outbox",
+            f"{depth}{dead} No worker seems to run.",
+            "Start manage.py truncus_worker, or look after Celery or the tasks' worker.",
+        )
+    oldest_s = found.oldest_age_s or 0.0
+    if oldest_s >= OUTBOX_LATE_S:
+        level = Level.FAIL if oldest_s >= OUTBOX_TOO_LATE_S else Level.WARN
+        advice = "See what the admin tells of the oldest; more workers do not help under limits."
+        error = f" Last error: {found.last_error}" if found.last_error else ""
+        return Finding(level, "outbox", depth + error, advice)
+    return Finding(Level.OK, "outbox", depth)
+
+
+def _counted(count: int, found: OutboxHealth, one: str, many: str) -> str:
+    more = "+" if count == found.counted_up_to else ""
+    return f"{count}{more} {one if count == 1 else many}"
 
 
 def _words(length: timedelta) -> str:

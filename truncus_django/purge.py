@@ -1,16 +1,18 @@
 """Forgets e-mails that are old enough, or only their bodies, in batches and constant memory.
 
-Never what is pending: see :data:`truncus_django.states.UNSENT_STATES`.
+Never what is pending: see :data:`truncus_django.states.UNSENT_STATES`. Nor what is still part of a
+request of the outbox, whatever became of it: a request is repeated whole, or not at all.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
-from django.db import transaction
-from django.db.models import Count, Min, Q, QuerySet
+from django.db import connections, transaction
+from django.db.models import Count, Exists, Min, OuterRef, Q, QuerySet
 
-from truncus_django.models import Email, EmailEvent, EmailQuerySet
+from truncus_django.models import Email, EmailEvent, EmailQuerySet, OutboxAccount, OutboxEntry
 from truncus_django.states import UNSENT_STATES, State
 
 __all__ = ["PURGEABLE_STATES", "Old", "Purge", "PurgeResult"]
@@ -49,7 +51,8 @@ class Purge:
     Attributes:
         before: what was recorded earlier goes.
         states: only e-mails in one of these; all that are not pending if empty.
-        bodies_only: keep the e-mails, and forget their texts and HTML.
+        bodies_only: keep the e-mails, and forget their texts, their HTML and what the outbox has
+            kept of them to be sent.
         batch_size: how many go in one transaction.
         on_progress: called with a number of e-mails that are done.
     """
@@ -77,8 +80,13 @@ class Purge:
         emails: EmailQuerySet = Email.objects.settled().filter(created_at__lt=self.before)
         if self.states:
             emails = emails.filter(state__in=self.states)
+        in_use = Q(is_waiting=True) | Q(batch__isnull=False)
+        own = OutboxEntry.objects.filter(pk=OuterRef("pk"))
+        emails = emails.exclude(Exists(own.filter(in_use)))
         if self.bodies_only:
-            emails = emails.filter(Q(text_body__isnull=False) | Q(html_body__isnull=False))
+            emails = emails.filter(
+                Q(text_body__isnull=False) | Q(html_body__isnull=False) | Exists(own)
+            )
         return emails
 
     def orphans(self) -> QuerySet[EmailEvent]:
@@ -105,15 +113,28 @@ class Purge:
             if not rows:
                 break
             start = rows[-1][1]
-            chosen = self.emails().filter(pk__in=[pk for pk, _ in rows])
-            gone = self._scrub(chosen) if self.bodies_only else self._delete(chosen, done)
+            with transaction.atomic(using=Email.objects.db):
+                chosen = self._held([pk for pk, _ in rows])
+                gone = self._scrub(chosen) if self.bodies_only else self._delete(chosen, done)
             done.emails += gone
             self.on_progress(gone)
         self._delete_orphans(done)
         return done
 
+    def _held(self, ids: Sequence[UUID]) -> EmailQuerySet:
+        """Return those e-mails that are still to go; none of them can be retried meanwhile."""
+        if connections[Email.objects.db].features.has_select_for_update:
+            entries = OutboxEntry.objects.filter(pk__in=ids).order_by("pk")
+            list(entries.select_for_update().values_list("pk"))
+        else:
+            # SQLite's one lock, before anything is read.
+            OutboxAccount.objects.filter(account="").update(failures=0)  # there is none
+        return self.emails().filter(pk__in=ids)
+
     def _scrub(self, emails: EmailQuerySet) -> int:
-        return emails.update(text_body=None, html_body=None)
+        ids = list(emails.order_by().values_list("pk", flat=True))
+        OutboxEntry.objects.filter(pk__in=ids).delete()
+        return int(Email.objects.filter(pk__in=ids).update(text_body=None, html_body=None))
 
     def _delete(self, emails: EmailQuerySet, done: PurgeResult) -> int:
         # Only the ids are read: bodies of a batch may be more than fits into memory.

@@ -153,33 +153,40 @@ def wake_celery(using: str) -> None:
             "DISPATCHER is 'celery', and Celery is not installed: "
             'pip install "truncus-django[celery]".'
         )
-    if dispatch.app.conf.task_always_eager:
-        dispatch.apply_async()
+    task = _celery_task()
+    if task.app.conf.task_always_eager:
+        task.apply_async()
     else:
-        _within(QUEUE_WITHIN_S, lambda: _queue(expires=EXPIRES_S))
+        _within(QUEUE_WITHIN_S, lambda: _queue(task, expires=EXPIRES_S))
 
 
 def _put_into_celery(moment: float, wait_s: float) -> None:
     from truncus_django.outbox.wake import report
 
-    if dispatch.app.conf.task_always_eager:
+    task = _celery_task()
+    if task.app.conf.task_always_eager:
         return  # it would run here and now
     try:
-        _queue(args=(moment,), countdown=wait_s, expires=wait_s + EXPIRES_S)
+        _queue(task, args=(moment,), countdown=wait_s, expires=wait_s + EXPIRES_S)
     except Exception as exc:
         report("celery", exc)
         raise
 
 
-def _queue(**options: Any) -> None:
+def _celery_task() -> Any:
+    """Return the task as it is in the app of this thread; others may have another app."""
+    return dispatch.app.tasks[TASK_NAME]
+
+
+def _queue(task: Any, **options: Any) -> None:
     """Put the task into Celery's queue; fail at once where the broker is gone.
 
     A connection that was idle for long may be dead: that is found out by the first try.
     """
     once_more = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
-    with dispatch.app.producer_or_acquire() as producer:
+    with task.app.producer_or_acquire() as producer:
         producer.connection.ensure_connection(max_retries=0)
-        dispatch.apply_async(
+        task.apply_async(
             producer=producer, ignore_result=True, retry=True, retry_policy=once_more, **options
         )
 

@@ -19,7 +19,13 @@ TRUNCUS = {
     # The shop's mails hold nothing secret but password links, which expire; a real site would
     # rather not keep bodies.
     "STORE_BODIES": True,
+    # SHOP_DELIVERY=outbox makes sending a part of the shop's transactions. Then "manage.py
+    # truncus_worker" sends, or with SHOP_DISPATCHER=celery "celery -A config worker --beat".
+    "DELIVERY": os.environ.get("SHOP_DELIVERY", "direct"),
+    "DISPATCHER": os.environ.get("SHOP_DISPATCHER", "worker"),
 }
+CELERY_BROKER_URL = os.environ.get("SHOP_BROKER", "redis://127.0.0.1:6379/0")
+CELERY_TASK_IGNORE_RESULT = True
 
 # What each mailer changes about TRUNCUS. A tenant has a suppression list of its own: whoever
 # complains about the newsletter still gets the confirmation of an order.

@@ -98,6 +98,7 @@ def settings_for(emulator: Emulator) -> dict[str, Any]:
         "BASE_URL": emulator.url,
         "TENANT_ID": "shop",
         "DIALECT": "auto",
+        "DELIVERY": "direct",
         "SANDBOX": False,
         "STORE_BODIES": True,
         "WEBHOOK_SECRETS": [WEBHOOK_SECRET],

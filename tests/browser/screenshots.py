@@ -20,6 +20,8 @@ def main() -> None:
     django.setup()
     settings.LANGUAGE_CODE = "en-gb"
     from tests.browser.chromium import running_browser, shared_connection_stays_open
+    from tests.browser.outbox_scene import write_outbox
+    from truncus_django.conf import forget_settings
 
     FOLDER.mkdir(parents=True, exist_ok=True)
     with shared_connection_stays_open(), _site() as (url, email), running_browser() as browser:
@@ -30,16 +32,30 @@ def main() -> None:
             ("dashboard", f"{log}dashboard/", "light", 1210),
             ("dashboard-dark", f"{log}dashboard/", "dark", 1210),
         ):
-            page = _signed_in(browser, url, scheme)
-            page.goto(address, wait_until="networkidle")
-            path = FOLDER / f"{name}.png"
-            # A picture of the whole page would have the frame empty, which is not in view.
-            height = height or page.evaluate("document.documentElement.scrollHeight")
-            page.set_viewport_size({"width": WIDTH, "height": height})
-            page.wait_for_timeout(300)
-            page.screenshot(path=path)
-            print(path.relative_to(FOLDER.parent.parent))
-            page.context.close()
+            _take(browser, url, name, address, scheme, height)
+        settings.TRUNCUS = {**settings.TRUNCUS, "DELIVERY": "outbox"}
+        forget_settings()
+        tried, unknown = write_outbox()
+        for name, address, scheme, height in (
+            ("outbox", log, "light", 860),
+            ("outbox-email", f"{log}{tried.pk}/change/", "light", 0),
+            ("outbox-unknown", f"{log}{unknown.pk}/change/", "dark", 0),
+        ):
+            _take(browser, url, name, address, scheme, height)
+
+
+def _take(browser: Any, url: str, name: str, address: str, scheme: str, height: int) -> None:
+    """Take a picture of a page, ``height`` pixels of it or, for 0, all."""
+    page = _signed_in(browser, url, scheme)
+    page.goto(address, wait_until="networkidle")
+    path = FOLDER / f"{name}.png"
+    # A picture of the whole page would have the frame empty, which is not in view.
+    height = height or page.evaluate("document.documentElement.scrollHeight")
+    page.set_viewport_size({"width": WIDTH, "height": height})
+    page.wait_for_timeout(300)
+    page.screenshot(path=path)
+    print(path.relative_to(FOLDER.parent.parent))
+    page.context.close()
 
 
 @contextmanager

@@ -84,6 +84,7 @@ class Process:
         return status
 
     def close(self) -> None:
+        print(self.output)  # pytest shows it where a test failed
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()

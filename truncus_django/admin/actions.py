@@ -1,7 +1,7 @@
 """What may be done with e-mails: each with its permission, a question first, and in the history."""
 
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,8 @@ from truncus_django.states import State
 
 MOST_AT_ONCE = 50
 """Each is a request to Truncus; more are the business of ``truncus_sync``."""
+MOST_OF_OUTBOX = 10_000
+"""Of what is done in the database alone."""
 _MOST_MESSAGES = 10
 _ABOUT_ONE = (Conflict, EmailRefused, InvalidAnswer, MessageError, NotFound)
 """Errors that say nothing about the next e-mail; after any other, it would fail as well."""
@@ -77,6 +79,34 @@ RESEND = Deed(
     gettext_lazy("Send again"),
     gettext_lazy("Send this once more, as a new e-mail to the same recipients?"),
 )
+RETRY = Deed(
+    "retry",
+    "retry_email",
+    gettext_lazy("Try again now"),
+    gettext_lazy(
+        "Try again now to send this? What failed is sent as it was stored, attachments included."
+    ),
+)
+WAS_SENT = Deed(
+    "decide_sent",
+    "decide_email",
+    gettext_lazy("It was sent"),
+    gettext_lazy("Have you found in Truncus that this was sent? It is not sent again then."),
+)
+SEND_NOW = Deed(
+    "decide_send",
+    "decide_email",
+    gettext_lazy("It was not: send it"),
+    gettext_lazy(
+        "Have you found in Truncus that this was not sent? If it was, its recipients get it twice."
+    ),
+)
+WAS_NOT_SENT = Deed(
+    "decide_not_sent",
+    "decide_email",
+    gettext_lazy("It was not: leave it"),
+    gettext_lazy("Does this count as failed, and is nobody to get it?"),
+)
 CANCEL = Deed(
     "cancel",
     "cancel_email",
@@ -91,9 +121,11 @@ EXPORT = Deed(
         "Download this as a CSV file? It holds addresses and subjects, and no texts of e-mails."
     ),
 )
-DEEDS = (SYNC, RESEND, CANCEL, EXPORT)
+DEEDS = (WAS_SENT, SEND_NOW, WAS_NOT_SENT, RETRY, SYNC, RESEND, CANCEL, EXPORT)
 
 if TYPE_CHECKING:
+    from truncus_django.outbox.hands import Done
+
     ActionsBase = admin.ModelAdmin[Email]
 else:
     ActionsBase = object
@@ -102,7 +134,16 @@ else:
 class EmailActions(ActionsBase):
     """The actions of the list, which the buttons of an e-mail's page use as well."""
 
-    actions = ("sync_now", "resend", "cancel", "export_csv")
+    actions = (
+        "sync_now",
+        "resend",
+        "retry",
+        "cancel",
+        "decide_sent",
+        "decide_send",
+        "decide_not_sent",
+        "export_csv",
+    )
 
     @admin.action(description=gettext_lazy("Sync now"), permissions=["sync"])
     def sync_now(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
@@ -123,10 +164,44 @@ class EmailActions(ActionsBase):
 
         return self._ask_then_do(request, queryset, RESEND, send_again)
 
-    @admin.action(description=gettext_lazy("Cancel scheduled ones"), permissions=["cancel"])
+    @admin.action(
+        description=gettext_lazy("Cancel those that are scheduled or wait"), permissions=["cancel"]
+    )
     def cancel(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
-        """Cancel the scheduled ones of the chosen e-mails."""
-        return self._ask_then_do(request, queryset, CANCEL, _cancel)
+        """Cancel those of the chosen e-mails that have yet to go out."""
+        if "confirmed" not in request.POST:
+            return self._ask_about_many(request, queryset, CANCEL)
+        emails = self._some_of(request, queryset)
+        if emails is None:
+            return None
+        waiting = [email for email in emails if email.state in _IN_OUTBOX]
+        self._do_at_once(request, waiting, _cancel_in_outbox)
+        others = [email.pk for email in emails if email.state not in _IN_OUTBOX]
+        if others:
+            self._ask_then_do(request, queryset.filter(pk__in=others), CANCEL, _cancel)
+        return self._back(request, emails)
+
+    @admin.action(description=gettext_lazy("Try again now"), permissions=["retry"])
+    def retry(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
+        """Let the chosen e-mails of the outbox be tried again at once."""
+        return self._ask_then_do_at_once(request, queryset, RETRY, _retry)
+
+    @admin.action(description=gettext_lazy("Unknown: it was sent"), permissions=["decide"])
+    def decide_sent(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
+        """Decide that the unknown ones of the chosen e-mails were sent."""
+        return self._ask_then_do_at_once(request, queryset, WAS_SENT, _decide("sent"))
+
+    @admin.action(description=gettext_lazy("Unknown: it was not, send it"), permissions=["decide"])
+    def decide_send(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
+        """Decide that the unknown ones of the chosen e-mails were not sent, and send them."""
+        return self._ask_then_do_at_once(request, queryset, SEND_NOW, _decide("send"))
+
+    @admin.action(description=gettext_lazy("Unknown: it was not, leave it"), permissions=["decide"])
+    def decide_not_sent(
+        self, request: HttpRequest, queryset: QuerySet[Email]
+    ) -> HttpResponse | None:
+        """Decide that the unknown ones of the chosen e-mails were not sent and will not be."""
+        return self._ask_then_do_at_once(request, queryset, WAS_NOT_SENT, _decide("not sent"))
 
     @admin.action(description=gettext_lazy("Export as CSV"), permissions=["export"])
     def export_csv(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
@@ -149,8 +224,16 @@ class EmailActions(ActionsBase):
         return self._may(request, RESEND)
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may cancel scheduled e-mails."""
+        """Return whether the user may cancel e-mails that have yet to go out."""
         return self._may(request, CANCEL)
+
+    def has_retry_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may have the outbox try again, and accounts go on."""
+        return self._may(request, RETRY)
+
+    def has_decide_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may decide whether unknown e-mails were sent."""
+        return self._may(request, WAS_SENT)
 
     def has_export_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may take e-mails out of the log."""
@@ -194,6 +277,67 @@ class EmailActions(ActionsBase):
                 self.log_change(request, email, report.history)
         self._tell(request, reports)
         return self._back(request, emails)
+
+    def _ask_then_do_at_once(
+        self,
+        request: HttpRequest,
+        queryset: QuerySet[Email],
+        deed: Deed,
+        do: "Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, Done]]",
+    ) -> HttpResponse | None:
+        """The same for what is done in the database alone: to all of them at once."""
+        if "confirmed" not in request.POST:
+            return self._ask_about_many(request, queryset, deed)
+        emails = self._some_of(request, queryset)
+        if emails is None:
+            return None
+        self._do_at_once(request, emails, do)
+        return self._back(request, emails)
+
+    def _ask_about_many(
+        self, request: HttpRequest, queryset: QuerySet[Email], deed: Deed
+    ) -> HttpResponse:
+        is_everything = request.POST.get("select_across") == "1"
+        return self._question(request, queryset, deed, None if is_everything else list(queryset))
+
+    def _some_of(self, request: HttpRequest, queryset: QuerySet[Email]) -> list[Email] | None:
+        """Return the chosen e-mails; where they are too many, say so and return ``None``."""
+        chosen = queryset.only("id", "state", "message_id", "subject")
+        emails = list(chosen[: MOST_OF_OUTBOX + 1])
+        if len(emails) <= MOST_OF_OUTBOX:
+            return emails
+        text = _("Choose at most %(count)d e-mails at once.") % {"count": MOST_OF_OUTBOX}
+        self.message_user(request, text, messages.ERROR)
+        return None
+
+    def _do_at_once(
+        self,
+        request: HttpRequest,
+        emails: Sequence[Email],
+        do: "Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, Done]]",
+    ) -> None:
+        """Do something to all of them, and tell how many came to what."""
+        from truncus_django.admin import outbox
+
+        done = do([email.pk for email in emails]) if emails else {}
+        for kind, number in outbox.counted(done.values()).items():
+            if len(emails) == 1:
+                text: str = _about(emails[0], outbox.told_of_one(kind))
+            else:
+                text = outbox.told_of_many(kind, number)
+            self.message_user(request, text, outbox.level_of(kind))
+            if kind.is_done:
+                changed = [email for email in emails if done[email.pk] is kind]
+                self._note_all(request, changed, outbox.told_of_one(kind))
+
+    def _note_all(self, request: HttpRequest, emails: Sequence[Email], text: str) -> None:
+        """Write what was done to e-mails into the history of each."""
+        LogEntry.objects.log_actions(
+            user_id=request.user.pk or 0,
+            queryset=emails,
+            action_flag=CHANGE,
+            change_message=text,
+        )
 
     def _question(
         self,
@@ -332,6 +476,30 @@ def _cancel(email: Email) -> Report:
 
     move(email, State.CANCELLED)
     return Report(messages.SUCCESS, _about(email, _("Cancelled.")), _("Cancelled."))
+
+
+_IN_OUTBOX = (State.PENDING, State.SENDING)
+
+
+def _cancel_in_outbox(email_ids: Sequence[uuid.UUID]) -> "Mapping[uuid.UUID, Done]":
+    from truncus_django.outbox import hands
+
+    return hands.cancel(email_ids)
+
+
+def _retry(email_ids: Sequence[uuid.UUID]) -> "Mapping[uuid.UUID, Done]":
+    from truncus_django.outbox import hands
+
+    return hands.retry(email_ids)
+
+
+def _decide(decision: str) -> "Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, Done]]":
+    def decide(email_ids: Sequence[uuid.UUID]) -> "Mapping[uuid.UUID, Done]":
+        from truncus_django.outbox import hands
+
+        return hands.decide(email_ids, hands.Decision(decision))
+
+    return decide
 
 
 def _ask(email: Email) -> None:

@@ -8,6 +8,7 @@ from django.http import HttpRequest
 
 from truncus_django.admin.calendar import Calendar, build_calendar
 from truncus_django.models import Email
+from truncus_django.states import State
 
 LISTED_FIELDS = (
     "id",
@@ -26,7 +27,11 @@ LISTED_FIELDS = (
     "sent_at",
     "send_at",
     "created_at",
+    "error_code",
 )
+
+
+_IN_OUTBOX = frozenset({State.PENDING, State.SENDING})
 
 
 class EmailChangeList(ChangeList):
@@ -43,6 +48,18 @@ class EmailChangeList(ChangeList):
         # As two queries: SQLite reads the whole index for both ends at once.
         oldest, newest = _created("created_at"), _created("-created_at")
         self.calendar = build_calendar(self.params, oldest, newest, self._link)
+        self._find_out_what_waits()
+
+    def _find_out_what_waits(self) -> None:
+        """Note on e-mails of the outbox where they stand; one query where there are any."""
+        waiting = [email for email in self.result_list if email.state in _IN_OUTBOX]
+        if not waiting:
+            return
+        from truncus_django.admin.outbox import waits_of
+
+        waits = waits_of([email.pk for email in waiting])
+        for email in waiting:
+            email.wait = waits.get(email.pk)
 
     def _look_whether_few_fit(self) -> None:
         """Search once, and not for the count and for the page, if all that fits is one page."""

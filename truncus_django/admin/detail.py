@@ -13,10 +13,11 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from truncus_django.admin import labels
+from truncus_django.admin import labels, outbox
 from truncus_django.admin.resend import why_not_resendable
 from truncus_django.api.errors import hint_for
 from truncus_django.models import Email, EmailEvent
+from truncus_django.outbox.hands import Done
 from truncus_django.states import State
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ MOST_EVENTS = 200
 _ADVICE: Mapping[str, Any] = {
     State.UNKNOWN: gettext_lazy(
         "The answer was lost, so it is not known whether Truncus took the e-mail. Look for its "
-        "recipient in the Truncus dashboard before you send it again."
+        "recipient in the Truncus dashboard before you send it again, or decide what became of it."
     ),
     State.BOUNCED: gettext_lazy(
         "The recipient's server refused it. Ask for another address; repeating it harms your "
@@ -59,10 +60,14 @@ class Moment:
 
 
 def page_context(model_admin: "EmailAdmin", request: HttpRequest, email: Email) -> dict[str, Any]:
-    """Return what the template of the page shows; 4 queries besides those for permissions."""
+    """Return what the template of the page shows; 5 queries besides those for permissions.
+
+    One more where the e-mail waits in the outbox: whether its account rests.
+    """
     heard = EmailEvent.objects.filter(email=email).order_by("-occurred_at", "-id")
     events = list(heard[: MOST_EVENTS + 1])
     linked = Email.objects.only("id", "state", "created_at").order_by("created_at")
+    wait = outbox.waits_of([email.pk]).get(email.pk)
     return {
         "title": _("E-mail"),
         "subtitle": None,
@@ -75,6 +80,7 @@ def page_context(model_admin: "EmailAdmin", request: HttpRequest, email: Email) 
         "has_more_events": len(events) > MOST_EVENTS,
         "ids": _ids(email),
         "facts": list(_facts(email)),
+        "outbox_facts": outbox.facts(email, wait),
         "trouble": _trouble(email),
         "attachments": [
             {**file, "size_text": labels.size(file.get("size", 0))} for file in email.attachments
@@ -85,7 +91,7 @@ def page_context(model_admin: "EmailAdmin", request: HttpRequest, email: Email) 
         ),
         "resend_of": linked.filter(resends=email).first(),
         "resends": list(linked.filter(resend_of=email)),
-        "buttons": list(_buttons(model_admin, request, email)),
+        "buttons": list(_buttons(model_admin, request, email, wait)),
         "may_delete": model_admin.has_delete_permission(request, email),
     }
 
@@ -188,17 +194,26 @@ def _trouble(email: Email) -> dict[str, Any] | None:
 
 
 def _buttons(
-    model_admin: "EmailAdmin", request: HttpRequest, email: Email
+    model_admin: "EmailAdmin", request: HttpRequest, email: Email, wait: outbox.Wait | None
 ) -> Iterator[dict[str, Any]]:
     """Yield the actions that the user may take on this e-mail, and why one is not possible."""
+    is_in_outbox = email.state in outbox.IN_OUTBOX
     why_not = {
         "sync_now": "" if email.message_id else _("Truncus has given it no id."),
         "resend": why_not_resendable(email),
-        "cancel": "" if email.state == State.SCHEDULED else _("It is not scheduled."),
         "export_csv": "",
     }
-    allowed = model_admin.deeds_allowed(request)
-    for deed in allowed:
-        if deed.name == "cancel" and why_not["cancel"]:
-            continue
-        yield {"name": deed.name, "text": deed.button, "why_not": why_not[deed.name]}
+    if is_in_outbox:
+        why_not["cancel"] = outbox.why_not_cancellable(wait)
+    elif email.state == State.SCHEDULED:
+        why_not["cancel"] = ""
+    if outbox.can_be_retried(email, wait):
+        why_not["retry"] = ""
+    if email.state == State.UNKNOWN:
+        why_not["decide_sent"] = why_not["decide_not_sent"] = ""
+        why_not["decide_send"] = "" if wait else outbox.told_of_one(Done.NOT_KEPT)
+        if wait:
+            why_not["resend"] = outbox.told_of_one(Done.UNDECIDED)
+    for deed in model_admin.deeds_allowed(request):
+        if deed.name in why_not:
+            yield {"name": deed.name, "text": deed.button, "why_not": why_not[deed.name]}

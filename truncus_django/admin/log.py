@@ -5,6 +5,7 @@ Every process of a project imports this module; what only a page needs is import
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import django
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import QuerySet
@@ -23,6 +24,7 @@ from truncus_django.admin.pages import page_basics
 from truncus_django.admin.paginator import LogPaginator
 from truncus_django.admin.search import search
 from truncus_django.models import Email
+from truncus_django.states import State
 
 if TYPE_CHECKING:
     from django.contrib.admin.views.main import ChangeList
@@ -106,7 +108,11 @@ class EmailAdmin(EmailActions, EmailAdminBase):
 
     @admin.display(description=_("sent"), ordering="created_at")
     def sent(self, email: Email) -> SafeString:
-        """Return when it went out, will go out, or was tried."""
+        """Return when it went out, will go out, or was tried; or for how long it has waited."""
+        if email.state in {State.PENDING, State.SENDING}:
+            from truncus_django.admin.outbox import waiting_cell
+
+            return waiting_cell(email, getattr(email, "wait", None))
         if email.sent_at is not None:
             return labels.moment(email.sent_at)
         if email.send_at is not None:
@@ -136,6 +142,9 @@ class EmailAdmin(EmailActions, EmailAdminBase):
         if any("\0" in value for values in request.GET.lists() for value in values[1]):
             return HttpResponseRedirect(request.path)  # no database has such texts
         context = {"title": gettext("E-mails"), **(extra_context or {})}
+        if request.method == "GET":
+            context["outbox"] = self._outbox(request)
+            context["tools_are_in_the_title"] = django.VERSION >= (6, 1)  # no longer below it
         try:
             return super().changelist_view(request, context)
         except (OverflowError, ValueError):  # a filter's value that no date can have
@@ -186,18 +195,51 @@ class EmailAdmin(EmailActions, EmailAdminBase):
             raise PermissionDenied
         from truncus_django.admin.dashboard import dashboard_context
 
-        context = {**page_basics(self, request), **dashboard_context(request.GET)}
+        context = {
+            **page_basics(self, request),
+            **dashboard_context(request.GET),
+            "outbox": self._outbox(request),
+        }
         return TemplateResponse(request, "admin/truncus_django/email/dashboard.html", context)
 
+    # The outbox -------------------------------------------------------------------------------
+
+    def _outbox(self, request: HttpRequest) -> dict[str, Any] | None:
+        """Return what the panel of the outbox shows; ``None`` where there is none to show."""
+        from truncus_django.admin.outbox import panel
+
+        found = panel()
+        if found is None:
+            return None
+        return {"panel": found, "may_resume": self.has_retry_permission(request)}
+
+    def resume_view(self, request: HttpRequest) -> HttpResponse:
+        """Ask whether a paused account is to go on at once, and let it."""
+        if not self.has_view_permission(request) or not self.has_retry_permission(request):
+            raise PermissionDenied
+        from truncus_django.admin.resume import resume_page
+
+        return resume_page(self, request)
+
     def get_urls(self) -> list[Any]:
-        """Return Django's pages, the dashboard and the frame."""
+        """Return Django's pages, the dashboard, the frame and the outbox's question."""
         view = self.admin_site.admin_view
         name = f"{self.opts.app_label}_{self.opts.model_name}"
         return [
             path("dashboard/", view(self.dashboard_view), name=f"{name}_dashboard"),
+            path("outbox/resume/", view(self.resume_view), name=f"{name}_resume"),
             path("<uuid:object_id>/html/", view(self.html_view), name=f"{name}_html"),
             *super().get_urls(),
         ]
+
+    def get_deleted_objects(
+        self, objs: Any, request: HttpRequest
+    ) -> tuple[list[Any], dict[str, int], set[str], list[Any]]:
+        """Return what goes along, and which e-mails must stay: those in requests of the outbox."""
+        from truncus_django.admin.outbox import parts_of_requests
+
+        to_delete, counts, lacking, protected = super().get_deleted_objects(objs, request)
+        return list(to_delete), counts, lacking, [*protected, *parts_of_requests(objs)]
 
     # Who may ----------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from uuid import UUID
 from django.utils.translation import gettext as _
 
 from truncus_django.accounts import backend_of
+from truncus_django.admin.kept import is_kept, kept_fields, message_with
 from truncus_django.api import contract
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email
@@ -45,13 +46,16 @@ def why_not_resendable(email: Email) -> str:
         return _("It has yet to be sent.")
     if not email.to:
         return _("It has no recipient.")
-    if email.text_body is None and email.html_body is None and not email.template_id:
+    is_recorded = email.text_body is not None or email.html_body is not None or email.template_id
+    if not is_recorded and not is_kept(email):
         return _("Its text was not kept: STORE_BODIES was off when it was sent.")
     return ""
 
 
 def what_is_lost(email: Email) -> list[str]:
-    """Return what the new e-mail will lack, because the log does not keep it."""
+    """Return what the new e-mail will lack, because neither the log nor the outbox keeps it."""
+    if is_kept(email):
+        return []
     lost = []
     if email.attachment_count:
         lost.append(_("its attachments (%(count)d)") % {"count": email.attachment_count})
@@ -65,9 +69,18 @@ def what_is_lost(email: Email) -> list[str]:
 def build_message(email: Email, *, key: str) -> TruncusMessage:
     """Return a new message that says the same to the same people.
 
+    Where the outbox has kept what was to be sent, that is what is sent, attachments and all.
+
     Args:
         key: the idempotency key, the same for all who confirm at once.
     """
+    kept = kept_fields(email)
+    if kept is not None:
+        message = message_with(kept)
+        message.sandbox = True if email.is_sandbox else None
+        message.idempotency_key = key
+        message.truncus_resend_of = email.pk
+        return message
     message = TruncusMessage(
         email.subject,
         email.text_body or "",

@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError, connections, transaction
+from django.db.models import Q
 
 from truncus_django.api.dialect import Form, Lessons
 from truncus_django.api.errors import InvalidRequest, MessageError, TruncusError
@@ -314,10 +315,13 @@ class Dispatcher:
     def _note_success(self, claim: Claim) -> None:
         """Write down that the account works, and what it has taught; seldom is there news."""
         lessons = claim.client.lessons()
+        account = OutboxAccount.objects.filter(account=claim.account)
         if claim.account_failures or lessons != claim.dialect:
-            OutboxAccount.objects.filter(account=claim.account).update(
-                failures=0, paused_until=None, error_code="", error="", dialect=lessons
-            )
+            account.update(failures=0, dialect=lessons)
+        if claim.account_failures:
+            # A pause that has begun since the claim is another request's, and goes on.
+            is_over = Q(paused_until=None) | Q(paused_until__lte=moment_of(self.clock.now()))
+            account.filter(is_over).update(paused_until=None, error_code="", error="")
 
     def _note_trouble(self, claim: Claim, verdict: Verdict, error: TruncusError) -> None:
         lessons = claim.client.lessons()
@@ -328,10 +332,13 @@ class Dispatcher:
                 "error_code": (error.code or "")[:100],
                 "error": str(error),
             }
-        if verdict.pause_s:
-            changes["paused_until"] = moment_of(self.clock.now() + verdict.pause_s)
+        account = OutboxAccount.objects.filter(account=claim.account)
         if changes:
-            OutboxAccount.objects.filter(account=claim.account).update(**changes)
+            account.update(**changes)
+        if verdict.pause_s:
+            until = moment_of(self.clock.now() + verdict.pause_s)
+            is_longer = Q(paused_until=None) | Q(paused_until__lt=until)
+            account.filter(is_longer).update(paused_until=until)
 
 
 def expire_overdue(clock: Clock) -> int:

@@ -42,6 +42,11 @@ class PausedAccount:
     error_code: str
     reason: str
 
+    @property
+    def name(self) -> str:
+        """The mailers' names; ``TRUNCUS`` where its settings alone are what it is known by."""
+        return ", ".join(filter(None, self.mailers)) or "TRUNCUS"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxHealth:
@@ -52,7 +57,7 @@ class OutboxHealth:
         pending: e-mails that wait for their first request, or for another after a retry by hand.
         sending: e-mails in a request that is under way, or waits for its next try.
         unknown: e-mails that may have been sent, and wait for a person's decision.
-        failed: e-mails that were not sent and can be retried: what was to be sent is kept.
+        failed: e-mails that failed and can be retried: what was to be sent is kept.
         counted_up_to: where counting ended; a count of so many may be more. ``None``: nowhere.
         oldest_age_s: seconds since the oldest e-mail that waits was written; ``None``: none waits.
         next_attempt_at: the earliest of the next tries of what waits for one; ``None``: none does.

@@ -51,7 +51,11 @@ class Command(BaseCommand):
             choices=[state.value for state in PURGEABLE_STATES],
             help="only e-mails in this state; repeatable",
         )
-        parser.add_argument("--bodies", action="store_true", help="only forget texts and HTML")
+        parser.add_argument(
+            "--bodies",
+            action="store_true",
+            help="only forget texts, HTML and what the outbox has kept of e-mails that are settled",
+        )
         parser.add_argument(
             "--batch-size",
             type=int,

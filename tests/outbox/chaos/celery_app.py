@@ -1,0 +1,16 @@
+"""A Celery application of a project that sends from its outbox, as the documentation shows it."""
+
+import json
+import os
+
+from celery import Celery
+
+_given = json.loads(os.environ["CHAOS"])["celery"]
+
+app = Celery("chaos", broker=_given["broker"])
+app.conf.task_default_queue = _given["queue"]
+app.conf.broker_connection_retry_on_startup = True
+app.conf.beat_schedule = {
+    "outbox": {"task": "truncus_django.dispatch", "schedule": 2.0},
+}
+app.autodiscover_tasks(["truncus_django"])

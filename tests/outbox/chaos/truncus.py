@@ -1,0 +1,65 @@
+"""A local Truncus in a process of its own: takes its options, tells its URL, and at the end all."""
+
+import json
+import sys
+import time
+from dataclasses import replace
+from typing import Any
+
+from truncus_django.emulator import Emulator
+from truncus_django.emulator.faults import Faults, Strike
+
+
+def main() -> None:
+    """Serve until a line comes; then tell what was accepted, and what was asked."""
+    options = json.loads(sys.argv[1])
+    _let_delays_last(options.pop("delay_s", 1.0))
+    speed, began = options.pop("clock_speed", 1.0), time.time()
+    with Emulator(clock=lambda: began + speed * (time.time() - began), **options) as emulator:
+        print(json.dumps(emulator.url), flush=True)
+        sys.stdin.readline()
+        print(json.dumps(_told(emulator)), flush=True)
+
+
+def _let_delays_last(seconds: float) -> None:
+    """Let random delays last for so long; the emulator's own are of a second."""
+    draw = Faults._draw
+
+    def draw_long(self: Faults, path: str, endpoint: str) -> Strike | None:
+        strike = draw(self, path, endpoint)
+        return strike and replace(strike, seconds=seconds)
+
+    Faults._draw = draw_long  # type: ignore[method-assign]
+
+
+def _told(emulator: Emulator) -> dict[str, Any]:
+    """Return the e-mails by what they were sent as, and the requests without their content."""
+    return {
+        "emails": [
+            {
+                "subject": email.subject,
+                "id": email.id,
+                "status": email.status,
+                "key": email.idempotency_key,
+            }
+            for email in [*emulator.emails, *emulator.refused_emails]
+        ],
+        "requests": [
+            {
+                "at": request.at,
+                "status": request.status,
+                "key": request.headers.get("idempotency-key", ""),
+                "code": _code(request.answer),
+                "fault": request.fault,
+            }
+            for request in emulator.requests
+        ],
+    }
+
+
+def _code(answer: Any) -> str:
+    return str(answer.get("code") or answer.get("error") or "") if isinstance(answer, dict) else ""
+
+
+if __name__ == "__main__":
+    main()

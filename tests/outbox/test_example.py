@@ -1,0 +1,68 @@
+"""The example project with an outbox: by its worker, by Celery, and where Celery is missing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.outbox.processes import ROOT
+
+SEND = (
+    "from django.core.mail import send_mail;"
+    "print(send_mail('Hello', 'Hello', None, ['rose@example.com']))"
+)
+
+
+@pytest.fixture
+def shop(emulator: Any, tmp_path: Path) -> Any:
+    """Return a function that runs a command of the shop, whose e-mails go into an outbox."""
+
+    def run(*arguments: str, **others: str) -> str:
+        own = ("TRUNCUS", "DJANGO", "SHOP", "COV_CORE")
+        env = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+        env |= {
+            "SHOP_DATABASE": str(tmp_path / "shop.sqlite3"),
+            "SHOP_DELIVERY": "outbox",
+            "TRUNCUS_BASE_URL": emulator.url,
+            "PYTHONPATH": os.pathsep.join([others.pop("PYTHONPATH", ""), str(ROOT)]).lstrip(":"),
+        }
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=ROOT / "example_project",
+            env=env | others,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("manage.py", "migrate", "--verbosity", "0")
+    return run
+
+
+def test_its_worker_sends(shop, emulator):
+    assert shop("manage.py", "shell", "--verbosity", "0", "-c", SEND) == "1\n"
+    assert emulator.accepted == 0
+    assert "Sent 1 e-mail in 1 request" in shop("manage.py", "truncus_worker", "--once")
+    assert emulator.accepted == 1
+
+
+def test_its_celery_has_the_task_and_a_schedule_for_it(shop):
+    show = (
+        "from config import celery_app as app; app.loader.import_default_modules();"
+        "[entry] = app.conf.beat_schedule.values();"
+        "print(entry['task'] in app.tasks, app.conf.broker_url)"
+    )
+    shown = shop("manage.py", "shell", "--verbosity", "0", "-c", show, SHOP_BROKER="memory://")
+    assert shown == "True memory://\n"
+
+
+def test_it_works_without_celery(shop, tmp_path):
+    (tmp_path / "celery.py").write_text("raise ModuleNotFoundError(name='celery')")
+    shop("manage.py", "check", PYTHONPATH=str(tmp_path))

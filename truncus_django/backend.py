@@ -27,6 +27,7 @@ from truncus_django.api.errors import (
     SendCancelled,
     TLSError,
     TruncusError,
+    redacted,
 )
 from truncus_django.api.keys import ApiKey
 from truncus_django.api.results import SendResult
@@ -296,7 +297,8 @@ def _refuse_unknown(options: dict[str, Any]) -> None:
     """
     for name in options.keys() - {"username", "password", "_ignore_unknown_kwargs"}:
         hint = did_you_mean(name, SETTING_NAMES)
-        raise ConfigurationError(f"TruncusBackend has no option {name!r}{hint}")
+        shown = redacted(repr(name))  # a key may stand where a name belongs
+        raise ConfigurationError(f"TruncusBackend has no option {shown}{hint}")
 
 
 def _parcels(messages: Sequence[EmailMessage]) -> list[Parcel]:

@@ -6,16 +6,20 @@ Never what is pending: see :data:`truncus_django.states.UNSENT_STATES`.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Count, Min, Q, QuerySet
 
+from truncus_django.database_tries import PASSING, in_tries
 from truncus_django.models import Email, EmailEvent, EmailQuerySet
 from truncus_django.states import UNSENT_STATES, State
 
 __all__ = ["PURGEABLE_STATES", "Old", "Purge", "PurgeResult"]
 
 PURGEABLE_STATES = tuple(state for state in State if state not in UNSENT_STATES)
+_TRIES = 5
+"""An e-mail of a batch may get an event while it is deleted: then the whole batch is done again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,20 +110,31 @@ class Purge:
                 break
             start = rows[-1][1]
             chosen = self.emails().filter(pk__in=[pk for pk, _ in rows])
-            gone = self._scrub(chosen) if self.bodies_only else self._delete(chosen, done)
+            gone, events = in_tries(
+                partial(self._forget, chosen),
+                using=chosen.db,
+                tries=_TRIES,
+                worth_another=(*PASSING, IntegrityError),
+            )
             done.emails += gone
+            done.events += events
             self.on_progress(gone)
         self._delete_orphans(done)
         return done
 
-    def _scrub(self, emails: EmailQuerySet) -> int:
-        return emails.update(text_body=None, html_body=None)
+    def _forget(self, emails: EmailQuerySet) -> tuple[int, int]:
+        """Return how many e-mails are done, and how many events went with them."""
+        # Not locked beforehand: a webhook stores its event before it locks the e-mail.
+        with transaction.atomic(using=emails.db):
+            return self._scrub(emails) if self.bodies_only else self._delete(emails)
 
-    def _delete(self, emails: EmailQuerySet, done: PurgeResult) -> int:
+    def _scrub(self, emails: EmailQuerySet) -> tuple[int, int]:
+        return emails.update(text_body=None, html_body=None), 0
+
+    def _delete(self, emails: EmailQuerySet) -> tuple[int, int]:
         # Only the ids are read: bodies of a batch may be more than fits into memory.
         _, counts = emails.only("pk").delete()
-        done.events += counts.get(EmailEvent._meta.label, 0)
-        return counts.get(Email._meta.label, 0)
+        return counts.get(Email._meta.label, 0), counts.get(EmailEvent._meta.label, 0)
 
     def _delete_orphans(self, done: PurgeResult) -> None:
         while True:

@@ -7,6 +7,8 @@ import pytest
 from django.core import checks
 from django.test import override_settings
 
+from truncus_django.accounts import backend_of
+from truncus_django.api.errors import ConfigurationError
 from truncus_django.checks import check_settings
 from truncus_django.conf import BACKEND
 
@@ -58,6 +60,36 @@ def test_unknown_key_says_which_was_meant():
     with override_settings(TRUNCUS={"API_KEY": LIVE, "TENANT": "acme"}):
         (found,) = check_settings()
     assert "did you mean 'TENANT_ID'" in found.msg
+
+
+def test_a_key_in_place_of_a_name_is_not_shown():
+    with override_settings(TRUNCUS={LIVE: 1}):
+        (found,) = check_settings()
+    assert (found.id, found.msg) == ("truncus.E001", "TRUNCUS['tr_…'] is unknown.")
+
+
+@pytest.mark.parametrize("mailers", [
+    ["default"], "default", {"default": BACKEND}, {"default": None},
+    {"default": {"BACKEND": BACKEND, "OPTIONS": ["api_key"]}},
+    {"default": {"BACKEND": BACKEND, "OPTIONS": LIVE}},
+])  # fmt: skip
+def test_mailers_of_another_form_are_told(settings, mailers):
+    settings.MAILERS = mailers
+    with override_settings(TRUNCUS={"API_KEY": LIVE}):
+        (found,) = check_settings()
+        assert found.id == "truncus.E002"
+        assert LIVE not in found.msg
+        with pytest.raises(ConfigurationError, match="must be"):
+            backend_of("default")
+
+
+@pytest.mark.parametrize(("name", "shown"), [(1, "1"), (LIVE, "'tr_…'")])
+def test_options_with_impossible_names_are_told(settings, name, shown):
+    settings.MAILERS = {"default": {"BACKEND": BACKEND, "OPTIONS": {name: 2}}}
+    with override_settings(TRUNCUS={"API_KEY": LIVE}):
+        (found,) = check_settings()
+    told = f"The option {shown} (mailer 'default') is unknown."
+    assert (found.id, found.msg) == ("truncus.E001", told)
 
 
 def test_plain_http_is_fine_on_this_machine_and_where_it_is_asked_for():

@@ -1,8 +1,12 @@
 """pre_send, post_send and send_failed."""
 
+import logging
+
 import pytest
+from django.utils.log import AdminEmailHandler
 
 from tests.conftest import FakeTruncus
+from truncus_django import signals
 from truncus_django.api.errors import (
     EmailRefused,
     InvalidRequest,
@@ -12,7 +16,12 @@ from truncus_django.api.errors import (
 )
 from truncus_django.backend import TruncusBackend
 from truncus_django.message import TruncusMessage
-from truncus_django.signals import post_send, pre_send, send_failed
+from truncus_django.signals import post_send, pre_send, send_failed, tell
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_known_to_fail():
+    signals._failed.clear()
 
 
 @pytest.fixture
@@ -127,30 +136,71 @@ def test_send_failed_tells_of_messages_refused_before_any_request(truncus, liste
     assert isinstance(failed[0], MessageError)
 
 
-def test_failing_receivers_after_a_send_harm_nothing_and_are_logged(truncus, listen, caplog):
+@pytest.mark.parametrize("signal", [post_send, send_failed])
+def test_failing_receivers_after_a_send_harm_nothing_and_are_logged_once(
+    truncus, listen, caplog, signal
+):
     def fail(**kwargs):
         raise ValueError("ann@example.org")
 
-    listen(post_send, fail)
-    assert send(message()) == 1
-    assert "fail failed after a send: ValueError" in caplog.text
-    ours = [record.message for record in caplog.records if record.name == "truncus_django"]
-    assert "ann@example.org" not in "".join(ours)
+    listen(signal, fail)
+    for _ in range(3):
+        send(message("Line\nbreak" if signal is send_failed else "Hello"), fail_silently=True)
+    told = [record.getMessage() for record in caplog.records if "ValueError" in record.getMessage()]
+    assert len(told) == 1
+    assert told[0].endswith("fail fails: ValueError")
+    assert "ann@example.org" not in caplog.text
 
 
+@pytest.fixture
+def told_admins():
+    """Have the package's errors e-mailed to the admins, with Django's own as always."""
+    handler = AdminEmailHandler()
+    handler.setLevel(logging.ERROR)
+    logging.getLogger("truncus_django").addHandler(handler)
+    yield
+    logging.getLogger("truncus_django").removeHandler(handler)
+
+
+@pytest.mark.parametrize("kind", ["plain", "asynchronous"])
 def test_a_failing_receiver_is_told_to_the_admins_by_email_once_and_not_without_end(
-    truncus, listen
+    truncus, listen, told_admins, kind
 ):
     def fail(**kwargs):
         raise ValueError
 
-    listen(post_send, fail)
+    async def fail_later(**kwargs):
+        raise ValueError
+
+    listen(post_send, fail if kind == "plain" else fail_later)
     send(message())
-    assert len(truncus.seen) == 2
-    assert "Error calling" in truncus.last.body["subject"]
+    send(message())
+    assert len(truncus.seen) == 3
+    assert "The receiver" in truncus.seen[1].body["subject"]
 
 
-def test_an_accepted_email_stays_accepted_where_the_admins_cannot_be_told(truncus, listen):
+@pytest.mark.parametrize("kind", ["plain", "asynchronous"])
+def test_a_telling_within_a_telling_leaves_djangos_log_line_out(listen, caplog, kind):
+    def nest(**kwargs):
+        if kwargs["signal"] is post_send:
+            tell(send_failed, sender=None)
+
+    def fail(**kwargs):
+        raise ValueError("ann@example.org")
+
+    async def fail_later(**kwargs):
+        raise ValueError("ann@example.org")
+
+    listen(post_send, nest)
+    listen(post_send, fail if kind == "plain" else fail_later)
+    tell(post_send, sender=None)
+    assert {record.name for record in caplog.records} == {"truncus_django"}
+    assert "ann@example.org" not in caplog.text
+
+
+def test_an_accepted_email_stays_accepted_where_the_admins_cannot_be_told(
+    truncus, listen, told_admins
+):
     def fail(**kwargs):
         truncus.always_answers(401, {"error": "INVALID_API_KEY"})
         raise ValueError

@@ -1,5 +1,6 @@
 """Which account a recorded e-mail belongs to: its mailer's settings and client."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from django.conf import settings as django_settings
@@ -17,7 +18,7 @@ def backend_of(mailer: str) -> "TruncusBackend":
     The empty name is that of the settings in ``TRUNCUS`` alone.
 
     Raises:
-        ConfigurationError: ``MAILERS`` has no such mailer any more.
+        ConfigurationError: ``MAILERS`` has no such mailer any more, or is no dict of dicts.
     """
     # Here and not above: the admin imports this module in every process, and the backend brings
     # requests along.
@@ -26,12 +27,17 @@ def backend_of(mailer: str) -> "TruncusBackend":
     if not mailer:
         return TruncusBackend()
     configured = getattr(django_settings, "MAILERS", None) or {}
+    if not isinstance(configured, Mapping):
+        raise ConfigurationError("MAILERS must be a dict.")
     if mailer not in configured:
         raise ConfigurationError(
             f"MAILERS has no mailer {mailer!r} any more. Put it back for as long as its e-mails "
             "are of interest."
         )
-    options = configured[mailer].get("OPTIONS") or {}
+    config = configured[mailer]
+    options = (config.get("OPTIONS") or {}) if isinstance(config, Mapping) else None
+    if not isinstance(options, Mapping):
+        raise ConfigurationError(f"MAILERS[{mailer!r}] and its OPTIONS must be dicts.")
     return TruncusBackend(
         **{name: value for name, value in options.items() if name in SETTING_NAMES}
     )

@@ -1,12 +1,12 @@
 """TruncusBackend: Django's e-mails through the Truncus API."""
 
 import logging
-import threading
 import time
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -30,6 +30,7 @@ from truncus_django.api.errors import (
     SendCancelled,
     TLSError,
     TruncusError,
+    redacted,
 )
 from truncus_django.api.keys import ApiKey
 from truncus_django.api.results import SendResult
@@ -38,7 +39,7 @@ from truncus_django.message import TruncusStatus
 from truncus_django.parcels import Parcel, UnknownSend
 from truncus_django.payload import Payload, build_payload, measure
 from truncus_django.sending import plan, send_batches
-from truncus_django.signals import post_send, pre_send, send_failed, sends_concluded
+from truncus_django.signals import post_send, pre_send, send_failed, sends_concluded, tell
 from truncus_django.texts import did_you_mean
 from truncus_django.unknown_sends import forget, recall
 
@@ -289,15 +290,8 @@ class TruncusBackend(BaseEmailBackend):
 
     def _notify(self, signal: django.dispatch.Signal, **facts: Any) -> None:
         with _outermost() as is_outermost:
-            if not is_outermost:
-                return
-            responses = signal.send_robust(sender=type(self), alias=self.alias, **facts)
-            for receiver, answer in responses:
-                if isinstance(answer, Exception):
-                    name = getattr(receiver, "__qualname__", type(receiver).__name__)
-                    logger.error(
-                        "The receiver %s failed after a send: %s", name, type(answer).__name__
-                    )
+            if is_outermost:
+                tell(signal, sender=type(self), alias=self.alias, **facts)
 
     def _report(self, parcels: Sequence[Parcel]) -> int:
         """Return how many were accepted, or raise what kept the others from it."""
@@ -330,26 +324,26 @@ class TruncusBackend(BaseEmailBackend):
         ) from wrong_settings
 
 
-_notifying = threading.local()
+_is_notifying: ContextVar[bool] = ContextVar("is_notifying", default=False)
 
 
 @contextmanager
 def _outermost() -> Iterator[bool]:
-    """Yield whether this thread is not inside here yet; what fails inside harms nothing.
+    """Yield whether this call is not inside here yet; what fails inside harms nothing.
 
     Signals and failure logs run receivers and log handlers that may send e-mail themselves,
     Django's handler for the admins above all. Those inner sends are neither signalled nor logged
     again, or it would have no end.
     """
-    if getattr(_notifying, "is_inside", False):
+    if _is_notifying.get():
         yield False
         return
-    _notifying.is_inside = True
+    outer = _is_notifying.set(True)
     try:
         with suppress(Exception):
             yield True
     finally:
-        _notifying.is_inside = False
+        _is_notifying.reset(outer)
 
 
 def _refuse_unknown(options: dict[str, Any]) -> None:
@@ -359,7 +353,8 @@ def _refuse_unknown(options: dict[str, Any]) -> None:
     """
     for name in options.keys() - {"username", "password", "_ignore_unknown_kwargs"}:
         hint = did_you_mean(name, SETTING_NAMES)
-        raise ConfigurationError(f"TruncusBackend has no option {name!r}{hint}")
+        shown = redacted(repr(name))  # a key may stand where a name belongs
+        raise ConfigurationError(f"TruncusBackend has no option {shown}{hint}")
 
 
 def _outbox() -> ModuleType:

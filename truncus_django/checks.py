@@ -2,7 +2,7 @@
 
 ====================  ==========================================================================
 ``truncus.E001``      an unknown name in ``TRUNCUS`` or a mailer's ``OPTIONS``
-``truncus.E002``      a value of the wrong type, or out of its range
+``truncus.E002``      a value of the wrong type, or out of its range; ``MAILERS`` that is no dict
 ``truncus.E003``      no API key, or one that cannot be Truncus's
 ``truncus.E004``      ``BASE_URL`` is no URL, or plain http to a host that is not this machine
 ``truncus.E005``      ``database`` in a mailer's ``OPTIONS``: there is one log for all mailers
@@ -28,10 +28,18 @@ from django.core import checks
 from django.db import DEFAULT_DB_ALIAS
 
 from truncus_django.api import contract
-from truncus_django.api.errors import ConfigurationError
+from truncus_django.api.errors import ConfigurationError, redacted
 from truncus_django.api.keys import check_api_key
 from truncus_django.api.urls import check_base_url
-from truncus_django.conf import SETTING_NAMES, Settings, get_settings, mailers, problems
+from truncus_django.conf import (
+    SETTING_NAMES,
+    Problem,
+    Settings,
+    get_settings,
+    mailer_problems,
+    mailers,
+    problems,
+)
 from truncus_django.texts import did_you_mean
 
 _IDS = {"unknown": "truncus.E001", "type": "truncus.E002"}
@@ -41,17 +49,20 @@ _IDS = {"unknown": "truncus.E001", "type": "truncus.E002"}
 def check_settings(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
     """Return everything that is wrong with the settings of the project's Truncus mailers."""
     configured = list(mailers())
+    malformed = [_error(problem) for problem in mailer_problems()]
     if not configured:
-        return []
-    found: list[checks.CheckMessage] = [
-        checks.Error(problem.text, id=_IDS[problem.kind]) for problem in problems()
-    ]
+        return malformed
+    found: list[checks.CheckMessage] = [_error(problem) for problem in problems()]
     if not found:
         for alias, options in configured:
             found += _check_mailer(alias, options)
         found += _check_database()
         found += _check_outbox(configured)
-    return [*found, *_check_senders()]
+    return [*malformed, *found, *_check_senders()]
+
+
+def _error(problem: Problem, where: str = "") -> checks.CheckMessage:
+    return checks.Error(problem.text + where, id=_IDS[problem.kind])
 
 
 def _check_senders() -> Iterator[checks.CheckMessage]:
@@ -167,11 +178,12 @@ def _settings_in_force(options: Mapping[str, Any]) -> Settings | None:
 
 
 def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:
-    where = "" if alias is None else f" (mailer {alias!r})"
+    where = "" if alias is None else f" (mailer {redacted(repr(alias))})"
     known = {name: value for name, value in options.items() if name in SETTING_NAMES}
     for name in options.keys() - SETTING_NAMES - {"fail_silently"}:
-        hint = did_you_mean(name, SETTING_NAMES)
-        yield checks.Error(f"The option {name!r}{where} is unknown{hint}", id="truncus.E001")
+        hint = did_you_mean(str(name), SETTING_NAMES)
+        shown = redacted(repr(name))  # a key may stand where a name belongs
+        yield checks.Error(f"The option {shown}{where} is unknown{hint}", id="truncus.E001")
     if "database" in known:
         yield checks.Error(
             f"The option 'database'{where} belongs in TRUNCUS: all mailers share one log.",
@@ -179,7 +191,7 @@ def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[che
         )
     wrong = list(problems(known))
     for problem in wrong:
-        yield checks.Error(problem.text + where, id=_IDS[problem.kind])
+        yield _error(problem, where)
     if wrong:
         return
     settings = get_settings(known)

@@ -14,7 +14,7 @@ from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 
 from truncus_django.api import contract, readers
-from truncus_django.api.errors import ConfigurationError
+from truncus_django.api.errors import ConfigurationError, redacted
 from truncus_django.texts import did_you_mean
 
 BACKEND = "truncus_django.backend.TruncusBackend"
@@ -104,8 +104,10 @@ def problems(options: Mapping[str, Any] | None = None) -> Iterator[Problem]:
         own = {}
     for name in own:
         if name not in _SETTINGS:
+            # A key may stand where a name belongs.
             hint = did_you_mean(str(name).upper(), _SETTINGS)
-            yield Problem("unknown", str(name), f"TRUNCUS[{name!r}] is unknown{hint}")
+            shown = redacted(repr(name))
+            yield Problem("unknown", redacted(name), f"TRUNCUS[{shown}] is unknown{hint}")
     for name, value in _raw_values(options or {}, own):
         try:
             _READERS[name](value)
@@ -124,10 +126,28 @@ def mailers() -> Iterator[tuple[str | None, Mapping[str, Any]]]:
         if getattr(django_settings, "EMAIL_BACKEND", None) == BACKEND:
             yield None, {}
         return
-    for alias, config in configured.items():
-        if config.get("BACKEND") == BACKEND:
+    for alias, config in configured.items() if isinstance(configured, Mapping) else ():
+        if isinstance(config, Mapping) and config.get("BACKEND") == BACKEND:
             options = config.get("OPTIONS")
             yield alias, options if isinstance(options, Mapping) else {}
+
+
+def mailer_problems() -> Iterator[Problem]:
+    """Yield what in ``MAILERS`` is not of the form that Django reads."""
+    configured = getattr(django_settings, "MAILERS", None)
+    if configured is None:
+        return
+    if not isinstance(configured, Mapping):
+        yield Problem("type", "MAILERS", "MAILERS must be a dict.")
+        return
+    for alias, config in configured.items():
+        name = f"MAILERS[{redacted(repr(alias))}]"
+        if not isinstance(config, Mapping):
+            yield Problem("type", "MAILERS", f"{name} must be a dict.")
+        elif config.get("BACKEND") == BACKEND and not isinstance(
+            config.get("OPTIONS", {}), Mapping
+        ):
+            yield Problem("type", "MAILERS", f"{name}['OPTIONS'] must be a dict.")
 
 
 def _resolve(options: Mapping[str, Any]) -> Settings:

@@ -15,7 +15,7 @@ from django.apps import apps
 from django.conf import settings as django_settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError, connections
+from django.db import Error, connections
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Count, Min
 from django.urls import NoReverseMatch, reverse
@@ -279,7 +279,16 @@ def examine_webhook() -> Iterator[Finding]:
         count = len(get_settings().webhook_secrets)
     except ConfigurationError:
         return  # the settings' findings tell
-    url = _webhook_url()
+    try:
+        url = _webhook_url()
+    except Exception as exc:  # noqa: BLE001  importing the urls runs the project's own code
+        yield Finding(
+            Level.FAIL,
+            "webhook",
+            f"The project's urls cannot be loaded ({type(exc).__name__}).",
+            "Run manage.py check, which tells where.",
+        )
+        return
     if url is None and not count:
         yield Finding(
             Level.WARN,
@@ -338,12 +347,21 @@ def examine_log() -> Iterator[Finding]:
             finding = examination()
         except ConfigurationError:
             return  # the settings' findings tell
-        except DatabaseError as exc:
+        except Error as exc:
             yield Finding(
                 Level.FAIL,
                 "log",
                 f"The database does not answer ({type(exc).__name__}).",
                 "Check DATABASES, and TRUNCUS['DATABASE'] where it is set.",
+            )
+            return
+        except Exception as exc:  # noqa: BLE001  a setting of Django's, of whatever kind
+            yield Finding(
+                Level.FAIL,
+                "log",
+                f"The database cannot be used ({type(exc).__name__}).",
+                "Check DATABASES, DATABASE_ROUTERS and MIGRATION_MODULES; manage.py migrate --plan "
+                "tells more.",
             )
             return
         yield finding
@@ -371,6 +389,13 @@ def _examine_migrations() -> Finding:
             "log",
             f"The tables lack {migrations}.",
             f"Run manage.py migrate truncus_django{option}.",
+        )
+    if not connections[using].settings_dict.get("AUTOCOMMIT", True):
+        return Finding(
+            Level.FAIL,
+            "log",
+            f"DATABASES[{using!r}] has AUTOCOMMIT off: webhooks and truncus_sync store nothing.",
+            "Leave AUTOCOMMIT on, or give the log a database of its own by TRUNCUS['DATABASE'].",
         )
     if not get_settings().record:
         return Finding(

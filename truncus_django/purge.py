@@ -7,17 +7,21 @@ request of the outbox, whatever became of it: a request is repeated whole, or no
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
-from django.db import connections, transaction
+from django.db import IntegrityError, connections, transaction
 from django.db.models import Count, Exists, Min, OuterRef, Q, QuerySet
 
+from truncus_django.database_tries import PASSING, in_tries
 from truncus_django.models import Email, EmailEvent, EmailQuerySet, OutboxAccount, OutboxEntry
 from truncus_django.states import UNSENT_STATES, State
 
 __all__ = ["PURGEABLE_STATES", "Old", "Purge", "PurgeResult"]
 
 PURGEABLE_STATES = tuple(state for state in State if state not in UNSENT_STATES)
+_TRIES = 5
+"""An e-mail of a batch may get an event while it is deleted: then the whole batch is done again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +117,24 @@ class Purge:
             if not rows:
                 break
             start = rows[-1][1]
-            with transaction.atomic(using=Email.objects.db):
-                chosen = self._held([pk for pk, _ in rows])
-                gone = self._scrub(chosen) if self.bodies_only else self._delete(chosen, done)
+            gone, events = in_tries(
+                partial(self._forget, [pk for pk, _ in rows]),
+                using=Email.objects.db,
+                tries=_TRIES,
+                worth_another=(*PASSING, IntegrityError),
+            )
             done.emails += gone
+            done.events += events
             self.on_progress(gone)
         self._delete_orphans(done)
         return done
+
+    def _forget(self, ids: Sequence[UUID]) -> tuple[int, int]:
+        """Return how many e-mails are done, and how many events went with them."""
+        # The e-mails are not locked beforehand: a webhook stores its event before it locks one.
+        with transaction.atomic(using=Email.objects.db):
+            emails = self._held(ids)
+            return self._scrub(emails) if self.bodies_only else self._delete(emails)
 
     def _held(self, ids: Sequence[UUID]) -> EmailQuerySet:
         """Return those e-mails that are still to go; none of them can be retried meanwhile."""
@@ -131,16 +146,15 @@ class Purge:
             OutboxAccount.objects.filter(account="").update(failures=0)  # there is none
         return self.emails().filter(pk__in=ids)
 
-    def _scrub(self, emails: EmailQuerySet) -> int:
+    def _scrub(self, emails: EmailQuerySet) -> tuple[int, int]:
         ids = list(emails.order_by().values_list("pk", flat=True))
         OutboxEntry.objects.filter(pk__in=ids).delete()
-        return int(Email.objects.filter(pk__in=ids).update(text_body=None, html_body=None))
+        return int(Email.objects.filter(pk__in=ids).update(text_body=None, html_body=None)), 0
 
-    def _delete(self, emails: EmailQuerySet, done: PurgeResult) -> int:
+    def _delete(self, emails: EmailQuerySet) -> tuple[int, int]:
         # Only the ids are read: bodies of a batch may be more than fits into memory.
         _, counts = emails.only("pk").delete()
-        done.events += counts.get(EmailEvent._meta.label, 0)
-        return counts.get(Email._meta.label, 0)
+        return counts.get(Email._meta.label, 0), counts.get(EmailEvent._meta.label, 0)
 
     def _delete_orphans(self, done: PurgeResult) -> None:
         while True:

@@ -11,8 +11,8 @@ payload, a dict of the API's fields, or raise
 :class:`~truncus_django.api.errors.TruncusError` that says why.
 
 ``alias`` is the mailer's name in ``MAILERS`` (Django 6.1 and later) or ``None``. The sender is the
-backend's class. Failing receivers of the last two are logged and harm nothing. E-mails that one of
-these receivers sends, or a log handler about its failure, are not told to them again.
+backend's class. Failing receivers of the last two harm nothing, and each is logged once. E-mails
+that one of these receivers sends, or a log handler about its failure, are not told to them again.
 
 Where e-mails are recorded, two more are sent after the transaction is committed, once each:
 
@@ -22,7 +22,7 @@ Their sender is :class:`~truncus_django.models.Email`.
 """
 
 import logging
-import threading
+from contextvars import ContextVar
 from typing import Any
 
 from django.dispatch import Signal
@@ -42,12 +42,13 @@ __all__ = ["email_event", "email_state_changed", "post_send", "pre_send", "send_
 
 logger = logging.getLogger("truncus_django")
 
-_here = threading.local()
+# Asynchronous receivers run in another thread, to which a context goes along.
+_is_telling: ContextVar[bool] = ContextVar("is_telling", default=False)
 _failed: set[str] = set()
 
 
 def _is_not_told_here(record: logging.LogRecord) -> bool:
-    return not getattr(_here, "is_telling", False)
+    return not _is_telling.get()
 
 
 logging.getLogger("django.dispatch").addFilter(_is_not_told_here)
@@ -59,11 +60,11 @@ def tell(signal: Signal, **facts: Any) -> None:
     Django's own log line for it, each time, may be e-mailed to the admins; that e-mail has events
     of its own, at which the receiver fails again, without end.
     """
-    _here.is_telling = True
+    outer = _is_telling.set(True)
     try:
         answers = signal.send_robust(**facts)
     finally:
-        _here.is_telling = False
+        _is_telling.reset(outer)
     for receiver, answer in answers:
         name = getattr(receiver, "__qualname__", type(receiver).__name__)
         if isinstance(answer, Exception) and name not in _failed:

@@ -16,13 +16,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from uuid import UUID
 
-from django.db import (
-    DataError,
-    IntegrityError,
-    OperationalError,
-    connections,
-    transaction,
-)
+from django.db import DataError, IntegrityError, connections, transaction
 from django.db.models import Count, Exists, Min, OuterRef, Q
 from django.utils import timezone
 
@@ -43,6 +37,7 @@ from truncus_django.api.errors import (
 from truncus_django.api.pacing import Pacer
 from truncus_django.api.results import EmailDetails
 from truncus_django.bulk import update_each
+from truncus_django.database_tries import in_tries
 from truncus_django.models import Email, EmailEvent, EmailQuerySet
 
 __all__ = ["Due", "Selection", "SyncJob", "SyncResult", "adopt_orphans", "count_due"]
@@ -69,6 +64,8 @@ _ACCOUNT_WIDE = (
     ScopeError,
     TLSError,
 )
+_CANNOT_BE_STORED = (DataError, IntegrityError, OverflowError, TypeError, ValueError)
+"""What one odd answer causes, and no other answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,7 +250,7 @@ class SyncJob:
         until = _mark_of(self._now() + CLAIM)
         skips_locked = connections[due.db].features.has_select_for_update_skip_locked
         claim = _claim_by_lock if skips_locked else _claim_by_guard
-        emails = claim(due, size, until)
+        emails = in_tries(lambda: claim(due, size, until), using=due.db)
         if not emails:
             return None
         return _Chunk(emails, until, dates={email.pk: email.next_sync_at for email in emails})
@@ -270,8 +267,10 @@ class SyncJob:
                 if self._clock() - self._written_at >= WRITE_EVERY_S:
                     self._write(chunk)
         finally:
-            self._write(chunk)
-            self._give_back(chunk)
+            try:
+                self._write(chunk)
+            finally:
+                self._give_back(chunk)
 
     def _ask_about(self, email: Email, chunk: _Chunk) -> None:
         """Note the answer about one e-mail, or when to try again."""
@@ -357,23 +356,23 @@ class SyncJob:
     # Writing ----------------------------------------------------------------------------------
 
     def _write(self, chunk: _Chunk) -> None:
-        """Write the answers of a chunk down."""
-        answers, chunk.answers = chunk.answers, {}
+        """Write the answers of a chunk down; they are kept for another try if that fails."""
         self._written_at = self._clock()
-        if not answers:
+        if not chunk.answers:
             return
         try:
-            self.result.changed += self._learn(answers)
-        except (DataError, IntegrityError, OverflowError, TypeError, ValueError):
-            self._write_one_by_one(answers, chunk)
+            self.result.changed += self._learn(chunk.answers)
+            chunk.answers = {}
+        except _CANNOT_BE_STORED:
+            self._write_one_by_one(chunk)
 
-    def _write_one_by_one(self, answers: Mapping[str, EmailDetails], chunk: _Chunk) -> None:
+    def _write_one_by_one(self, chunk: _Chunk) -> None:
         """Find the answer that the database does not take; all the others it does."""
         by_id = {email.message_id: email for email in chunk.emails}
-        for message_id, told in answers.items():
+        for message_id, told in list(chunk.answers.items()):
             try:
                 self.result.changed += self._learn({message_id: told})
-            except (DataError, IntegrityError, OverflowError, TypeError, ValueError) as exc:
+            except _CANNOT_BE_STORED as exc:
                 email = by_id[message_id]
                 chunk.dates[email.pk] = tracking.next_question(email, now=self._now())
                 self.result.failed += 1
@@ -383,12 +382,11 @@ class SyncJob:
                     email.pk,
                     type(exc).__name__,
                 )
+            del chunk.answers[message_id]
 
     def _learn(self, answers: Mapping[str, EmailDetails]) -> int:
-        try:
-            return tracking.learn(answers, now=self._now())
-        except OperationalError:  # a deadlock with a webhook is over by now
-            return tracking.learn(answers, now=self._now())
+        """Learn from answers; after a deadlock with a webhook, or over a new connection, again."""
+        return in_tries(lambda: tracking.learn(answers, now=self._now()), using=Email.objects.db)
 
     def _give_back(self, chunk: _Chunk) -> None:
         """Date the e-mails without an answer; but not where a webhook was faster."""
@@ -399,7 +397,7 @@ class SyncJob:
         mine: EmailQuerySet = Email.objects.all()
         if chunk.claimed_until is not None:
             mine = mine.filter(next_sync_at=chunk.claimed_until)
-        update_each(mine, emails, ["next_sync_at"])
+        in_tries(lambda: update_each(mine, emails, ["next_sync_at"]), using=mine.db)
 
 
 _DATES = ("is_sandbox", "sent_at", "send_at", "created_at", "next_sync_at")

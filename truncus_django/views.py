@@ -3,7 +3,7 @@
 import logging
 import time
 
-from django.db import transaction
+from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
@@ -12,6 +12,7 @@ from truncus_django.api import contract
 from truncus_django.api.errors import ConfigurationError, WebhookVerificationError
 from truncus_django.api.webhooks import verify
 from truncus_django.conf import get_settings
+from truncus_django.models import database
 from truncus_django.tracking import hear
 from truncus_django.webhook_news import read_news
 
@@ -42,12 +43,21 @@ def webhook(request: HttpRequest) -> HttpResponse:
     except WebhookVerificationError as error:
         logger.warning("A webhook was refused: %s", error.message)
         return _answer(403, "Refused.")
+    except _LengthRequired:
+        logger.warning(
+            "A webhook came without a Content-Length, and this server does not tell where it ends."
+        )
+        return _answer(411, "Length required.")
     except (ValueError, OSError) as error:  # it cannot be read, or its sender broke off
         logger.warning("A webhook could not be read: %s.", type(error).__name__)
         return _answer(400, "Unreadable.")
     except ConfigurationError as error:
         return _trouble(error)
     try:
+        if not _is_committed():
+            return _try_again(
+                "Webhooks are not stored: DATABASES has AUTOCOMMIT off for the log's database."
+            )
         hear([news])
     except Exception as error:  # noqa: BLE001  whatever it is, Truncus must repeat it
         return _trouble(error)
@@ -63,8 +73,32 @@ def _body(request: HttpRequest) -> bytes | None:
     announced = request.META.get("CONTENT_LENGTH") or ""
     if announced.isdecimal() and int(announced[:20]) > MAX_BODY_BYTES:
         return None
-    body: bytes = request.read(MAX_BODY_BYTES + 1)
+    if announced.isdecimal() or "wsgi.input" not in request.META:
+        body: bytes = request.read(MAX_BODY_BYTES + 1)
+    else:
+        body = _unannounced_body(request)
     return body if len(body) <= MAX_BODY_BYTES else None
+
+
+def _unannounced_body(request: HttpRequest) -> bytes:
+    """Return a body that comes in chunks, up to one byte over the limit.
+
+    WSGI has no such thing, and Django reads nothing then; but many servers put the chunks
+    together, and say so.
+    """
+    if not request.META.get("wsgi.input_terminated"):
+        raise _LengthRequired
+    body = b""
+    while len(body) <= MAX_BODY_BYTES:
+        part = request.META["wsgi.input"].read(MAX_BODY_BYTES + 1 - len(body))
+        if not part:
+            break
+        body += part
+    return body
+
+
+class _LengthRequired(Exception):
+    """Where the body ends is not known."""
 
 
 def _verified_timestamp(request: HttpRequest, body: bytes) -> int:
@@ -84,13 +118,25 @@ def _verified_timestamp(request: HttpRequest, body: bytes) -> int:
     return int(timestamp)
 
 
+def _is_committed() -> bool:
+    """Whether what is stored now stays; nobody commits it where ``AUTOCOMMIT`` is off."""
+    connection = connections[database()]
+    return connection.in_atomic_block or connection.get_autocommit()
+
+
 def _trouble(error: Exception) -> HttpResponse:
+    return _try_again(
+        f"A webhook could not be stored: {type(error).__name__}. Truncus will repeat it."
+    )
+
+
+def _try_again(problem: str) -> HttpResponse:
     """Return an answer that makes Truncus repeat the webhook.
 
     Django would log each as an error, and mail it to the admins: by way of Truncus, which tells
     of that mail with a webhook, which meets the same trouble, and so on without end.
     """
-    _report(f"A webhook could not be stored: {type(error).__name__}. Truncus will repeat it.")
+    _report(problem)
     answer = _answer(500, "Try again.")
     answer._has_been_logged = True  # type: ignore[attr-defined]
     return answer

@@ -182,6 +182,10 @@ def test_texts_are_one_line_and_not_endless():
     assert len(redacted("word " * 1000)) <= 301
 
 
+def test_what_a_terminal_obeys_and_no_encoding_has_is_replaced():
+    assert redacted("\x1b[31mred \ud800 a\x00b é") == "�[31mred � a�b é"
+
+
 @pytest.mark.parametrize(("status", "code", "hint"), [
     (401, "invalid_api_key", "TRUNCUS_API_KEY"),
     (401, "MISSING_API_KEY", "TRUNCUS_API_KEY"),

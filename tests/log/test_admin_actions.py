@@ -8,6 +8,7 @@ from django.contrib.admin.models import LogEntry
 from django.utils import timezone
 
 from tests.log.admin_pages import LOG, confirm, make, messages_of, page_of, run
+from truncus_django.api.client import TruncusClient
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email
 from truncus_django.states import State
@@ -145,3 +146,20 @@ def test_what_is_gone_meanwhile_is_no_crash(admin_client, sent, emulator):
         assert "is there any more" in question.text
         done = run(admin_client, action, ghost, confirmed="Yes", click=str(uuid.uuid4()))
         assert done.status_code in {200, 302}
+
+
+@pytest.mark.parametrize("action", ["sync_now", "cancel"])
+def test_what_is_purged_while_truncus_is_asked_is_told(
+    admin_client, scheduled, emulator, monkeypatch, action
+):
+    name = {"sync_now": "get_email", "cancel": "cancel"}[action]
+    ask = getattr(TruncusClient, name)
+
+    def asked(self, email_id):
+        Email.objects.all().delete()
+        return ask(self, email_id)
+
+    monkeypatch.setattr(TruncusClient, name, asked)
+    response = confirm(admin_client, action, scheduled)
+    told = messages_of(admin_client, response)
+    assert told == "<b>Tomorrow</b>: It was purged meanwhile."

@@ -1,14 +1,16 @@
 """``truncus_doctor``: what is in order, and what to do where it is not."""
 
 import json
+import sys
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, InterfaceError, connection
 from django.db.migrations.recorder import MigrationRecorder
 from django.urls import include, path
 from django.utils import timezone
@@ -101,6 +103,24 @@ def test_colours_are_for_terminals():
     assert "\x1b[" in out.getvalue()
 
 
+class AsciiOnly(StringIO):
+    encoding = "ascii"  # type: ignore[assignment]
+
+    def write(self, text: str) -> int:
+        text.encode("ascii")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_it_is_told_where_the_output_takes_ascii_only(emulator, settings, arguments):
+    emulator.reset(revoked_keys=[API_KEY])
+    settings.TRUNCUS = {**settings.TRUNCUS, "WEBHOOK_SÉCRETS": 1}
+    out = AsciiOnly()
+    with pytest.raises(CommandError):
+        call_command("truncus_doctor", *arguments, stdout=out, no_color=True)
+    assert "u00c9" in out.getvalue() or r"\xc9" in out.getvalue()
+
+
 def test_neither_key_nor_secret_is_shown(emulator, settings):
     settings.TRUNCUS = {**settings.TRUNCUS, "WEBHOOK_SECRETS": ["s3cret-value"]}
     told = doctor_says()
@@ -176,7 +196,15 @@ def test_the_time_of_an_answer_is_read(emulator):
     assert abs((server_time - datetime.now(UTC)).total_seconds()) < 5
 
 
-@pytest.mark.parametrize("date", ["", "yesterday", "Fri, 99 Nov 2026 07:00:00 GMT"])
+@pytest.mark.parametrize(
+    "date",
+    [
+        "",
+        "yesterday",
+        "Fri, 99 Nov 2026 07:00:00 GMT",
+        "Mon, 01 Jan 2001 00:00:00 +99999999999999",
+    ],
+)
 def test_a_time_that_is_none_is_passed_over(date):
     assert read_server_time({"Date": date}) is None
     assert read_server_time({}) is None
@@ -257,6 +285,23 @@ def test_a_webhook_needs_a_secret_and_a_url(settings, monkeypatch, secrets, urlc
     assert findings(network=False)["webhook"].level is level
 
 
+class _BrokenUrls:
+    @property
+    def urlpatterns(self) -> Any:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("module", "kind"), [(None, "ModuleNotFoundError"), (_BrokenUrls(), "ZeroDivisionError")]
+)
+def test_urls_that_cannot_be_loaded_are_told(settings, monkeypatch, module, kind):
+    monkeypatch.setitem(sys.modules, "tests.log.broken_urls", module)
+    settings.ROOT_URLCONF = "tests.log.broken_urls"
+    found = findings(network=False)["webhook"]
+    assert found.level is Level.FAIL
+    assert found.found == f"The project's urls cannot be loaded ({kind})."
+
+
 # The log ------------------------------------------------------------------------------------------
 
 
@@ -294,6 +339,13 @@ def test_missing_migrations_are_told_and_the_tables_left_alone():
     assert "sync" not in found
 
 
+def test_a_database_without_autocommit_is_told(monkeypatch):
+    monkeypatch.setitem(connection.settings_dict, "AUTOCOMMIT", False)
+    found = findings(network=False)["log"]
+    assert found.level is Level.FAIL
+    assert "AUTOCOMMIT off" in found.found
+
+
 def test_a_database_that_is_down_is_told(monkeypatch):
     def down(*arguments: Any) -> None:
         raise DatabaseError("password=hunter2")
@@ -302,6 +354,30 @@ def test_a_database_that_is_down_is_told(monkeypatch):
     found = findings(network=False)["log"]
     assert found.level is Level.FAIL
     assert "hunter2" not in found.found
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (InterfaceError(0, ""), "does not answer (InterfaceError)"),
+        (ImproperlyConfigured("password=hunter2"), "cannot be used (ImproperlyConfigured)"),
+        (ModuleNotFoundError("hunter2"), "cannot be used (ModuleNotFoundError)"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_told(monkeypatch, error, words):
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(doctor, "MigrationExecutor", fail)
+    found = findings(network=False)["log"]
+    assert found.level is Level.FAIL
+    assert words in found.found
+    assert "hunter2" not in found.found
+
+
+def test_migrations_that_are_nowhere_are_told(settings):
+    settings.MIGRATION_MODULES = {"truncus_django": "no.such"}
+    assert findings(network=False)["log"].level is Level.FAIL
 
 
 def test_a_database_that_is_not_there_is_told(settings):

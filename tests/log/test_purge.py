@@ -1,18 +1,21 @@
 """``truncus_purge``: forgetting old e-mails, or only their bodies."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from io import StringIO
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import IntegrityError, InterfaceError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from truncus_django.models import Email, EmailEvent
 from truncus_django.purge import PURGEABLE_STATES, Purge, PurgeResult
 from truncus_django.states import UNSENT_STATES, State
+from truncus_django.tracking import News, hear
 
 pytestmark = pytest.mark.django_db
 
@@ -205,3 +208,64 @@ def test_ctrl_c_has_an_exit_status_of_its_own(record, monkeypatch):
     with pytest.raises(CommandError) as caught:
         purge("--older-than", "90d")
     assert caught.value.returncode == 130
+
+
+# In use meanwhile ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def in_between(word: str, do: Callable[[], Any]) -> Iterator[list[str]]:
+    """Do something once, after the first statement that holds ``word``."""
+    seen: list[str] = []
+
+    def wrapper(execute: Any, sql: str, *arguments: Any) -> Any:
+        result = execute(sql, *arguments)
+        if word in sql:
+            seen.append(sql)
+            if len(seen) == 1:
+                do()
+        return result
+
+    with connection.execute_wrapper(wrapper):
+        yield seen
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time")
+@pytest.mark.django_db(transaction=True)
+def test_a_webhook_for_an_email_that_is_being_purged_is_no_crash(record, in_threads):
+    emails = [record(100, message_id=f"m-{number}") for number in range(3)]
+    news = News("m-1", "opened", timezone.now(), "e-new")
+
+    with in_between(
+        f"DELETE FROM {connection.ops.quote_name(EmailEvent._meta.db_table)}",
+        lambda: in_threads(lambda: hear([news])),
+    ) as deletions:
+        told = purge("--older-than", "90d")
+
+    assert len(deletions) == 2
+    assert told.startswith(f"Deleted {len(emails)} e-mails, their 4 events")
+    assert not Email.objects.exists()
+    assert not EmailEvent.objects.exists()
+
+
+def test_what_fails_time_and_again_is_told(record, monkeypatch):
+    record(100)
+    tries = []
+
+    def fail(*_: Any) -> None:
+        tries.append(1)
+        raise IntegrityError("ann@example.org")
+
+    monkeypatch.setattr(Purge, "_delete", fail)
+    with pytest.raises(CommandError, match=r"The database failed \(IntegrityError\)"):
+        purge("--older-than", "90d")
+    assert len(tries) == 5
+
+
+def test_an_ended_connection_is_told_whatever_the_driver_calls_it(monkeypatch):
+    def fail(*_: Any) -> None:
+        raise InterfaceError(0, "")
+
+    monkeypatch.setattr(Purge, "run", fail)
+    with pytest.raises(CommandError, match=r"The database failed \(InterfaceError\)"):
+        purge("--older-than", "90d")

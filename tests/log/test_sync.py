@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import InterfaceError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -454,6 +454,64 @@ def test_an_interrupted_job_keeps_what_it_heard_and_resumes_with_the_rest(emulat
     assert Email.objects.filter(state=State.DELIVERED).count() == 4
     assert SyncJob().run().asked == 6
     assert sorted(asked(emulator)) == sorted(email.message_id for email in emails)
+
+
+def end_connection(in_threads: Any) -> None:
+    """Have the server end this thread's connection, from another one."""
+    sql, end = {
+        "postgresql": ("SELECT pg_backend_pid()", "SELECT pg_terminate_backend(%s)"),
+        "mysql": ("SELECT connection_id()", "KILL %s"),
+    }[connection.vendor]
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        mine = cursor.fetchone()
+
+    def end_it() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(end, mine)
+
+    in_threads(end_it)
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has no connections to end")
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("limit", ["", "--limit=30"])
+def test_a_connection_that_the_server_ends_costs_no_answer(
+    emulator, send, monkeypatch, in_threads, limit
+):
+    emulator.reset(delivery_delay_s=0)
+    send(130)
+    get_email = TruncusClient.get_email
+
+    def ending(self: TruncusClient, email_id: str) -> Any:
+        if len(asked(emulator)) in {10, 109}:
+            end_connection(in_threads)
+        return get_email(self, email_id)
+
+    monkeypatch.setattr(TruncusClient, "get_email", ending)
+    sync(*[limit] if limit else [])
+    count = 30 if limit else 130
+    assert len(asked(emulator)) == count
+    assert Email.objects.exclude(state=State.SENT).count() == count
+
+
+def test_answers_are_kept_until_they_are_written(emulator, send, monkeypatch):
+    send(3)
+    learn = tracking.learn
+    tries = []
+
+    def fail_at_first(*arguments: Any, **options: Any) -> int:
+        tries.append(1)
+        if len(tries) <= 3:
+            raise InterfaceError(0, "")
+        return learn(*arguments, **options)
+
+    monkeypatch.setattr(tracking, "learn", fail_at_first)
+    monkeypatch.setattr("truncus_django.sync.WRITE_EVERY_S", -1)
+    with pytest.raises(CommandError, match=r"The database failed \(InterfaceError\)"):
+        sync()
+    assert Email.objects.filter(state=State.DELIVERED).count() == 1
+    assert count_due()[0].count == 2
 
 
 def test_an_interrupted_job_gives_back_the_old_dates(emulator, send, monkeypatch):

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from queue import Queue
 from threading import Thread
 from typing import Any
@@ -13,6 +14,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import pytest
 import requests
+from django.core.handlers.asgi import ASGIRequest
 from django.core.handlers.wsgi import WSGIHandler
 from django.db import OperationalError, connections
 from django.test import Client
@@ -218,7 +220,7 @@ def test_without_a_secret_all_are_refused_and_the_operator_is_told_once(settings
 @pytest.mark.parametrize(
     "body",
     [
-        b"",
+        b" ",
         b"{",
         b"[]",
         b"null",
@@ -272,19 +274,61 @@ def test_ten_megabytes_are_refused_unread(rf, monkeypatch):
     assert is_short_refusal(views.webhook(request), 413)
 
 
-def test_of_a_body_without_a_length_no_more_than_the_limit_is_read(rf, monkeypatch):
-    asked: list[int] = []
+def chunked(rf: Any, body: bytes, **environ: Any) -> Any:
+    """Return a request whose body came in chunks, which the server has put together."""
+    request = rf.post(URL, b"", content_type="application/json", headers=signed(body), **environ)
+    request.META["CONTENT_LENGTH"] = ""
+    request.META["wsgi.input"] = Chunks(body)
+    return request
 
-    def read(size: int) -> bytes:
-        asked.append(size)
-        return b"x" * size
 
-    request = rf.post(URL, b"x", content_type="application/json")
-    del request.META["CONTENT_LENGTH"]
-    monkeypatch.setattr(request, "read", read)
+class Chunks(BytesIO):
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(min(size or 0, 50_000))
+
+
+@pytest.mark.parametrize("length", [None, ""])
+def test_a_body_in_chunks_is_taken_where_the_server_tells_its_end(rf, length):
+    request = chunked(rf, json.dumps(delivered()).encode(), **{"wsgi.input_terminated": True})
+    if length is None:
+        del request.META["CONTENT_LENGTH"]
+
+    assert views.webhook(request).status_code == 200
+    assert EmailEvent.objects.count() == 1
+
+
+def test_a_body_in_chunks_is_refused_where_nobody_tells_its_end(rf, caplog):
+    request = chunked(rf, json.dumps(delivered()).encode())
+
+    assert is_short_refusal(views.webhook(request), 411)
+    assert "without a Content-Length" in caplog.text
+
+
+def test_a_request_without_length_and_body_is_refused():
+    assert is_short_refusal(post(b""), 411)
+
+
+def test_of_a_body_in_chunks_no_more_than_the_limit_is_read(rf):
+    request = chunked(rf, b"x" * (1024 * 1024), **{"wsgi.input_terminated": True})
 
     assert is_short_refusal(views.webhook(request), 413)
-    assert asked == [256 * 1024 + 1]
+    assert request.META["wsgi.input"].tell() == 256 * 1024 + 1
+
+
+def test_under_asgi_a_body_needs_no_length():
+    body = json.dumps(delivered()).encode()
+    headers = [(b"content-type", b"application/json")]
+    headers += [(name.lower().encode(), value.encode()) for name, value in signed(body).items()]
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "path": URL,
+        "headers": headers,
+    }
+
+    assert views.webhook(ASGIRequest(scope, BytesIO(body))).status_code == 200
 
 
 def test_a_sender_that_breaks_off_is_refused(rf, monkeypatch):
@@ -331,6 +375,19 @@ def test_trouble_is_logged_once_and_mailed_to_nobody(emulator, settings, monkeyp
     monkeypatch.setattr(views, "hear", fail)
     post(delivered())
     assert len([one for one in caplog.records if one.levelno >= logging.ERROR]) == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_where_nobody_commits_a_webhook_is_not_acknowledged(shared_database, monkeypatch, caplog):
+    connection = connections[shared_database]
+    connection.close()
+    monkeypatch.setitem(connection.settings_dict, "AUTOCOMMIT", False)
+    try:
+        assert {post(delivered()).status_code for _ in range(3)} == {500}
+    finally:
+        connection.close()
+        monkeypatch.undo()
+    assert caplog.text.count("AUTOCOMMIT off") == 1
 
 
 def test_wrong_settings_are_trouble_that_can_be_mended(settings, caplog):

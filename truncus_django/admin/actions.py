@@ -267,6 +267,8 @@ class EmailActions(ActionsBase):
         for place, email in enumerate(emails):
             try:
                 report = do(email)
+            except Email.DoesNotExist:
+                report = Report(messages.WARNING, _about(email, _("It was purged meanwhile.")))
             except TruncusError as error:
                 report = Report(messages.ERROR, _about(email, str(error)))
                 if not isinstance(error, _ABOUT_ONE):

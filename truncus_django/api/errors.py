@@ -106,8 +106,14 @@ _MAX_TEXT = 300
 
 
 def redacted(text: object) -> str:
-    """Return ``text`` on one line, shortened, without e-mail addresses and API keys."""
+    """Return ``text`` on one line, shortened, without e-mail addresses and API keys.
+
+    Characters that cannot be shown are replaced: a terminal would obey some of them, and no
+    encoding has half a character.
+    """
     line = " ".join(str(text)[: 4 * _MAX_TEXT].split())
+    if not line.isprintable():
+        line = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
     line = _KEY.sub("tr_…", _ADDRESS.sub("<address>", line))
     return line if len(line) <= _MAX_TEXT else line[:_MAX_TEXT] + "…"
 

@@ -293,7 +293,7 @@ def read_server_time(headers: Mapping[str, str]) -> datetime | None:
     """Return the moment in the ``Date`` header of an answer, or ``None``."""
     try:
         moment = parsedate_to_datetime(headers.get("Date", ""))
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 

@@ -55,7 +55,7 @@ class Command(BaseCommand):
         """Write the findings as JSON; return how many failed."""
         found = list(findings)
         listed = [asdict(finding) for finding in found]
-        self.stdout.write(json.dumps(listed, indent=2, ensure_ascii=False))
+        self.stdout.write(json.dumps(listed, indent=2))
         return _count(found, Level.FAIL)
 
     def _show(self, findings: Iterable[Finding]) -> int:
@@ -82,7 +82,12 @@ class Command(BaseCommand):
             line = f"{texts[0]:{_WHAT_WIDTH}}  {texts[1]:{width}}  {texts[2]}".rstrip()
             shown = mark.upper() if mark == Level.FAIL else mark
             label = f"{shown if number == 0 else '':{_MARK_WIDTH}}"
-            self.stdout.write(self._coloured(mark, label) + line)
+            self.stdout.write(self._coloured(mark, label) + self._encodable(line))
+
+    def _encodable(self, line: str) -> str:
+        """Return a line with escapes in place of what the output cannot carry."""
+        encoding = getattr(self.stdout, "encoding", None) or "utf-8"
+        return line.encode(encoding, "backslashreplace").decode(encoding)
 
     def _coloured(self, mark: str, label: str) -> str:
         if not (self.stdout.isatty() or self.style_is_forced):

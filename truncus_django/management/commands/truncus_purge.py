@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError
+from django.db import Error
 from django.utils import timezone
 
 from truncus_django.ages import EXPLANATION, moment_of
@@ -75,7 +75,7 @@ class Command(BaseCommand):
                 self._tell_old(purge)
             else:
                 self._run(purge)
-        except DatabaseError as exc:
+        except Error as exc:
             raise CommandError(
                 f"The database failed ({type(exc).__name__}); finished batches are gone."
             ) from exc

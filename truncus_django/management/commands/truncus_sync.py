@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError
+from django.db import Error
 from django.utils import timezone
 
 from truncus_django.ages import EXPLANATION, moment_of, span
@@ -72,7 +72,7 @@ class Command(BaseCommand):
                 self._tell_due(selection, limit)
             else:
                 self._sync(selection, limit)
-        except DatabaseError as exc:
+        except Error as exc:
             raise CommandError(
                 f"The database failed ({type(exc).__name__}); what it took is kept. See "
                 "manage.py truncus_doctor."

@@ -148,9 +148,9 @@ def _insert_arrays_sql(
     arrays = ", ".join(f"(%s)::{kind}[]" for kind, is_shared in kinds if not is_shared)
     suffix = operations.on_conflict_suffix_sql(fields, on_conflict, [], [])
     return (
-        f"{operations.insert_statement(on_conflict=on_conflict)} "
+        f"{operations.insert_statement(on_conflict=on_conflict)} "  # noqa: S608  names of our own
         f"{operations.quote_name(table)} ({columns}) "
-        f"SELECT {chosen} FROM unnest({arrays}) AS given({names}) {suffix}"  # noqa: S608  names of our own
+        f"SELECT {chosen} FROM unnest({arrays}) AS given({names}) {suffix}"
     )
 
 

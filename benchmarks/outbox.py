@@ -88,17 +88,17 @@ class Outbox:
         ours = self.find("truncus", database, "as a list")
         return ours.cpu_per_mail_us / self.find("mailer", database, "as a list").cpu_per_mail_us
 
-    def fastest_drain(self, database: str) -> Figures:
-        """Return the peer that drains the fastest, in its fastest way."""
-        drains = [each for each in self.figures if each.is_drain and each.queue != "truncus"]
+    def fastest_drain(self, database: str, ways: Sequence[Way] = ONE_AT_A_TIME) -> Figures:
+        """Return the peer that drains the fastest in any of these ways."""
+        drains = [each for each in self.figures if each.work in ways]
         return min(
             (each for each in drains if each.database == database), key=lambda each: each.wall_s
         )
 
-    def drain_ratio(self, database: str) -> float:
+    def drain_ratio(self, database: str, ways: Sequence[Way] = ONE_AT_A_TIME) -> float:
         """Return how many times faster than the fastest peer this outbox drains."""
         ours = self.find("truncus", database, "batches")
-        return self.fastest_drain(database).wall_s / ours.wall_s
+        return self.fastest_drain(database, ways).wall_s / ours.wall_s
 
     def cost_ratio(self, database: str) -> float:
         """Return what an e-mail costs with the most waiting, beside with the fewest."""

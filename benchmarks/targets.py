@@ -127,9 +127,15 @@ def _outbox_targets(outbox: Outbox | None) -> Iterator[Target]:
             found.enqueue_ratio(name) if found else None,
         )
         yield Target(
-            f"outbox, {name}: drain, faster than the fastest peer",
+            f"outbox, {name}: drain, faster than the fastest peer over SMTP",
             2.5,
-            found.drain_ratio(name) if found else None,
+            found.drain_ratio(name, ["SMTP"]) if found else None,
+            at_least=True,
+        )
+        yield Target(
+            f"outbox, {name}: drain, faster than the fastest peer through this backend",
+            2.5,
+            found.drain_ratio(name, ["this backend"]) if found else None,
             at_least=True,
         )
         yield Target(

@@ -42,15 +42,21 @@ def update_each(queryset: models.QuerySet[_Row], rows: Iterable[_Row], names: Se
             if not isinstance(field, models.Field):
                 raise TypeError(f"{field.name} is no column.")
             own = [(row.pk, getattr(row, field.attname)) for row in batch]
-            _, first = own[0]
-            if all(value == first for _, value in own) and not field.is_relation:
-                values[field.name] = first  # the database need not look for each row's
+            if not field.is_relation and _is_shared(field, [value for _, value in own]):
+                values[field.name] = own[0][1]  # the database need not look for each row's
                 continue
             chosen: Combinable = _ByKey(field, own)
             values[field.name] = Cast(chosen, output_field=field) if cast else chosen
         ids = [row.pk for row in batch]
         written += queryset.using(using).filter(pk__in=ids).update(**values)
     return written
+
+
+def _is_shared(field: "models.Field[Any, Any]", values: Sequence[Any]) -> bool:
+    """Whether all rows have the same in a field."""
+    if isinstance(field, models.JSONField) and values[0]:
+        return False  # {"paid": 1} equals {"paid": True}, and is not the same
+    return values.count(values[0]) == len(values)
 
 
 def insert_new(rows: Sequence[models.Model], *, using: str) -> None:
@@ -75,16 +81,39 @@ def insert(
     with transaction.atomic(using=using) if several else nullcontext():
         for start in range(0, len(rows), size):
             chunk = rows[start : start + size]
-            parameters = [
-                _prepared(field, row.__dict__[field.attname], connection)
-                for row in chunk
-                for field in fields
-            ]
+            columns = [_Column(field, chunk, connection) for field in fields]
+            is_array = connection.vendor == "postgresql" and len(chunk) > 1
             with connection.cursor() as cursor:
-                cursor.execute(
-                    _insert_sql(model, model._meta.db_table, using, len(chunk), on_conflict),
-                    parameters,
-                )
+                if is_array:
+                    shared = tuple(column.is_shared for column in columns)
+                    sql = _insert_arrays_sql(
+                        model, model._meta.db_table, using, shared, on_conflict
+                    )
+                    cursor.execute(sql, _array_parameters(columns))
+                else:
+                    sql = _insert_sql(model, model._meta.db_table, using, len(chunk), on_conflict)
+                    in_rows = zip(*(column.values for column in columns), strict=True)
+                    cursor.execute(sql, [value for row in in_rows for value in row])
+
+
+class _Column:
+    """What rows have in a field, as the database takes it; prepared once where all have the same.
+
+    Of an e-mail's many fields most are the same in all of a batch, usually empty.
+    """
+
+    def __init__(
+        self,
+        field: "models.Field[Any, Any]",
+        rows: Sequence[models.Model],
+        connection: BaseDatabaseWrapper,
+    ) -> None:
+        own = [row.__dict__[field.attname] for row in rows]
+        self.is_shared = _is_shared(field, own)
+        if self.is_shared:
+            self.values = [_prepared(field, own[0], connection)] * len(own)
+        else:
+            self.values = [_prepared(field, value, connection) for value in own]
 
 
 def _prepared(field: "models.Field[Any, Any]", value: Any, connection: BaseDatabaseWrapper) -> Any:
@@ -95,6 +124,44 @@ def _prepared(field: "models.Field[Any, Any]", value: Any, connection: BaseDatab
 
 
 _TEXT = (models.CharField, models.TextField)
+
+
+def _array_parameters(columns: Sequence[_Column]) -> list[Any]:
+    """Return the parameters of :func:`_insert_arrays_sql`."""
+    shared = [column.values[0] for column in columns if column.is_shared]
+    return [*shared, *(column.values for column in columns if not column.is_shared)]
+
+
+@lru_cache(maxsize=64)
+def _insert_arrays_sql(
+    model: type[models.Model],
+    table: str,
+    using: str,
+    shared: tuple[bool, ...],
+    on_conflict: OnConflict | None,
+) -> str:
+    """Return an INSERT for PostgreSQL that takes a value or an array of values for each column.
+
+    So many parameters as one for each value of each row are slow to parse, for its driver and for
+    itself. Values of ``shared`` columns come first.
+    """
+    connection = connections[using]
+    operations, fields = connection.ops, model._meta.concrete_fields
+    columns = ", ".join(operations.quote_name(str(field.column)) for field in fields)
+    # Without a length, so that what is too long is refused and not cut off.
+    types = [str(field.db_type(connection)).partition("(")[0] for field in fields]
+    kinds = list(zip(types, shared, strict=True))
+    chosen = ", ".join(
+        f"%s::{kind}" if is_shared else f"c{place}" for place, (kind, is_shared) in enumerate(kinds)
+    )
+    names = ", ".join(f"c{place}" for place, (_, is_shared) in enumerate(kinds) if not is_shared)
+    arrays = ", ".join(f"(%s)::{kind}[]" for kind, is_shared in kinds if not is_shared)
+    suffix = operations.on_conflict_suffix_sql(fields, on_conflict, [], [])
+    return (
+        f"{operations.insert_statement(on_conflict=on_conflict)} "  # noqa: S608  names of our own
+        f"{operations.quote_name(table)} ({columns}) "
+        f"SELECT {chosen} FROM unnest({arrays}) AS given({names}) {suffix}"
+    )
 
 
 @lru_cache(maxsize=64)
@@ -131,3 +198,17 @@ class _ByKey(Expression):
             parameters.append(self._field.get_db_prep_save(value, connection))
         cases = "WHEN %s THEN %s " * len(self._values)
         return f"CASE {connection.ops.quote_name(str(key.column))} {cases}END", tuple(parameters)
+
+    def as_postgresql(
+        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper
+    ) -> tuple[str, tuple[Any, ...]]:
+        """Pass two arrays: so many parameters are slow to parse, for its driver and for itself."""
+        key: models.Field[Any, Any] = self._field.model._meta.pk
+        keys = [key.get_db_prep_value(pk, connection) for pk, _ in self._values]
+        values = [self._field.get_db_prep_save(value, connection) for _, value in self._values]
+        kinds = [str(field.db_type(connection)).partition("(")[0] for field in (key, self._field)]
+        quote = connection.ops.quote_name
+        own_key = f"{quote(self._field.model._meta.db_table)}.{quote(str(key.column))}"
+        arrays = f"unnest((%s)::{kinds[0]}[], (%s)::{kinds[1]}[])"
+        sql = f"(SELECT given.value FROM {arrays} AS given(key, value) WHERE given.key = {own_key})"  # noqa: S608  names of our own
+        return sql, (keys, values)

@@ -183,7 +183,16 @@ def restart(email_ids: Sequence[uuid.UUID]) -> int:
     The one way back, which only a person decides on.
     """
     again = Email.objects.filter(pk__in=email_ids, state__in=RESTARTABLE_STATES).order_by()
-    fields = {"error": "", "error_code": "", "reason": "", "next_sync_at": None}
+    # The ids are of the attempt before: what is still heard of that must not move this one.
+    fields = {
+        "message_id": None,
+        "global_message_id": "",
+        "provider_message_id": "",
+        "error": "",
+        "error_code": "",
+        "reason": "",
+        "next_sync_at": None,
+    }
     return int(again.update(state=State.PENDING, **fields))
 
 

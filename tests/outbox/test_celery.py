@@ -1,8 +1,11 @@
 """Celery: real workers on each broker that answers, and brokers that are gone."""
 
+import gc
 import json
 import signal
 import socket
+import threading
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -163,6 +166,12 @@ def mute_port() -> Iterator[int]:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         yield listening.getsockname()[1]
+    for thread in threading.enumerate():
+        if thread.name == "truncus-wake":
+            thread.join(60)
+    with warnings.catch_warnings():  # clients of brokers leave it to this to close their sockets
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,8 @@ def queue(transactional_db: None, emulator: Any) -> Queue:
 
 @pytest.fixture
 def failing(queue: Queue, emulator: Any, put: Callable[..., Any]) -> None:
-    """An e-mail that has failed and is to be tried again, in some seconds."""
-    emulator.faults.next("error_500")
+    """An e-mail that has failed and is to be tried again, in a minute."""
+    emulator.faults.next("error_503", retry_after=60)
     put(1)
     queue.run()
     assert OutboxBatch.objects.count() == 1
@@ -85,7 +85,7 @@ def test_what_is_due_later_is_followed_up_once_however_many_tasks_run(queue, fai
 
 
 def test_a_follow_up_follows_the_next_one_up(queue, failing, emulator, travel, states):
-    emulator.faults.next("error_500")
+    emulator.faults.next("error_503", retry_after=60)
     travel(queue.follow_ups[0][1])
     queue.run_follow_up()
     assert len(queue.follow_ups) == 1
@@ -103,7 +103,7 @@ def test_a_follow_up_that_runs_on_a_fast_clock_is_followed_up_again(queue, faili
 
 
 def test_a_lost_follow_up_is_replaced(queue, failing, emulator, travel):
-    emulator.faults.next("error_500", times=100)
+    emulator.faults.next("error_503", retry_after=60)
     queue.follow_ups.clear()
     travel(120)
     queue.run(5)
@@ -114,7 +114,7 @@ def test_a_follow_up_that_could_not_be_queued_is_queued_by_the_next_task(queue, 
     def fail(moment: float, wait_s: float) -> None:
         raise ConnectionError
 
-    emulator.faults.next("error_500")
+    emulator.faults.next("error_503", retry_after=60)
     put(1)
     with pytest.raises(ConnectionError):
         tasks.run(fail)
@@ -127,7 +127,7 @@ def test_what_is_due_sooner_gets_a_follow_up_of_its_own(queue, emulator, put):
     put(1)
     queue.run()
     OutboxAccount.objects.update(paused_until=None)
-    emulator.faults.next("error_500")
+    emulator.faults.next("error_503", retry_after=60)
     put(1)
     queue.run(5)
     first, second = queue.follow_ups

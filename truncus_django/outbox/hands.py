@@ -180,8 +180,8 @@ def _hold(ids: Sequence[UUID], now: float, using: str) -> _Held:
     else:
         # SQLite's one lock, before anything is read: who has read cannot wait for it any more.
         OutboxAccount.objects.filter(account="").update(failures=0)  # there is none
-    known = OutboxEntry.objects.filter(pk__in=ids).order_by().values_list("pk", "batch")
-    kept: dict[UUID, UUID | None] = dict(known)
+    rows = OutboxEntry.objects.filter(pk__in=ids).order_by().values_list("pk", "batch")
+    kept: dict[UUID, UUID | None] = dict(rows)
     batch_ids = {batch_id for batch_id in kept.values() if batch_id is not None}
     # Those that are locked are with a worker, who writes down what came back and does not wait.
     batches = OutboxBatch.objects.filter(pk__in=batch_ids).order_by("pk")

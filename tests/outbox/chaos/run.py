@@ -213,7 +213,8 @@ def _set_up_django(chaos: Mapping[str, Any]) -> None:
 def _start(module: str, *arguments: str, pipes: bool = False) -> subprocess.Popen[str]:
     pipe = subprocess.PIPE if pipes else None
     return subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
+        # Celery warns of root, whose machine a container is.
+        [sys.executable, "-W", "ignore::UserWarning:celery.platforms", "-m", module, *arguments],
         stdin=pipe or subprocess.DEVNULL,
         stdout=pipe or subprocess.DEVNULL,
         text=True,
@@ -326,6 +327,27 @@ def _ended_crew(crew: Crew) -> Iterator[Crew]:
         yield crew
     finally:
         crew.end()
+        if crew.beat is not None:
+            _delete_queue()
+
+
+def _delete_queue() -> None:
+    """Leave nothing behind at the broker."""
+    from redis import Redis
+
+    from tests.outbox.chaos.celery_app import app
+
+    with app.connection_for_write() as broker:
+        channel = broker.default_channel
+        queue = app.amqp.queues[app.conf.task_default_queue].bind(channel)
+        queue.declare()
+        queue.delete()
+        if broker.transport.driver_type == "redis":
+            # Its prefix names this run. What killed workers had taken is there, too.
+            prefix = app.conf.broker_transport_options["global_keyprefix"]
+            with Redis.from_url(app.conf.broker_url) as redis:
+                for key in redis.scan_iter(f"{prefix}*"):
+                    redis.delete(key)
 
 
 def _let_die(plan: Plan, crew: Crew, writers: Sequence[subprocess.Popen[str]]) -> None:

@@ -7,7 +7,7 @@ costs more than asking Truncus about the e-mail.
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from django.db import connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -21,7 +21,17 @@ _MOST_ROWS = 500
 _Row = TypeVar("_Row", bound=models.Model)
 
 
-def update_each(queryset: models.QuerySet[_Row], rows: Iterable[_Row], names: Sequence[str]) -> int:
+class Keyed(Protocol):
+    """A row, or what has the primary key and some fields of one, under their names."""
+
+    @property
+    def pk(self) -> Any:
+        """The primary key."""
+
+
+def update_each(
+    queryset: models.QuerySet[_Row], rows: Iterable[Keyed], names: Sequence[str]
+) -> int:
     """Write fields of ``rows`` that are in ``queryset``; return how many rows were written.
 
     One query for up to 500 rows; on an old SQLite for fewer, as it takes few values.

@@ -24,7 +24,7 @@ from truncus_django.conf import Settings
 from truncus_django.models import Email
 from truncus_django.parcels import Parcel
 from truncus_django.states import State, next_sync, state_of
-from truncus_django.tracking import adopt, storable_moment
+from truncus_django.tracking import Conclusion, adopt, storable_moment
 
 logger = logging.getLogger("truncus_django")
 
@@ -279,7 +279,7 @@ def content_row(parcel: Parcel, alias: str | None, settings: Settings) -> Email:
 
 
 def add_answer(
-    row: Email,
+    row: Email | Conclusion,
     result: SendResult | None,
     error: TruncusError | None,
     *,

@@ -311,8 +311,6 @@ class OutboxEntry(models.Model):
     email = models.OneToOneField(
         Email, on_delete=models.CASCADE, primary_key=True, related_name="outbox_entry"
     )
-    payload = models.TextField()
-    """The API's fields as JSON, attachments with them."""
     size = models.PositiveIntegerField()
     """Of the payload, in bytes."""
     mailer = ExactCharField(max_length=100, blank=True)
@@ -326,6 +324,8 @@ class OutboxEntry(models.Model):
     batch = models.ForeignKey(
         OutboxBatch, on_delete=models.PROTECT, null=True, related_name="entries"
     )
+    payload = models.TextField()
+    """The API's fields as JSON, attachments with them; last, for SQLite reads a row from the left."""
 
     IN_ORDER: ClassVar = ("priority", "created_at", "pk")
     """The most urgent first. None of these ever changes, so that an order stays what it was."""

@@ -104,7 +104,6 @@ class Migration(migrations.Migration):
                         to="truncus_django.email",
                     ),
                 ),
-                ("payload", models.TextField()),
                 ("size", models.PositiveIntegerField()),
                 ("mailer", truncus_django.fields.ExactCharField(blank=True, max_length=100)),
                 ("is_sandbox", models.BooleanField(default=False)),
@@ -127,6 +126,7 @@ class Migration(migrations.Migration):
                         to="truncus_django.outboxbatch",
                     ),
                 ),
+                ("payload", models.TextField()),
             ],
             options={
                 "verbose_name": "entry of the outbox",

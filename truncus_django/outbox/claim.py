@@ -7,6 +7,8 @@ it may not send yet, and a worker that dies has used up one request at most.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
 from django.db import connections, transaction
@@ -81,6 +83,17 @@ class _Lane:
     account: str
     settings: Settings = field(repr=False)
     client: TruncusClient
+
+
+class _Waiting(NamedTuple):
+    """What the choice of a request's members goes by; see :class:`OutboxEntry`."""
+
+    pk: UUID
+    size: int
+    is_sandbox: bool
+    own_key: str
+    priority: int
+    expires_at: datetime | None
 
 
 def claim(clock: Clock) -> Claim | Rest:
@@ -196,15 +209,15 @@ def _skips(using: str) -> bool:
 
 def _next_entries(
     mailer: str, now: float, using: str, *, before: OutboxBatch | None
-) -> list[OutboxEntry]:
+) -> list[_Waiting]:
     """Lock and return what waits and is to be sent before a batch that is due, or else first."""
     waiting = _waiting(mailer, now)
     if before is not None:
         waiting = waiting.filter(priority__lt=before.priority)
     _read_in_order_of_index(using)
     locked = waiting.select_for_update(skip_locked=_skips(using))
-    found = locked.only("pk", "size", "is_sandbox", "own_key", "priority", "expires_at")
-    return _of_one_kind(list(found[: contract.MAX_BATCH_SIZE]))
+    found = locked.values_list("pk", "size", "is_sandbox", "own_key", "priority", "expires_at")
+    return _of_one_kind([_Waiting(*row) for row in found[: contract.MAX_BATCH_SIZE]])
 
 
 def _read_in_order_of_index(using: str) -> None:
@@ -218,7 +231,7 @@ def _read_in_order_of_index(using: str) -> None:
             cursor.execute("SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off")
 
 
-def _formed(lane: _Lane, entries: Sequence[OutboxEntry], now: float) -> OutboxBatch:
+def _formed(lane: _Lane, entries: Sequence[_Waiting], now: float) -> OutboxBatch:
     """Return a batch of what waited, which is still to be written."""
     first = entries[0]
     return OutboxBatch(
@@ -232,7 +245,7 @@ def _formed(lane: _Lane, entries: Sequence[OutboxEntry], now: float) -> OutboxBa
     )
 
 
-def _of_one_kind(entries: Sequence[OutboxEntry]) -> list[OutboxEntry]:
+def _of_one_kind(entries: Sequence[_Waiting]) -> list[_Waiting]:
     """Return those that may share a request with the first.
 
     A message with a key of its own goes alone, so that the key is worth what it says. E-mails that
@@ -320,7 +333,7 @@ def _leased(
     batch.save(force_insert=is_new, force_update=not is_new, using=database())
     if is_new:
         OutboxEntry.objects.filter(pk__in=ids).update(is_waiting=False, batch=batch)
-    tracking.begin(ids, idempotency_key=batch.idempotency_key)
+    tracking.begin(ids)
     requests = pace.with_request(account, lane.settings, now=now)
     if requests != account.recent_requests:
         account.recent_requests = requests

@@ -240,7 +240,11 @@ class Dispatcher:
                     wait_s = max(wait_s, verdict.wait_s)
                     continue
             outcomes[member.pk] = Outcome(
-                result, error, batch.attempts, index if is_several else None
+                result,
+                error,
+                batch.idempotency_key,
+                batch.attempts,
+                index if is_several else None,
             )
         conclude(outcomes)
         if again:
@@ -303,7 +307,8 @@ class Dispatcher:
             end(batch, _Unreadable(ambiguous=True))
             return Delivered(unknown=len(members), error=_Unreadable.TEXT)
         broken = [member.pk for member in members if member.email is None]
-        conclude({pk: Outcome(error=_Unreadable(), attempts=batch.attempts) for pk in broken})
+        outcome = Outcome(error=_Unreadable(), attempts=batch.attempts)
+        conclude(dict.fromkeys(broken, outcome))
         rest = [member.pk for member in members if member.email is not None]
         if rest:
             regroup(batch, [rest], due_at=moment_of(self.clock.now()))

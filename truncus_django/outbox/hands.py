@@ -21,6 +21,7 @@ from truncus_django.outbox import settle
 from truncus_django.outbox.clock import Clock, moment_of
 from truncus_django.outbox.wake import wake_after_commit
 from truncus_django.states import RESTARTABLE_STATES, State
+from truncus_django.tracking import Conclusion
 
 __all__ = ["Decision", "Done", "cancel", "decide", "resume", "retry"]
 
@@ -301,13 +302,13 @@ def _decide(held: _Held, decision: Decision) -> dict[UUID, Done]:
     if decision is Decision.SEND:
         _let_wait_again(chosen, held.now)
     elif decision is Decision.SENT:
-        told = {pk: Email(state=State.SENT) for pk in chosen}
+        told = [Conclusion(pk, State.SENT) for pk in chosen]
         tracking.conclude(told, ["state", "reason", "error_code", "error"])
         if not get_settings().store_bodies:
             OutboxEntry.objects.filter(pk__in=chosen).delete()
     else:
         why = "Its answer was lost; a person decided that it was not sent."
-        told = {pk: Email(state=State.FAILED, error=why) for pk in chosen}
+        told = [Conclusion(pk, State.FAILED, error=why) for pk in chosen]
         tracking.conclude(told, ["state", "reason", "error_code", "error"])
     return done
 

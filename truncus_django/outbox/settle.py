@@ -20,8 +20,13 @@ from truncus_django.conf import get_settings
 from truncus_django.log import ANSWER_FIELDS, add_answer
 from truncus_django.models import Email, OutboxBatch, OutboxEntry, database
 from truncus_django.states import State
+from truncus_django.tracking import Conclusion
 
-_FIELDS = [name for name in ANSWER_FIELDS if name != "is_sandbox"] + ["batch_index"]
+_FIELDS = [
+    *(name for name in ANSWER_FIELDS if name != "is_sandbox"),
+    "batch_index",
+    "idempotency_key",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +34,14 @@ class Outcome:
     """What became of one e-mail: a result, an error, or both where it was refused.
 
     Attributes:
+        idempotency_key: of its latest request.
         attempts: requests made for it.
         batch_index: its place in the request; ``None`` where it was alone.
     """
 
     result: SendResult | None = None
     error: TruncusError | None = None
+    idempotency_key: str = ""
     attempts: int = 0
     batch_index: int | None = None
 
@@ -48,9 +55,9 @@ def conclude(outcomes: Mapping[UUID, Outcome]) -> None:
     if not outcomes:
         return
     now = timezone.now()  # one for all, which costs the database less than one for each
-    found = {pk: _record(outcome, now) for pk, outcome in outcomes.items()}
-    _leave_out_known_ids(found)
-    tracking.conclude(found, _FIELDS)
+    conclusions = [_conclusion(pk, outcome, now) for pk, outcome in outcomes.items()]
+    _leave_out_known_ids(conclusions)
+    tracking.conclude(conclusions, _FIELDS)
     done = [pk for pk, outcome in outcomes.items() if outcome.error is None]
     failed = [pk for pk, outcome in outcomes.items() if outcome.error is not None]
     if get_settings().store_bodies:
@@ -59,47 +66,47 @@ def conclude(outcomes: Mapping[UUID, Outcome]) -> None:
         OutboxEntry.objects.filter(pk__in=done).delete()
     if failed:
         OutboxEntry.objects.filter(pk__in=failed).update(is_waiting=False, batch=None)
-    _adopt_after_commit(found)
+    _adopt_after_commit(conclusions)
 
 
-def _record(outcome: Outcome, now: datetime) -> Email:
-    record = Email(batch_index=outcome.batch_index)
-    add_answer(record, outcome.result, outcome.error, at=now)
-    record.attempts = outcome.attempts
-    return record
+def _conclusion(pk: UUID, outcome: Outcome, now: datetime) -> Conclusion:
+    conclusion = Conclusion(
+        pk, batch_index=outcome.batch_index, idempotency_key=outcome.idempotency_key
+    )
+    add_answer(conclusion, outcome.result, outcome.error, at=now)
+    conclusion.attempts = outcome.attempts
+    return conclusion
 
 
-def _leave_out_known_ids(found: Mapping[UUID, Email]) -> None:
+def _leave_out_known_ids(conclusions: Sequence[Conclusion]) -> None:
     """Keep an id that Truncus told twice with the e-mail that had it first.
 
     A message with a key that was used before is answered with the id of the earlier one.
     """
-    ids = [record.message_id for record in found.values() if record.message_id]
+    ids = [told.message_id for told in conclusions if told.message_id]
     taken = Email.objects.filter(message_id__in=ids).order_by()
     known = dict(taken.values_list("message_id", "pk"))
-    for pk, record in found.items():
-        if record.message_id and known.setdefault(record.message_id, pk) != pk:
-            record.message_id = record.next_sync_at = None
+    for told in conclusions:
+        if told.message_id and known.setdefault(told.message_id, told.pk) != told.pk:
+            told.message_id = None
 
 
-def _adopt_after_commit(found: Mapping[UUID, Email]) -> None:
+def _adopt_after_commit(conclusions: Sequence[Conclusion]) -> None:
     """Apply events that came before the answer was written down."""
-    ids = [record.message_id for record in found.values() if record.message_id]
+    ids = [told.message_id for told in conclusions if told.message_id]
     if ids and get_settings().webhook_secrets:
         transaction.on_commit(lambda: tracking.adopt(ids), using=database(), robust=True)
 
 
 def expire(email_ids: Sequence[UUID]) -> None:
     """Note that e-mails were not sent in time, and drop what was to be sent."""
-    records = {pk: Email(state=State.EXPIRED) for pk in email_ids}
-    tracking.conclude(records, ["state"])
+    tracking.conclude([Conclusion(pk, State.EXPIRED) for pk in email_ids], ["state"])
     OutboxEntry.objects.filter(pk__in=email_ids).delete()
 
 
 def cancel(email_ids: Sequence[UUID]) -> None:
     """Note that a person does not want e-mails sent; what was to be sent is kept."""
-    records = {pk: Email(state=State.CANCELLED) for pk in email_ids}
-    tracking.conclude(records, ["state"])
+    tracking.conclude([Conclusion(pk, State.CANCELLED) for pk in email_ids], ["state"])
     OutboxEntry.objects.filter(pk__in=email_ids).update(is_waiting=False, batch=None)
 
 
@@ -111,7 +118,8 @@ def members(batch: OutboxBatch) -> list[UUID]:
 
 def end(batch: OutboxBatch, error: TruncusError) -> None:
     """End a batch with one error for all its e-mails: failed, or unknown if it is ambiguous."""
-    conclude({pk: Outcome(error=error, attempts=batch.attempts) for pk in members(batch)})
+    outcome = Outcome(error=error, idempotency_key=batch.idempotency_key, attempts=batch.attempts)
+    conclude(dict.fromkeys(members(batch), outcome))
     delete_batch(batch)
 
 
@@ -129,7 +137,7 @@ def postpone(
     batch.error_code, batch.error = told["error_code"], told["error"]
     batch.save(update_fields=["due_at", "lease", "is_in_doubt", "error_code", "error"])
     emails = Email.objects.filter(outbox_entry__batch=batch).order_by()
-    emails.update(**told, attempts=batch.attempts)
+    emails.update(**told, attempts=batch.attempts, idempotency_key=batch.idempotency_key)
 
 
 def regroup(

@@ -13,6 +13,7 @@ def make_app(broker: dict[str, Any]) -> Celery:
     app.conf.update(
         broker_connection_retry_on_startup=True,
         worker_hijack_root_logger=False,
+        worker_enable_remote_control=False,
         worker_send_task_events=False,
         **broker,
     )

@@ -5,11 +5,13 @@ The tests import what they use of these fixtures, and nothing else of this direc
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,7 @@ class Process:
             stderr=subprocess.STDOUT,
             text=True,
             encoding="utf-8",
+            start_new_session=True,  # so that its children can be ended with it
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -85,8 +88,8 @@ class Process:
 
     def close(self) -> None:
         print(self.output)  # pytest shows it where a test failed
-        if self._process.poll() is None:
-            self._process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._reader.join()
         if self._process.stdout is not None:
@@ -126,8 +129,8 @@ class Site:
         return self.manage("truncus_worker", *arguments)
 
     def close(self) -> None:
-        for process in self._processes:
-            process.close()
+        while self._processes:
+            self._processes.pop().close()
 
 
 @pytest.fixture

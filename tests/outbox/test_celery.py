@@ -19,7 +19,7 @@ from tests.outbox.celery_app import make_app
 from tests.outbox.processes import Process, Site, other_database, shared_database, site, until
 from truncus_django import tasks
 from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry
-from truncus_django.outbox.wake import forget_trouble
+from truncus_django.outbox.wake import forget_trouble, while_sending
 
 __all__ = ["other_database", "shared_database", "site"]
 
@@ -50,20 +50,21 @@ def app(settings: Any) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture(params=answering())
-def queue(request: Any, app: Any, tmp_path: Any) -> Iterator[dict[str, Any]]:
+def queue(request: Any, app: Any, site: Site, tmp_path: Any) -> Iterator[dict[str, Any]]:
     """Settings of Celery with a broker that runs; this process puts tasks into it."""
     with broker(request.param, tmp_path) as configuration:
         app(**configuration)
         yield configuration
+        site.close()  # so that nobody writes into the queue any more
         pools.reset()
 
 
-def celery(site: Site, queue: dict[str, Any], *arguments: str) -> Process:
-    """Start a worker of Celery."""
+def celery(site: Site, queue: dict[str, Any], command: str, *arguments: str) -> Process:
+    """Start a worker of Celery, or its schedule."""
     site.given["truncus"]["DISPATCHER"] = "celery"
     return site.start(
-        *("-m", "celery", "-A", "tests.outbox.celery_app", "worker", "--loglevel", "INFO"),
-        *("--without-gossip", "--without-mingle", "--without-heartbeat", *arguments),
+        *("-m", "celery", "-A", "tests.outbox.celery_app", command, "--loglevel", "INFO"),
+        *arguments,
         CELERY=json.dumps(queue),
     )
 
@@ -76,7 +77,7 @@ def is_all_sent() -> bool:
 
 
 def test_a_worker_is_woken_by_a_commit_and_stops_in_good_order(site, emulator, put, states, queue):
-    worker = celery(site, queue, "--pool", "solo")
+    worker = celery(site, queue, "worker", "--pool", "solo")
     worker.says(" ready.")
     put(3)
     until(is_all_sent)
@@ -94,7 +95,7 @@ def test_a_worker_is_woken_by_a_commit_and_stops_in_good_order(site, emulator, p
 
 def test_what_fails_for_now_is_followed_up_without_a_schedule(site, emulator, put, states, queue):
     emulator.faults.next("error_500")
-    worker = celery(site, queue, "--pool", "solo")
+    worker = celery(site, queue, "worker", "--pool", "solo")
     worker.says(" ready.")
     put(1)
     until(is_all_sent)
@@ -104,7 +105,7 @@ def test_what_fails_for_now_is_followed_up_without_a_schedule(site, emulator, pu
 
 def test_a_killed_worker_loses_nothing(site, emulator, put, states, queue):
     emulator.faults.next("delay_after", seconds=600)
-    worker = celery(site, queue, "--pool", "solo")
+    worker = celery(site, queue, "worker", "--pool", "solo")
     worker.says(" ready.")
     put(2)
     until(lambda: emulator.accepted == 2)
@@ -113,7 +114,7 @@ def test_a_killed_worker_loses_nothing(site, emulator, put, states, queue):
     assert states() == ["sending"] * 2
     OutboxBatch.objects.update(due_at=OutboxBatch.objects.get().created_at)  # the lease is over
 
-    celery(site, queue, "--pool", "solo")
+    celery(site, queue, "worker", "--pool", "solo")
     tasks.wake_celery("default")  # as the schedule does
 
     until(is_all_sent)
@@ -121,8 +122,19 @@ def test_a_killed_worker_loses_nothing(site, emulator, put, states, queue):
     assert emulator.accepted == 2
 
 
+def test_a_schedule_finds_what_nobody_was_woken_for(site, emulator, put, queue, tmp_path):
+    with while_sending():  # so that nobody is woken
+        put(2)
+    entry = {"task": tasks.TASK_NAME, "schedule": 0.2, "options": {"expires": 55.0}}
+    queue["beat_schedule"] = {"truncus-outbox": entry}
+    celery(site, queue, "worker", "--pool", "solo")
+    celery(site, queue, "beat", "--schedule", str(tmp_path / "schedule"))
+    until(is_all_sent)
+    assert emulator.accepted == 2
+
+
 def test_several_processes_of_a_worker_send_each_e_mail_once(site, emulator, put, states, queue):
-    worker = celery(site, queue, "--pool", "prefork", "--concurrency", "3")
+    worker = celery(site, queue, "worker", "--pool", "prefork", "--concurrency", "3")
     worker.says(" ready.")
     for number in range(20):
         put(1, idempotency_key=f"key-{number}")

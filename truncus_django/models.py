@@ -325,7 +325,7 @@ class OutboxEntry(models.Model):
         OutboxBatch, on_delete=models.PROTECT, null=True, related_name="entries"
     )
     payload = models.TextField()
-    """The API's fields as JSON, attachments with them; last, for SQLite reads a row from the left."""
+    """The API's fields as JSON, attachments with them. Last: SQLite reads a row from the left."""
 
     IN_ORDER: ClassVar = ("priority", "created_at", "pk")
     """The most urgent first. None of these ever changes, so that an order stays what it was."""

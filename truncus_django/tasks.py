@@ -74,13 +74,13 @@ def run(put: Put | None, follow_up_at: float | None = None) -> None:
     """
     from truncus_django.outbox.dispatch import Dispatcher
     from truncus_django.outbox.wake import while_sending
-    from truncus_django.outbox.worker import send_due
 
     if follow_up_at is not None:
         _clear_follow_up(follow_up_at)
     dispatcher = Dispatcher()
     with while_sending():
-        moment = send_due(dispatcher, until=time.monotonic() + RUN_S, longest_wait_s=LONGEST_WAIT_S)
+        tally = dispatcher.drain(until=time.monotonic() + RUN_S, longest_wait_s=LONGEST_WAIT_S)
+    moment = tally.rest.until
     if put is not None and moment is not None:
         _follow_up(moment, dispatcher.clock.now(), put)
 

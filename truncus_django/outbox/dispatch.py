@@ -7,8 +7,8 @@ request under the same key; when its answer is written down, it is over.
 
 import json
 import logging
+import math
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +44,8 @@ logger = logging.getLogger("truncus_django")
 SEND_AT_MARGIN_S = 5.0
 """A ``send_at`` that is closer than this may be over when Truncus looks at it."""
 DATABASE_RETRY_S = 0.5
+SHORTEST_WAIT_S = 0.005
+"""A moment that is over already is waited for so long, by clocks that differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,34 +137,39 @@ class Dispatcher:
     def drain(
         self,
         *,
-        until: float | None = None,
-        stop: threading.Event | None = None,
+        until: float = math.inf,
+        longest_wait_s: float = math.inf,
         on_delivered: Callable[[Delivered], None] = lambda delivered: None,
     ) -> Tally:
         """Send what is due, waiting for the account's limits, until nothing is due any more.
 
-        What fails for now is tried again at its time by a later run.
+        What fails for now is tried again at its time by a later run; ``rest`` of the answer tells
+        when there is more to do.
 
         Args:
             until: monotonic seconds; no request is begun after this.
-            stop: ends the run after the request that is being made.
+            longest_wait_s: seconds; what the limits hold back for longer is left to a later run.
             on_delivered: called after each request.
+
+        Raises:
+            django.db.DatabaseError: nothing is lost.
         """
-        tally, stop = Tally(), stop or threading.Event()
+        tally = Tally()
         expire_overdue(self.clock)
-        while not stop.is_set() and (until is None or time.monotonic() < until):
+        while time.monotonic() < until:
             step = self.step()
             if isinstance(step, Delivered):
                 tally.add(step)
                 on_delivered(step)
                 continue
             tally.rest = step
-            if not step.is_pace or step.until is None:
-                break
-            wait_s = step.until - self.clock.now()
-            if until is not None and time.monotonic() + wait_s > until:
-                break
-            stop.wait(max(wait_s, 0.001))
+            if not step.is_pace:
+                return tally
+            wait_s = max((step.until or 0.0) - self.clock.now(), SHORTEST_WAIT_S)
+            if wait_s > longest_wait_s or time.monotonic() + wait_s > until:
+                return tally
+            time.sleep(wait_s)
+        tally.rest = Rest(self.clock.now())
         return tally
 
     # The request ------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from django.db import DatabaseError, InterfaceError, connections, reset_queries
@@ -16,7 +15,13 @@ from django.db import DatabaseError, InterfaceError, connections, reset_queries
 from truncus_django.models import database
 from truncus_django.outbox.claim import Rest
 from truncus_django.outbox.clock import Clock
-from truncus_django.outbox.dispatch import Delivered, Dispatcher, Tally, expire_overdue
+from truncus_django.outbox.dispatch import (
+    SHORTEST_WAIT_S,
+    Delivered,
+    Dispatcher,
+    Tally,
+    expire_overdue,
+)
 from truncus_django.outbox.wake import Listener, while_sending
 
 logger = logging.getLogger("truncus_django")
@@ -29,43 +34,6 @@ EXPIRE_EVERY_S = 30.0
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 10.0
 TRIES_OF_ONE_RUN = 8
 """After so many failed steps in a row a worker that is to run once gives up: about 40 seconds."""
-_SHORTEST_WAIT_S = 0.005
-
-
-def send_due(
-    dispatcher: Dispatcher,
-    *,
-    until: float,
-    longest_wait_s: float,
-    on_delivered: Callable[[Delivered], None] = lambda delivered: None,
-) -> float | None:
-    """Send what is due, for a limited time; wait for the account's limits where that is short.
-
-    Args:
-        until: monotonic seconds; no request is begun after this.
-        longest_wait_s: seconds; what is not due for longer is left to a later run.
-        on_delivered: called after each request.
-
-    Returns:
-        When there is more to do, in unix seconds by the database's clock; ``None`` where there is
-        nothing.
-
-    Raises:
-        django.db.DatabaseError: nothing is lost.
-    """
-    expire_overdue(dispatcher.clock)
-    while time.monotonic() < until:
-        step = dispatcher.step()
-        if isinstance(step, Delivered):
-            on_delivered(step)
-            continue
-        if not step.is_pace:
-            return step.until
-        wait_s = _seconds_to(step, dispatcher.clock)
-        if wait_s > longest_wait_s or time.monotonic() + wait_s > until:
-            return dispatcher.clock.now() + wait_s
-        time.sleep(wait_s)
-    return dispatcher.clock.now()
 
 
 class Watcher:
@@ -237,8 +205,8 @@ class Worker:
 def _seconds_to(rest: Rest, clock: Clock) -> float:
     """Return for how long there is nothing to do; one that is over already is a moment."""
     if rest.until is None:
-        return _SHORTEST_WAIT_S if rest.is_pace else float("inf")
-    return max(rest.until - clock.now(), _SHORTEST_WAIT_S)
+        return SHORTEST_WAIT_S if rest.is_pace else float("inf")
+    return max(rest.until - clock.now(), SHORTEST_WAIT_S)
 
 
 class _Bell:

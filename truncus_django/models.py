@@ -282,6 +282,8 @@ class OutboxBatch(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
     first_request_at = models.DateTimeField(null=True)
     """When its key was first used; Truncus forgets keys after 24 hours."""
+    failing_since = models.DateTimeField(null=True)
+    """Since when it fails for a fault of its own, without another in between."""
     is_in_doubt = models.BooleanField(default=False)
     """Whether a request of it may have been accepted; so from before each request to its answer."""
     form = models.JSONField(null=True)
@@ -321,6 +323,8 @@ class OutboxEntry(models.Model):
     expires_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(default=timezone.now)
     is_waiting = models.BooleanField(default=True)
+    is_kept = models.BooleanField(default=False)
+    """Whether it stays when the e-mail is sent, as ``STORE_BODIES`` of its mailer said."""
     batch = models.ForeignKey(
         OutboxBatch, on_delete=models.PROTECT, null=True, related_name="entries"
     )

@@ -14,8 +14,9 @@ from django.db import IntegrityError, connections, transaction
 from django.db.models import Count, Exists, Min, OuterRef, Q, QuerySet
 
 from truncus_django.database_tries import PASSING, in_tries
-from truncus_django.models import Email, EmailEvent, EmailQuerySet, OutboxAccount, OutboxEntry
+from truncus_django.models import Email, EmailEvent, EmailQuerySet, OutboxEntry
 from truncus_django.states import UNSENT_STATES, State
+from truncus_django.tracking import take_write_lock
 
 __all__ = ["PURGEABLE_STATES", "Old", "Purge", "PurgeResult"]
 
@@ -142,8 +143,7 @@ class Purge:
             entries = OutboxEntry.objects.filter(pk__in=ids).order_by("pk")
             list(entries.select_for_update().values_list("pk"))
         else:
-            # SQLite's one lock, before anything is read.
-            OutboxAccount.objects.filter(account="").update(failures=0)  # there is none
+            take_write_lock()  # before anything is read
         return self.emails().filter(pk__in=ids)
 
     def _scrub(self, emails: EmailQuerySet) -> tuple[int, int]:

@@ -160,7 +160,7 @@ def move(email: Email, state: State, *, reason: str = "", at: datetime | None = 
     """
     using = Email.objects.db
     with transaction.atomic(using=using):
-        _take_write_lock()
+        take_write_lock()
         locked = Email.objects.select_for_update().get(pk=email.pk)
         moves = _Moves()
         _move(locked, state, at or timezone.now(), reason, moves)
@@ -363,13 +363,13 @@ def _locked(message_ids: set[str]) -> dict[str, Email]:
     """Return the e-mails with these ids, locked in an order that all share."""
     if not message_ids:
         return {}
-    _take_write_lock()
+    take_write_lock()
     found = Email.objects.filter(message_id__in=message_ids).select_for_update().order_by("pk")
     found = found.defer("text_body", "html_body")  # a hundred of them may be large
     return {email.message_id: email for email in found if email.message_id}
 
 
-def _take_write_lock() -> None:
+def take_write_lock() -> None:
     """Lock SQLite's database, which has no locks for rows, before what is read is changed.
 
     A transaction that has read cannot wait for this lock any more: it fails at once.

@@ -4,12 +4,14 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db import OperationalError
 
 from tests.outbox.conftest import put_all
 from truncus_django import signals
 from truncus_django.api.dialect import forget_lessons
+from truncus_django.backend import TruncusBackend
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry
-from truncus_django.outbox.claim import Claim, Rest, claim, lease_s
+from truncus_django.outbox.claim import Claim, Countdown, Rest, claim, lease_s
 from truncus_django.outbox.clock import Clock, moment_of
 from truncus_django.outbox.dispatch import Delivered, Dispatcher
 
@@ -281,6 +283,84 @@ def test_a_day_of_failures_is_enough(emulator, put, dispatcher, travel, states):
     assert OutboxEntry.objects.filter(is_waiting=False, batch=None).count() == 1
 
 
+def test_a_day_counts_from_the_first_failure_of_its_own(emulator, put, dispatcher, travel, states):
+    emulator.reset(revoked_keys=["tr_test_emulator"])
+    put(1)
+    dispatcher.step()
+    travel(25 * 60 * 60)
+    emulator.reset()
+    emulator.faults.next("provider_502")
+    dispatcher.step()
+
+    assert states() == ["sending"]
+    travel(60)
+    dispatcher.drain()
+    assert states() == ["delivered"]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("fault", ["rate_limit", "error_500", "reset_after"])
+def test_an_answer_is_written_again_where_the_end_of_the_transaction_was_lost(
+    emulator, put, dispatcher, travel, states, monkeypatch, fault
+):
+    """Whether the commit itself came through or not, which nobody can tell."""
+    emulator.faults.next(fault)
+    put(2)
+    real, calls = dispatcher._after_error, []
+
+    def after_error(*args):
+        told = real(*args)
+        calls.append(told)
+        if len(calls) == 1:
+            raise OperationalError("the server went away")
+        return told
+
+    monkeypatch.setattr(dispatcher, "_after_error", after_error)
+    dispatcher.step()
+
+    assert len(calls) == 2
+    [batch] = OutboxBatch.objects.all()
+    assert batch.lease is None
+    assert batch.is_in_doubt is (fault != "rate_limit")
+    travel(60)
+    dispatcher.drain()
+    assert states() == ["delivered"] * 2
+    assert len(emulator.emails) == 2
+
+
+def test_who_has_written_its_answer_has_no_say_any_more(emulator, put, dispatcher, travel, states):
+    """The commit came through and its answer did not; meanwhile another worker is at it."""
+    emulator.faults.next("rate_limit")
+    put(1)
+    first = claim(dispatcher.clock)
+    members = dispatcher._members(first)
+    error = dispatcher._answer(first, members)
+    dispatcher._settle(first, lambda: dispatcher._after_error(first, members, error))
+    travel(60)
+    emulator.faults.next("reset_after")
+    Dispatcher().step()  # now it is in doubt
+
+    dispatcher._settle(first, lambda: dispatcher._after_error(first, members, error))
+
+    assert OutboxBatch.objects.get().is_in_doubt
+    travel(60)
+    dispatcher.drain()
+    assert len(emulator.emails) == 1
+    assert states() == ["delivered"]
+
+
+def test_who_stood_still_until_the_lease_was_over_asks_nothing(
+    emulator, put, dispatcher, travel, monkeypatch
+):
+    put(1)
+    monkeypatch.setattr(Countdown, "left_s", property(lambda countdown: -1.0))
+
+    assert dispatcher.step() == Delivered()
+    assert emulator.requests == []
+    monkeypatch.undo()
+    assert OutboxBatch.objects.get().is_in_doubt
+
+
 def test_another_account_does_not_repeat_a_doubt(
     emulator, put, dispatcher, travel, states, settings
 ):
@@ -525,6 +605,14 @@ def test_sent_rows_drop_what_was_sent_unless_it_is_to_be_kept(
     assert (entry.is_waiting, entry.batch) == (False, None)
     assert "order 1" in entry.payload
     assert isinstance(dispatcher.step(), Rest)
+
+
+def test_what_is_kept_is_the_mailers_to_say(emulator, message, dispatcher, settings):
+    settings.TRUNCUS = {**settings.TRUNCUS, "STORE_BODIES": True}
+    TruncusBackend(store_bodies=False).send_messages([message(1)])
+    dispatcher.drain()
+
+    assert OutboxEntry.objects.count() == 0
 
 
 def test_logs_tell_no_addresses(emulator, message, dispatcher, travel, caplog):

@@ -13,10 +13,13 @@ from truncus_django.api.errors import (
     InvalidAddress,
     MessageError,
     MessagesNotSent,
+    OutcomeUnknown,
+    TruncusError,
 )
 from truncus_django.backend import TruncusBackend
 from truncus_django.models import Email, OutboxEntry, Priority
 from truncus_django.outbox import enqueue
+from truncus_django.outbox.dispatch import Dispatcher
 from truncus_django.signals import post_send, pre_send, send_failed
 
 pytestmark = pytest.mark.django_db
@@ -268,3 +271,26 @@ def test_half_a_character_costs_only_its_own_message(message):
         TruncusBackend().send_messages(messages)
     assert [failure.index for failure in caught.value.failures] == [1]
     assert OutboxEntry.objects.count() == 2
+
+
+def test_a_direct_send_in_doubt_does_not_become_another_email(emulator, message):
+    emulator.faults.next("reset_after", times=4)
+    sent = message()
+    with pytest.raises(TruncusError) as caught:
+        TruncusBackend(delivery="direct", max_retries=0).send_messages([sent])
+    assert caught.value.ambiguous
+
+    with pytest.raises(OutcomeUnknown, match="directly"):
+        TruncusBackend().send_messages([sent])
+    assert OutboxEntry.objects.count() == 0
+
+
+def test_a_direct_send_in_doubt_with_a_key_of_its_own_may_wait(emulator, message):
+    emulator.faults.next("reset_after")
+    sent = message(idempotency_key="order-1")
+    with pytest.raises(TruncusError):
+        TruncusBackend(delivery="direct", max_retries=0).send_messages([sent])
+
+    assert TruncusBackend().send_messages([sent]) == 1
+    Dispatcher().drain()
+    assert len(emulator.emails) == 1

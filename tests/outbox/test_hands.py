@@ -250,8 +250,8 @@ def test_it_was_sent(unknown, emulator, dispatcher):
     assert dispatcher.drain().requests == 0
 
 
-def test_it_was_sent_and_its_payload_stays_where_bodies_do(unknown, settings):
-    settings.TRUNCUS = {**settings.TRUNCUS, "STORE_BODIES": True}
+def test_it_was_sent_and_its_payload_stays_where_bodies_do(unknown):
+    OutboxEntry.objects.update(is_kept=True)
     decide(ids_of(unknown), Decision.SENT)
     assert OutboxEntry.objects.filter(is_waiting=False, batch=None).count() == 2
 

@@ -8,8 +8,9 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
-from truncus_django.outbox.claim import Claim, claim
+from truncus_django.outbox.claim import Claim, claim, lease_s
 from truncus_django.outbox.clock import Clock, moment_of
+from truncus_django.outbox.hands import retry
 from truncus_django.outbox.health import OutboxHealth, health, is_in_use
 from truncus_django.states import State
 
@@ -18,7 +19,9 @@ pytestmark = pytest.mark.django_db
 
 def age(emails, seconds):
     moment = timezone.now() - timedelta(seconds=seconds)
-    Email.objects.filter(pk__in=[email.pk for email in emails]).update(created_at=moment)
+    ids = [email.pk for email in emails]
+    Email.objects.filter(pk__in=ids).update(created_at=moment)
+    OutboxEntry.objects.filter(pk__in=ids).update(created_at=moment)
 
 
 def test_an_empty_outbox_is_healthy():
@@ -65,12 +68,52 @@ def test_the_oldest_is_what_waits_longest_wherever(put):
     assert 299 < health().oldest_age_s < 330
 
     age([second], 1000)
-    Email.objects.filter(pk=second.pk).update(state=State.SENDING)
     found = health()
 
     assert 999 < found.oldest_age_s < 1030
     assert not found.is_healthy()
     assert found.is_healthy(max_age_s=3600)
+
+
+def test_a_request_that_is_tried_again_waits_since_it_was_formed(put, emulator, dispatcher, travel):
+    emulator.faults.next("error_500")
+    put(1)
+    dispatcher.step()
+    travel(1000)
+
+    assert 999 < health().oldest_age_s < 1030
+
+
+def test_what_is_held_back_or_put_back_by_hand_does_not_wait_for_long(
+    put, emulator, dispatcher, travel
+):
+    [email] = put(1)
+    age([email], 1000)
+    emulator.faults.next("provider_502")
+    dispatcher.step()
+    OutboxBatch.objects.update(error_code="held_back")
+    assert health().oldest_age_s is None
+
+    OutboxBatch.objects.update(due_at=timezone.now() - timedelta(days=1), error_code="")
+    OutboxEntry.objects.update(batch=None, is_waiting=False)
+    Email.objects.update(state=State.FAILED)
+    OutboxBatch.objects.all().delete()
+    retry([email.pk])
+    assert health().oldest_age_s < 60
+
+
+def test_a_worker_that_died_is_no_trouble_while_its_account_rests(
+    put, emulator, dispatcher, travel
+):
+    put(1)
+    taken = claim(dispatcher.clock)
+    travel(lease_s(taken.settings) + 120)
+    assert health().overdue_leases == 1
+    OutboxAccount.objects.update(paused_until=moment_of(dispatcher.clock.now() + 600), failures=1)
+
+    found = health()
+    assert found.overdue_leases == 0
+    assert not found.is_unattended
 
 
 def test_a_paused_account_tells_its_mailers_and_why(emulator, put, dispatcher, settings):
@@ -182,7 +225,7 @@ def test_it_asks_as_much_about_many_as_about_few(put):
     Email.objects.update(state=State.SENDING)
     put(40)
 
-    assert few <= queries() <= 7
+    assert few <= queries() <= 9
 
 
 def test_the_oldest_and_the_counts_use_an_index(put):

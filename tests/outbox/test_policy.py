@@ -107,12 +107,12 @@ def test_an_answer_that_tells_nothing_leaves_the_outcome_unknown():
 
 
 def test_what_fails_for_a_day_is_given_up_but_for_a_doubt_and_a_quota():
-    assert verdict(FAILED, age_s=DAY_S).then is Then.FAIL
-    assert verdict(FAILED, age_s=DAY_S - 1).then is Then.RETRY
+    assert verdict(FAILED, failing_s=DAY_S).then is Then.FAIL
+    assert verdict(FAILED, failing_s=DAY_S - 1).then is Then.RETRY
     # before_request() ends a doubt, when its key is of no use any more.
-    assert verdict(LOST, age_s=DAY_S).then is Then.RETRY
-    assert verdict(QuotaExceeded("month"), age_s=DAY_S).then is Then.RETRY
-    assert verdict(AuthenticationError("revoked"), age_s=30 * DAY_S).then is Then.RETRY
+    assert verdict(LOST, failing_s=DAY_S).then is Then.RETRY
+    assert verdict(QuotaExceeded("month"), failing_s=DAY_S).then is Then.RETRY
+    assert verdict(AuthenticationError("revoked"), failing_s=30 * DAY_S).then is Then.RETRY
 
 
 # The account ----------------------------------------------------------------------------------

@@ -80,6 +80,7 @@ class Migration(migrations.Migration):
                 ("attempts", models.PositiveIntegerField(default=0)),
                 ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
                 ("first_request_at", models.DateTimeField(null=True)),
+                ("failing_since", models.DateTimeField(null=True)),
                 ("is_in_doubt", models.BooleanField(default=False)),
                 ("form", models.JSONField(null=True)),
                 ("error_code", models.CharField(blank=True, max_length=100)),
@@ -117,6 +118,7 @@ class Migration(migrations.Migration):
                 ("expires_at", models.DateTimeField(null=True)),
                 ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
                 ("is_waiting", models.BooleanField(default=True)),
+                ("is_kept", models.BooleanField(default=False)),
                 (
                     "batch",
                     models.ForeignKey(

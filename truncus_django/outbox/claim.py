@@ -5,7 +5,8 @@ is most urgent, and the lease are one step: no two workers take the same, none t
 it may not send yet, and a worker that dies has used up one request at most.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -32,9 +33,11 @@ from truncus_django.outbox import pace
 from truncus_django.outbox.clock import Clock, moment_of, unix_of
 from truncus_django.outbox.policy import Facts, Start, account_pause_s, before_request
 from truncus_django.outbox.settle import delete_batch, end, expire
+from truncus_django.outbox.waiting import waiting_mailers
 from truncus_django.sending import MAX_BATCH_BYTES
 
 LEASE_MARGIN_S = 5.0
+LOOK_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +56,43 @@ class Rest:
     paused: dict[str, str] = field(default_factory=dict)
 
 
+class Countdown:
+    """Seconds that run out, counted by this machine, asleep or awake.
+
+    Args:
+        seconds: how many.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._began = (time.monotonic(), time.time())
+
+    @property
+    def left_s(self) -> float:
+        """How many are left; below 0 when they are over."""
+        # The one stands still while the machine sleeps, the other one can be set back.
+        passed = max(time.monotonic() - self._began[0], time.time() - self._began[1])
+        return self._seconds - passed
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A request that is this worker's to make, until its lease runs out.
 
     Attributes:
-        batch: what is to be sent. Its ``is_in_doubt`` tells of earlier requests, its ``lease``
-            proves that it is still this worker's.
+        batch: what is to be sent. Its ``is_in_doubt`` tells of earlier requests.
+        lease: proves that it is still this worker's.
         leased_until: unix seconds by the database's clock.
+        lasts: tells without asking anybody whether the lease still lasts.
         account, settings, client: whom to ask.
         account_failures: requests in a row of the account that failed before.
         dialect: what the account's row knows of its dialect.
     """
 
     batch: OutboxBatch
+    lease: UUID
     leased_until: float
+    lasts: Countdown
     account: str
     settings: Settings = field(repr=False)
     client: TruncusClient
@@ -127,7 +152,7 @@ def mailers_with_work(now: float) -> list[str]:
     due = OutboxBatch.objects.filter(due_at__lte=moment_of(now)).order_by()
     first_due = due.values_list("mailer").annotate(Min("priority"), Min("created_at"))
     urgency = {mailer: (priority, moment) for mailer, priority, moment in first_due}
-    waiting = list(_waiting_mailers())
+    waiting = list(waiting_mailers())
     mailers = {*urgency, *waiting}
     if len(mailers) > 1:
         for mailer in waiting:
@@ -136,16 +161,6 @@ def mailers_with_work(now: float) -> list[str]:
                 urgency[mailer] = min(urgency.get(mailer, first), first)
     # Of a mailer that is not in it, all that waits has expired.
     return sorted(mailers, key=lambda mailer: (mailer not in urgency, urgency.get(mailer, ())))
-
-
-def _waiting_mailers() -> Iterable[str]:
-    """Yield the mailers of waiting e-mails, each by one step through the index."""
-    waiting = OutboxEntry.objects.filter(is_waiting=True).order_by("mailer")
-    names = waiting.values_list("mailer", flat=True)
-    name = names.first()
-    while name is not None:
-        yield name
-        name = names.filter(mailer__gt=name).first()
 
 
 def _waiting(mailer: str, now: float) -> QuerySet[OutboxEntry]:
@@ -165,6 +180,12 @@ def _claim_of(mailer: str, clock: Clock, using: str) -> Claim | Rest:
     except ConfigurationError as error:
         return _note_misconfiguration(mailer, error, clock, using)
     lane = _Lane(mailer, client.account, settings, client)
+    account = OutboxAccount.objects.filter(account=lane.account).first()
+    if account is not None:
+        # Who has to rest takes no lock each time that it looks.
+        rest = _rest_of(account, lane, clock.now())
+        if rest is not None:
+            return rest
     while True:
         with transaction.atomic(using=using, durable=True):
             taken = _take(lane, clock, using)
@@ -176,12 +197,9 @@ def _take(lane: _Lane, clock: Clock, using: str) -> Claim | Rest | None:
     """Take a request of a mailer; ``None`` where a batch was ended instead, and more may be due."""
     account = pace.locked_account(lane.account, using=using)
     now = clock.now()
-    resting = pace.paused_until(account, now=now)
-    if resting > now:
-        return Rest(resting, paused={lane.mailer: account.error})
-    allowed = pace.next_request_at(account, lane.settings, now=now)
-    if allowed > now:
-        return Rest(allowed, is_pace=True)
+    rest = _rest_of(account, lane, now)
+    if rest is not None:
+        return rest
     batch = _due_batch(lane.mailer, now, using)
     entries = _next_entries(lane.mailer, now, using, before=batch)
     if entries:
@@ -192,9 +210,18 @@ def _take(lane: _Lane, clock: Clock, using: str) -> Claim | Rest | None:
         if not ids:
             return None
     else:
-        return Rest()
+        return Rest(now + LOOK_AGAIN_S)  # others hold what there is
     lane.client.learn(account.dialect)
     return _leased(batch, ids, account, lane, now)
+
+
+def _rest_of(account: OutboxAccount, lane: _Lane, now: float) -> Rest | None:
+    """Return for how long an account may not make a request; ``None`` where it may now."""
+    resting = pace.paused_until(account, now=now)
+    if resting > now:
+        return Rest(resting, paused={lane.mailer: account.error})
+    allowed = pace.next_request_at(account, lane.settings, now=now)
+    return Rest(allowed, is_pace=True) if allowed > now else None
 
 
 def _due_batch(mailer: str, now: float, using: str) -> OutboxBatch | None:
@@ -317,6 +344,7 @@ def _leased(
 ) -> Claim:
     """Write down that the request is about to be made, and whose it is."""
     was_in_doubt, is_new = batch.is_in_doubt, batch._state.adding
+    lasts = Countdown(lease_s(lane.settings))
     leased_until = now + lease_s(lane.settings)
     if batch.first_request_at is None:
         batch.first_request_at = moment_of(now)
@@ -341,7 +369,9 @@ def _leased(
     batch.is_in_doubt = was_in_doubt
     return Claim(
         batch=batch,
+        lease=batch.lease,
         leased_until=leased_until,
+        lasts=lasts,
         account=lane.account,
         settings=lane.settings,
         client=lane.client,
@@ -362,7 +392,7 @@ def facts_of(batch: OutboxBatch, *, now: float) -> Facts:
         attempts=batch.attempts,
         was_in_doubt=batch.is_in_doubt,
         key_age_s=0.0 if used_at is None else now - unix_of(used_at),
-        age_s=now - unix_of(batch.created_at),
+        failing_s=0.0 if batch.failing_since is None else now - unix_of(batch.failing_since),
     )
 
 
@@ -370,8 +400,13 @@ def _note_misconfiguration(
     mailer: str, error: ConfigurationError, clock: Clock, using: str
 ) -> Rest:
     """Let a mailer rest whose settings are of no use, and say so on its e-mails."""
+    name = f"mailer:{mailer}"[:100]
+    known = OutboxAccount.objects.filter(account=name).first()
+    now = clock.now()
+    if known is not None and pace.paused_until(known, now=now) > now:
+        return Rest(pace.paused_until(known, now=now), paused={mailer: known.error})
     with transaction.atomic(using=using, durable=True):
-        account = pace.locked_account(f"mailer:{mailer}"[:100], using=using)
+        account = pace.locked_account(name, using=using)
         now = clock.now()
         resting = pace.paused_until(account, now=now)
         if resting <= now:

@@ -11,7 +11,8 @@ REFRESH_S = 30.0
 
 _SQL = {
     "postgresql": "SELECT EXTRACT(EPOCH FROM clock_timestamp())",
-    "mysql": "SELECT UNIX_TIMESTAMP(NOW(6))",
+    # UNIX_TIMESTAMP() would go by the session's time zone, whose clock strikes two o'clock twice.
+    "mysql": "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) / 1e6",
 }
 """Others run on this machine (SQLite), or are trusted to have its time."""
 
@@ -29,6 +30,7 @@ class Clock:
         self._using = using
         self._ahead_s = 0.0
         self._asked_at: float | None = None
+        self._steps_s = 0.0
 
     def now(self) -> float:
         """Return unix seconds."""
@@ -36,12 +38,15 @@ class Clock:
         if sql is None:
             return time.time()
         here = time.monotonic()
-        if self._asked_at is None or here - self._asked_at > REFRESH_S:
+        # The monotonic clock stands still while a machine sleeps, the other one does not.
+        steps_s = time.time() - here
+        has_slept = abs(steps_s - self._steps_s) > 1.0
+        if self._asked_at is None or has_slept or here - self._asked_at > REFRESH_S:
             with connections[self._using].cursor() as cursor:
                 cursor.execute(sql)
                 there = float(cursor.fetchone()[0])
             # The answer is as old as its way back: half of the way there and back.
-            self._asked_at = time.monotonic()
+            self._asked_at, self._steps_s = time.monotonic(), steps_s
             self._ahead_s = there - (here + self._asked_at) / 2
         return time.monotonic() + self._ahead_s
 

@@ -12,13 +12,13 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError, connections, transaction
-from django.db.models import Q
+from django.db.models import F, Q
 
 from truncus_django.api.dialect import Form, Lessons
 from truncus_django.api.errors import InvalidRequest, MessageError, TruncusError
@@ -27,7 +27,7 @@ from truncus_django.api.results import SendResult
 from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry, database
 from truncus_django.outbox.claim import Claim, Rest, claim, facts_of
 from truncus_django.outbox.clock import Clock, moment_of
-from truncus_django.outbox.policy import Facts, Then, Verdict, after_failure
+from truncus_django.outbox.policy import Then, Verdict, after_failure
 from truncus_django.outbox.settle import (
     Outcome,
     conclude,
@@ -37,7 +37,9 @@ from truncus_django.outbox.settle import (
     postpone,
     regroup,
 )
+from truncus_django.outbox.waiting import HELD_BACK
 from truncus_django.sending import parts_of, refusal_of, request_results
+from truncus_django.tracking import take_write_lock
 
 logger = logging.getLogger("truncus_django")
 
@@ -127,6 +129,9 @@ class Dispatcher:
         if isinstance(taken, Rest):
             return taken
         entries = self._members(taken)
+        if taken.lasts.left_s < taken.settings.timeout:
+            # This process stood still. Whoever takes the batch over makes its request.
+            return Delivered()
         answer = self._answer(taken, entries)
         if isinstance(answer, TruncusError):
             failure = answer
@@ -217,16 +222,16 @@ class Dispatcher:
                         return Delivered()
                     return write()
             except (DatabaseError, InterfaceError):
-                if self.clock.now() > claim.leased_until:
+                if claim.lasts.left_s < 0:
                     raise
                 connections[self._using].close_if_unusable_or_obsolete()
                 self._sleep(DATABASE_RETRY_S)
 
     def _is_still_ours(self, claim: Claim) -> bool:
         """Lock the batch; whether nobody has taken it over since."""
-        mine = OutboxBatch.objects.filter(pk=claim.batch.pk, lease=claim.batch.lease)
+        mine = OutboxBatch.objects.filter(pk=claim.batch.pk, lease=claim.lease)
         if not connections[self._using].features.has_select_for_update:
-            return mine.update(lease=claim.batch.lease) == 1  # takes the write lock first
+            return mine.update(lease=claim.lease) == 1  # takes the write lock first
         return mine.select_for_update().first() is not None
 
     def _after_results(
@@ -255,7 +260,13 @@ class Dispatcher:
             )
         conclude(outcomes)
         if again:
-            regroup(batch, [again], due_at=moment_of(now + wait_s), error="failed at Truncus")
+            regroup(
+                batch,
+                [again],
+                due_at=moment_of(now + wait_s),
+                failing_since=batch.failing_since or moment_of(now),
+                error="failed at Truncus",
+            )
         delete_batch(batch)
         self._note_success(claim)
         failed = sum(outcome.error is not None for outcome in outcomes.values())
@@ -281,10 +292,19 @@ class Dispatcher:
         if verdict.then is Then.RETRY:
             until = moment_of(now + verdict.wait_s)
             error.ambiguous = verdict.is_in_doubt
-            postpone(batch, error, until=until, is_in_doubt=verdict.is_in_doubt)
+            postpone(
+                batch,
+                error,
+                until=until,
+                is_in_doubt=verdict.is_in_doubt,
+                failing_since=(batch.failing_since or moment_of(now))
+                if verdict.is_own_failure
+                else None,
+            )
             return Delivered(postponed=len(members), error=_reason(error))
         if hold_until is not None and verdict.then is Then.FAIL:
-            postpone(batch, error, until=moment_of(hold_until.timestamp()), is_in_doubt=False)
+            until = moment_of(hold_until.timestamp())
+            postpone(batch, error, until=until, is_in_doubt=False, code=HELD_BACK)
             return Delivered(postponed=1, error=_reason(error))
         error.ambiguous = verdict.then is Then.UNKNOWN
         end(batch, error)
@@ -294,14 +314,7 @@ class Dispatcher:
 
     def _verdict(self, claim: Claim, error: TruncusError, *, size: int) -> Verdict:
         known = facts_of(claim.batch, now=self.clock.now())
-        facts = Facts(
-            attempts=known.attempts,
-            was_in_doubt=known.was_in_doubt,
-            key_age_s=known.key_age_s,
-            age_s=known.age_s,
-            size=size,
-            account_failures=claim.account_failures,
-        )
+        facts = replace(known, size=size, account_failures=claim.account_failures)
         return after_failure(error, facts, jitter=self._jitter())
 
     def _set_aside(self, claim: Claim, members: Sequence[_Member]) -> Delivered:
@@ -340,7 +353,7 @@ class Dispatcher:
         changes: dict[str, Any] = {"dialect": lessons} if lessons != claim.dialect else {}
         if verdict.is_account_failure:
             changes |= {
-                "failures": claim.account_failures + 1,
+                "failures": F("failures") + 1,
                 "error_code": (error.code or "")[:100],
                 "error": str(error),
             }
@@ -360,14 +373,15 @@ def expire_overdue(clock: Clock) -> int:
         django.db.DatabaseError: the rest is left to the next time.
     """
     using, expired = database(), 0
+    skip = connections[using].features.has_select_for_update_skip_locked
     while True:
+        overdue = OutboxEntry.objects.filter(
+            is_waiting=True, expires_at__lte=moment_of(clock.now())
+        )
+        if not overdue.exists():  # the usual case takes no lock
+            return expired
         with transaction.atomic(using=using, durable=True):
-            skip = connections[using].features.has_select_for_update_skip_locked
-            overdue = OutboxEntry.objects.filter(
-                is_waiting=True, expires_at__lte=moment_of(clock.now())
-            )
-            if not overdue.exists():  # the usual case takes no lock
-                return expired
+            take_write_lock()
             locked = overdue.select_for_update(skip_locked=skip).order_by("pk")
             ids = list(locked.values_list("pk", flat=True)[:100])
             if not ids:

@@ -9,7 +9,7 @@ from django.core.mail import EmailMessage
 from django.db import transaction
 from django.utils import timezone
 
-from truncus_django.api.errors import ConfigurationError, MessageError
+from truncus_django.api.errors import ConfigurationError, MessageError, OutcomeUnknown
 from truncus_django.api.fields import encode
 from truncus_django.bulk import insert
 from truncus_django.conf import Settings
@@ -26,7 +26,17 @@ MAX_INSERT_BYTES = 8 * 1024 * 1024
 """Rows go to the database in statements of about so many bytes: MariaDB takes 16 MB of each."""
 MAX_INSERT_ROWS = 100
 
-WORKERS_OPTIONS = frozenset({"api_key", "base_url", "dialect", "plain_http_hosts", "timeout"})
+WORKERS_OPTIONS = frozenset(
+    {
+        "api_key",
+        "base_url",
+        "dialect",
+        "plain_http_hosts",
+        "requests_per_minute",
+        "requests_per_second",
+        "timeout",
+    }
+)
 """Settings that a worker goes by; it knows those of mailers, not those of a backend's keywords."""
 
 
@@ -56,11 +66,19 @@ def row_of(parcel: Parcel, *, alias: str | None, settings: Settings) -> Row:
     """Return what is written of a message that has become a payload.
 
     Raises:
+        OutcomeUnknown: an earlier direct send may have been accepted, and its key is not the
+            message's own, so that the outbox would send it as another e-mail.
         MessageError: its priority or expiry is none, or its payload is no JSON.
     """
     payload = parcel.payload
     if payload is None:
         raise TypeError("A parcel without its payload cannot be written.")
+    if parcel.is_in_doubt and payload.idempotency_key is None:
+        raise OutcomeUnknown(
+            "An earlier direct send of this message may have been accepted. Send it again "
+            "directly, which cannot send it twice, or a new message object if you know that it "
+            "was not."
+        )
     encoded = encode(payload.email)
     email = content_row(parcel, alias, settings)
     email.state = State.PENDING
@@ -77,6 +95,7 @@ def row_of(parcel: Parcel, *, alias: str | None, settings: Settings) -> Row:
         priority=priority_of(parcel.message),
         expires_at=expiry_of(parcel.message),
         created_at=email.created_at,
+        is_kept=settings.store_bodies,
     )
     return Row(email, entry)
 

@@ -179,8 +179,7 @@ def _hold(ids: Sequence[UUID], now: float, using: str) -> _Held:
         # Nothing is claimed as long as the accounts are locked.
         list(OutboxAccount.objects.select_for_update().order_by("pk").values_list("pk"))
     else:
-        # SQLite's one lock, before anything is read: who has read cannot wait for it any more.
-        OutboxAccount.objects.filter(account="").update(failures=0)  # there is none
+        tracking.take_write_lock()  # before anything is read
     rows = OutboxEntry.objects.filter(pk__in=ids).order_by().values_list("pk", "batch")
     kept: dict[UUID, UUID | None] = dict(rows)
     batch_ids = {batch_id for batch_id in kept.values() if batch_id is not None}
@@ -245,7 +244,8 @@ def _let_wait_again(ids: Sequence[UUID], now: float) -> None:
     tracking.restart(ids)
     entries = OutboxEntry.objects.filter(pk__in=ids)
     entries.filter(expires_at__lte=moment_of(now)).update(expires_at=None)
-    entries.update(is_waiting=True, batch=None)
+    # It waits from now on, behind those that wait already.
+    entries.update(is_waiting=True, batch=None, created_at=moment_of(now))
 
 
 def _cancel(held: _Held) -> dict[UUID, Done]:
@@ -304,8 +304,7 @@ def _decide(held: _Held, decision: Decision) -> dict[UUID, Done]:
     elif decision is Decision.SENT:
         told = [Conclusion(pk, State.SENT) for pk in chosen]
         tracking.conclude(told, ["state", "reason", "error_code", "error"])
-        if not get_settings().store_bodies:
-            OutboxEntry.objects.filter(pk__in=chosen).delete()
+        settle.drop_sent(chosen)
     else:
         why = "Its answer was lost; a person decided that it was not sent."
         told = [Conclusion(pk, State.FAILED, error=why) for pk in chosen]

@@ -1,7 +1,7 @@
 """How much waits in the outbox, since when, and what keeps it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -11,8 +11,16 @@ from django.db.models import Count, Min, Q
 
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.conf import SETTING_NAMES, get_settings, mailers
-from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
+from truncus_django.models import (
+    Email,
+    OutboxAccount,
+    OutboxBatch,
+    OutboxEntry,
+    Priority,
+    database,
+)
 from truncus_django.outbox.clock import Clock, moment_of, unix_of
+from truncus_django.outbox.waiting import HELD_BACK, waiting_mailers
 from truncus_django.states import State
 
 __all__ = ["OutboxHealth", "PausedAccount", "health"]
@@ -59,11 +67,13 @@ class OutboxHealth:
         unknown: e-mails that may have been sent, and wait for a person's decision.
         failed: e-mails that failed and can be retried: what was to be sent is kept.
         counted_up_to: where counting ended; a count of so many may be more. ``None``: nowhere.
-        oldest_age_s: seconds since the oldest e-mail that waits was written; ``None``: none waits.
+        oldest_age_s: seconds for which the oldest e-mail waits, since it was written or put back by
+            hand; one that is held back until its ``send_at`` does not count. ``None``: none waits.
         next_attempt_at: the earliest of the next tries of what waits for one; ``None``: none does.
         last_request_at: when a request was last made, by any worker; ``None`` where nobody noted.
         last_error: what keeps e-mails that wait for another try; empty where nothing does.
-        overdue_leases: requests whose worker died over a minute ago and that nobody took over.
+        overdue_leases: requests whose worker died over a minute ago and that nobody took over,
+            though their account is not paused.
         paused: the accounts that make no request at present.
     """
 
@@ -94,7 +104,7 @@ class OutboxHealth:
         if self.overdue_leases:
             return True
         if self.paused:
-            return False
+            return False  # which is reason enough for what waits
         longest_rest_s = min(
             self.oldest_age_s or 0.0,
             math.inf if self.last_request_at is None else self._seconds_since(self.last_request_at),
@@ -117,7 +127,7 @@ class OutboxHealth:
 def health(*, count_up_to: int | None = COUNT_UP_TO) -> OutboxHealth:
     """Return how the outbox is.
 
-    At most seven queries, which cost the same for 1,000 e-mails that wait and for 100,000.
+    About ten queries, which cost the same for 1,000 e-mails that wait and for 100,000.
 
     Args:
         count_up_to: where to stop counting; ``None`` counts all, and costs accordingly.
@@ -127,14 +137,16 @@ def health(*, count_up_to: int | None = COUNT_UP_TO) -> OutboxHealth:
     """
     now = Clock(database()).now()
     counts = _counts(count_up_to)
-    oldest = _oldest([state for state in (State.PENDING, State.SENDING) if counts[state]])
+    accounts = list(OutboxAccount.objects.all())
+    paused = paused_accounts(now, accounts)
+    died = Q(lease__isnull=False, due_at__lt=moment_of(now - LEASE_GRACE_S))
+    died &= ~Q(account__in=[account.account for account in paused])
     batches = OutboxBatch.objects.aggregate(
         next_attempt_at=Min("due_at", filter=Q(lease=None)),
-        overdue=Count(
-            "pk", filter=Q(lease__isnull=False, due_at__lt=moment_of(now - LEASE_GRACE_S))
-        ),
+        oldest=Min("created_at", filter=~Q(error_code=HELD_BACK)),
+        overdue=Count("pk", filter=died),
     )
-    accounts = list(OutboxAccount.objects.all())
+    oldest = min(filter(None, [batches["oldest"], *_oldest_waiting()]), default=None)
     moments = [account.recent_requests[-1] for account in accounts if account.recent_requests]
     return OutboxHealth(
         at=moment_of(now),
@@ -146,9 +158,9 @@ def health(*, count_up_to: int | None = COUNT_UP_TO) -> OutboxHealth:
         oldest_age_s=None if oldest is None else max(0.0, now - unix_of(oldest)),
         next_attempt_at=batches["next_attempt_at"],
         last_request_at=moment_of(max(moments)) if moments else None,
-        last_error=_last_error(accounts) if batches["next_attempt_at"] else "",
+        last_error=_last_error(accounts, paused) if batches["next_attempt_at"] else "",
         overdue_leases=batches["overdue"],
-        paused=paused_accounts(now, accounts),
+        paused=paused,
     )
 
 
@@ -218,21 +230,26 @@ def _counts(limit: int | None) -> Mapping[str, int]:
     return dict(zip([*states, State.FAILED], map(int, counts), strict=True))
 
 
-def _oldest(states: Sequence[State]) -> datetime | None:
-    """Return when the oldest e-mail in these states was written: a step into the index for each."""
-    firsts = (
-        Email.objects.filter(state=state)
-        .order_by("created_at")
-        .values_list("created_at", flat=True)
-        .first()
-        for state in states
-    )
-    return min((first for first in firsts if first is not None), default=None)
+def _oldest_waiting() -> Iterator[datetime | None]:
+    """Yield since when the first of each mailer and priority waits, each a step into the index."""
+    waiting = OutboxEntry.objects.filter(is_waiting=True).order_by("created_at")
+    for mailer in waiting_mailers():
+        for priority in Priority:
+            first = waiting.filter(mailer=mailer, priority=priority)
+            yield first.values_list("created_at", flat=True).first()
 
 
-def _last_error(accounts: Sequence[OutboxAccount]) -> str:
+def _last_error(accounts: Sequence[OutboxAccount], paused: Sequence[PausedAccount]) -> str:
     """Return what requests that wait for another try met last."""
-    failing = [account.error for account in accounts if account.failures and account.error]
+    if paused:
+        return paused[0].reason
+    users = _mailers_by_account()
+    # Of an account that no mailer uses any more, as its key was replaced, nothing waits.
+    failing = [
+        account.error
+        for account in accounts
+        if account.failures and account.error and account.account in users
+    ]
     if failing:
         return failing[0]
     troubled = OutboxBatch.objects.filter(lease=None).exclude(error="").order_by("-created_at")

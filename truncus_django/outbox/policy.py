@@ -42,7 +42,7 @@ class Facts:
         attempts: requests made, the one just answered among them.
         was_in_doubt: whether an earlier request may have been accepted.
         key_age_s: since its key was first used; 0 where it was not.
-        age_s: since the batch was formed.
+        failing_s: for how long it has failed for a fault of its own; 0 at the first time.
         size: how many e-mails are in it.
         account_failures: requests of the account in a row that failed for no fault of the e-mails.
     """
@@ -50,7 +50,7 @@ class Facts:
     attempts: int = 0
     was_in_doubt: bool = False
     key_age_s: float = 0.0
-    age_s: float = 0.0
+    failing_s: float = 0.0
     size: int = 1
     account_failures: int = 0
 
@@ -98,6 +98,7 @@ class Verdict:
         pause_s: seconds for which the account makes no request at all.
         is_in_doubt: whether any request of the batch may have been accepted.
         is_account_failure: whether the fault is not with the e-mails.
+        is_own_failure: whether the batch may be given up if it goes on like this.
     """
 
     then: Then
@@ -105,6 +106,7 @@ class Verdict:
     pause_s: float = 0.0
     is_in_doubt: bool = False
     is_account_failure: bool = False
+    is_own_failure: bool = False
 
 
 _CONTENT = (InvalidRequest, MessageError)
@@ -136,14 +138,19 @@ def after_failure(error: TruncusError, facts: Facts, *, jitter: float) -> Verdic
         return Verdict(Then.RETRY, wait_s, wait_s, in_doubt, is_account_failure=True)
     if error.retryable or isinstance(error, QuotaExceeded):
         is_forever = isinstance(error, QuotaExceeded)
-        if not in_doubt and not is_forever and facts.age_s >= GIVE_UP_AFTER_S:
+        if not in_doubt and not is_forever and facts.failing_s >= GIVE_UP_AFTER_S:
             return Verdict(Then.FAIL)
         wait_s = QUOTA_RETRY_S * (1 + jitter) if is_forever else _backoff_s(error, facts, jitter)
         is_service = isinstance(error, _SERVICE)
         is_down = is_service and facts.account_failures + 1 >= FAILURES_TO_PAUSE
         pause = account_pause_s(error, failures=facts.account_failures, jitter=jitter)
         return Verdict(
-            Then.RETRY, wait_s, pause if is_down else 0.0, in_doubt, is_account_failure=is_service
+            Then.RETRY,
+            wait_s,
+            pause if is_down else 0.0,
+            in_doubt,
+            is_account_failure=is_service,
+            is_own_failure=not is_forever,
         )
     if in_doubt:
         return Verdict(Then.UNKNOWN, is_in_doubt=True)

@@ -58,12 +58,8 @@ def conclude(outcomes: Mapping[UUID, Outcome]) -> None:
     conclusions = [_conclusion(pk, outcome, now) for pk, outcome in outcomes.items()]
     _leave_out_known_ids(conclusions)
     tracking.conclude(conclusions, _FIELDS)
-    done = [pk for pk, outcome in outcomes.items() if outcome.error is None]
+    drop_sent([pk for pk, outcome in outcomes.items() if outcome.error is None])
     failed = [pk for pk, outcome in outcomes.items() if outcome.error is not None]
-    if get_settings().store_bodies:
-        failed, done = [*failed, *done], []
-    if done:
-        OutboxEntry.objects.filter(pk__in=done).delete()
     if failed:
         OutboxEntry.objects.filter(pk__in=failed).update(is_waiting=False, batch=None)
     _adopt_after_commit(conclusions)
@@ -98,6 +94,16 @@ def _adopt_after_commit(conclusions: Sequence[Conclusion]) -> None:
         transaction.on_commit(lambda: tracking.adopt(ids), using=database(), robust=True)
 
 
+def drop_sent(email_ids: Sequence[UUID]) -> None:
+    """Drop what was to be sent of e-mails that are sent, but for what is to be kept."""
+    if not email_ids:
+        return
+    entries = OutboxEntry.objects.filter(pk__in=email_ids)
+    dropped, _ = entries.filter(is_kept=False).delete()
+    if dropped < len(email_ids):
+        entries.update(is_waiting=False, batch=None)
+
+
 def expire(email_ids: Sequence[UUID]) -> None:
     """Note that e-mails were not sent in time, and drop what was to be sent."""
     tracking.conclude([Conclusion(pk, State.EXPIRED) for pk in email_ids], ["state"])
@@ -129,19 +135,39 @@ def delete_batch(batch: OutboxBatch) -> None:
 
 
 def postpone(
-    batch: OutboxBatch, error: TruncusError, *, until: datetime, is_in_doubt: bool
+    batch: OutboxBatch,
+    error: TruncusError,
+    *,
+    until: datetime,
+    is_in_doubt: bool,
+    failing_since: datetime | None = None,
+    code: str | None = None,
 ) -> None:
-    """Let a batch wait for its next try, and say on its e-mails why."""
-    told = {"error_code": (error.code or "")[:100], "error": str(error)}
-    batch.due_at, batch.lease, batch.is_in_doubt = until, None, is_in_doubt
-    batch.error_code, batch.error = told["error_code"], told["error"]
-    batch.save(update_fields=["due_at", "lease", "is_in_doubt", "error_code", "error"])
+    """Let a batch wait for its next try, and say on its e-mails why.
+
+    ``batch`` itself stays as it is: where the end of the transaction is lost, this is done again.
+
+    Args:
+        until: when it is tried again.
+        is_in_doubt: whether any request of it may have been accepted.
+        failing_since: since when it fails for a fault of its own; ``None`` where the fault is not.
+        code: instead of the error's own.
+    """
+    told = {"error_code": (code or error.code or "")[:100], "error": str(error)}
+    OutboxBatch.objects.filter(pk=batch.pk).update(
+        due_at=until, lease=None, is_in_doubt=is_in_doubt, failing_since=failing_since, **told
+    )
     emails = Email.objects.filter(outbox_entry__batch=batch).order_by()
     emails.update(**told, attempts=batch.attempts, idempotency_key=batch.idempotency_key)
 
 
 def regroup(
-    batch: OutboxBatch, parts: Sequence[Sequence[UUID]], *, due_at: datetime, error: str = ""
+    batch: OutboxBatch,
+    parts: Sequence[Sequence[UUID]],
+    *,
+    due_at: datetime,
+    failing_since: datetime | None = None,
+    error: str = "",
 ) -> None:
     """Make requests of their own of parts of a batch, of which nothing was accepted.
 
@@ -158,6 +184,7 @@ def regroup(
             created_at=batch.created_at,
             attempts=batch.attempts,
             due_at=due_at,
+            failing_since=failing_since,
             error=error,
         )
         new.save(force_insert=True, using=database())

@@ -150,7 +150,12 @@ class Worker:
                     expire_overdue(dispatcher.clock)
                     expired_at = time.monotonic()
                 step = dispatcher.step()
-                wait_s = _seconds_to(step, dispatcher.clock) if isinstance(step, Rest) else 0.0
+                if isinstance(step, Delivered):
+                    self._note(step)
+                    wait_s = 0.0
+                else:
+                    self._watcher.on_rest(step)
+                    wait_s = _seconds_to(step, dispatcher.clock)
             except Exception as exc:  # noqa: BLE001  a worker stays alive
                 failures += 1
                 if not self._recover(exc, failures):
@@ -159,9 +164,7 @@ class Worker:
             failures = 0
             self._trouble.is_over()
             if isinstance(step, Delivered):
-                self._note(step)
                 continue
-            self._watcher.on_rest(step)
             if self._is_once and not step.is_pace:
                 self._note_rest(step)
                 return

@@ -36,6 +36,10 @@ SURVIVES = 1_000_000
 """More gaps than any life has."""
 READINGS = ["first", "duplicate"]
 """What a repeated batch key answers: the first answer again, or one ``duplicate`` for all."""
+_UNSYNCED = {
+    "sqlite": {"init_command": "PRAGMA synchronous = OFF"},
+    "postgresql": {"options": "-c synchronous_commit=off"},
+}
 
 
 @dataclass
@@ -77,11 +81,11 @@ class Victim:
 @pytest.fixture
 def victim(shared_database: str, emulator: Any, settings: Any) -> Iterator[Victim]:
     """A process that works on the same outbox, and can be killed again and again."""
-    if connections[shared_database].vendor == "sqlite":
-        # A process that dies loses nothing that it has written; only a machine would.
-        options = connections[shared_database].settings_dict["OPTIONS"]
-        options["init_command"] = "PRAGMA synchronous = OFF"
-        connections[shared_database].close()
+    options = connections[shared_database].settings_dict["OPTIONS"]
+    before = dict(options)
+    # A process that dies loses nothing that it has written; only a machine would.
+    options |= _UNSYNCED.get(connections[shared_database].vendor, {})
+    connections[shared_database].close()
     settings.TRUNCUS = {**settings.TRUNCUS, "BASE_URL": emulator.url, "API_KEY": "tr_test_steps"}
     own = {name: value for name, value in settings.TRUNCUS.items() if name != "DATABASE"}
     chaos = {"database": _reachable(shared_database), "truncus": own}
@@ -100,6 +104,9 @@ def victim(shared_database: str, emulator: Any, settings: Any) -> Iterator[Victi
         assert process.stdin is not None
         process.stdin.close()
         assert process.wait(10) == 0
+    options.clear()
+    options |= before
+    connections[shared_database].close()
 
 
 def _reachable(alias: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from django.db import DataError, IntegrityError, connections, transaction
@@ -39,6 +40,10 @@ from truncus_django.api.results import EmailDetails
 from truncus_django.bulk import update_each
 from truncus_django.database_tries import in_tries
 from truncus_django.models import Email, EmailEvent, EmailQuerySet
+from truncus_django.outbox.pace import SharedPacer
+
+if TYPE_CHECKING:
+    from truncus_django.backend import TruncusBackend
 
 __all__ = ["Due", "Selection", "SyncJob", "SyncResult", "adopt_orphans", "count_due"]
 
@@ -175,7 +180,7 @@ class _Chunk:
 @dataclass(slots=True)
 class _Account:
     client: TruncusClient
-    pacer: Pacer
+    pacer: Pacer | SharedPacer
     failures_in_a_row: int = 0
 
 
@@ -210,7 +215,7 @@ class SyncJob:
         # What becomes due while the job runs is the next one's, or it would never end.
         self._due_at = now()
         self._accounts: dict[str, _Account] = {}
-        self._pacers: dict[tuple[str | None, str], Pacer] = {}
+        self._pacers: dict[str, Pacer | SharedPacer] = {}
         self._written_at = clock()
 
     def run(self) -> SyncResult:
@@ -317,19 +322,21 @@ class SyncJob:
         account = self._accounts.get(mailer)
         if account is None:
             backend = backend_of(mailer)
-            settings = backend.settings
             # Mailers with the same key share its limits.
-            pacer = self._pacers.setdefault(
-                (settings.api_key, settings.base_url),
-                Pacer(
-                    per_second=settings.requests_per_second,
-                    per_minute=settings.requests_per_minute,
-                    clock=self._clock,
-                    sleep=self._sleep,
-                ),
-            )
+            pacer = self._pacers.setdefault(backend.client.account, self._new_pacer(backend))
             account = self._accounts[mailer] = _Account(backend.client, pacer)
         return account
+
+    def _new_pacer(self, backend: "TruncusBackend") -> Pacer | SharedPacer:
+        settings = backend.settings
+        if settings.delivery == "outbox":
+            return SharedPacer(backend.client.account, settings, sleep=self._sleep)
+        return Pacer(
+            per_second=settings.requests_per_second,
+            per_minute=settings.requests_per_minute,
+            clock=self._clock,
+            sleep=self._sleep,
+        )
 
     def _note_failure(self, email: Email, error: TruncusError, chunk: _Chunk) -> None:
         self.result.failed += 1

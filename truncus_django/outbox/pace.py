@@ -4,14 +4,15 @@ No service besides the database is needed: whoever wants to make a request locks
 moments of the latest requests of all workers, and adds its own.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from django.db import connections, transaction
 
 from truncus_django.api.pacing import free_at, limits_of
 from truncus_django.conf import Settings
-from truncus_django.models import OutboxAccount
-from truncus_django.outbox.clock import unix_of
+from truncus_django.models import OutboxAccount, database
+from truncus_django.outbox.clock import Clock, unix_of
 
 SPANS = 1.0
 """How many seconds a second of the limits has; another number only in tests of the pace."""
@@ -63,3 +64,50 @@ def with_request(account: OutboxAccount, settings: Settings, *, now: float) -> S
     """Return the account's latest requests with one more, as many as its limits look back."""
     most = max((count for _, count in limits(settings)), default=0)
     return [*account.recent_requests, round(now, 6)][-most:] if most else []
+
+
+class SharedPacer:
+    """Paces requests that send nothing, counted together with those of the outbox's workers.
+
+    It has the methods of :class:`~truncus_django.api.pacing.Pacer`. It takes half of the limits, so
+    that questions about e-mails never keep others from being sent.
+
+    Args:
+        account: whose limits.
+        settings: of a mailer that sends through it.
+        sleep: how to wait.
+    """
+
+    def __init__(
+        self, account: str, settings: Settings, *, sleep: Callable[[float], object] = time.sleep
+    ) -> None:
+        self._account = account
+        self._settings = settings
+        self._limits = [(span, max(1, count // 2)) for span, count in limits(settings)]
+        self._using = database()
+        self._clock = Clock(self._using)
+        self._sleep = sleep
+
+    def pause_s(self) -> float:
+        """Return the seconds until the next request may go; 0 for now."""
+        row = OutboxAccount.objects.filter(account=self._account).first()
+        return 0.0 if row is None else self._wait_s(row, self._clock.now())
+
+    def wait(self) -> float:
+        """Wait until the next request may go, count it, and return the seconds waited."""
+        waited_s = 0.0
+        while True:
+            with transaction.atomic(using=self._using):
+                row = locked_account(self._account, using=self._using)
+                now = self._clock.now()
+                wait_s = self._wait_s(row, now)
+                if wait_s <= 0:
+                    row.recent_requests = with_request(row, self._settings, now=now)
+                    row.save(update_fields=["recent_requests"])
+                    return waited_s
+            self._sleep(wait_s)
+            waited_s += wait_s
+
+    def _wait_s(self, row: OutboxAccount, now: float) -> float:
+        recent = [min(moment, now) for moment in row.recent_requests]
+        return max(free_at(recent, self._limits, now=now), paused_until(row, now=now)) - now

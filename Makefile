@@ -47,7 +47,7 @@ test-databases: $(VENV)/.test
 	done; \
 	for name in $$answering; do \
 		echo "On $$name:"; \
-		TEST_DATABASE=$$name $(BIN)/python -m pytest tests/log $(ARGS) || exit 1; \
+		TEST_DATABASE=$$name $(BIN)/python -m pytest tests/log tests/outbox $(ARGS) || exit 1; \
 	done
 
 # The admin in a real browser. Needs Chromium (apt-get install chromium).

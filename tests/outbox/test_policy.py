@@ -74,11 +74,11 @@ def test_what_is_safe_to_repeat_is_repeated(error):
 
     assert found.then is Then.RETRY
     assert found.is_in_doubt is error.ambiguous
-    assert found.wait_s == pytest.approx(0.5)  # half of 0.5 · 2¹
+    assert found.wait_s == pytest.approx(0.25)  # half of 0.5 · 2⁰
 
 
 def test_waits_grow_up_to_ten_minutes():
-    waits = [verdict(FAILED, jitter=0.999, attempts=attempts).wait_s for attempts in range(1, 40)]
+    waits = [verdict(FAILED, jitter=0.999, failures=failures).wait_s for failures in range(40)]
 
     assert waits == sorted(waits)
     assert 599 < max(waits) <= policy.LONGEST_RETRY_S

@@ -78,6 +78,7 @@ class Migration(migrations.Migration):
                 ("due_at", models.DateTimeField()),
                 ("lease", models.UUIDField(null=True)),
                 ("attempts", models.PositiveIntegerField(default=0)),
+                ("failures", models.PositiveIntegerField(default=0)),
                 ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
                 ("first_request_at", models.DateTimeField(null=True)),
                 ("failing_since", models.DateTimeField(null=True)),

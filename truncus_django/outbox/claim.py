@@ -390,6 +390,7 @@ def facts_of(batch: OutboxBatch, *, now: float) -> Facts:
     used_at = batch.first_request_at
     return Facts(
         attempts=batch.attempts,
+        failures=batch.failures,
         was_in_doubt=batch.is_in_doubt,
         key_age_s=0.0 if used_at is None else now - unix_of(used_at),
         failing_s=0.0 if batch.failing_since is None else now - unix_of(batch.failing_since),

@@ -264,6 +264,7 @@ class Dispatcher:
                 batch,
                 [again],
                 due_at=moment_of(now + wait_s),
+                failures=batch.failures + 1,
                 failing_since=batch.failing_since or moment_of(now),
                 error="failed at Truncus",
             )

@@ -40,6 +40,7 @@ class Facts:
 
     Attributes:
         attempts: requests made, the one just answered among them.
+        failures: requests in a row that had failed before.
         was_in_doubt: whether an earlier request may have been accepted.
         key_age_s: since its key was first used; 0 where it was not.
         failing_s: for how long it has failed for a fault of its own; 0 at the first time.
@@ -48,6 +49,7 @@ class Facts:
     """
 
     attempts: int = 0
+    failures: int = 0
     was_in_doubt: bool = False
     key_age_s: float = 0.0
     failing_s: float = 0.0
@@ -176,7 +178,7 @@ def account_pause_s(error: TruncusError, *, failures: int, jitter: float) -> flo
 
 
 def _backoff_s(error: TruncusError, facts: Facts, jitter: float) -> float:
-    wait_s = pause_s(error, retries=facts.attempts, jitter=jitter, longest_s=LONGEST_RETRY_S)
+    wait_s = pause_s(error, retries=facts.failures, jitter=jitter, longest_s=LONGEST_RETRY_S)
     return min(wait_s, LONGEST_WAIT_S)
 
 

@@ -155,7 +155,12 @@ def postpone(
     """
     told = {"error_code": (code or error.code or "")[:100], "error": str(error)}
     OutboxBatch.objects.filter(pk=batch.pk).update(
-        due_at=until, lease=None, is_in_doubt=is_in_doubt, failing_since=failing_since, **told
+        due_at=until,
+        lease=None,
+        is_in_doubt=is_in_doubt,
+        failures=batch.failures + 1,
+        failing_since=failing_since,
+        **told,
     )
     emails = Email.objects.filter(outbox_entry__batch=batch).order_by()
     emails.update(**told, attempts=batch.attempts, idempotency_key=batch.idempotency_key)
@@ -166,6 +171,7 @@ def regroup(
     parts: Sequence[Sequence[UUID]],
     *,
     due_at: datetime,
+    failures: int = 0,
     failing_since: datetime | None = None,
     error: str = "",
 ) -> None:
@@ -184,6 +190,7 @@ def regroup(
             created_at=batch.created_at,
             attempts=batch.attempts,
             due_at=due_at,
+            failures=failures,
             failing_since=failing_since,
             error=error,
         )

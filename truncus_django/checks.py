@@ -8,12 +8,14 @@
 ``truncus.E005``      ``database`` in a mailer's ``OPTIONS``: there is one log for all mailers
 ``truncus.E006``      ``DELIVERY`` is ``"outbox"`` without ``truncus_django`` in ``INSTALLED_APPS``
 ``truncus.E007``      ``DISPATCHER`` names something that is not installed
+``truncus.E008``      a mailer's alias is longer than its column in the log
 ``truncus.W001``      a live key with ``DEBUG = True`` and no sandbox: real e-mails from a test
 ``truncus.W002``      ``DEFAULT_FROM_EMAIL`` or ``SERVER_EMAIL`` at a domain that nobody can verify
 ``truncus.W003``      ``DATABASE`` names a second alias of one SQLite file: it waits for itself
 ``truncus.W004``      ``DATABASE`` keeps the outbox out of the transactions of the default database
 ``truncus.W005``      ``RECORD`` is off, though the outbox cannot do without its records
 ``truncus.W006``      the outbox is in an SQLite whose ``transaction_mode`` is not ``IMMEDIATE``
+``truncus.W007``      the outbox is in a database with ``AUTOCOMMIT`` off
 ====================  ==========================================================================
 """
 
@@ -42,6 +44,8 @@ from truncus_django.conf import (
 )
 from truncus_django.texts import did_you_mean
 
+_LONGEST_ALIAS = 100
+"""Of a mailer, in characters: the length of its columns, without importing the models."""
 _IDS = {"unknown": "truncus.E001", "type": "truncus.E002"}
 
 
@@ -147,6 +151,14 @@ def _check_outbox(
             id="truncus.W005",
         )
     database: dict[str, Any] = django_settings.DATABASES.get(alias, {})
+    if not database.get("AUTOCOMMIT", True):
+        yield checks.Warning(
+            f"The outbox is in the database {alias!r}, which has AUTOCOMMIT off: an e-mail is not "
+            "in the outbox before your code commits, even outside of transaction.atomic().",
+            hint=f"Leave DATABASES[{alias!r}]['AUTOCOMMIT'] on, or give the outbox a database of "
+            "its own by TRUNCUS['DATABASE'].",
+            id="truncus.W007",
+        )
     mode = str((database.get("OPTIONS") or {}).get("transaction_mode"))
     if str(database.get("ENGINE", "")).endswith("sqlite3") and mode.upper() != "IMMEDIATE":
         yield checks.Warning(
@@ -180,6 +192,13 @@ def _settings_in_force(options: Mapping[str, Any]) -> Settings | None:
 def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:
     where = "" if alias is None else f" (mailer {redacted(repr(alias))})"
     known = {name: value for name, value in options.items() if name in SETTING_NAMES}
+    if alias is not None and len(alias) > _LONGEST_ALIAS:
+        yield checks.Error(
+            f"A mailer's alias has {len(alias)} characters, and the log has room for "
+            f"{_LONGEST_ALIAS}: {redacted(repr(alias[:30]))}…",
+            hint="Give the mailer a shorter alias in MAILERS.",
+            id="truncus.E008",
+        )
     for name in options.keys() - SETTING_NAMES - {"fail_silently"}:
         hint = did_you_mean(str(name), SETTING_NAMES)
         shown = redacted(repr(name))  # a key may stand where a name belongs

@@ -1,6 +1,6 @@
 """The outbox in the admin: what it shows, to whom, and what may be done there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -50,6 +50,14 @@ def messages_of(client: Client, response: Any) -> str:
     assert response.status_code == 302, response
     page = client.get(response["Location"])
     return " ".join(str(message) for message in page.context["messages"])
+
+
+def age(emails: Iterable[Email], length: timedelta) -> None:
+    """Let e-mails have waited for so long."""
+    moment = timezone.now() - length
+    ids = [email.pk for email in emails]
+    Email.objects.filter(pk__in=ids).update(created_at=moment)
+    OutboxEntry.objects.filter(pk__in=ids).update(created_at=moment)
 
 
 def reload(email: Email) -> Email:
@@ -108,8 +116,7 @@ def paused(emulator: Any, put: Any, dispatcher: Any) -> OutboxAccount:
 class TestPanel:
     def test_it_tells_what_waits_and_for_how_long(self, admin_client, put):
         emails = put(3)
-        moment = timezone.now() - timedelta(minutes=4)
-        Email.objects.filter(pk=emails[0].pk).update(created_at=moment)
+        age(emails[:1], timedelta(minutes=4))
 
         for path in ("", "dashboard/"):
             page = admin_client.get(LOG + path).text
@@ -156,7 +163,7 @@ class TestPanel:
     def test_that_no_worker_runs_is_shown(self, admin_client, put):
         put(1)
         assert "No worker seems to run" not in admin_client.get(LOG).text
-        Email.objects.update(created_at=timezone.now() - timedelta(hours=1))
+        age(Email.objects.all(), timedelta(hours=1))
         assert "No worker seems to run" in admin_client.get(LOG).text
 
     def test_queries_are_as_many_for_many(self, admin_client, put):

@@ -9,6 +9,7 @@ from django.test.utils import CaptureQueriesContext, override_settings
 from truncus_django import checks
 from truncus_django.checks import check_settings
 from truncus_django.conf import BACKEND
+from truncus_django.models import Email
 
 OUTBOX = {"API_KEY": "tr_test_unit", "DELIVERY": "outbox"}
 
@@ -83,6 +84,14 @@ def test_sqlite_is_to_lock_before_it_reads(settings, monkeypatch, options, expec
     assert ids() == expected
 
 
+def test_what_nobody_commits_is_pointed_out(settings, monkeypatch):
+    manual = {**settings.DATABASES["default"], "AUTOCOMMIT": False}
+    monkeypatch.setitem(settings.DATABASES, "default", manual)
+
+    assert ids() == ["truncus.W007"]
+    assert ids(DELIVERY="direct") == []
+
+
 @pytest.mark.django_db
 def test_the_database_is_not_asked():
     from django.db import connection
@@ -101,3 +110,12 @@ if django.VERSION >= (6, 1):
             "bulk": {"BACKEND": BACKEND, "OPTIONS": {"dispatcher": "celery"}},
         }
         assert ids() == ["truncus.E007"]
+
+    @pytest.mark.parametrize("delivery", ["direct", "outbox"])
+    def test_an_alias_has_to_fit_into_its_column(settings, delivery):
+        longest = Email._meta.get_field("mailer").max_length
+        settings.MAILERS = {"m" * longest: {"BACKEND": BACKEND}}
+        assert ids(DELIVERY=delivery) == []
+
+        settings.MAILERS["m" * (longest + 1)] = {"BACKEND": BACKEND}
+        assert ids(DELIVERY=delivery) == ["truncus.E008"]

@@ -21,7 +21,9 @@ def findings():
 
 
 def age(seconds):
-    Email.objects.update(created_at=timezone.now() - timedelta(seconds=seconds))
+    moment = timezone.now() - timedelta(seconds=seconds)
+    Email.objects.update(created_at=moment)
+    OutboxEntry.objects.update(created_at=moment)
 
 
 @pytest.fixture

@@ -156,6 +156,38 @@ def ended_or_signals_again(worker: Process) -> bool:
     return worker.has_ended
 
 
+_WITHOUT_OUTPUT = """
+import os, sys
+{}
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+_DEAF = {
+    "closed": "os.close(1)",
+    "full": "os.dup2(os.open('/dev/full', os.O_WRONLY), 1)",
+    "broken": "reader, writer = os.pipe(); os.dup2(writer, 1); os.close(reader); os.close(writer)",
+}
+
+
+@pytest.mark.parametrize("deaf", _DEAF)
+def test_that_nobody_reads_its_output_is_no_trouble(site, emulator, put, deaf):
+    command = ("-W", "error", "-m", "django", "truncus_worker", "--poll", "0.1")
+    worker = site.start("-c", _WITHOUT_OUTPUT.format(_DEAF[deaf]), *command)
+    for count in (1, 2):
+        put(count)
+        until(is_all_sent)
+    put(1)
+
+    worker.signal(signal.SIGTERM)
+
+    assert worker.status() == 0, worker.output
+    assert worker.lines == []
+    assert emulator.accepted >= 3
+    run = site.start("-c", _WITHOUT_OUTPUT.format(_DEAF[deaf]), *command, "--once")
+    assert run.status() == 0, run.output
+    assert run.lines == []
+    assert emulator.accepted == 4
+
+
 def test_several_requests_are_made_at_a_time(site, emulator, put):
     emulator.faults.next("delay_after", times=3, seconds=600)
     put_requests(put, 4)

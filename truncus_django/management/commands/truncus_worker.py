@@ -1,12 +1,13 @@
 """``manage.py truncus_worker``: sends what is in the outbox."""
 
 import argparse
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -26,6 +27,10 @@ from truncus_django.progress import Progress
 
 _EVERY_S = 60.0
 """While it is busy a worker tells so often how far it is."""
+
+_NOBODY_LISTENS = (OSError, ValueError, AttributeError)
+"""What writing raises where the reader is gone or the disk full, where the stream was closed, and
+where the process has none. Work goes on untold."""
 
 _EXAMPLES = """\
 examples:
@@ -114,6 +119,8 @@ class Command(BaseCommand):
         with _stopped_by_signals(worker, told):
             result = worker.run()
         told.close(result)
+        if told.is_unheard and self._called_from_command_line:
+            _discard_output()
         if result.is_cut_short:
             raise CommandError("The worker could not go on; see the log for the error.")
 
@@ -130,7 +137,7 @@ class Command(BaseCommand):
                 "'truncus_django.backend.TruncusBackend' in MAILERS or EMAIL_BACKEND."
             )
         if all(found.delivery != "outbox" for found in settings):
-            self.stderr.write(
+            self._warn(
                 "TRUNCUS['DELIVERY'] is 'direct': nothing is put into the outbox. Set it to "
                 "'outbox'; until then only what is in it already is sent."
             )
@@ -144,7 +151,7 @@ class Command(BaseCommand):
                 raise CommandError(
                     f"The database {connection.alias!r} does not answer: {type(exc).__name__}"
                 ) from None
-            self.stderr.write(
+            self._warn(
                 f"The database {connection.alias!r} does not answer ({type(exc).__name__}); "
                 "waiting for it."
             )
@@ -156,6 +163,18 @@ class Command(BaseCommand):
                 f"The database {connection.alias!r} has no tables for the outbox. Run: "
                 f"manage.py migrate --database {connection.alias}"
             )
+
+    def _warn(self, text: str) -> None:
+        with suppress(*_NOBODY_LISTENS):
+            self.stderr.write(text)
+
+
+def _discard_output() -> None:
+    """Let what could not be written not become an error of its own when Python ends."""
+    with suppress(*_NOBODY_LISTENS):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 @contextmanager
@@ -180,9 +199,14 @@ def _stopped_by_signals(worker: Worker, told: "_Told") -> Iterator[None]:
 
 
 class _Told(Watcher):
-    """Says in lines of text what a worker does: counts and ids only."""
+    """Says in lines of text what a worker does: counts and ids only.
+
+    Attributes:
+        is_unheard: whether the last line could not be written.
+    """
 
     def __init__(self, stream: OutputWrapper, verbosity: int, *, is_once: bool) -> None:
+        self.is_unheard = False
         self._stream = stream
         self._verbosity = verbosity
         self._is_once = is_once
@@ -196,7 +220,9 @@ class _Told(Watcher):
         """Say how e-mails are found."""
         if self._is_once:
             if self._verbosity > 0:
-                self._progress = Progress(_count_due(), "e-mails", stream=sys.stderr)
+                total = _count_due()
+                with suppress(*_NOBODY_LISTENS):
+                    self._progress = Progress(total, "e-mails", stream=sys.stderr)
             return
         how = "told of e-mails by PostgreSQL" if is_listening else "looking for e-mails"
         self._say(f"The outbox's worker runs, {how}. Ctrl-C or SIGTERM ends it.")
@@ -208,7 +234,9 @@ class _Told(Watcher):
             if self._verbosity > 1:
                 self._say(_line(delivered))
             if self._progress is not None:
-                self._progress.advance(delivered.accepted + delivered.failed + delivered.unknown)
+                done = delivered.accepted + delivered.failed + delivered.unknown
+                with suppress(*_NOBODY_LISTENS):
+                    self._progress.advance(done)
             elif time.monotonic() - self._told_at >= _EVERY_S:
                 self._tell_counts()
 
@@ -227,7 +255,8 @@ class _Told(Watcher):
         """Tell what the whole run has done."""
         with self._lock:
             if self._progress is not None:
-                self._progress.close()
+                with suppress(*_NOBODY_LISTENS):
+                    self._progress.close()
             tally = result.tally
             took = span(time.monotonic() - self._began_at)
             self._say(f"{_counts(tally)}, in {took}.{_what_is_left(tally.rest)}")
@@ -245,9 +274,15 @@ class _Told(Watcher):
             self._say(f"  {_of(count, 'request')}: {reason}")
 
     def _say(self, text: str) -> None:
-        if self._verbosity > 0:
+        if self._verbosity < 1:
+            return
+        try:
             self._stream.write(text)
             self._stream.flush()
+        except _NOBODY_LISTENS:
+            self.is_unheard = True
+        else:
+            self.is_unheard = False
 
 
 def _counts(tally: Tally) -> str:

@@ -1,6 +1,8 @@
 """Which messages share a request, and what a refusal means for them."""
 
+import logging
 from collections.abc import Sequence
+from unittest.mock import ANY
 
 import pytest
 from django.core.mail import EmailMessage
@@ -26,7 +28,13 @@ from truncus_django.api.fields import EmailFields
 from truncus_django.api.results import BatchResult, SendResult
 from truncus_django.parcels import Batch, Parcel
 from truncus_django.payload import Payload
-from truncus_django.sending import MAX_BATCH_BYTES, plan, send_batches
+from truncus_django.sending import (
+    MAX_BATCH_BYTES,
+    note_acceptance,
+    plan,
+    refusal_of,
+    send_batches,
+)
 from truncus_django.unknown_sends import forget, recall
 
 NOW = 1_767_225_600.0
@@ -224,6 +232,87 @@ def test_refused_results_are_errors_of_their_messages():
     assert sent[1].result.status == "blocked"
 
 
+def test_a_limit_of_one_email_stops_nothing():
+    class Limited(Api):
+        def _results(self, emails, key):
+            results = super()._results(emails, key)
+            return (*results[:-1], SendResult("failed", code="MONTHLY_LIMIT_EXCEEDED"))
+
+    kinds = send(Limited(), parcels(250))
+    assert [index for index, kind in enumerate(kinds) if kind] == [99, 199, 249]
+    assert set(kinds) == {None, QuotaExceeded}
+
+
+# What a refused e-mail means ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("code", "kind", "retryable"), [
+    ("MONTHLY_LIMIT_EXCEEDED", QuotaExceeded, False),
+    ("WARMUP_CAP_EXCEEDED", QuotaExceeded, False),
+    ("RATE_LIMIT_MINUTE", RateLimited, True),
+    ("rate_limit_exceeded", RateLimited, True),
+    ("transient_failure", ServerError, True),
+    ("TRANSIENT_FAILURE", ServerError, True),
+    ("API_KEY_REVOKED", AuthenticationError, False),
+    ("SCOPE_REQUIRED", ScopeError, False),
+    ("DOMAIN_PAUSED", DomainError, False),
+    ("domain_not_verified", DomainError, False),
+    ("PROVIDER_ERROR", EmailRefused, True),
+    ("INVALID_REQUEST", EmailRefused, False),
+    ("ALL_RECIPIENTS_SUPPRESSED", EmailRefused, False),
+    ("SOMETHING_NEW", EmailRefused, False),
+])  # fmt: skip
+def test_the_code_of_an_email_means_what_it_means_as_an_answer(code, kind, retryable):
+    error = refusal_of(SendResult("failed", code=code, error="In words", attempts=2))
+    assert type(error) is kind
+    assert (error.code, error.retryable, error.ambiguous) == (code, retryable, False)
+    assert (error.attempts, error.status, error.is_from_truncus) == (2, None, True)
+    assert error.message == "Truncus failed the e-mail: In words"
+
+
+@pytest.mark.parametrize(("told", "kind", "code", "message"), [
+    ({"reason": "domain_not_verified"}, DomainError, "domain_not_verified", ""),
+    ({"reason": "transient_failure"}, ServerError, "transient_failure", ""),
+    ({"error": "transient_failure", "reason": "Busy"}, ServerError, "transient_failure", ": Busy"),
+    ({"reason": "suppression_list"}, EmailRefused, "suppression_list", ""),
+    ({"reason": "invalid_address", "error": "No"}, EmailRefused, "invalid_address", ": No"),
+    ({"reason": "In words"}, EmailRefused, None, ": In words"),
+    ({"code": "OTHER", "reason": "transient_failure"}, EmailRefused, "OTHER", ANY),
+    ({}, EmailRefused, None, ""),
+])  # fmt: skip
+def test_a_code_is_known_in_the_place_of_words(told, kind, code, message):
+    error = refusal_of(SendResult("rejected", **told))
+    assert (type(error), error.code) == (kind, code)
+    assert message == ANY or error.message == f"Truncus rejected the e-mail{message}"
+
+
+def test_a_duplicate_of_a_refused_email_is_refused_whatever_its_code():
+    result = SendResult("duplicate", email_status="failed", code="rate_limit_exceeded")
+    assert type(refusal_of(result)) is EmailRefused
+
+
+def test_the_failure_of_its_own_request_is_the_error_of_an_email():
+    cause = RateLimited("Wait", retry_after=9, retryable=True)
+    assert refusal_of(SendResult("failed", code="rate_limit_exceeded", cause=cause)) is cause
+
+
+# What an accepted e-mail says ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("result", "warning"), [
+    (SendResult("sent", message_id="m-1"), None),
+    (SendResult("duplicate", message_id="m-1"), None),
+    (SendResult("duplicate", original_global_message_id="g-1"), "same content: g-1"),
+    (SendResult("sent", message_id="m-1", warnings=("ann@example.org",)), "m-1 with 1 warnings"),
+])  # fmt: skip
+def test_what_a_sender_may_not_expect_is_logged_as_a_warning(caplog, result, warning):
+    with caplog.at_level(logging.WARNING, "truncus_django"):
+        note_acceptance(result)
+    assert (warning or "") in caplog.text
+    assert bool(caplog.records) is (warning is not None)
+    assert "ann@" not in caplog.text
+
+
 # Sends in doubt -----------------------------------------------------------------------------------
 
 LOST = AnswerLost("Lost", ambiguous=True)
@@ -246,6 +335,47 @@ def test_batches_in_doubt_are_told_apart():
     second = Api()
     send(second, again(sent))
     assert (second.requests, second.keys) == (first.requests, first.keys)
+
+
+def refusal(*, is_from_truncus):
+    return InvalidRequest("No", status=413, is_from_truncus=is_from_truncus)
+
+
+def test_doubt_ends_where_truncus_refuses_the_content():
+    sent = again_after_a_lost_answer(2)
+    api = always(refusal(is_from_truncus=True))
+    assert send(api, sent) == [InvalidRequest] * 2
+    assert [one.error.ambiguous for one in sent] == [False, False]
+    assert api.requests == [["0", "1"], ["0"], ["1"]]
+
+
+@pytest.mark.parametrize("error", [
+    refusal(is_from_truncus=False), MessageError("No JSON"), DomainError("No"), RateLimited("Wait"),
+])  # fmt: skip
+def test_doubt_stays_whatever_else_a_repeated_batch_meets(error):
+    sent = again_after_a_lost_answer(2)
+    api = always(error)
+    assert send(api, sent) == [type(error)] * 2
+    assert all(one.error.ambiguous for one in sent)
+    assert len(api.requests) == 1  # never in parts, whose keys would be new
+    assert [one.unknown_send.idempotency_key for one in again(sent)] == api.keys * 2
+
+
+def again_after_a_lost_answer(count):
+    sent = parcels(count)
+    send(always(LOST), sent)
+    return again(sent)
+
+
+def test_the_form_that_an_error_tells_is_remembered():
+    form = Form(Lessons(html_required=True), is_pinned=False)
+    error = AnswerLost("Lost", ambiguous=True)
+    error.form = form
+    sent = parcels(2)
+    send(always(error), sent)
+    assert [one.unknown_send.form for one in again(sent)] == [form] * 2
+    send(always(LOST), repeated := again(sent))
+    assert [one.unknown_send.form for one in again(repeated)] == [form] * 2
 
 
 def test_a_part_of_a_batch_in_doubt_is_not_sent():

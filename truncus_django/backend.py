@@ -33,12 +33,11 @@ from truncus_django.api.errors import (
     redacted,
 )
 from truncus_django.api.keys import ApiKey
-from truncus_django.api.results import SendResult
 from truncus_django.conf import SETTING_NAMES, Settings, get_settings, mailers
 from truncus_django.message import TruncusStatus
 from truncus_django.parcels import Parcel, UnknownSend
 from truncus_django.payload import Payload, build_payload, measure
-from truncus_django.sending import plan, send_batches
+from truncus_django.sending import note_acceptance, plan, send_batches
 from truncus_django.signals import post_send, pre_send, send_failed, sends_concluded, tell
 from truncus_django.texts import did_you_mean
 from truncus_django.unknown_sends import forget, recall
@@ -283,7 +282,7 @@ class TruncusBackend(BaseEmailBackend):
             if send_failed.has_listeners(type(self)):
                 self._notify(send_failed, message=message, error=error)
         elif parcel.result is not None:
-            _log_accepted(parcel.result)
+            note_acceptance(parcel.result)
             if post_send.has_listeners(type(self)):
                 status = message.truncus_status  # type: ignore[attr-defined]
                 self._notify(post_send, message=message, status=status)
@@ -413,19 +412,6 @@ def _status(parcel: Parcel) -> TruncusStatus:
         batch_size=parcel.batch_size,
         email_id=parcel.email_id,
     )
-
-
-def _log_accepted(result: SendResult) -> None:
-    logger.debug("Truncus accepted e-mail %s: %s", result.message_id, result.status)
-    if result.is_content_duplicate:
-        logger.warning(
-            "Truncus did not send an e-mail because it had just sent the same content: %s",
-            result.original_global_message_id,
-        )
-    if result.warnings:
-        logger.warning(
-            "Truncus sent e-mail %s with %d warnings", result.message_id, len(result.warnings)
-        )
 
 
 def _client(settings: Settings) -> TruncusClient:

@@ -4,6 +4,7 @@ A batch of one goes to the API's send endpoint, a larger one to its batch endpoi
 """
 
 import copy
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -26,11 +27,15 @@ from truncus_django.api.errors import (
     ServerError,
     TLSError,
     TruncusError,
+    clears_doubt,
+    kind_of,
 )
 from truncus_django.api.keys import new_idempotency_key
 from truncus_django.api.results import SendResult
 from truncus_django.parcels import Batch, Parcel
 from truncus_django.unknown_sends import remember
+
+logger = logging.getLogger("truncus_django")
 
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 """A batch is closed before it grows past this; no figure is published for a request's size."""
@@ -158,10 +163,9 @@ def _send(client: TruncusClient, batch: Batch, *, now: float) -> TruncusError | 
             if not result.is_accepted:
                 parcel.error = refusal_of(result)
     except TruncusError as error:
-        # What is sent again may have been accepted before, whatever this answer says; only a
-        # refusal of the content itself would have been the answer then, too.
+        # What is sent again may have been accepted before, whatever most answers say.
         is_in_doubt = any(parcel.is_in_doubt for parcel in batch.parcels)
-        error.ambiguous |= is_in_doubt and not isinstance(error, InvalidRequest | MessageError)
+        error.ambiguous |= is_in_doubt and not clears_doubt(error)
         return error
     except BaseException:
         # A task's time limit, Ctrl-C: the request may have been on its way.
@@ -199,7 +203,7 @@ def request_results(
         emails: the API's fields of 1 to 100 e-mails.
         key: the request's idempotency key.
         sandbox: check and store only.
-        form: that of an earlier request under the key whose answer was lost.
+        form: that of an earlier request under the key whose answer was lost; its error tells it.
 
     Raises:
         TruncusError: the request failed as a whole.
@@ -215,7 +219,7 @@ def _settle_with(client: TruncusClient, batch: Batch, error: TruncusError, *, no
         parcel.error = error
     if error.ambiguous or isinstance(error, ServerError):
         # Also where the server says that it failed: the same key is never worse.
-        remember(batch, client, now=now, is_ambiguous=error.ambiguous)
+        remember(batch, client, now=now, is_ambiguous=error.ambiguous, form=error.form)
 
 
 def _leave_untried(batch: Batch, stopped_by: TruncusError) -> None:
@@ -266,24 +270,58 @@ def parts_of(senders: Sequence[str], error: TruncusError) -> list[list[int]]:
     return []
 
 
-def refusal_of(result: SendResult) -> EmailRefused:
-    """Return the error of an e-mail that was not accepted; a reason of the manual is a code."""
+def refusal_of(result: SendResult) -> TruncusError:
+    """Return the error of an e-mail that was not accepted.
+
+    That is what the same code means as the answer to a request: a limit, the sender's domain, the
+    API key. Truncus's own failure is not ambiguous here, because Truncus says that it failed. All
+    else is an :class:`EmailRefused`. Where a request of its own was to send the e-mail and failed,
+    it is the error of that request.
+    """
+    if result.cause is not None:
+        return result.cause
     if result.status == contract.DUPLICATE:
-        text = (
+        error: TruncusError = EmailRefused(
             f"Truncus knows this e-mail's key, and had {result.email_status} the e-mail then; "
-            "use another idempotency_key to send it anyway"
+            "use another idempotency_key to send it anyway",
+            is_from_truncus=True,
         )
-        error = EmailRefused(text)
     else:
-        is_coded = result.code is None and result.reason in contract.REJECTION_REASONS
-        reason = None if is_coded else result.reason or result.error
-        error = EmailRefused(
+        code, reason = _code_and_reason(result)
+        kind = kind_of(code) or EmailRefused
+        error = kind(
             f"Truncus {result.status} the e-mail" + (f": {reason}" if reason else ""),
-            code=result.reason if is_coded else result.code,
-            retryable=result.code == contract.PROVIDER_ERROR_CODE,
+            code=code,
+            retryable=kind in {RateLimited, ServerError} or code == contract.PROVIDER_ERROR_CODE,
+            is_from_truncus=True,
         )
     error.attempts = result.attempts
     return error
+
+
+def _code_and_reason(result: SendResult) -> tuple[str | None, str | None]:
+    """Return the code of a refusal, and its words; a reason or an error may be the code."""
+    if result.code is not None:
+        return result.code, result.reason or result.error
+    if result.reason in contract.REJECTION_REASONS or kind_of(result.reason) is not None:
+        return result.reason, result.error
+    if kind_of(result.error) is not None:
+        return result.error, result.reason
+    return None, result.reason or result.error
+
+
+def note_acceptance(result: SendResult) -> None:
+    """Log that an e-mail was accepted, and as a warning what its sender may not expect."""
+    logger.debug("Truncus accepted e-mail %s: %s", result.message_id, result.status)
+    if result.is_content_duplicate:
+        logger.warning(
+            "Truncus did not send an e-mail because it had just sent the same content: %s",
+            result.original_global_message_id,
+        )
+    if result.warnings:
+        logger.warning(
+            "Truncus sent e-mail %s with %d warnings", result.message_id, len(result.warnings)
+        )
 
 
 def _is_account_wide(error: TruncusError | None) -> bool:

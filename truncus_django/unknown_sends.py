@@ -11,6 +11,7 @@ from django.core.mail import EmailMessage
 from django.utils import translation
 
 from truncus_django.api.client import TruncusClient
+from truncus_django.api.dialect import Form
 from truncus_django.message import OPTION_NAMES
 from truncus_django.parcels import Batch, Parcel, UnknownSend
 
@@ -18,8 +19,15 @@ _ATTRIBUTE = "_truncus_unknown_sends"
 _lock = Lock()
 
 
-def remember(batch: Batch, client: TruncusClient, *, now: float, is_ambiguous: bool) -> None:
-    """Note on the messages of ``batch`` that it may have been accepted."""
+def remember(
+    batch: Batch,
+    client: TruncusClient,
+    *,
+    now: float,
+    is_ambiguous: bool,
+    form: Form | None = None,
+) -> None:
+    """Note on the messages of ``batch`` that it may have been accepted, in ``form`` if known."""
     for index, parcel in enumerate(batch.parcels):
         payload, earlier = parcel.payload, parcel.unknown_send
         if payload is None:
@@ -30,7 +38,7 @@ def remember(batch: Batch, client: TruncusClient, *, now: float, is_ambiguous: b
             email=payload.email,
             is_sandbox=payload.is_sandbox,
             size=payload.size,
-            form=earlier.form if earlier else parcel.form or client.form,
+            form=form or (earlier.form if earlier else parcel.form or client.form),
             fingerprint=fingerprint(parcel.message),
             index=index,
             batch_size=len(batch.parcels),

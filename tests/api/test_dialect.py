@@ -1,13 +1,27 @@
 """The two dialects: what a refusal teaches, and how an e-mail is adapted."""
 
+import copy
+import pickle
+
 import pytest
+import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import API_KEY, HTML_REQUIRED, ONE_RECIPIENT
 from truncus_django.api import TruncusClient
-from truncus_django.api.dialect import Lessons, adapt, text_as_html
-from truncus_django.api.errors import ConfigurationError, InvalidRequest, RateLimited, ServerError
+from truncus_django.api.dialect import Form, Lessons, adapt, text_as_html
+from truncus_django.api.errors import (
+    AnswerLost,
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionFailed,
+    InvalidRequest,
+    OutcomeUnknown,
+    RateLimited,
+    ServerError,
+    TruncusError,
+)
 
 TEXT = {"from": "shop@example.com", "to": "ann@example.org", "subject": "Hi", "text": "a < b"}
 MANY = TEXT | {"to": ["ann@example.org", "bob@example.org"], "cc": ["eve@example.org"]}
@@ -237,6 +251,124 @@ def test_accepted_emails_of_a_batch_stay_told_where_the_others_meet_a_limit(clie
     truncus.answers(429, {"error": "rate_limit_exceeded"}, {"Retry-After": "999"})
     batch = client.send_batch([HTML, TEXT], idempotency_key="k")
     assert [result.status for result in batch.results] == ["sent", "failed"]
+    assert batch.results[0].cause is None
+    assert isinstance(batch.results[1].cause, RateLimited)
+    assert batch.results[1].cause.retry_after == 999
+
+
+@pytest.mark.parametrize(("answer", "kind"), [
+    ((401, {"error": "Revoked", "code": "API_KEY_REVOKED"}), AuthenticationError),
+    ((502, {"status": "failed", "error": "SES", "code": "PROVIDER_ERROR"}), ServerError),
+    (requests.exceptions.ConnectTimeout(), ConnectionFailed),
+])  # fmt: skip
+def test_what_kept_a_lesson_from_being_applied_is_the_cause(truncus, answer, kind):
+    truncus.answers(200, {"results": [sent(0), failed(1, HTML_REQUIRED)]})
+    if isinstance(answer, Exception):
+        truncus.breaks(answer)
+    else:
+        truncus.answers(*answer)
+    batch = TruncusClient(API_KEY, max_retries=0).send_batch([HTML, TEXT], idempotency_key="k")
+    cause = batch.results[1].cause
+    assert type(cause) is kind
+    assert not cause.ambiguous
+    assert cause.__traceback__ is None  # its frames hold the e-mails
+    assert type(pickle.loads(pickle.dumps(batch.results[1])).cause) is kind
+    assert "cause" not in repr(batch.results[1])
+
+
+def test_a_limit_says_nothing_of_a_request_that_was_made_before(client, truncus):
+    """The answer that was lost may have been that to the e-mails in their second form."""
+    form = client.form
+    truncus.answers(200, {"results": [sent(0), failed(1, HTML_REQUIRED)]})
+    truncus.answers(429, {"error": "rate_limit_exceeded"}, {"Retry-After": "999"})
+    with pytest.raises(RateLimited) as caught:
+        client.send_batch([HTML, TEXT], idempotency_key="k", form=form)
+    assert caught.value.ambiguous
+    assert caught.value.form == form
+
+
+def test_a_refusal_of_the_content_says_it_all_the_same(client, truncus):
+    truncus.answers(200, {"results": [sent(0), failed(1, HTML_REQUIRED)]})
+    truncus.answers(400, {"error": "invalid_payload", "message": "No"})
+    batch = client.send_batch([HTML, TEXT], idempotency_key="k", form=client.form)
+    assert isinstance(batch.results[1].cause, InvalidRequest)
+
+
+# The form of what is in doubt ---------------------------------------------------------------------
+
+AS_THE_MANUAL = Form(Lessons(), is_pinned=False)
+WITH_HTML = Form(Lessons(html_required=True), is_pinned=False)
+
+
+def lost(client, truncus, emails=(HTML, TEXT), **options):
+    """The error of a batch whose last answer is lost."""
+    truncus.loses_the_answer()
+    with pytest.raises(TruncusError) as caught:
+        client.send_batch(emails, idempotency_key="k", **options)
+    assert caught.value.ambiguous
+    return caught.value
+
+
+@pytest.fixture
+def hasty():
+    return TruncusClient(API_KEY, max_retries=0)
+
+
+def test_a_lost_answer_tells_the_form_that_was_sent(hasty, truncus):
+    assert lost(hasty, truncus).form == AS_THE_MANUAL
+
+
+def test_a_lost_answer_after_a_lesson_tells_the_new_form(hasty, truncus):
+    truncus.answers(400, HTML_REQUIRED)
+    error = lost(hasty, truncus)
+    assert error.form == WITH_HTML
+    assert pickle.loads(pickle.dumps(error)).form == copy.copy(error).form == WITH_HTML
+
+
+def test_a_lost_answer_to_one_email_tells_its_form_too(hasty, truncus):
+    truncus.answers(400, HTML_REQUIRED)
+    truncus.loses_the_answer()
+    with pytest.raises(AnswerLost) as caught:
+        hasty.send(TEXT)
+    assert caught.value.form == WITH_HTML
+
+
+def test_a_repeated_request_that_is_lost_again_keeps_the_first_form(hasty, truncus):
+    first = lost(hasty, truncus)
+    truncus.answers(400, HTML_REQUIRED)
+    hasty.send(TEXT)
+    assert lost(hasty, truncus, form=first.form).form == AS_THE_MANUAL
+
+
+def test_a_repeated_request_that_is_refused_first_has_the_new_form_only(hasty, truncus):
+    first = lost(hasty, truncus)
+    truncus.answers(400, HTML_REQUIRED)
+    assert lost(hasty, truncus, form=first.form).form == WITH_HTML
+
+
+def test_the_first_form_is_in_doubt_where_the_second_request_of_a_batch_is_lost(hasty, truncus):
+    truncus.answers(200, {"results": [sent(0), failed(1, HTML_REQUIRED)]})
+    assert lost(hasty, truncus).form == AS_THE_MANUAL
+
+
+def test_an_error_that_leaves_no_doubt_tells_no_form(hasty, truncus):
+    truncus.answers(429, {"error": "rate_limit_exceeded"})
+    with pytest.raises(RateLimited) as caught:
+        hasty.send_batch([HTML, TEXT], idempotency_key="k")
+    assert caught.value.form is None
+
+
+def test_a_batch_lost_in_its_new_form_is_believed_when_truncus_knows_its_key(hasty, truncus):
+    truncus.answers(400, HTML_REQUIRED)
+    error = lost(hasty, truncus)
+    known = {"status": "duplicate", "email_status": "sent"}
+    truncus.answers(200, known)
+    batch = hasty.send_batch([HTML, TEXT], idempotency_key="k", form=error.form)
+    assert batch.is_replay
+
+    truncus.answers(200, known)
+    with pytest.raises(OutcomeUnknown):  # as it is with the form from before
+        hasty.send_batch([HTML, TEXT], idempotency_key="k", form=AS_THE_MANUAL)
 
 
 def test_a_batch_is_in_doubt_where_the_answer_to_the_others_is_lost(client, truncus):

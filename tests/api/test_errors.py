@@ -9,6 +9,7 @@ from email.utils import format_datetime
 import pytest
 
 from truncus_django.api import contract, errors
+from truncus_django.api.dialect import Form, Lessons
 from truncus_django.api.errors import (
     APIError,
     AuthenticationError,
@@ -29,6 +30,8 @@ from truncus_django.api.errors import (
     SendCancelled,
     ServerError,
     TruncusError,
+    clears_doubt,
+    kind_of,
     redacted,
     refusal,
     retry_after_s,
@@ -129,6 +132,67 @@ def test_an_answer_without_json_is_not_taken_for_the_apis_own_word(status, kind)
     error = answered(status, None)
     assert type(error) is kind
     assert "no JSON" in error.message
+
+
+# Whose word it is ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("status", "body", "expected"), [
+    (400, {"error": "invalid_payload", "message": "No"}, True),
+    (400, {"error": "No", "code": "INVALID_REQUEST"}, True),
+    (422, {"status": "blocked", "reason": "No", "code": "INVALID_REQUEST"}, True),
+    (429, {"error": "rate_limit_exceeded"}, True),
+    (413, {"message": "Request size limit exceeded"}, False),  # as gateways say it
+    (413, {}, False),
+    (413, {"error": None, "code": 413}, False),
+    (413, {"error": "", "code": ""}, False),
+    (413, None, False),
+    (502, None, False),
+])  # fmt: skip
+def test_only_a_json_object_with_an_error_is_truncus_own_word(status, body, expected):
+    assert answered(status, body).is_from_truncus is expected
+
+
+@pytest.mark.parametrize(("error", "expected"), [
+    (answered(400, {"error": "invalid_payload"}), True),
+    (answered(413, {"error": "TOO_LARGE"}), True),
+    (answered(422, {"error": "No", "code": "INVALID_REQUEST"}), True),
+    (answered(413, None), False),
+    (answered(400, {}), False),
+    (answered(422, {"error": "No", "code": "ALL_RECIPIENTS_SUPPRESSED"}), False),
+    (answered(403, {"error": "domain_not_verified"}), False),
+    (answered(429, {"error": "rate_limit_exceeded"}), False),
+    (answered(502, {"error": "SES", "code": "PROVIDER_ERROR"}), False),
+    (MessageError("Not asked"), False),
+    (NetworkError("Lost"), False),
+])  # fmt: skip
+def test_only_truncus_refusal_of_the_content_clears_doubt(error, expected):
+    assert clears_doubt(error) is expected
+
+
+# Codes without an HTTP status ---------------------------------------------------------------------
+
+DEPENDS_ON_THE_STATUS = (InvalidRequest, EmailRefused, NotFound, Conflict, InvalidAnswer)
+
+
+@pytest.mark.parametrize(("status", "code", "kind", "retryable"), [
+    row for row in TABLE
+    if row[2] not in DEPENDS_ON_THE_STATUS and row[2] is not APIError
+    and row[1] not in {"PROVIDER_ERROR", "SERVICE_UNAVAILABLE", "REQUEST_TIMEOUT"}
+])  # fmt: skip
+def test_a_code_alone_means_what_it_means_as_an_answer(status, code, kind, retryable):
+    assert kind_of(code) is kind
+
+
+@pytest.mark.parametrize("code", [
+    None, "", "No", "PROVIDER_ERROR", "invalid_address", "suppression_list", "RATE", "NOT_FOUND",
+])  # fmt: skip
+def test_other_codes_alone_mean_nothing_more(code):
+    assert kind_of(code) is None
+
+
+def test_a_passing_failure_is_known_in_either_case():
+    assert kind_of("TRANSIENT_FAILURE") is ServerError
 
 
 # How long to wait ---------------------------------------------------------------------------------
@@ -233,7 +297,8 @@ def test_every_error_survives_pickling_with_all_attributes(kind, copied):
     error = kind("What happened")
     error.__dict__ |= {
         "code": "DOMAIN_PAUSED", "status": 400, "retry_after": 1.5, "request_id": "r",
-        "retryable": True, "ambiguous": True, "attempts": 3,
+        "retryable": True, "ambiguous": True, "attempts": 3, "is_from_truncus": True,
+        "form": Form(Lessons(html_required=True), is_pinned=False),
     }  # fmt: skip
     again = copied(error)
     assert type(again) is kind

@@ -166,6 +166,17 @@ def test_doubt_ends_where_the_content_is_refused(client, truncus):
     assert not caught.value.ambiguous
 
 
+@pytest.mark.parametrize("body", [
+    "<html>Request Entity Too Large</html>", {"message": "Request size limit exceeded"}, [], "{",
+])  # fmt: skip
+def test_doubt_stays_where_a_proxy_refuses_the_size(client, truncus, body):
+    truncus.loses_the_answer()
+    truncus.answers(413, body or "[]")
+    with pytest.raises(InvalidRequest) as caught:
+        client.send(EMAIL)
+    assert caught.value.ambiguous
+
+
 @pytest.mark.parametrize(("status", "body", "ambiguous"), [
     (500, {"error": "transient_failure"}, True),
     (502, "<html>", True),

@@ -10,9 +10,9 @@ from django.utils import translation
 from django.utils.translation import gettext_lazy
 
 from truncus_django.api.errors import (
-    EmailRefused,
     MessagesNotSent,
     OutcomeUnknown,
+    QuotaExceeded,
     RateLimited,
     ServerError,
     TruncusError,
@@ -168,4 +168,21 @@ def test_what_kept_a_lesson_from_being_applied_is_told(truncus_emulator, backend
 
     with pytest.raises(MessagesNotSent, match="limit"):
         backend().send_messages(many)
-    assert isinstance(many[0].truncus_status.error, EmailRefused)
+    error = many[0].truncus_status.error
+    assert isinstance(error, RateLimited)
+    assert (error.retryable, error.retry_after, error.ambiguous) == (True, 100, False)
+    assert error.__traceback__ is None  # its frames hold the e-mails
+
+
+@pytest.mark.parametrize("spoken", ["manual", "sdk"])
+@pytest.mark.parametrize("limit", ["monthly_limit", "daily_limit"])
+def test_a_quota_met_within_a_batch_is_told_as_a_limit(
+    truncus_emulator, backend, messages, spoken, limit
+):
+    truncus_emulator.reset(dialect=spoken, **{limit: 50})
+    with pytest.raises(MessagesNotSent) as caught:
+        backend(dialect=spoken).send_messages(messages(60))
+
+    kind = RateLimited if spoken == "manual" else QuotaExceeded  # the manual has one code for both
+    assert {type(failure.error) for failure in caught.value.failures} == {kind}
+    assert (caught.value.accepted, truncus_emulator.accepted) == (50, 50)

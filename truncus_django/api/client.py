@@ -9,8 +9,8 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Self
 from urllib.parse import quote
@@ -31,6 +31,7 @@ from truncus_django.api.errors import (
     OutcomeUnknown,
     ScopeError,
     TruncusError,
+    clears_doubt,
 )
 from truncus_django.api.fields import EmailFields, encode
 from truncus_django.api.keys import (
@@ -179,17 +180,18 @@ class TruncusClient:
                 rejected is no error here: it is told by the result's ``status``.
         """
         key = check_idempotency_key(idempotency_key or new_idempotency_key())
-        adapted = self._memory.adapt(_without_none(email))
-        try:
-            answer = self._post_emails(contract.SEND_PATH, adapted, key, sandbox)
-        except InvalidRequest as error:
-            if not self._memory.learn_from(error, adapted):
-                raise
-            result = self.send(email, idempotency_key=key, sandbox=sandbox)
-            return replace(result, attempts=result.attempts + error.attempts)
-        result = results.read_send(
-            answer.body, attempts=answer.attempts, quota=results.read_quota(answer.headers)
-        )
+        with _telling_the_form(self._memory.form):
+            adapted = self._memory.adapt(_without_none(email))
+            try:
+                answer = self._post_emails(contract.SEND_PATH, adapted, key, sandbox)
+            except InvalidRequest as error:
+                if not self._memory.learn_from(error, adapted):
+                    raise
+                result = self.send(email, idempotency_key=key, sandbox=sandbox)
+                return replace(result, attempts=result.attempts + error.attempts)
+            result = results.read_send(
+                answer.body, attempts=answer.attempts, quota=results.read_quota(answer.headers)
+            )
         if result.is_accepted:
             self._memory.prove(adapted)
         return result
@@ -208,7 +210,8 @@ class TruncusClient:
             emails: as for :meth:`send`.
             idempotency_key: belongs to the batch as it is: the same e-mails in the same order.
             sandbox: check and store only; ``None`` as the client says.
-            form: where the key was used before and its answer lost, :attr:`form` at that time.
+            form: where the key was used before and its answer lost, the ``form`` of the error, or
+                :attr:`form` at that time.
 
         Raises:
             MessageTooLarge: there are more than 100 e-mails.
@@ -219,28 +222,47 @@ class TruncusClient:
                 f"A batch holds 1 to {contract.MAX_BATCH_SIZE} e-mails, not {len(emails)}."
             )
         key = check_idempotency_key(idempotency_key)
-        adapted = [self._memory.adapt(_without_none(email)) for email in emails]
-        try:
-            answer = self._post_emails(contract.BATCH_PATH, {"emails": adapted}, key, sandbox)
-        except InvalidRequest as error:
-            # Every e-mail is asked: one refusal may teach two lessons.
-            taught = [self._memory.learn_from(error, email) for email in adapted]
-            if not any(taught):
-                raise
-            batch = self.send_batch(emails, idempotency_key=key, sandbox=sandbox, form=form)
-            return replace(batch, attempts=batch.attempts + error.attempts)
-        batch = results.read_batch(
-            answer.body,
-            size=len(emails),
-            attempts=answer.attempts,
-            quota=results.read_quota(answer.headers),
-        )
-        if batch.is_replay:
-            self._check_replay(emails, form or self._memory.form)
+        return self._send_batch(emails, key, sandbox, form, is_repeated=form is not None)
+
+    def _send_batch(
+        self,
+        emails: Sequence[EmailMapping],
+        key: str,
+        sandbox: bool | None,
+        form: Form | None,
+        *,
+        is_repeated: bool,
+    ) -> results.BatchResult:
+        """Send a batch; ``is_repeated`` tells that an answer to the same call was lost before."""
+        # Before the e-mails are adapted: another thread may learn, and older is more careful.
+        form_under_key = form or self._memory.form
+        with _telling_the_form(form_under_key):
+            adapted = [self._memory.adapt(_without_none(email)) for email in emails]
+            try:
+                answer = self._post_emails(contract.BATCH_PATH, {"emails": adapted}, key, sandbox)
+            except InvalidRequest as error:
+                # Every e-mail is asked: one refusal may teach two lessons.
+                taught = [self._memory.learn_from(error, email) for email in adapted]
+                if not any(taught):
+                    raise
+                if clears_doubt(error):
+                    form, is_repeated = None, False  # nothing was known under the key
+                batch = self._send_batch(emails, key, sandbox, form, is_repeated=is_repeated)
+                return replace(batch, attempts=batch.attempts + error.attempts)
+            batch = results.read_batch(
+                answer.body,
+                size=len(emails),
+                attempts=answer.attempts,
+                quota=results.read_quota(answer.headers),
+            )
+            if batch.is_replay:
+                self._check_replay(emails, form_under_key)
         for email, result in zip(adapted, batch.results, strict=True):
             if result.is_accepted and not batch.is_replay:
                 self._memory.prove(email)
-        return self._with_lessons_applied(batch, emails, key, sandbox)
+        return self._with_lessons_applied(
+            batch, emails, key, sandbox, form_under_key, is_repeated=is_repeated
+        )
 
     def _check_replay(self, emails: Sequence[EmailMapping], form: Form) -> None:
         """Refuse to take one ``duplicate`` for news of e-mails that the account may not take.
@@ -266,6 +288,9 @@ class TruncusClient:
         emails: Sequence[EmailMapping],
         key: str,
         sandbox: bool | None,
+        form: Form,
+        *,
+        is_repeated: bool,
     ) -> results.BatchResult:
         """Send those e-mails of a batch again that were refused for their dialect only.
 
@@ -280,17 +305,30 @@ class TruncusClient:
         if not again or key.endswith(_AGAIN * 2) or len(key + _AGAIN) > MAX_KEY_LENGTH:
             return batch  # there are two lessons to learn
         try:
-            second = self.send_batch(
+            second = self._send_batch(
                 [emails[index] for index in again],
                 # Derived, so that a repeated call of the same batch repeats this request too.
-                idempotency_key=key + _AGAIN,
-                sandbox=sandbox,
+                key + _AGAIN,
+                sandbox,
+                None,
+                is_repeated=is_repeated,
             )
         except TruncusError as error:
+            # The lost answer of an earlier call may have been this request's.
+            error.ambiguous |= is_repeated and not clears_doubt(error)
             if error.ambiguous:
+                error.form = form  # the caller asks for the first key again
                 raise
+            # The frames hold the e-mails, and the result is kept.
+            error.__traceback__ = error.__context__ = None
             # What was accepted stays told; the others are told what kept them in the end.
-            kept = results.SendResult(contract.FAILED, error=error.message, code=error.code)
+            kept = results.SendResult(
+                contract.FAILED,
+                error=error.message,
+                code=error.code,
+                attempts=max(1, error.attempts),
+                cause=error,
+            )
             second = results.BatchResult((kept,) * len(again), attempts=error.attempts)
         merged = list(batch.results)
         for index, result in zip(again, second.results, strict=True):
@@ -417,6 +455,17 @@ class TruncusClient:
                 body=None if body is None else encode(body),
             )
         )
+
+
+@contextmanager
+def _telling_the_form(form: Form) -> Iterator[None]:
+    """Have an error that leaves e-mails in doubt tell the form that they were sent in."""
+    try:
+        yield
+    except TruncusError as error:
+        if error.ambiguous and error.form is None:
+            error.form = form
+        raise
 
 
 def _without_none(email: EmailMapping) -> EmailMapping:

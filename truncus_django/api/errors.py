@@ -42,9 +42,12 @@ addresses and keys before it becomes part of one.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from truncus_django.api import contract
+
+if TYPE_CHECKING:
+    from truncus_django.api.dialect import Form
 
 __all__ = [
     "APIError",
@@ -136,6 +139,10 @@ class TruncusError(Exception):
         ambiguous: whether the e-mail may have been accepted all the same. Sending the same
             unchanged message object again uses the same idempotency key.
         attempts: how many requests were made.
+        is_from_truncus: whether it is Truncus's own word, told in its JSON. A proxy's page, a
+            lost connection and what this side found are not.
+        form: where ``ambiguous``, the form that the e-mails of the lost answer went out in, to be
+            given to :meth:`TruncusClient.send_batch` with the same key.
     """
 
     def __init__(
@@ -148,6 +155,7 @@ class TruncusError(Exception):
         request_id: str | None = None,
         retryable: bool = False,
         ambiguous: bool = False,
+        is_from_truncus: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -157,6 +165,8 @@ class TruncusError(Exception):
         self.request_id = request_id
         self.retryable = retryable
         self.ambiguous = ambiguous
+        self.is_from_truncus = is_from_truncus
+        self.form: Form | None = None
         self.attempts = 0
 
     @property
@@ -375,9 +385,42 @@ def refusal(
         # PROVIDER_ERROR with status "failed" tells that the provider did not take the e-mail; any
         # other failure of the server leaves that open.
         ambiguous=kind is ServerError and code != contract.PROVIDER_ERROR_CODE,
+        is_from_truncus=_is_the_apis(body),
     )
 
 
+def clears_doubt(error: TruncusError) -> bool:
+    """Return whether ``error`` shows that no earlier request under the same key was accepted.
+
+    Only a refusal of the content itself, in Truncus's own words: an accepted request would have
+    been recognised by its key first. Limits, keys and domains may be looked at before the key; a
+    proxy knows no keys; and what this side refuses has not asked.
+    """
+    return isinstance(error, InvalidRequest) and error.is_from_truncus
+
+
+def kind_of(code: str | None) -> type[APIError] | None:
+    """Return the error that a code means wherever it is told; ``None`` where that depends.
+
+    Depends on the HTTP status or on what was asked for: wrong content, a provider's failure, an
+    unknown code, none at all.
+    """
+    if not code:
+        return None
+    if code in contract.QUOTA_CODES:
+        return QuotaExceeded
+    if code.upper().startswith(_RATE_LIMIT):
+        return RateLimited
+    if code.lower() == contract.TRANSIENT_CODE:
+        return ServerError
+    if code in contract.AUTHENTICATION_CODES:
+        return AuthenticationError
+    if code == contract.SCOPE_CODE:
+        return ScopeError
+    return DomainError if code in contract.DOMAIN_CODES else None
+
+
+_RATE_LIMIT = "RATE_LIMIT_"  # also of the manual's rate_limit_exceeded
 _NEEDS_JSON = frozenset({InvalidRequest, ScopeError, NotFound, Conflict})
 
 
@@ -399,6 +442,13 @@ def _code_and_text(body: Mapping[str, Any] | None) -> tuple[str | None, str | No
     if isinstance(error, str) and _is_code(error):
         return redacted(error), next((text for text in texts if text != error), error)
     return None, texts[0] if texts else None
+
+
+def _is_the_apis(body: Mapping[str, Any] | None) -> bool:
+    """Whether a body is of one of the API's two shapes; gateways have a ``message`` alone."""
+    return body is not None and any(
+        isinstance(body.get(key), str) and bool(body[key]) for key in ("error", "code")
+    )
 
 
 def _is_code(text: str) -> bool:

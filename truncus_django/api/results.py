@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from truncus_django.api import contract
-from truncus_django.api.errors import InvalidAnswer, redacted
+from truncus_django.api.errors import InvalidAnswer, TruncusError, redacted
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ class SendResult:
         warnings: what Truncus found odd about an e-mail that it sent.
         quota: the month's quota after this send, where it was told.
         attempts: how many requests it took.
+        cause: of an e-mail that ``failed`` without having been refused for good: why the request
+            failed that was to send it in the form which the account takes.
     """
 
     status: str
@@ -59,6 +61,7 @@ class SendResult:
     warnings: tuple[str, ...] = field(default=(), repr=False)
     quota: MonthlyQuota | None = None
     attempts: int = 1
+    cause: TruncusError | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_accepted(self) -> bool:

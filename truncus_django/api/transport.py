@@ -44,10 +44,10 @@ from truncus_django.api.errors import (
     ConfigurationError,
     ConnectionFailed,
     InvalidAnswer,
-    InvalidRequest,
     NetworkError,
     TLSError,
     TruncusError,
+    clears_doubt,
     refusal,
 )
 from truncus_django.api.retry import RetryPolicy
@@ -159,7 +159,7 @@ class Transport:
                 if wait_s is None:
                     # A lost answer stays in doubt whatever came after it, except where the
                     # content itself is refused: an accepted one would have been recognised.
-                    error.ambiguous = ambiguous and not isinstance(error, InvalidRequest)
+                    error.ambiguous = ambiguous and not clears_doubt(error)
                     raise
                 logger.info(
                     "Truncus %s: %s (%s); trying again in %.2f s, retry %d of %d",

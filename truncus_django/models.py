@@ -279,6 +279,8 @@ class OutboxBatch(models.Model):
     lease = models.UUIDField(null=True)
     """Whose it is; empty between two attempts."""
     attempts = models.PositiveIntegerField(default=0)
+    size = models.PositiveSmallIntegerField(default=0)
+    """How many e-mails its latest request held."""
     failures = models.PositiveIntegerField(default=0)
     """Requests in a row that failed; those of a larger batch that it was a part of do not count."""
     created_at = models.DateTimeField(default=timezone.now)

@@ -4,6 +4,7 @@ import pytest
 
 from truncus_django.api.errors import (
     AnswerLost,
+    APIError,
     AuthenticationError,
     ConfigurationError,
     ConnectionFailed,
@@ -12,6 +13,7 @@ from truncus_django.api.errors import (
     InvalidAnswer,
     InvalidRequest,
     MessageTooLarge,
+    NotFound,
     OutcomeUnknown,
     QuotaExceeded,
     RateLimited,
@@ -28,6 +30,7 @@ LOST = AnswerLost("lost", retryable=True, ambiguous=True)
 FAILED = ServerError("failed", retryable=True)
 IN_DOUBT = ServerError("failed", retryable=True, ambiguous=True)
 REFUSED = InvalidRequest("wrong")
+REFUSED.is_from_truncus = True
 
 
 def verdict(error, *, jitter=0.5, **facts):
@@ -62,7 +65,7 @@ def test_how_a_request_begins(facts, is_other_account, has_expired, start):
 
 
 def test_a_key_is_relied_upon_for_less_than_truncus_keeps_it():
-    assert 0 < DAY_S - policy.KEY_LIFE_S <= 15 * 60
+    assert 60 * 60 < DAY_S - policy.KEY_LIFE_S <= 2 * 60 * 60
 
 
 # After a failure ------------------------------------------------------------------------------
@@ -91,6 +94,9 @@ def test_a_doubt_stays_until_the_content_itself_is_refused():
     assert verdict(DomainError("paused"), was_in_doubt=True).then is Then.UNKNOWN
     assert verdict(REFUSED, was_in_doubt=True).then is Then.FAIL
     assert verdict(REFUSED, was_in_doubt=True, size=2).then is Then.SPLIT
+    # One that a proxy said, or that no request was made for, proves nothing.
+    assert verdict(InvalidRequest("413"), was_in_doubt=True, size=2).then is Then.UNKNOWN
+    assert verdict(MessageTooLarge("large"), was_in_doubt=True, size=2).then is Then.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -103,7 +109,6 @@ def test_a_refusal_splits_a_batch_and_fails_one(error):
 
 def test_an_answer_that_tells_nothing_leaves_the_outcome_unknown():
     assert verdict(OutcomeUnknown("?")).then is Then.UNKNOWN
-    assert verdict(InvalidAnswer("?", ambiguous=True)).then is Then.UNKNOWN
 
 
 def test_what_fails_for_a_day_is_given_up_but_for_a_doubt_and_a_quota():
@@ -128,6 +133,9 @@ def test_what_fails_for_a_day_is_given_up_but_for_a_doubt_and_a_quota():
         ConnectionFailed("no route", retryable=True),
         RateLimited("slowly", retryable=True, retry_after=7),
         QuotaExceeded("month"),
+        InvalidAnswer("no JSON", ambiguous=True),
+        NotFound("<html>"),
+        APIError("a redirect", status=302),
     ],
 )
 def test_what_every_request_would_meet_stops_the_account(error):

@@ -2,10 +2,32 @@
 
 import django.db.models.deletion
 import django.utils.timezone
+from django.core.management.base import CommandError
 from django.db import migrations, models
 
 import truncus_django.fields
 import truncus_django.ids
+
+
+def nothing_to_do(apps, schema_editor):
+    """Forwards: the tables are new."""
+
+
+def refuse_to_drop_emails(apps, schema_editor):
+    """Backwards: e-mails that are still to be sent would be gone with the tables."""
+    entries = apps.get_model("truncus_django", "OutboxEntry").objects
+    waiting = (
+        entries.using(schema_editor.connection.alias)
+        .filter(models.Q(is_waiting=True) | models.Q(batch__isnull=False))
+        .count()
+    )
+    if waiting:
+        emails = "1 e-mail that is" if waiting == 1 else f"{waiting} e-mails that are"
+        raise CommandError(
+            f"The outbox holds {emails} still to be sent, which going back would lose. Send "
+            "what is due with manage.py truncus_worker --once, or cancel it in the admin; then "
+            "migrate again."
+        )
 
 
 class Migration(migrations.Migration):
@@ -78,6 +100,7 @@ class Migration(migrations.Migration):
                 ("due_at", models.DateTimeField()),
                 ("lease", models.UUIDField(null=True)),
                 ("attempts", models.PositiveIntegerField(default=0)),
+                ("size", models.PositiveSmallIntegerField(default=0)),
                 ("failures", models.PositiveIntegerField(default=0)),
                 ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
                 ("first_request_at", models.DateTimeField(null=True)),
@@ -143,4 +166,6 @@ class Migration(migrations.Migration):
                 ],
             },
         ),
+        # The last, and so the first of what is taken back.
+        migrations.RunPython(nothing_to_do, refuse_to_drop_emails),
     ]

@@ -12,13 +12,14 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
-from django.db import connections, transaction
+from django.db import connections
 from django.db.models import Min, Q, QuerySet
 
 from truncus_django import tracking
 from truncus_django.accounts import backend_of
 from truncus_django.api import contract
 from truncus_django.api.client import TruncusClient
+from truncus_django.api.dialect import Form
 from truncus_django.api.errors import ConfigurationError, OutcomeUnknown
 from truncus_django.api.keys import new_idempotency_key
 from truncus_django.conf import Settings
@@ -31,6 +32,7 @@ from truncus_django.models import (
 )
 from truncus_django.outbox import pace
 from truncus_django.outbox.clock import Clock, moment_of, unix_of
+from truncus_django.outbox.commit import committed
 from truncus_django.outbox.policy import Facts, Start, account_pause_s, before_request
 from truncus_django.outbox.settle import delete_batch, end, expire
 from truncus_django.outbox.waiting import waiting_mailers
@@ -187,7 +189,7 @@ def _claim_of(mailer: str, clock: Clock, using: str) -> Claim | Rest:
         if rest is not None:
             return rest
     while True:
-        with transaction.atomic(using=using, durable=True):
+        with committed(using):
             taken = _take(lane, clock, using)
         if taken is not None:
             return taken
@@ -211,7 +213,7 @@ def _take(lane: _Lane, clock: Clock, using: str) -> Claim | Rest | None:
             return None
     else:
         return Rest(now + LOOK_AGAIN_S)  # others hold what there is
-    lane.client.learn(account.dialect)
+    lane.client.learn(pace.dialect_of(account))
     return _leased(batch, ids, account, lane, now)
 
 
@@ -309,8 +311,12 @@ def _made_ready(batch: OutboxBatch, lane: _Lane, now: float) -> list[UUID]:
         is_other_account=batch.account not in {"", lane.account},
         has_expired=bool(expired),
     )
+    if batch.is_in_doubt and len(members) != batch.size:
+        # Without the e-mail that was deleted it would be another request.
+        end(batch, OutcomeUnknown(_UNKNOWN.format(why="and an e-mail of its request was deleted")))
+        return []
     if start is Start.UNKNOWN:
-        end(batch, OutcomeUnknown(_why_unknown(facts, expired)))
+        end(batch, OutcomeUnknown(_UNKNOWN.format(why=_why_unknown(facts, expired))))
         return []
     if expired:
         expire(expired)
@@ -326,17 +332,15 @@ def _made_ready(batch: OutboxBatch, lane: _Lane, now: float) -> list[UUID]:
     return left
 
 
+_UNKNOWN = "It may have been accepted, {why}; so it was not tried again"
+
+
 def _why_unknown(facts: Facts, expired: Sequence[UUID]) -> str:
     if expired:
-        why = "and is worth nothing any more"
-    elif facts.key_age_s >= contract.IDEMPOTENCY_LIFE_S / 2:
-        why = "over 24 hours ago; Truncus no longer knows its key"
-    else:
-        why = "by another account, which alone knows its key"
-    return (
-        f"It may have been sent, {why}. So it was not tried again; find out in Truncus, then "
-        "decide in the admin."
-    )
+        return "and is worth nothing any more"
+    if facts.key_age_s >= contract.IDEMPOTENCY_LIFE_S / 2:
+        return "about 24 hours ago, and Truncus forgets its key"
+    return "by another account, which alone knows its key"
 
 
 def _leased(
@@ -349,13 +353,9 @@ def _leased(
     if batch.first_request_at is None:
         batch.first_request_at = moment_of(now)
     if not was_in_doubt:
-        form = lane.client.form
-        batch.form = {
-            "html_required": form.lessons.html_required,
-            "single_recipient": form.lessons.single_recipient,
-            "is_pinned": form.is_pinned,
-        }
+        batch.form = stored_form(lane.client.form)
     batch.attempts += 1
+    batch.size = len(ids)
     batch.is_in_doubt = True  # until the answer is written down
     batch.lease, batch.due_at = uuid4(), moment_of(leased_until)
     batch.save(force_insert=is_new, force_update=not is_new, using=database())
@@ -365,7 +365,7 @@ def _leased(
     requests = pace.with_request(account, lane.settings, now=now)
     if requests != account.recent_requests:
         account.recent_requests = requests
-        account.save(update_fields=["recent_requests"])
+        account.save(using=database(), update_fields=["recent_requests"])
     batch.is_in_doubt = was_in_doubt
     return Claim(
         batch=batch,
@@ -376,8 +376,17 @@ def _leased(
         settings=lane.settings,
         client=lane.client,
         account_failures=account.failures,
-        dialect=account.dialect,
+        dialect=pace.dialect_of(account),
     )
+
+
+def stored_form(form: Form) -> dict[str, bool]:
+    """Return a form as a batch keeps it."""
+    return {
+        "html_required": form.lessons.html_required,
+        "single_recipient": form.lessons.single_recipient,
+        "is_pinned": form.is_pinned,
+    }
 
 
 def lease_s(settings: Settings) -> float:
@@ -406,7 +415,7 @@ def _note_misconfiguration(
     now = clock.now()
     if known is not None and pace.paused_until(known, now=now) > now:
         return Rest(pace.paused_until(known, now=now), paused={mailer: known.error})
-    with transaction.atomic(using=using, durable=True):
+    with committed(using):
         account = pace.locked_account(name, using=using)
         now = clock.now()
         resting = pace.paused_until(account, now=now)

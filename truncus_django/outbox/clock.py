@@ -4,6 +4,7 @@ import time
 from datetime import UTC, datetime
 
 from django.db import connections
+from django.utils import timezone
 
 from truncus_django.tracking import storable_moment
 
@@ -58,4 +59,6 @@ def moment_of(unix_s: float) -> datetime:
 
 def unix_of(moment: datetime) -> float:
     """Return a stored moment as unix seconds."""
-    return moment.timestamp()  # what is naive, with USE_TZ off, is local time
+    if timezone.is_naive(moment):  # USE_TZ is off
+        moment = timezone.make_aware(moment, timezone.get_default_timezone())
+    return moment.timestamp()

@@ -17,17 +17,18 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from django.db import DatabaseError, InterfaceError, connections, transaction
+from django.db import DatabaseError, InterfaceError, connections
 from django.db.models import F, Q
 
 from truncus_django.api.dialect import Form, Lessons
-from truncus_django.api.errors import InvalidRequest, MessageError, TruncusError
-from truncus_django.api.fields import EmailFields
+from truncus_django.api.errors import APIError, MessageError, TruncusError
+from truncus_django.api.fields import EmailFields, encode
 from truncus_django.api.results import SendResult
 from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry, database
-from truncus_django.outbox.claim import Claim, Rest, claim, facts_of
+from truncus_django.outbox.claim import Claim, Rest, claim, facts_of, stored_form
 from truncus_django.outbox.clock import Clock, moment_of
-from truncus_django.outbox.policy import Then, Verdict, after_failure
+from truncus_django.outbox.commit import committed
+from truncus_django.outbox.policy import Then, Verdict, after_failure, is_account_wide
 from truncus_django.outbox.settle import (
     Outcome,
     conclude,
@@ -36,9 +37,10 @@ from truncus_django.outbox.settle import (
     expire,
     postpone,
     regroup,
+    text_of,
 )
 from truncus_django.outbox.waiting import HELD_BACK
-from truncus_django.sending import parts_of, refusal_of, request_results
+from truncus_django.sending import note_acceptance, parts_of, refusal_of, request_results
 from truncus_django.tracking import take_write_lock
 
 logger = logging.getLogger("truncus_django")
@@ -137,7 +139,9 @@ class Dispatcher:
             failure = answer
             return self._settle(taken, lambda: self._after_error(taken, entries, failure))
         results = answer
-        return self._settle(taken, lambda: self._after_results(taken, entries, results))
+        return self._settle(
+            taken, lambda: self._after_results(taken, entries, results), is_answered=True
+        )
 
     def drain(
         self,
@@ -212,12 +216,21 @@ class Dispatcher:
 
     # Its answer -------------------------------------------------------------------------------
 
-    def _settle(self, claim: Claim, write: Callable[[], Delivered]) -> Delivered:
-        """Write down an answer; where the database is gone, for as long as the lease lasts."""
+    def _settle(
+        self, claim: Claim, write: Callable[[], Delivered], *, is_answered: bool = False
+    ) -> Delivered:
+        """Write down what came back; where the database is gone, for as long as the lease lasts.
+
+        Args:
+            claim: whose request it was.
+            write: writes it down.
+            is_answered: whether Truncus told of each e-mail: that is true whoever has the lease
+                now, and who took it over will find no batch.
+        """
         while True:
             try:
-                with transaction.atomic(using=self._using, durable=True):
-                    if not self._is_still_ours(claim):
+                with committed(self._using):
+                    if not self._is_still_there(claim, is_answered=is_answered):
                         logger.warning("A lease of the outbox ran out: batch %s", claim.batch.pk)
                         return Delivered()
                     return write()
@@ -227,51 +240,83 @@ class Dispatcher:
                 connections[self._using].close_if_unusable_or_obsolete()
                 self._sleep(DATABASE_RETRY_S)
 
-    def _is_still_ours(self, claim: Claim) -> bool:
-        """Lock the batch; whether nobody has taken it over since."""
-        mine = OutboxBatch.objects.filter(pk=claim.batch.pk, lease=claim.lease)
-        if not connections[self._using].features.has_select_for_update:
-            return mine.update(lease=claim.lease) == 1  # takes the write lock first
-        return mine.select_for_update().first() is not None
+    def _is_still_there(self, claim: Claim, *, is_answered: bool) -> bool:
+        """Lock the batch; whether it is still to be written what came back."""
+        take_write_lock()
+        batch = OutboxBatch.objects.filter(pk=claim.batch.pk)
+        if is_answered:
+            batch = batch.filter(idempotency_key=claim.batch.idempotency_key)
+        else:
+            batch = batch.filter(lease=claim.lease)
+        return batch.select_for_update().first() is not None
 
     def _after_results(
         self, claim: Claim, members: Sequence[_Member], results: Sequence[SendResult]
     ) -> Delivered:
-        batch, now = claim.batch, self.clock.now()
         is_several = len(members) > 1
         outcomes: dict[UUID, Outcome] = {}
-        again: list[UUID] = []
-        wait_s = 0.0
+        again: dict[UUID, TruncusError] = {}
+        held: dict[UUID, datetime] = {}
         for index, (member, result) in enumerate(zip(members, results, strict=True)):
             error = None if result.is_accepted else refusal_of(result)
-            if error is not None and error.retryable and is_several:
-                # Truncus says that it failed to send this one: a request of its own, later.
-                verdict = self._verdict(claim, error, size=1)
-                if verdict.then is Then.RETRY:
-                    again.append(member.pk)
-                    wait_s = max(wait_s, verdict.wait_s)
-                    continue
+            if error is None:
+                note_acceptance(result)
+            elif self._item_verdict(claim, error).then is Then.RETRY:
+                again[member.pk] = error
+                continue
+            elif member.send_at is not None and _is_about_send_at(error):
+                held[member.pk] = member.send_at
+                continue
             outcomes[member.pk] = Outcome(
                 result,
                 error,
-                batch.idempotency_key,
-                batch.attempts,
+                claim.batch.idempotency_key,
+                claim.batch.attempts,
                 index if is_several else None,
             )
         conclude(outcomes)
+        for pk, send_at in held.items():
+            regroup(claim.batch, [[pk]], due_at=moment_of(send_at.timestamp()), code=HELD_BACK)
         if again:
-            regroup(
-                batch,
-                [again],
-                due_at=moment_of(now + wait_s),
-                failures=batch.failures + 1,
-                failing_since=batch.failing_since or moment_of(now),
-                error="failed at Truncus",
-            )
-        delete_batch(batch)
-        self._note_success(claim)
+            self._try_items_again(claim, again)
+        else:
+            self._note_success(claim)
+        delete_batch(claim.batch)
         failed = sum(outcome.error is not None for outcome in outcomes.values())
-        return Delivered(len(outcomes) - failed, failed, postponed=len(again))
+        postponed = len(again) + len(held)
+        return Delivered(len(outcomes) - failed, failed, postponed=postponed)
+
+    def _item_verdict(self, claim: Claim, error: TruncusError) -> Verdict:
+        """Return what follows for one e-mail of a request that was answered: there is no doubt."""
+        facts = replace(
+            facts_of(claim.batch, now=self.clock.now()),
+            was_in_doubt=False,
+            account_failures=claim.account_failures,
+        )
+        return after_failure(error, facts, jitter=self._jitter())
+
+    def _try_items_again(self, claim: Claim, errors: Mapping[UUID, TruncusError]) -> None:
+        """Make a request of those that failed for no fault of theirs, for when it may fare better.
+
+        A quota that ends in the middle of a batch is told of each e-mail that came too late.
+        """
+        batch, now = claim.batch, self.clock.now()
+        verdicts = [(self._item_verdict(claim, error), error) for error in errors.values()]
+        verdict, error = max(verdicts, key=lambda pair: pair[0].wait_s)
+        is_own = all(one.is_own_failure for one, _ in verdicts)
+        regroup(
+            batch,
+            [list(errors)],
+            due_at=moment_of(now + verdict.wait_s),
+            failures=batch.failures + 1,
+            failing_since=(batch.failing_since or moment_of(now)) if is_own else None,
+            code=error.code or "",
+            error=text_of(error),
+        )
+        if any(is_account_wide(one) for one in errors.values()):
+            self._note_trouble(claim, verdict, error)
+        else:
+            self._note_success(claim)
 
     def _after_error(
         self, claim: Claim, members: Sequence[_Member], error: TruncusError
@@ -289,7 +334,7 @@ class Dispatcher:
             regroup(batch, parts, due_at=moment_of(now))
             delete_batch(batch)
             return Delivered(postponed=len(members), error=_reason(error))
-        hold_until = _time_to_hold_until(error, members) if len(members) == 1 else None
+        send_at = members[0].send_at if len(members) == 1 else None
         if verdict.then is Then.RETRY:
             until = moment_of(now + verdict.wait_s)
             error.ambiguous = verdict.is_in_doubt
@@ -301,10 +346,12 @@ class Dispatcher:
                 failing_since=(batch.failing_since or moment_of(now))
                 if verdict.is_own_failure
                 else None,
+                # A lesson was learned on the way, and the answer lost after that.
+                form=stored_form(error.form) if error.form and not batch.is_in_doubt else None,
             )
             return Delivered(postponed=len(members), error=_reason(error))
-        if hold_until is not None and verdict.then is Then.FAIL:
-            until = moment_of(hold_until.timestamp())
+        if send_at is not None and verdict.then is Then.FAIL and _is_about_send_at(error):
+            until = moment_of(send_at.timestamp())
             postpone(batch, error, until=until, is_in_doubt=False, code=HELD_BACK)
             return Delivered(postponed=1, error=_reason(error))
         error.ambiguous = verdict.then is Then.UNKNOWN
@@ -325,7 +372,7 @@ class Dispatcher:
         """
         batch = claim.batch
         if batch.is_in_doubt:
-            end(batch, _Unreadable(ambiguous=True))
+            end(batch, _Unreadable("A stored e-mail of its request cannot be read", ambiguous=True))
             return Delivered(unknown=len(members), error=_Unreadable.TEXT)
         broken = [member.pk for member in members if member.email is None]
         outcome = Outcome(error=_Unreadable(), attempts=batch.attempts)
@@ -381,7 +428,7 @@ def expire_overdue(clock: Clock) -> int:
         )
         if not overdue.exists():  # the usual case takes no lock
             return expired
-        with transaction.atomic(using=using, durable=True):
+        with committed(using):
             take_write_lock()
             locked = overdue.select_for_update(skip_locked=skip).order_by("pk")
             ids = list(locked.values_list("pk", flat=True)[:100])
@@ -396,9 +443,8 @@ class _Unreadable(MessageError):
 
     TEXT = "What was stored of the e-mail cannot be read; it was not sent."
 
-    def __init__(self, *, ambiguous: bool = False) -> None:
-        text = "What was stored of a request in doubt cannot be read" if ambiguous else self.TEXT
-        super().__init__(text, code="unreadable_payload", ambiguous=ambiguous)
+    def __init__(self, message: str = TEXT, *, ambiguous: bool = False) -> None:
+        super().__init__(message, code="unreadable_payload", ambiguous=ambiguous)
 
 
 def _member(pk: UUID, text: str, soon: float) -> _Member:
@@ -410,6 +456,10 @@ def _member(pk: UUID, text: str, soon: float) -> _Member:
     if not isinstance(email, dict) or not isinstance(email.get("from"), str):
         return _Member(pk, None, None)
     fields = EmailFields(email)
+    try:
+        encode(fields)
+    except MessageError:
+        return _Member(pk, None, None)
     send_at = _moment(fields.get("send_at"))
     if send_at is not None and send_at.timestamp() <= soon:
         del fields["send_at"]
@@ -425,15 +475,13 @@ def _moment(text: Any) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
 
-def _time_to_hold_until(error: TruncusError, members: Sequence[_Member]) -> datetime | None:
-    """Return until when to hold an e-mail back that Truncus does not want to schedule."""
-    if isinstance(error, InvalidRequest) and "send_at" in error.message:
-        return members[0].send_at
-    return None
+def _is_about_send_at(error: TruncusError) -> bool:
+    """Whether Truncus does not want to schedule an e-mail, which is then held back here."""
+    return isinstance(error, APIError) and "send_at" in error.message
 
 
-def _form(stored: Mapping[str, Any] | None) -> Form | None:
-    if not stored:
+def _form(stored: Any) -> Form | None:
+    if not isinstance(stored, dict) or not stored:
         return None
     lessons = Lessons(
         html_required=stored.get("html_required") is True,

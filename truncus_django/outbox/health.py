@@ -20,6 +20,7 @@ from truncus_django.models import (
     database,
 )
 from truncus_django.outbox.clock import Clock, moment_of, unix_of
+from truncus_django.outbox.pace import recent_requests
 from truncus_django.outbox.waiting import HELD_BACK, waiting_mailers
 from truncus_django.states import State
 
@@ -147,7 +148,7 @@ def health(*, count_up_to: int | None = COUNT_UP_TO) -> OutboxHealth:
         overdue=Count("pk", filter=died),
     )
     oldest = min(filter(None, [batches["oldest"], *_oldest_waiting()]), default=None)
-    moments = [account.recent_requests[-1] for account in accounts if account.recent_requests]
+    moments = [moments[-1] for account in accounts if (moments := recent_requests(account))]
     return OutboxHealth(
         at=moment_of(now),
         pending=counts[State.PENDING],

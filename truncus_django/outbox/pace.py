@@ -5,7 +5,8 @@ moments of the latest requests of all workers, and adds its own.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from django.db import connections, transaction
 
@@ -13,6 +14,7 @@ from truncus_django.api.pacing import free_at, limits_of
 from truncus_django.conf import Settings
 from truncus_django.models import OutboxAccount, database
 from truncus_django.outbox.clock import Clock, unix_of
+from truncus_django.outbox.commit import committed
 
 SPANS = 1.0
 """How many seconds a second of the limits has; another number only in tests of the pace."""
@@ -51,7 +53,7 @@ def limits(settings: Settings) -> list[tuple[float, int]]:
 def next_request_at(account: OutboxAccount, settings: Settings, *, now: float) -> float:
     """Return when the account may make its next request, in unix seconds; ``now`` or later."""
     # A clock that was set back must not stop everything until it is where it was.
-    recent = [min(moment, now) for moment in account.recent_requests]
+    recent = [min(moment, now) for moment in recent_requests(account)]
     return max(now, free_at(recent, limits(settings), now=now))
 
 
@@ -63,7 +65,24 @@ def paused_until(account: OutboxAccount, *, now: float) -> float:
 def with_request(account: OutboxAccount, settings: Settings, *, now: float) -> Sequence[float]:
     """Return the account's latest requests with one more, as many as its limits look back."""
     most = max((count for _, count in limits(settings)), default=0)
-    return [*account.recent_requests, round(now, 6)][-most:] if most else []
+    return [*recent_requests(account), round(now, 6)][-most:] if most else []
+
+
+def recent_requests(account: OutboxAccount) -> list[float]:
+    """Return the moments of an account's latest requests, whatever somebody wrote into its row."""
+    stored = account.recent_requests
+    if not isinstance(stored, list):
+        return []
+    return [
+        float(moment)
+        for moment in stored
+        if isinstance(moment, int | float) and not isinstance(moment, bool)
+    ]
+
+
+def dialect_of(account: OutboxAccount) -> Mapping[str, Any]:
+    """Return what an account's row knows of its dialect, whatever somebody wrote into it."""
+    return account.dialect if isinstance(account.dialect, dict) else {}
 
 
 class SharedPacer:
@@ -97,17 +116,17 @@ class SharedPacer:
         """Wait until the next request may go, count it, and return the seconds waited."""
         waited_s = 0.0
         while True:
-            with transaction.atomic(using=self._using):
+            with committed(self._using):
                 row = locked_account(self._account, using=self._using)
                 now = self._clock.now()
                 wait_s = self._wait_s(row, now)
                 if wait_s <= 0:
                     row.recent_requests = with_request(row, self._settings, now=now)
-                    row.save(update_fields=["recent_requests"])
+                    row.save(using=self._using, update_fields=["recent_requests"])
                     return waited_s
             self._sleep(wait_s)
             waited_s += wait_s
 
     def _wait_s(self, row: OutboxAccount, now: float) -> float:
-        recent = [min(moment, now) for moment in row.recent_requests]
+        recent = [min(moment, now) for moment in recent_requests(row)]
         return max(free_at(recent, self._limits, now=now), paused_until(row, now=now)) - now

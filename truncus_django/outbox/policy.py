@@ -6,11 +6,12 @@ from enum import Enum, auto
 from truncus_django.api import contract
 from truncus_django.api.errors import (
     AnswerLost,
+    APIError,
     AuthenticationError,
     ConfigurationError,
     ConnectionFailed,
-    InvalidRequest,
-    MessageError,
+    InvalidAnswer,
+    NotFound,
     OutcomeUnknown,
     QuotaExceeded,
     RateLimited,
@@ -18,11 +19,13 @@ from truncus_django.api.errors import (
     ServerError,
     TLSError,
     TruncusError,
+    clears_doubt,
 )
 from truncus_django.api.retry import pause_s
 
-KEY_LIFE_S = contract.IDEMPOTENCY_LIFE_S - 600.0
-"""For how long a key is relied upon: Truncus's 24 hours, less what clocks may differ by."""
+KEY_LIFE_S = contract.IDEMPOTENCY_LIFE_S - 70 * 60.0
+"""For how long a key is relied upon: Truncus's 24 hours, less what clocks may differ by, and less
+the hour by which moments without a time zone are wrong in one night of the year."""
 GIVE_UP_AFTER_S = 24 * 60 * 60.0
 """E-mails that fail for so long, for a fault of their own request, are given up."""
 LONGEST_RETRY_S = 600.0
@@ -111,7 +114,6 @@ class Verdict:
     is_own_failure: bool = False
 
 
-_CONTENT = (InvalidRequest, MessageError)
 _ACCOUNT = (
     AuthenticationError,
     ConfigurationError,
@@ -120,7 +122,10 @@ _ACCOUNT = (
     ScopeError,
     TLSError,
 )
+_FOR_A_PERSON = (AuthenticationError, ConfigurationError, ScopeError, TLSError)
 _SERVICE = (AnswerLost, ServerError)
+_NOT_TRUNCUS = (InvalidAnswer, NotFound)
+"""What answers is no Truncus, or not where BASE_URL says: a proxy, a wrong address."""
 
 
 def after_failure(error: TruncusError, facts: Facts, *, jitter: float) -> Verdict:
@@ -131,11 +136,10 @@ def after_failure(error: TruncusError, facts: Facts, *, jitter: float) -> Verdic
         facts: of the batch.
         jitter: a random number in [0, 1).
     """
-    # Only a refusal of the content itself would have been the answer to an accepted one, too.
-    in_doubt = error.ambiguous or (facts.was_in_doubt and not isinstance(error, _CONTENT))
+    in_doubt = error.ambiguous or (facts.was_in_doubt and not clears_doubt(error))
     if isinstance(error, OutcomeUnknown):
         return Verdict(Then.UNKNOWN, is_in_doubt=True)
-    if _is_account_wide(error):
+    if is_account_wide(error):
         wait_s = account_pause_s(error, failures=facts.account_failures, jitter=jitter)
         return Verdict(Then.RETRY, wait_s, wait_s, in_doubt, is_account_failure=True)
     if error.retryable or isinstance(error, QuotaExceeded):
@@ -169,7 +173,7 @@ def account_pause_s(error: TruncusError, *, failures: int, jitter: float) -> flo
     """
     if isinstance(error, QuotaExceeded):
         return min(error.retry_after or QUOTA_RETRY_S, LONGEST_WAIT_S)
-    if isinstance(error, AuthenticationError | ConfigurationError | ScopeError | TLSError):
+    if isinstance(error, _FOR_A_PERSON) or is_not_truncus(error):
         # A person must act; until then, one look now and then.
         return min(LONGEST_RETRY_S, 15.0 * 2.0 ** min(failures, 10))
     longest_s = 60.0
@@ -177,12 +181,18 @@ def account_pause_s(error: TruncusError, *, failures: int, jitter: float) -> flo
     return min(pause, LONGEST_WAIT_S)
 
 
+def is_not_truncus(error: TruncusError) -> bool:
+    """Return whether the answer is none that Truncus gives to a send."""
+    return isinstance(error, _NOT_TRUNCUS) or type(error) is APIError
+
+
 def _backoff_s(error: TruncusError, facts: Facts, jitter: float) -> float:
     wait_s = pause_s(error, retries=facts.failures, jitter=jitter, longest_s=LONGEST_RETRY_S)
     return min(wait_s, LONGEST_WAIT_S)
 
 
-def _is_account_wide(error: TruncusError) -> bool:
+def is_account_wide(error: TruncusError) -> bool:
+    """Return whether each request of the account would fail alike."""
     if isinstance(error, QuotaExceeded):
         return error.code != contract.WARMUP_CODE  # the cap of one domain
-    return isinstance(error, _ACCOUNT)
+    return isinstance(error, _ACCOUNT) or is_not_truncus(error)

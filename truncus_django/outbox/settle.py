@@ -4,6 +4,7 @@ The functions run inside a transaction of their caller's, who holds the batch or
 States move through :mod:`truncus_django.tracking` alone.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -71,7 +72,19 @@ def _conclusion(pk: UUID, outcome: Outcome, now: datetime) -> Conclusion:
     )
     add_answer(conclusion, outcome.result, outcome.error, at=now)
     conclusion.attempts = outcome.attempts
+    if outcome.error is not None and outcome.error.ambiguous:
+        conclusion.error = (
+            text_of(outcome.error)
+            + " It may have been sent: find out in Truncus, then decide in the admin."
+        )
     return conclusion
+
+
+def text_of(error: TruncusError) -> str:
+    """Return the text of an error, without advice about a message object that is no more."""
+    plain = copy.copy(error)
+    plain.ambiguous = False
+    return str(plain)
 
 
 def _leave_out_known_ids(conclusions: Sequence[Conclusion]) -> None:
@@ -142,6 +155,7 @@ def postpone(
     is_in_doubt: bool,
     failing_since: datetime | None = None,
     code: str | None = None,
+    form: Mapping[str, bool] | None = None,
 ) -> None:
     """Let a batch wait for its next try, and say on its e-mails why.
 
@@ -152,8 +166,13 @@ def postpone(
         is_in_doubt: whether any request of it may have been accepted.
         failing_since: since when it fails for a fault of its own; ``None`` where the fault is not.
         code: instead of the error's own.
+        form: what the e-mails were sent in, where that is another one than was thought before.
     """
-    told = {"error_code": (code or error.code or "")[:100], "error": str(error)}
+    forms = {} if form is None else {"form": dict(form)}
+    text = text_of(error)
+    if is_in_doubt:
+        text += " It may have been accepted all the same; the very same request is made again."
+    told = {"error_code": (code or error.code or "")[:100], "error": text}
     OutboxBatch.objects.filter(pk=batch.pk).update(
         due_at=until,
         lease=None,
@@ -161,6 +180,7 @@ def postpone(
         failures=batch.failures + 1,
         failing_since=failing_since,
         **told,
+        **forms,
     )
     emails = Email.objects.filter(outbox_entry__batch=batch).order_by()
     emails.update(**told, attempts=batch.attempts, idempotency_key=batch.idempotency_key)
@@ -173,6 +193,7 @@ def regroup(
     due_at: datetime,
     failures: int = 0,
     failing_since: datetime | None = None,
+    code: str = "",
     error: str = "",
 ) -> None:
     """Make requests of their own of parts of a batch, of which nothing was accepted.
@@ -192,7 +213,10 @@ def regroup(
             due_at=due_at,
             failures=failures,
             failing_since=failing_since,
+            error_code=code[:100],
             error=error,
         )
         new.save(force_insert=True, using=database())
         OutboxEntry.objects.filter(pk__in=part).update(batch=new)
+        if error:
+            Email.objects.filter(pk__in=part).update(error_code=new.error_code, error=error)

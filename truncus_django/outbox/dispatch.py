@@ -347,7 +347,7 @@ class Dispatcher:
                 if verdict.is_own_failure
                 else None,
                 # A lesson was learned on the way, and the answer lost after that.
-                form=stored_form(error.form) if error.form and not batch.is_in_doubt else None,
+                form=stored_form(error.form) if error.form else None,
             )
             return Delivered(postponed=len(members), error=_reason(error))
         if send_at is not None and verdict.then is Then.FAIL and _is_about_send_at(error):

@@ -4,16 +4,18 @@ import django.db.models.deletion
 import django.utils.timezone
 from django.core.management.base import CommandError
 from django.db import migrations, models
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations.state import StateApps
 
 import truncus_django.fields
 import truncus_django.ids
 
 
-def nothing_to_do(apps, schema_editor):
+def nothing_to_do(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
     """Forwards: the tables are new."""
 
 
-def refuse_to_drop_emails(apps, schema_editor):
+def refuse_to_drop_emails(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
     """Backwards: e-mails that are still to be sent would be gone with the tables."""
     entries = apps.get_model("truncus_django", "OutboxEntry").objects
     waiting = (

@@ -119,7 +119,7 @@ class Command(BaseCommand):
         with _stopped_by_signals(worker, told):
             result = worker.run()
         told.close(result)
-        if told.is_unheard and self._called_from_command_line:
+        if told.is_unheard and getattr(self, "_called_from_command_line", False):
             _discard_output()
         if result.is_cut_short:
             raise CommandError("The worker could not go on; see the log for the error.")

@@ -1,7 +1,7 @@
 # Each target sets up what it needs: Python and make are enough.
 #
 #   make demo     the example shop sends its e-mails through a local Truncus
-#   make test     all tests, on this Python and the newest Django
+#   make test     all tests, on this Python and the newest Django for it
 #   make check    style, types and import rules
 #   make chaos    workers killed at random, thousands of e-mails, all books compared
 #   make bench    this package beside its peers, same work, one run
@@ -15,9 +15,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS ?=
 REQUIRE_DATABASES ?=
+# How many tests run at a time; JOBS=0 for a debugger.
+JOBS ?= 3
+PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
+# Tests that start processes and kill them take most of the time. They run on SQLite, and on each
+# server where nothing is left out: make test ON_SERVERS=
+ON_SQLITE ?=
+ON_SERVERS ?= not processes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo admin emulator test test-databases test-browser test-oldest test-newest check format chaos bench docs coverage clean
+.PHONY: help demo admin emulator test test-databases test-browser test-oldest test-middle test-newest check format chaos bench docs coverage clean
 
 help:
 	@sed -n '3,8p' Makefile | cut -c3-
@@ -35,7 +42,7 @@ emulator: $(VENV)/.emulator
 	$(BIN)/python -m truncus_django.emulator --port 8025 $(ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest --ignore tests/browser $(ARGS)
+	$(PYTEST) --ignore tests/browser -m "$(ON_SQLITE)" $(ARGS)
 	$(MAKE) --no-print-directory test-databases
 
 # What touches a database, once more on each server that answers on this machine.
@@ -46,20 +53,24 @@ test-databases: $(VENV)/.test
 		case " $$answering " in *" $$name "*) ;; *) echo "$$name does not answer" >&2; exit 1;; esac; \
 	done; \
 	for name in $$answering; do \
-		echo "On $$name:"; \
-		TEST_DATABASE=$$name $(BIN)/python -m pytest tests/log tests/outbox $(ARGS) || exit 1; \
+		echo "On $$name$(if $(ON_SERVERS), $(ON_SERVERS); for the others: make test-databases ON_SERVERS=):"; \
+		TEST_DATABASE=$$name $(PYTEST) tests/log tests/outbox -m "$(ON_SERVERS)" $(ARGS) || exit 1; \
 	done
 
 # The admin in a real browser. Needs Chromium (apt-get install chromium).
 test-browser: $(VENV)/.browser
 	$(BIN)/python -m pytest tests/browser $(ARGS)
 
-# Both ends of the support range; deprecation warnings are errors in all runs.
+# Both ends of the support range, and Django 6.0; deprecation warnings are errors in all runs. At
+# the newest end everything runs on every database, at the oldest what starts processes on SQLite.
 test-oldest:
 	$(MAKE) test PYTHON=python3.11 VENV=.venv-oldest DJANGO='django~=5.2.0'
 
+test-middle:
+	$(MAKE) test PYTHON=python3.13 VENV=.venv-middle DJANGO='django~=6.0.0' ON_SQLITE='not processes'
+
 test-newest:
-	$(MAKE) test PYTHON=python3.13 VENV=.venv-newest DJANGO='django~=6.1.0'
+	$(MAKE) test PYTHON=python3.13 VENV=.venv-newest DJANGO='django~=6.1.0' ON_SERVERS=
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .
@@ -89,7 +100,7 @@ coverage: $(VENV)/.test
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 clean:
-	rm -rf .venv .venv-oldest .venv-newest .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv .venv-oldest .venv-middle .venv-newest .mypy_cache .ruff_cache .hypothesis .coverage
 
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)

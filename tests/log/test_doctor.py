@@ -30,8 +30,9 @@ urlpatterns = [path("truncus/", include((_webhook, "truncus_django")))]
 
 
 @pytest.fixture(autouse=True)
-def in_order(emulator: Any, settings: Any) -> None:
-    """A project where everything is as it should be."""
+def in_order(emulator: Any, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project where everything is as it should be, and a terminal of usual width."""
+    monkeypatch.setenv("COLUMNS", "110")
     settings.ROOT_URLCONF = __name__
     settings.TRUNCUS = {**settings.TRUNCUS, "WEBHOOK_SECRETS": ["s3cret"]}
 

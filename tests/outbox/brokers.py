@@ -17,8 +17,16 @@ _PORTS = {"redis": 6379, "rabbitmq": 5672}
 
 
 def answering() -> list[str]:
-    """Return the names of the brokers to test with."""
-    return ["files", *(name for name in _PORTS if _answers(name))]
+    """Return the names of the brokers to test with.
+
+    Raises:
+        RuntimeError: one that ``REQUIRE_BROKERS`` names does not answer.
+    """
+    found = [name for name in _PORTS if _answers(name)]
+    missing = set(os.environ.get("REQUIRE_BROKERS", "").split()).difference(found)
+    if missing:
+        raise RuntimeError(f"{' and '.join(sorted(missing))} must answer: REQUIRE_BROKERS says so.")
+    return ["files", *found]
 
 
 def _answers(name: str) -> bool:

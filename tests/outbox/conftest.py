@@ -13,6 +13,15 @@ from truncus_django.models import Email, OutboxEntry
 from truncus_django.outbox.clock import Clock
 from truncus_django.outbox.dispatch import Dispatcher
 
+_WITH_PROCESSES = {"shop", "site", "victim"}
+"""Fixtures that start Python anew, which takes longer than all else."""
+
+
+def pytest_itemcollected(item: Any) -> None:
+    """Mark what starts processes: it runs once on each database, and not for each Python."""
+    if _WITH_PROCESSES.intersection(getattr(item, "fixturenames", ())):
+        item.add_marker("processes")
+
 
 @pytest.fixture(autouse=True)
 def outbox(settings: Any) -> None:

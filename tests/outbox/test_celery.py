@@ -227,7 +227,7 @@ def test_a_broker_that_is_no_broker_harms_no_sender(shared_database, put, app, s
 
 def test_always_eager_sends_after_the_commit(emulator, shared_database, put, app, states):
     app(task_always_eager=True)
-    emulator.faults.next("error_500")
+    emulator.faults.next("error_503", retry_after=60)
     put(1)
     assert states() == ["sending"]
     put(1)

@@ -57,6 +57,7 @@ def _working(count: int = 1) -> Iterator[Worker]:
 # The database -------------------------------------------------------------------------------------
 
 
+@pytest.mark.processes  # starts none, but takes as long
 def test_database_that_is_gone_for_a_while(
     shared_database: str, emulator: Any, put: Any, tmp_path: Path
 ) -> None:

@@ -53,7 +53,7 @@ test-databases: $(VENV)/.test
 		case " $$answering " in *" $$name "*) ;; *) echo "$$name does not answer" >&2; exit 1;; esac; \
 	done; \
 	for name in $$answering; do \
-		echo "On $$name$(if $(ON_SERVERS), $(ON_SERVERS); for the others: make test-databases ON_SERVERS=):"; \
+		echo "On $$name$(if $(ON_SERVERS), ($(ON_SERVERS); the others: make test-databases ON_SERVERS=)):"; \
 		TEST_DATABASE=$$name $(PYTEST) tests/log tests/outbox -m "$(ON_SERVERS)" $(ARGS) || exit 1; \
 	done
 

@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from truncus_django.conf import get_settings
 from truncus_django.fields import ExactCharField
 from truncus_django.ids import time_ordered_uuid
+from truncus_django.indexes import PartialIndex
 from truncus_django.states import FINAL_STATES, UNSENT_STATES, State
 
 _Row = TypeVar("_Row", bound=models.Model)
@@ -100,6 +101,7 @@ class Email(models.Model):
         verbose_name=_("resend of"),
         on_delete=models.SET_NULL,
         null=True,
+        db_index=False,
         related_name="resends",
     )
 
@@ -129,6 +131,13 @@ class Email(models.Model):
             models.Index(fields=["tenant_id", "-created_at"], name="truncus_email_tenant"),
             models.Index(fields=["mailer", "-created_at"], name="truncus_email_mailer"),
             models.Index(fields=["is_sandbox", "-created_at"], name="truncus_email_sandbox"),
+            # Hardly any e-mail is one. (One of sandbox e-mails alone would do SQLite no good, which
+            # does not see that "= ?" means them.)
+            PartialIndex(
+                fields=["resend_of"],
+                name="truncus_email_resend_of",
+                where=models.Q(resend_of__isnull=False),
+            ),
             models.Index(fields=["next_sync_at"], name="truncus_email_next_sync"),
             # Named here and not at their fields, which would have PostgreSQL keep a second index
             # of each for searches with LIKE.

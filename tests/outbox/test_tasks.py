@@ -302,7 +302,7 @@ def test_the_worker_of_a_database_backend_sends(site_with_tasks, emulator):
 
 def test_what_is_due_later_waits_in_a_database_backend(site_with_tasks, emulator):
     site = site_with_tasks
-    emulator.faults.next("error_500")
+    emulator.faults.next("error_503", retry_after=5)  # later than a slow machine needs to end
     assert site.start("-c", SEND).status() == 0
     worker = site.start("-m", "django", "db_worker", "--batch", "--no-startup-delay")
     assert worker.status() == 0, worker.output

@@ -6,6 +6,7 @@ from django.db import migrations, models
 
 import truncus_django.fields
 import truncus_django.ids
+import truncus_django.indexes
 
 
 class Migration(migrations.Migration):
@@ -139,6 +140,7 @@ class Migration(migrations.Migration):
                 (
                     "resend_of",
                     models.ForeignKey(
+                        db_index=False,
                         null=True,
                         on_delete=django.db.models.deletion.SET_NULL,
                         related_name="resends",
@@ -238,6 +240,14 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="email",
             index=models.Index(fields=["is_sandbox", "-created_at"], name="truncus_email_sandbox"),
+        ),
+        migrations.AddIndex(
+            model_name="email",
+            index=truncus_django.indexes.PartialIndex(
+                fields=["resend_of"],
+                name="truncus_email_resend_of",
+                where=models.Q(("resend_of__isnull", False)),
+            ),
         ),
         migrations.AddIndex(
             model_name="email",

@@ -91,10 +91,16 @@ def insert(
     with transaction.atomic(using=using) if several else nullcontext():
         for start in range(0, len(rows), size):
             chunk = rows[start : start + size]
+            if len(chunk) == 1:  # of which each sent e-mail is one: no more work than need be
+                row = chunk[0].__dict__
+                sql = _insert_sql(model, model._meta.db_table, using, 1, on_conflict)
+                values = [_prepared(field, row[field.attname], connection) for field in fields]
+                with connection.cursor() as cursor:
+                    cursor.execute(sql, values)
+                continue
             columns = [_Column(field, chunk, connection) for field in fields]
-            is_array = connection.vendor == "postgresql" and len(chunk) > 1
             with connection.cursor() as cursor:
-                if is_array:
+                if connection.vendor == "postgresql":
                     shared = tuple(column.is_shared for column in columns)
                     sql = _insert_arrays_sql(
                         model, model._meta.db_table, using, shared, on_conflict

@@ -4,7 +4,7 @@ Django's ``bulk_update()`` builds and resolves an expression for each value of e
 costs more than asking Truncus about the e-mail.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
@@ -94,7 +94,13 @@ def insert(
             if len(chunk) == 1:  # of which each sent e-mail is one: no more work than need be
                 row = chunk[0].__dict__
                 sql = _insert_sql(model, model._meta.db_table, using, 1, on_conflict)
-                values = [_prepared(field, row[field.attname], connection) for field in fields]
+                is_plain = _PLAIN_TYPES.get(connection.vendor, frozenset())
+                values = [
+                    value
+                    if (value := row[name]) is None or (type(value) in is_plain and plain)
+                    else _prepared(field, value, connection)
+                    for name, field, plain in _columns(model)
+                ]
                 with connection.cursor() as cursor:
                     cursor.execute(sql, values)
                 continue
@@ -110,6 +116,20 @@ def insert(
                     sql = _insert_sql(model, model._meta.db_table, using, len(chunk), on_conflict)
                     in_rows = zip(*(column.values for column in columns), strict=True)
                     cursor.execute(sql, [value for row in in_rows for value in row])
+
+
+_PLAIN_TYPES = {"sqlite": frozenset({str, int, bool}), "mysql": frozenset({str, int, bool})}
+"""What these drivers take as it is; psycopg is told the width of a number by Django."""
+
+
+@lru_cache(maxsize=16)
+def _columns(model: type[models.Model]) -> list[tuple[str, "models.Field[Any, Any]", bool]]:
+    """Return attribute, field, and whether its values may go to the driver as they are."""
+    plain = (*_TEXT, models.IntegerField, models.BooleanField)
+    return [
+        (str(field.attname), field, isinstance(field, plain))
+        for field in model._meta.concrete_fields
+    ]
 
 
 class _Column:
@@ -136,9 +156,13 @@ def _prepared(field: "models.Field[Any, Any]", value: Any, connection: BaseDatab
     """Return what the driver is given; most columns of a new e-mail are empty, or text already."""
     if value is None or (type(value) is str and isinstance(field, _TEXT)):
         return value
+    is_empty = not value and type(value) in _EMPTY_JSON and connection.vendor in _PLAIN_TYPES
+    if is_empty and isinstance(field, models.JSONField):  # most lists of an e-mail are empty
+        return _EMPTY_JSON[type(value)]
     return field.get_db_prep_save(value, connection)
 
 
+_EMPTY_JSON: Mapping[type, str] = {list: "[]", dict: "{}"}
 _TEXT = (models.CharField, models.TextField)
 
 

@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 from django.apps import apps
-from django.contrib.auth.models import Permission, User
 from django.core.mail import EmailMessage
 from django.db import connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from tests.people import may  # noqa: F401  a fixture
 from truncus_django.api import retry
 from truncus_django.backend import TruncusBackend
 from truncus_django.message import TruncusMessage
@@ -149,18 +148,3 @@ def sent(emulator: Any, settings: Any) -> Email:
         track_clicks=False,
     ).send()
     return Email.objects.get()
-
-
-@pytest.fixture
-def may(client: Client) -> Callable[..., Client]:
-    """Return a function that signs in somebody with these permissions, and no others."""
-
-    def sign_in(*codenames: str) -> Client:
-        user = User.objects.create_user("clerk", is_staff=True)
-        permissions = Permission.objects.filter(codename__in=codenames)
-        assert len(permissions) == len(codenames)
-        user.user_permissions.set(permissions)
-        client.force_login(user)
-        return client
-
-    return sign_in

@@ -7,6 +7,7 @@ import pytest
 from django.core.mail import EmailMessage
 from django.db import connection
 
+from tests.people import may  # noqa: F401  a fixture
 from truncus_django.backend import TruncusBackend
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, OutboxEntry

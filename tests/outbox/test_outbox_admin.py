@@ -1,12 +1,11 @@
 """The outbox in the admin: what it shows, to whom, and what may be done there."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission, User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -63,21 +62,6 @@ def age(emails: Iterable[Email], length: timedelta) -> None:
 def reload(email: Email) -> Email:
     email.refresh_from_db()
     return email
-
-
-@pytest.fixture
-def may(client: Client) -> Callable[..., Client]:
-    """Return a function that signs in somebody with these permissions, and no others."""
-
-    def sign_in(*codenames: str) -> Client:
-        user = User.objects.create_user("clerk", is_staff=True)
-        permissions = Permission.objects.filter(codename__in=codenames)
-        assert len(permissions) == len(codenames)
-        user.user_permissions.set(permissions)
-        client.force_login(user)
-        return client
-
-    return sign_in
 
 
 @pytest.fixture

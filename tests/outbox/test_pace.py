@@ -118,6 +118,20 @@ def test_all_workers_wait_when_one_is_told_to(
     assert limited.accepted == 2
 
 
+def meanwhile_told_to_wait(limited: Emulator, other: Any) -> None:
+    """Let the other worker be told to wait while the next request is still answered."""
+    respond, patch = Transport._respond, pytest.MonkeyPatch()
+
+    def respond_late(self: Transport, request: Any) -> Any:
+        patch.undo()
+        response = respond(self, request)
+        limited.faults.next("rate_limit", retry_after=30)
+        other.step()
+        return response
+
+    patch.setattr(Transport, "_respond", respond_late)
+
+
 def test_success_of_a_request_under_way_does_not_end_a_pause(
     limited: Emulator, workers: Any, put: Any
 ) -> None:
@@ -129,16 +143,7 @@ def test_success_of_a_request_under_way_does_not_end_a_pause(
     OutboxAccount.objects.update(paused_until=None)
     put(1, idempotency_key="one")
     put(1, idempotency_key="two")
-    respond, patch = Transport._respond, pytest.MonkeyPatch()
-
-    def respond_late(self: Transport, request: Any) -> Any:
-        patch.undo()
-        response = respond(self, request)
-        limited.faults.next("rate_limit", retry_after=30)
-        second.step()
-        return response
-
-    patch.setattr(Transport, "_respond", respond_late)
+    meanwhile_told_to_wait(limited, second)
     first.step()
     assert [told.status for told in limited.requests] == [503, 200, 429]
     account = OutboxAccount.objects.get()
@@ -153,16 +158,7 @@ def test_shorter_pause_does_not_take_the_place_of_a_longer_one(
     first, second = workers(2)
     put(1, idempotency_key="one")
     put(1, idempotency_key="two")
-    respond, patch = Transport._respond, pytest.MonkeyPatch()
-
-    def respond_late(self: Transport, request: Any) -> Any:
-        patch.undo()
-        response = respond(self, request)
-        limited.faults.next("rate_limit", retry_after=30)
-        second.step()
-        return response
-
-    patch.setattr(Transport, "_respond", respond_late)
+    meanwhile_told_to_wait(limited, second)
     limited.faults.next("rate_limit", retry_after=2)
     first.step()
     account = OutboxAccount.objects.get()

@@ -7,6 +7,7 @@
 ``policy``    when to try again, or never: pure
 ``pace``      the account's limits and pauses, shared by all workers through the database
 ``clock``     the database's clock, which all machines share
+``commit``    transactions that are surely committed, and that nobody holds for long
 ``waiting``   what waits, looked at without reading it all
 ``wake``      tells workers that there is work; losing it costs a delay, never an e-mail
 ``worker``    the long-running loop of ``manage.py truncus_worker``

@@ -17,7 +17,7 @@ from truncus_django.outbox.clock import Clock, unix_of
 from truncus_django.outbox.commit import committed
 
 SPANS = 1.0
-"""How many seconds a second of the limits has; another number only in tests of the pace."""
+"""How many seconds a second of the limits has; another number where the pace is measured faster."""
 MARGIN = 1.01
 """Requests reach Truncus a little sooner or later than they were counted here."""
 

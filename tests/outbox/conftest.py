@@ -85,6 +85,21 @@ def takes_few_parameters() -> bool:
     return most is not None and most < 10_000
 
 
+def keys_of(emulator: Any) -> list[str]:
+    """Return the idempotency keys of all send requests, in their order."""
+    return [
+        request.headers["idempotency-key"]
+        for request in emulator.requests
+        if "idempotency-key" in request.headers
+    ]
+
+
+def reload(email: Email) -> Email:
+    """Return a record as it is now."""
+    email.refresh_from_db()
+    return email
+
+
 @pytest.fixture
 def dispatcher() -> Dispatcher:
     """One that neither waits for a database nor spreads retries by chance."""

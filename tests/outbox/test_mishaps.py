@@ -1,0 +1,204 @@
+"""What must neither cost e-mails nor send them twice: faults that are not theirs, and doubt."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import requests
+from django.core.mail import EmailMessage
+from django.db import transaction
+
+from tests.outbox.conftest import keys_of, put_all, reload
+from truncus_django.api.errors import AnswerLost
+from truncus_django.api.results import SendResult
+from truncus_django.api.transport import Transport
+from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry
+from truncus_django.outbox import dispatch
+from truncus_django.outbox.claim import claim, lease_s
+from truncus_django.outbox.dispatch import Delivered
+
+pytestmark = pytest.mark.django_db
+
+
+def test_without_one_that_was_deleted_a_request_in_doubt_is_another_one(
+    emulator, put, dispatcher, travel, states
+):
+    emulator.faults.next("reset_after")
+    _, deleted = put(2)
+    dispatcher.step()
+    Email.objects.filter(pk=deleted.pk).delete()
+    travel(60)
+    dispatcher.drain()
+
+    assert states() == ["unknown"]
+    assert "deleted" in Email.objects.get().error
+    assert len(keys_of(emulator)) == 1
+
+
+def test_a_row_that_is_no_json_any_more_proves_nothing_about_what_was_sent(
+    emulator, put, dispatcher, travel, states
+):
+    emulator.faults.next("reset_after")
+    broken, *_ = put(4)
+    dispatcher.step()
+    OutboxEntry.objects.filter(pk=broken.pk).update(
+        payload='{"from": "a@example.com", "to": "b@example.org", "subject": "\\ud800"}'
+    )
+    travel(60)
+    dispatcher.drain()
+
+    assert states() == ["unknown"] * 4
+    assert len(emulator.emails) == 4
+
+
+@pytest.mark.parametrize("dialect", ["manual", "sdk"])
+def test_a_quota_that_is_used_up_within_a_batch_stops_the_account_and_no_emails(
+    emulator, put, dispatcher, travel, states, dialect
+):
+    emulator.reset(monthly_limit=50, dialect=dialect)
+    put(120)
+    tally = dispatcher.drain()
+
+    assert tally.failed == 0
+    assert len(emulator.emails) == 50
+    assert set(states()) == {"delivered" if dialect == "manual" else "sent", "sending", "pending"}
+    assert list(tally.rest.paused) == [""]
+    emulator.reset(monthly_limit=0, dialect=dialect)
+    travel(2 * 60 * 60)
+    dispatcher.drain()
+    assert len(emulator.emails) == 70
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(404, "<html>"), (302, ""), (405, "<html>"), (407, "<html>"), (200, "{}")]
+)
+def test_what_is_no_truncus_costs_no_emails(
+    emulator, put, dispatcher, travel, states, settings, status, body, monkeypatch
+):
+    answer = requests.Response()
+    answer.status_code, answer._content = status, body.encode()
+    put(150)
+    with monkeypatch.context() as patched:
+        patched.setattr(Transport, "_respond", lambda transport, request: answer)
+        tally = dispatcher.drain()
+
+    assert tally.requests == 1
+    assert sorted(set(states())) == ["pending", "sending"]
+    assert list(tally.rest.paused) == [""]
+    travel(60)
+    dispatcher.drain()
+    assert set(states()) == {"delivered"}
+    assert len(emulator.emails) == 150
+
+
+def test_one_of_a_batch_that_truncus_does_not_schedule_is_held_back(
+    emulator, message, dispatcher, travel, states, monkeypatch
+):
+    later = datetime.now(UTC) + timedelta(hours=1)
+    put_all([message(1), message(2, send_at=later)])
+    real = dispatch.request_results
+
+    def refuse(client, emails, **options):
+        results = list(real(client, emails, **options))
+        return [
+            SendResult("failed", error="send_at is not for you") if "send_at" in email else result
+            for email, result in zip(emails, results, strict=True)
+        ]
+
+    monkeypatch.setattr(dispatch, "request_results", refuse)
+    dispatcher.drain()
+    assert states() == ["delivered", "sending"]
+    assert OutboxBatch.objects.get().error_code == "held_back"
+    travel(61 * 60)
+    dispatcher.drain()
+    assert states() == ["delivered", "delivered"]
+
+
+def test_an_answer_is_true_whoever_has_the_lease_now(emulator, put, dispatcher, travel, states):
+    put(2)
+    slow = claim(dispatcher.clock)
+    members = dispatcher._members(slow)
+    results = dispatcher._answer(slow, members)
+    travel(lease_s(slow.settings) + 1)
+    other = claim(dispatcher.clock)
+    assert other.batch.pk == slow.batch.pk
+
+    told = dispatcher._settle(
+        slow, lambda: dispatcher._after_results(slow, members, results), is_answered=True
+    )
+
+    assert told.accepted == 2
+    assert states() == ["delivered"] * 2
+    assert OutboxBatch.objects.count() == 0
+    again = dispatcher._answer(other, members)
+    late = dispatcher._settle(
+        other, lambda: dispatcher._after_results(other, members, again), is_answered=True
+    )
+    assert late == Delivered()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("recent_requests", "x"), ("recent_requests", ["a", None]), ("dialect", []), ("dialect", 7)],
+)
+def test_odd_values_in_an_accounts_row_stop_nobody(emulator, put, dispatcher, field, value):
+    put(1)
+    dispatcher.step()
+    OutboxAccount.objects.update(**{field: value})
+    put(1)
+
+    assert dispatcher.step().accepted == 1
+
+
+def test_texts_on_rows_speak_of_no_message_object(emulator, put, dispatcher, travel):
+    emulator.faults.next("reset_after")
+    [email] = put(1)
+    dispatcher.step()
+    assert "same request is made again" in reload(email).error
+    travel(24 * 60 * 60)
+    dispatcher.drain()
+
+    assert "decide in the admin" in reload(email).error
+    assert "message object" not in email.error
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_claim_is_committed_also_where_autocommit_is_off(emulator, put, dispatcher):
+    put(1)
+    transaction.set_autocommit(False)
+    try:
+        taken = claim(dispatcher.clock)
+        transaction.rollback()
+    finally:
+        transaction.set_autocommit(True)
+
+    assert OutboxBatch.objects.get().lease == taken.lease
+
+
+def test_the_form_that_was_learned_on_the_way_is_the_one_that_was_sent(
+    emulator, message, dispatcher, travel, states
+):
+    """A refusal taught, the repetition was accepted, its answer lost; then one ``duplicate``."""
+    emulator.reset(dialect="sdk", batch_replay="duplicate", batch_refusal="whole")
+    mails = [
+        EmailMessage(f"Order {number}", "Text alone.", "shop@example.com", ["ann@example.org"])
+        for number in range(5)
+    ]
+    put_all(mails)
+    real, asked = Transport._respond, []
+
+    def lose_the_second_answer(transport, request):
+        asked.append(request)
+        answer = real(transport, request)
+        if len(asked) == 2:
+            raise AnswerLost("lost", retryable=True, ambiguous=True)
+        return answer
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Transport, "_respond", lose_the_second_answer)
+        dispatcher.step()
+    assert len(emulator.emails) == 5
+    travel(60)
+    dispatcher.drain()
+
+    assert set(states()) == {"sent"}
+    assert len(emulator.emails) == 5

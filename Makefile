@@ -82,14 +82,14 @@ format: $(VENV)/.check
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The outbox under workers that are killed and a Truncus full of faults; then its pace. Needs
-# PostgreSQL, MariaDB and Redis. ARGS="--seed 7" repeats what was left to chance.
+# The outbox under workers that are killed and a Truncus full of faults; then its pace, for two
+# minutes. Needs PostgreSQL, MariaDB and Redis. ARGS="--seed 7" repeats what was left to chance.
 chaos: $(VENV)/.test
 	$(BIN)/python -m tests.outbox.chaos --database sqlite --replay duplicate $(ARGS)
 	$(BIN)/python -m tests.outbox.chaos --database postgresql $(ARGS)
 	$(BIN)/python -m tests.outbox.chaos --database postgresql --runner celery --mails 1500 $(ARGS)
 	$(BIN)/python -m tests.outbox.chaos --database mariadb --mails 1500 $(ARGS)
-	$(BIN)/python -m tests.outbox.chaos --database postgresql --pace
+	$(BIN)/python -m tests.outbox.chaos --database postgresql --pace --workers 3
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(ARGS)

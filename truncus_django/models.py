@@ -246,7 +246,10 @@ class OutboxAccount(models.Model):
     account = ExactCharField(primary_key=True, max_length=100)
     """A digest of base URL and API key; ``"mailer:" + name`` where a mailer has no usable one."""
     recent_requests = models.JSONField(default=list)
-    """Unix seconds of the latest requests, oldest first; as many as the limits look back."""
+    """Unix seconds by which the latest requests have arrived, see :mod:`.outbox.pace`.
+
+    Oldest first; as many as the limits look back.
+    """
     paused_until = models.DateTimeField(null=True)
     failures = models.PositiveIntegerField(default=0)
     """How many requests in a row failed for a fault that was not the e-mails'."""

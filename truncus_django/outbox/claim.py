@@ -86,6 +86,7 @@ class Claim:
         lease: proves that it is still this worker's.
         leased_until: unix seconds by the database's clock.
         lasts: tells without asking anybody whether the lease still lasts.
+        arrived_by: what the account's limits know its request by until it is answered.
         account, settings, client: whom to ask.
         account_failures: requests in a row of the account that failed before.
         dialect: what the account's row knows of its dialect.
@@ -95,6 +96,7 @@ class Claim:
     lease: UUID
     leased_until: float
     lasts: Countdown
+    arrived_by: float | None
     account: str
     settings: Settings = field(repr=False)
     client: TruncusClient
@@ -222,7 +224,7 @@ def _rest_of(account: OutboxAccount, lane: _Lane, now: float) -> Rest | None:
     resting = pace.paused_until(account, now=now)
     if resting > now:
         return Rest(resting, paused={lane.mailer: account.error})
-    allowed = pace.next_request_at(account, lane.settings, now=now)
+    allowed = pace.next_request_at(account, pace.limits(lane.settings), now=now)
     return Rest(allowed, is_pace=True) if allowed > now else None
 
 
@@ -362,16 +364,14 @@ def _leased(
     if is_new:
         OutboxEntry.objects.filter(pk__in=ids).update(is_waiting=False, batch=batch)
     tracking.begin(ids)
-    requests = pace.with_request(account, lane.settings, now=now)
-    if requests != account.recent_requests:
-        account.recent_requests = requests
-        account.save(using=database(), update_fields=["recent_requests"])
+    arrived_by = pace.note_request(account, lane.settings, now=now)
     batch.is_in_doubt = was_in_doubt
     return Claim(
         batch=batch,
         lease=batch.lease,
         leased_until=leased_until,
         lasts=lasts,
+        arrived_by=arrived_by,
         account=lane.account,
         settings=lane.settings,
         client=lane.client,

@@ -25,6 +25,7 @@ from truncus_django.api.errors import APIError, MessageError, TruncusError
 from truncus_django.api.fields import EmailFields, encode
 from truncus_django.api.results import SendResult
 from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry, database
+from truncus_django.outbox import pace
 from truncus_django.outbox.claim import Claim, Rest, claim, facts_of, stored_form
 from truncus_django.outbox.clock import Clock, moment_of
 from truncus_django.outbox.commit import committed
@@ -135,6 +136,7 @@ class Dispatcher:
             # This process stood still. Whoever takes the batch over makes its request.
             return Delivered()
         answer = self._answer(taken, entries)
+        pace.note_answer(taken.account, taken.arrived_by, self.clock)
         if isinstance(answer, TruncusError):
             failure = answer
             return self._settle(taken, lambda: self._after_error(taken, entries, failure))

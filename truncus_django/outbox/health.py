@@ -148,7 +148,8 @@ def health(*, count_up_to: int | None = COUNT_UP_TO) -> OutboxHealth:
         overdue=Count("pk", filter=died),
     )
     oldest = min(filter(None, [batches["oldest"], *_oldest_waiting()]), default=None)
-    moments = [moments[-1] for account in accounts if (moments := recent_requests(account))]
+    recent = [recent_requests(account, now=now) for account in accounts]
+    moments = [min(requests[-1], now) for requests in recent if requests]
     return OutboxHealth(
         at=moment_of(now),
         pending=counts[State.PENDING],

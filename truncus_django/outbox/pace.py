@@ -2,13 +2,25 @@
 
 No service besides the database is needed: whoever wants to make a request locks the row, sees the
 moments of the latest requests of all workers, and adds its own.
+
+Truncus counts a request when it arrives, which nobody here can see: after it was claimed, and
+before its answer came. So a request counts from its answer. Until then it counts as one that is
+just arriving, whenever that is looked at; and where no answer comes, because it is slow or the
+worker died, as one that arrived :data:`ARRIVES_WITHIN_S` after its claim. Then no window of any
+start holds more than the limits when its requests arrive, however long each was on its way; and
+windows that start at whole seconds or minutes hold no more either. It costs each window the time
+of one answer.
+
+Direct sends and others who use the key are not seen. What they use up is told by a 429, and all
+workers wait until it allows the next request.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
-from django.db import connections, transaction
+from django.db import DatabaseError, InterfaceError, connections, transaction
 
 from truncus_django.api.pacing import free_at, limits_of
 from truncus_django.conf import Settings
@@ -19,7 +31,9 @@ from truncus_django.outbox.commit import committed
 SPANS = 1.0
 """How many seconds a second of the limits has; another number where the pace is measured faster."""
 MARGIN = 1.01
-"""Requests reach Truncus a little sooner or later than they were counted here."""
+"""The clocks of this side's machines differ a little, and so does that of Truncus."""
+ARRIVES_WITHIN_S = 5.0
+"""A request that is not answered has arrived by then, if it was made at all."""
 
 
 def locked_account(account: str, *, using: str) -> OutboxAccount:
@@ -50,11 +64,12 @@ def limits(settings: Settings) -> list[tuple[float, int]]:
     return [(span * SPANS * MARGIN, count) for span, count in found]
 
 
-def next_request_at(account: OutboxAccount, settings: Settings, *, now: float) -> float:
+def next_request_at(
+    account: OutboxAccount, limits: Iterable[tuple[float, int]], *, now: float
+) -> float:
     """Return when the account may make its next request, in unix seconds; ``now`` or later."""
-    # A clock that was set back must not stop everything until it is where it was.
-    recent = [min(moment, now) for moment in recent_requests(account)]
-    return max(now, free_at(recent, limits(settings), now=now))
+    recent = [min(moment, now) for moment in recent_requests(account, now=now)]
+    return max(now, free_at(recent, limits, now=now))
 
 
 def paused_until(account: OutboxAccount, *, now: float) -> float:
@@ -62,21 +77,63 @@ def paused_until(account: OutboxAccount, *, now: float) -> float:
     return now if account.paused_until is None else max(now, unix_of(account.paused_until))
 
 
-def with_request(account: OutboxAccount, settings: Settings, *, now: float) -> Sequence[float]:
-    """Return the account's latest requests with one more, as many as its limits look back."""
+def note_request(account: OutboxAccount, settings: Settings, *, now: float) -> float | None:
+    """Count one more request in an account's row, which is locked.
+
+    Returns:
+        The moment by which it has arrived, in unix seconds, for :func:`note_answer`; ``None``
+        without limits.
+    """
     most = max((count for _, count in limits(settings)), default=0)
-    return [*recent_requests(account), round(now, 6)][-most:] if most else []
+    arrived_by = round(now + ARRIVES_WITHIN_S, 6) if most else None
+    recent = [*recent_requests(account, now=now), arrived_by] if arrived_by else []
+    recent = sorted(recent)[-most:]  # no more than the limits look back
+    if recent != account.recent_requests:
+        account.recent_requests = recent
+        account.save(using=database(), update_fields=["recent_requests"])
+    return arrived_by
 
 
-def recent_requests(account: OutboxAccount) -> list[float]:
-    """Return the moments of an account's latest requests, whatever somebody wrote into its row."""
+def note_answer(account: str, arrived_by: float | None, clock: Clock) -> None:
+    """Let a request count from now on: it may have arrived only now.
+
+    Where the database fails, it counts from ``arrived_by``.
+
+    Args:
+        account: whose request it was.
+        arrived_by: what :func:`note_request` returned.
+        clock: of the outbox's database.
+    """
+    if arrived_by is None:
+        return
+    with suppress(DatabaseError, InterfaceError):
+        now = clock.now()
+        if now >= arrived_by:
+            return
+        with committed(database()):
+            row = locked_account(account, using=database())
+            recent = recent_requests(row, now=now)
+            if arrived_by in recent:
+                recent.remove(arrived_by)
+                row.recent_requests = sorted([*recent, round(now, 6)])
+                row.save(using=database(), update_fields=["recent_requests"])
+
+
+def recent_requests(account: OutboxAccount, *, now: float) -> list[float]:
+    """Return the moments by which an account's latest requests have arrived, in unix seconds.
+
+    Whatever somebody wrote into its row. A clock that was set back must not stop everything until
+    it is where it was: what lies too far ahead for a request under way is left out.
+    """
     stored = account.recent_requests
     if not isinstance(stored, list):
         return []
     return [
         float(moment)
         for moment in stored
-        if isinstance(moment, int | float) and not isinstance(moment, bool)
+        if isinstance(moment, int | float)
+        and not isinstance(moment, bool)
+        and moment < now + 2 * ARRIVES_WITHIN_S
     ]
 
 
@@ -106,6 +163,7 @@ class SharedPacer:
         self._using = database()
         self._clock = Clock(self._using)
         self._sleep = sleep
+        self._arrived_by: float | None = None
 
     def pause_s(self) -> float:
         """Return the seconds until the next request may go; 0 for now."""
@@ -121,12 +179,15 @@ class SharedPacer:
                 now = self._clock.now()
                 wait_s = self._wait_s(row, now)
                 if wait_s <= 0:
-                    row.recent_requests = with_request(row, self._settings, now=now)
-                    row.save(using=self._using, update_fields=["recent_requests"])
+                    self._arrived_by = note_request(row, self._settings, now=now)
                     return waited_s
             self._sleep(wait_s)
             waited_s += wait_s
 
+    def answered(self) -> None:
+        """Let the latest request count from now on: it may have arrived only now."""
+        note_answer(self._account, self._arrived_by, self._clock)
+
     def _wait_s(self, row: OutboxAccount, now: float) -> float:
-        recent = [min(moment, now) for moment in recent_requests(row)]
-        return max(free_at(recent, self._limits, now=now), paused_until(row, now=now)) - now
+        allowed_at = next_request_at(row, self._limits, now=now)
+        return max(allowed_at, paused_until(row, now=now)) - now

@@ -10,6 +10,7 @@ import random
 import sys
 import time
 
+from tests.outbox.chaos import pace
 from tests.outbox.chaos.run import DATABASES, RUNNERS, Plan, run, run_pace
 
 
@@ -28,11 +29,12 @@ def main() -> int:
     parser.add_argument("--write-seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--pace", action="store_true", help="measure the use of the limits")
-    parser.add_argument("--speed", type=float, default=4.0, help="of time, for --pace")
+    parser.add_argument("--seconds", type=float, default=120.0, help="of --pace")
+    parser.add_argument("--latency", type=float, default=0.05, help="seconds, of --pace")
     told = vars(parser.parse_args())
-    is_pace, speed = told.pop("pace"), told.pop("speed")
+    is_pace, seconds, latency_s = told.pop("pace"), told.pop("seconds"), told.pop("latency")
     if is_pace:
-        return _measure_pace(told["database"], speed, told["workers"])
+        return _measure_pace(told["database"], seconds, told["workers"], latency_s)
     plan = Plan(**told)
     print(f"chaos: {plan}", flush=True)
     began = time.monotonic()
@@ -49,12 +51,13 @@ def main() -> int:
     return 0
 
 
-def _measure_pace(database: str, speed: float, workers: int) -> int:
-    use = run_pace(database, speed=speed, minutes=3, workers=workers)
+def _measure_pace(database: str, seconds: float, workers: int, latency_s: float) -> int:
+    use = run_pace(database, seconds=seconds, workers=workers, latency_s=latency_s)
     print(
-        f"pace on {database}: {workers} workers, {speed:g} times as fast: {use.minutes} requests "
-        f"in full minutes, {use.used:.1%} of the limit; {use.refused} of {use.requests} were "
-        f"answered 429 ({use.refused_share:.1%})"
+        f"pace on {database}: {workers} workers, {seconds:g} s, answers after {latency_s:g} s: "
+        f"{use.accepted} of {use.allowed} allowed requests, {use.used:.1%}; {use.refused} of "
+        f"{use.requests} were answered 429 ({use.refused_share:.1%}); {use.minute_s:.2f} s for "
+        f"each {pace.PER_MINUTE} requests"
     )
     return 0 if use.used >= 0.95 and use.refused_share < 0.01 else 1
 

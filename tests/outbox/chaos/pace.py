@@ -1,44 +1,52 @@
-"""Several workers under the limits of a real account, in time that runs faster.
+"""Several workers under the limits of a real account, in real time.
 
-Truncus counts requests in whole seconds and minutes of its clock. Its clock and the workers' limits
-run ``speed`` times as fast as real time; nothing else does, so that this is harder than reality:
-what a process is late by counts for so many times as much.
+They are measured by :mod:`tests.outbox.chaos.sliding`, which counts requests as they arrive.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
+
+from tests.outbox.chaos.sliding import Arrival
 
 PER_SECOND, PER_MINUTE = 10, 60
 TRUNCUS = {"API_KEY": "tr_test_pace", "DELIVERY": "outbox"}
 """With the limits of a real account, which are the defaults."""
+START_UP_S = 15.0
+"""Workers make their first request within so many seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """How well the limits were used.
+    """How well the limits were used, from the arrival of the first request on.
 
     Attributes:
-        minutes: requests that were let through in each minute that was full of work.
-        requests: all, those before and after these minutes among them.
+        accepted: requests that were let through.
+        allowed: the most that the limits let through in that time.
+        requests: all, refused ones among them.
         refused: how many were answered 429.
+        minute_s: the median of the seconds from a request that was let through until the next
+            one after a minute's number of requests; 60 at best.
     """
 
-    minutes: Sequence[int]
+    accepted: int
+    allowed: int
     requests: int
     refused: int
+    minute_s: float
 
     @property
     def used(self) -> float:
-        """The share of the limit that was used."""
-        return sum(self.minutes) / (PER_MINUTE * len(self.minutes))
+        """The share of what is allowed that was used."""
+        return self.accepted / self.allowed
 
     @property
     def refused_share(self) -> float:
@@ -46,45 +54,50 @@ class Use:
         return self.refused / self.requests
 
 
-def use_of(requests: Sequence[Mapping[str, Any]]) -> Use:
-    """Return how well the limits were used, by the requests that Truncus noted.
+def use_of(arrivals: Sequence[Arrival], *, seconds: float) -> Use:
+    """Return how well the limits were used in so many seconds that were full of work."""
+    until = arrivals[0].at + seconds
+    inside = [arrival for arrival in arrivals if arrival.at < until]
+    accepted = [arrival.at for arrival in inside if not arrival.is_refused]
+    later = accepted[PER_MINUTE:]
+    return Use(
+        accepted=len(accepted),
+        allowed=allowed_in(seconds),
+        requests=len(inside),
+        refused=len(inside) - len(accepted),
+        minute_s=median(b - a for a, b in zip(accepted, later, strict=False)),
+    )
 
-    The first and the last minute do not count: work began and ended in the middle of them.
-    """
-    minutes = Counter(int(told["at"] // 60) for told in requests if told["status"] == 200)
-    full = range(min(minutes) + 1, max(minutes))
-    refused = sum(told["status"] == 429 for told in requests)
-    return Use([minutes[minute] for minute in full], len(requests), refused)
+
+def allowed_in(seconds: float) -> int:
+    """Return the most requests that the limits allow in so many seconds, from the first one on."""
+    minutes, rest_s = divmod(seconds, 60)
+    return int(minutes) * PER_MINUTE + min(PER_MINUTE, PER_SECOND * math.ceil(rest_s))
 
 
-def measure(database: Mapping[str, Any], *, speed: float, minutes: int, workers: int) -> Use:
-    """Let workers send e-mails that need a request each, for so many full minutes and a little.
+def measure(database: Mapping[str, Any], *, seconds: float, workers: int, latency_s: float) -> Use:
+    """Let workers send e-mails that need a request each.
 
     Args:
         database: settings of a database that other processes can open, and whose outbox is full.
-        speed: how many times as fast as real time limits and Truncus run.
-        minutes: of that faster time.
+        seconds: from the first request on.
         workers: processes, each making one request at a time.
+        latency_s: seconds until a request is answered; how many of them pass before it counts is
+            left to chance.
     """
-    options = {
-        "requests_per_second": PER_SECOND,
-        "requests_per_minute": PER_MINUTE,
-        "clock_speed": speed,
-        "keep": 100_000,
-    }
+    options = {"per_second": PER_SECOND, "per_minute": PER_MINUTE, "latency_s": latency_s}
     with ExitStack() as stack:
-        truncus = stack.enter_context(process("tests.outbox.chaos.truncus", json.dumps(options)))
+        truncus = stack.enter_context(process("tests.outbox.chaos.sliding", json.dumps(options)))
         assert truncus.stdout is not None
         chaos = {
             "database": database,
             "truncus": {**TRUNCUS, "BASE_URL": json.loads(truncus.stdout.readline())},
-            "clock_speed": speed,
         }
         for _ in range(workers):
             stack.enter_context(process("django", "truncus_worker", "--verbosity=0", chaos=chaos))
-        time.sleep((minutes + 1.5) * 60 / speed)
+        time.sleep(START_UP_S + seconds)
         told, _ = truncus.communicate("\n", timeout=60)
-    return use_of(json.loads(told)["requests"])
+    return use_of([Arrival(*each) for each in json.loads(told)], seconds=seconds)
 
 
 @contextmanager

@@ -80,7 +80,7 @@ def run(plan: Plan) -> tuple[list[str], dict[str, Any]]:
         return differences, facts
 
 
-def run_pace(name: str, *, speed: float, minutes: int, workers: int) -> pace.Use:
+def run_pace(name: str, *, seconds: float, workers: int, latency_s: float) -> pace.Use:
     """Let workers send under the limits of a real account; return how well they used them."""
     with TemporaryDirectory() as folder, _database(name, Path(folder)) as database:
         _set_up_django({"database": database, "truncus": pace.TRUNCUS})
@@ -95,11 +95,11 @@ def run_pace(name: str, *, speed: float, minutes: int, workers: int) -> pace.Use
                 ["customer@example.org"],
                 idempotency_key=f"alone-{number}",  # a request for each
             )
-            for number in range((minutes + 3) * pace.PER_MINUTE)
+            for number in range(pace.allowed_in(pace.START_UP_S + seconds) + pace.PER_MINUTE)
         ]
         TruncusBackend().send_messages(messages)
         connections.close_all()
-        return pace.measure(database, speed=speed, minutes=minutes, workers=workers)
+        return pace.measure(database, seconds=seconds, workers=workers, latency_s=latency_s)
 
 
 # The processes ------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +13,7 @@ def main() -> None:
     """Serve until a line comes; then tell what was accepted, and what was asked."""
     options = json.loads(sys.argv[1])
     _let_delays_last(options.pop("delay_s", 1.0))
-    speed, began = options.pop("clock_speed", 1.0), time.time()
-    with Emulator(clock=lambda: began + speed * (time.time() - began), **options) as emulator:
+    with Emulator(**options) as emulator:
         print(json.dumps(emulator.url), flush=True)
         sys.stdin.readline()
         print(json.dumps(_told(emulator)), flush=True)

@@ -300,16 +300,14 @@ class SyncJob:
         """Return what Truncus tells of an e-mail, waiting as long as its limits ask for."""
         for _ in range(WAITS_IN_A_ROW):
             self._pause(account.pacer.pause_s(), chunk)
-            account.pacer.wait()
             try:
-                return account.client.get_email(str(email.message_id))
+                return _details(account, email)
             except RateLimited as error:
                 wait_s = 60.0 if error.retry_after is None else error.retry_after
                 if wait_s > LONGEST_WAIT_S:
                     raise
                 self._pause(wait_s, chunk)
-        account.pacer.wait()
-        return account.client.get_email(str(email.message_id))
+        return _details(account, email)
 
     def _pause(self, seconds: float, chunk: _Chunk) -> None:
         """Wait; before a wait that is felt, write what was heard."""
@@ -405,6 +403,15 @@ class SyncJob:
         if chunk.claimed_until is not None:
             mine = mine.filter(next_sync_at=chunk.claimed_until)
         in_tries(lambda: update_each(mine, emails, ["next_sync_at"]), using=mine.db)
+
+
+def _details(account: _Account, email: Email) -> EmailDetails:
+    """Return what Truncus tells of an e-mail, within its limits."""
+    account.pacer.wait()
+    try:
+        return account.client.get_email(str(email.message_id))
+    finally:
+        account.pacer.answered()
 
 
 _DATES = ("is_sandbox", "sent_at", "send_at", "created_at", "next_sync_at")

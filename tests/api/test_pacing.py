@@ -80,6 +80,15 @@ def test_time_that_passes_by_itself_is_not_waited_again(time):
     assert time.naps == [0.25]
 
 
+def test_a_request_counts_from_its_answer(time):
+    paced = pacer(time, 1, 0)
+    paced.wait()
+    time.now_s += 0.75
+    paced.answered()
+    time.now_s += 0.5
+    assert paced.wait() == 0.5
+
+
 def test_asking_for_the_pause_notes_no_request(time):
     paced = pacer(time, 1, 0)
     assert [paced.pause_s() for _ in range(3)] == [0.0] * 3

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from io import StringIO
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from tests.conftest import FakeTruncus
+from tests.outbox.chaos.sliding import SlidingServer
+from tests.servers import serving
 from truncus_django import tracking
 from truncus_django.ages import moment_of
 from truncus_django.api.client import TruncusClient
@@ -381,6 +384,24 @@ def test_requests_keep_within_the_limits_ahead_of_time(emulator, send, settings)
     assert result.asked == 13
     assert time.naps == [1.0, 1.0, 58.0]
     assert not any(status == 429 for _, _, status in emulator.request_counts)
+
+
+@pytest.mark.parametrize(("delivery", "share"), [("direct", 10), ("outbox", 5)])
+def test_no_second_holds_more_requests_as_they_arrive(send, settings, delivery, share):
+    """In real time: each eleventh question takes longer to arrive than those after it."""
+    send(25)
+    ways_s = cycle([0.15, *[0.0] * share])
+    server = SlidingServer({1.0: share}, way_there_s=lambda: next(ways_s))
+    settings.TRUNCUS = settings.TRUNCUS | {
+        "BASE_URL": server.url,
+        "DELIVERY": delivery,
+        "REQUESTS_PER_SECOND": 10,
+    }
+    with serving(server):
+        result = SyncJob().run()
+    assert (result.asked, result.failed) == (25, 0)
+    assert len(server.arrivals) == 25
+    assert server.refused == 0
 
 
 def test_mailers_with_one_key_share_its_limits(emulator, send, settings, accounts):

@@ -30,6 +30,23 @@ def test_half_of_the_limits_is_left_to_what_is_sent(pacer, put, dispatcher):
     assert dispatcher.step().accepted == 1
 
 
+def test_a_question_counts_from_its_answer(pacer, travel):
+    for way_s in (4, 0):
+        pacer.wait()
+        travel(way_s)
+        pacer.answered()
+
+    assert pacer.pause_s() > 0
+
+
+def test_a_question_under_way_counts_for_as_long_as_it_may_arrive(pacer, travel):
+    for _ in range(2):
+        pacer.wait()
+
+    travel(2)
+    assert pacer.pause_s() > 0
+
+
 def test_what_is_sent_counts(pacer, message, dispatcher, travel, put):
     for _ in range(3):
         put(1)

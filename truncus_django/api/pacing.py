@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 class Pacer:
     """Lets requests go so that no second and no minute holds more than the account allows.
 
+    They count when they arrive, which may be as late as their answer comes. For one request at a
+    time: each is waited for with :meth:`wait`, and then said to be :meth:`answered`.
+
     Args:
         per_second, per_minute: the account's limits; 0 for none.
         clock, sleep: monotonic seconds and how to wait, for tests.
@@ -33,6 +36,10 @@ class Pacer:
             self._sleep(pause)
         self._recent.append(self._clock())
         return max(pause, 0.0)
+
+    def answered(self) -> None:
+        """Let the latest request count from now on: it may have arrived only now."""
+        self._recent[-1] = self._clock()
 
     def pause_s(self) -> float:
         """Return the seconds until the next request may go; 0 for now."""

@@ -156,6 +156,29 @@ def test_the_sandbox_and_what_expires_go_by_themselves(emulator, message, dispat
     assert len(emulator.emails) == 6
 
 
+def test_a_mass_whose_emails_each_expire_at_their_own_moment_shares_requests(
+    emulator, message, dispatcher
+):
+    soon = datetime.now(UTC) + timedelta(minutes=15)
+    put_all(
+        [
+            message(number, expires_at=soon + timedelta(milliseconds=10 * number))
+            for number in range(250)
+        ]
+    )
+
+    assert dispatcher.drain().requests == 3
+    assert len(emulator.emails) == 250
+
+
+def test_what_expires_after_its_key_shares_a_request_with_what_never_expires(
+    emulator, message, dispatcher
+):
+    put_all([message(1), message(2, expires_at=timedelta(days=2)), message(3)])
+
+    assert dispatcher.drain().requests == 1
+
+
 def test_a_request_holds_no_more_than_it_may(emulator, message, dispatcher, monkeypatch):
     monkeypatch.setattr("truncus_django.outbox.claim.MAX_BATCH_BYTES", 5_000)
     mails = []
@@ -484,10 +507,13 @@ def test_what_is_worth_nothing_any_more_is_never_sent(emulator, put, dispatcher,
 def test_what_expires_between_two_tries_is_taken_out(emulator, message, dispatcher, travel, states):
     emulator.faults.next("provider_502")
     put_all(
-        [message(1, expires_at=timedelta(minutes=10)), message(2, expires_at=timedelta(days=1))]
+        [
+            message(1, expires_at=timedelta(minutes=10)),
+            message(2, expires_at=timedelta(minutes=10, seconds=50)),
+        ]
     )
     dispatcher.step()
-    travel(11 * 60)
+    travel(10 * 60 + 20)
     dispatcher.drain()
 
     assert states() == ["expired", "delivered"]
@@ -504,6 +530,42 @@ def test_what_expires_in_doubt_is_left_to_a_person(emulator, message, dispatcher
 
     assert states() == ["unknown"]
     assert len(keys_of(emulator)) == 1
+
+
+def test_one_that_expires_in_doubt_costs_none_that_is_good_for_longer(
+    emulator, message, dispatcher, travel, states
+):
+    emulator.faults.next("reset_before", times=2)
+    soon, later = timedelta(minutes=10), timedelta(hours=1)
+    lives = [later, soon, later, later]
+    put_all([message(number, expires_at=life) for number, life in enumerate(lives)])
+    dispatcher.step()
+    dispatcher.step()
+    travel(11 * 60)
+    dispatcher.drain()
+
+    assert states() == ["delivered", "unknown", "delivered", "delivered"]
+    assert len(set(keys_of(emulator))) == 2
+
+
+def test_what_comes_to_expire_within_a_keys_life_gets_a_request_of_its_own(
+    emulator, message, dispatcher, travel, states
+):
+    """They share a request that fails for a day; from then on, one would expire in doubt."""
+    emulator.reset(revoked_keys=["tr_test_emulator"])
+    put_all([message(1), message(2, expires_at=timedelta(days=2)), message(3)])
+    dispatcher.step()
+    travel(30 * 60 * 60)
+    emulator.reset()
+    emulator.faults.next("reset_before", times=2)
+    dispatcher.step()
+    travel(60)
+    dispatcher.step()
+    assert OutboxBatch.objects.filter(is_in_doubt=True).count() == 2
+    travel(20 * 60 * 60)
+    dispatcher.drain()
+
+    assert states() == ["delivered", "unknown", "delivered"]
 
 
 def test_truncus_is_told_when_to_send(emulator, put, dispatcher):

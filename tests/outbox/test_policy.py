@@ -41,7 +41,7 @@ def verdict(error, *, jitter=0.5, **facts):
 
 
 @pytest.mark.parametrize(
-    ("facts", "is_other_account", "has_expired", "start"),
+    ("facts", "is_other_account", "has_lost_members", "start"),
     [
         (Facts(), False, False, Start.AS_IT_IS),
         (Facts(attempts=3, key_age_s=60), False, False, Start.AS_IT_IS),
@@ -58,9 +58,10 @@ def verdict(error, *, jitter=0.5, **facts):
         (Facts(attempts=1, was_in_doubt=True), False, True, Start.UNKNOWN),
     ],
 )
-def test_how_a_request_begins(facts, is_other_account, has_expired, start):
+def test_how_a_request_begins(facts, is_other_account, has_lost_members, start):
     assert (
-        before_request(facts, is_other_account=is_other_account, has_expired=has_expired) is start
+        before_request(facts, is_other_account=is_other_account, has_lost_members=has_lost_members)
+        is start
     )
 
 

@@ -71,17 +71,17 @@ class Start(Enum):
     """Not at all: it may have been accepted, and repeating it may send it twice."""
 
 
-def before_request(facts: Facts, *, is_other_account: bool, has_expired: bool) -> Start:
+def before_request(facts: Facts, *, is_other_account: bool, has_lost_members: bool) -> Start:
     """Return how to make the next request of a batch.
 
     Args:
         is_other_account: whether its key was used with an account that is no more.
-        has_expired: whether an e-mail in it is worth nothing any more.
+        has_lost_members: whether an e-mail of it has expired, or goes in a request of its own.
     """
     is_over = is_other_account or facts.key_age_s >= KEY_LIFE_S
     if facts.was_in_doubt:
-        return Start.UNKNOWN if is_over or has_expired else Start.AS_IT_IS
-    return Start.NEW_KEY if is_over or (has_expired and facts.attempts) else Start.AS_IT_IS
+        return Start.UNKNOWN if is_over or has_lost_members else Start.AS_IT_IS
+    return Start.NEW_KEY if is_over or (has_lost_members and facts.attempts) else Start.AS_IT_IS
 
 
 class Then(Enum):

@@ -12,6 +12,7 @@ from truncus_django.api.errors import (
     EmailRefused,
     InvalidAnswer,
     InvalidRequest,
+    MessageError,
     MessageTooLarge,
     NotFound,
     OutcomeUnknown,
@@ -41,7 +42,7 @@ def verdict(error, *, jitter=0.5, **facts):
 
 
 @pytest.mark.parametrize(
-    ("facts", "is_other_account", "has_expired", "start"),
+    ("facts", "is_other_account", "has_lost_members", "start"),
     [
         (Facts(), False, False, Start.AS_IT_IS),
         (Facts(attempts=3, key_age_s=60), False, False, Start.AS_IT_IS),
@@ -58,9 +59,10 @@ def verdict(error, *, jitter=0.5, **facts):
         (Facts(attempts=1, was_in_doubt=True), False, True, Start.UNKNOWN),
     ],
 )
-def test_how_a_request_begins(facts, is_other_account, has_expired, start):
+def test_how_a_request_begins(facts, is_other_account, has_lost_members, start):
     assert (
-        before_request(facts, is_other_account=is_other_account, has_expired=has_expired) is start
+        before_request(facts, is_other_account=is_other_account, has_lost_members=has_lost_members)
+        is start
     )
 
 
@@ -105,6 +107,17 @@ def test_a_doubt_stays_until_the_content_itself_is_refused():
 def test_a_refusal_splits_a_batch_and_fails_one(error):
     assert verdict(error, size=100).then is Then.SPLIT
     assert verdict(error, size=1).then is Then.FAIL
+
+
+def test_what_a_bug_keeps_from_being_asked_goes_in_parts_and_a_doubt_as_it_was():
+    bug = MessageError("a bug", retryable=True)
+
+    assert verdict(bug, size=100, failing_s=DAY_S).then is Then.SPLIT
+    assert verdict(bug, size=1).then is Then.RETRY
+    assert verdict(bug, size=1, failing_s=DAY_S).then is Then.FAIL
+    found = verdict(bug, size=100, was_in_doubt=True)
+    assert (found.then, found.is_in_doubt) == (Then.RETRY, True)
+    assert not found.is_account_failure
 
 
 def test_an_answer_that_tells_nothing_leaves_the_outcome_unknown():

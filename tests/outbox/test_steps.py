@@ -363,7 +363,7 @@ def test_expiry_of_what_may_have_been_sent(victim: Victim, emulator: Any, put: A
     def after(scene: Any) -> None:
         assert set(_states().values()) == {State.UNKNOWN}
         assert set(_accepted(emulator).values()) == {1}
-        assert all("worth nothing" in email.error for email in Email.objects.all())
+        assert all("has expired" in email.error for email in Email.objects.all())
         assert OutboxEntry.objects.count() == 2, "a person can decide"
 
     victim.dies_everywhere(before, after)

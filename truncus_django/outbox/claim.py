@@ -5,6 +5,7 @@ is most urgent, and the lease are one step: no two workers take the same, none t
 it may not send yet, and a worker that dies has used up one request at most.
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,13 +34,24 @@ from truncus_django.models import (
 from truncus_django.outbox import pace
 from truncus_django.outbox.clock import Clock, moment_of, unix_of
 from truncus_django.outbox.commit import committed
-from truncus_django.outbox.policy import Facts, Start, account_pause_s, before_request
-from truncus_django.outbox.settle import delete_batch, end, expire
+from truncus_django.outbox.policy import (
+    KEY_LIFE_S,
+    Facts,
+    Start,
+    account_pause_s,
+    before_request,
+)
+from truncus_django.outbox.settle import delete_batch, end, expire, regroup
 from truncus_django.outbox.waiting import waiting_mailers
 from truncus_django.sending import MAX_BATCH_BYTES
 
 LEASE_MARGIN_S = 5.0
 LOOK_AGAIN_S = 1.0
+LIFE_TOLERANCE = 0.1
+"""Emails that expire share a request if the longest life left is longer than the shortest by no
+more than this part. An ambiguous request ends when its first email expires: none of the others
+loses more than that of its time. Equal moments alone would cost a request for each email where
+each has a moment of its own, as ``timedelta`` makes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,8 +259,8 @@ def _next_entries(
         waiting = waiting.filter(priority__lt=before.priority)
     _read_in_order_of_index(using)
     locked = waiting.select_for_update(skip_locked=_skips(using))
-    found = locked.values_list("pk", "size", "is_sandbox", "own_key", "priority", "expires_at")
-    return _of_one_kind([_Waiting(*row) for row in found[: contract.MAX_BATCH_SIZE]])
+    found = locked.values_list(*_Waiting._fields)[: contract.MAX_BATCH_SIZE]
+    return _of_one_kind([_Waiting(*row) for row in found], now)
 
 
 def _read_in_order_of_index(using: str) -> None:
@@ -276,12 +288,12 @@ def _formed(lane: _Lane, entries: Sequence[_Waiting], now: float) -> OutboxBatch
     )
 
 
-def _of_one_kind(entries: Sequence[_Waiting]) -> list[_Waiting]:
+def _of_one_kind(entries: Sequence[_Waiting], now: float) -> list[_Waiting]:
     """Return those that may share a request with the first.
 
-    A message with a key of its own goes alone, so that the key is worth what it says. E-mails that
-    expire go by themselves: a batch that cannot be repeated after one of them has expired must not
-    keep others from being sent.
+    A message with a key of its own goes alone, so that the key is worth what it says. An ambiguous
+    request is repeated whole or not at all, and so not after one of its emails has expired: what
+    expires sooner goes apart from what is good for longer.
     """
     if not entries:
         return []
@@ -289,29 +301,45 @@ def _of_one_kind(entries: Sequence[_Waiting]) -> list[_Waiting]:
     if first.own_key:
         return [first]
     alike, size = [first], first.size
+    shortest = longest = _life_left_s(first, now)
     for entry in entries[1:]:
+        life = _life_left_s(entry, now)
         is_alike = (
             not entry.own_key
             and entry.is_sandbox == first.is_sandbox
-            and (entry.expires_at is None) == (first.expires_at is None)
+            and max(longest, life) <= (1 + LIFE_TOLERANCE) * min(shortest, life)
         )
         if is_alike and size + entry.size <= MAX_BATCH_BYTES:
             alike.append(entry)
             size += entry.size
+            shortest, longest = min(shortest, life), max(longest, life)
     return alike
+
+
+def _life_left_s(entry: _Waiting, now: float) -> float:
+    """Return for how long an email is to be sent; for ever where a key that is new now ends first.
+
+    After its key no ambiguous request is repeated anyway.
+    """
+    if entry.expires_at is None:
+        return math.inf
+    left_s = unix_of(entry.expires_at) - now
+    return left_s if left_s < KEY_LIFE_S else math.inf
 
 
 def _made_ready(batch: OutboxBatch, lane: _Lane, now: float) -> list[UUID]:
     """Adapt a batch to what has happened since, and return its members; none where it ended."""
     present = moment_of(now)
     entries = OutboxEntry.objects.filter(batch=batch).order_by(*OutboxEntry.IN_ORDER)
-    members = list(entries.values_list("pk", "expires_at"))
-    expired = [pk for pk, expires_at in members if expires_at is not None and expires_at <= present]
+    members = [_Waiting(*row) for row in entries.values_list(*_Waiting._fields)]
+    left = [entry for entry in members if entry.expires_at is None or entry.expires_at > present]
+    expired = list({entry.pk for entry in members} - {entry.pk for entry in left})
+    parts = [left] if batch.is_in_doubt else _kinds(left, now)
     facts = facts_of(batch, now=now)
     start = before_request(
         facts,
         is_other_account=batch.account not in {"", lane.account},
-        has_expired=bool(expired),
+        has_lost_members=bool(expired) or len(parts) > 1,
     )
     if batch.is_in_doubt and len(members) != batch.size:
         # Without the e-mail that was deleted it would be another request.
@@ -322,7 +350,6 @@ def _made_ready(batch: OutboxBatch, lane: _Lane, now: float) -> list[UUID]:
         return []
     if expired:
         expire(expired)
-    left = [pk for pk, _ in members if pk not in set(expired)]
     if not left:
         delete_batch(batch)
         return []
@@ -331,7 +358,28 @@ def _made_ready(batch: OutboxBatch, lane: _Lane, now: float) -> list[UUID]:
             batch.idempotency_key = new_idempotency_key()
         batch.first_request_at = batch.form = None
     batch.account = lane.account
-    return left
+    first, *others = [[entry.pk for entry in part] for part in parts]
+    regroup(
+        batch,
+        others,
+        due_at=present,
+        failures=batch.failures,
+        failing_since=batch.failing_since,
+        code=batch.error_code,
+        error=batch.error,
+    )
+    return first
+
+
+def _kinds(entries: Sequence[_Waiting], now: float) -> list[list[_Waiting]]:
+    """Part the members of a request that is new now: some may have become of another kind."""
+    parts: list[list[_Waiting]] = []
+    while entries:
+        part = _of_one_kind(entries, now)
+        parts.append(part)
+        taken = {entry.pk for entry in part}
+        entries = [entry for entry in entries if entry.pk not in taken]
+    return parts
 
 
 _UNKNOWN = "It may have been accepted, {why}; so it was not tried again"
@@ -339,7 +387,7 @@ _UNKNOWN = "It may have been accepted, {why}; so it was not tried again"
 
 def _why_unknown(facts: Facts, expired: Sequence[UUID]) -> str:
     if expired:
-        return "and is worth nothing any more"
+        return "and an email of its request has expired"
     if facts.key_age_s >= contract.IDEMPOTENCY_LIFE_S / 2:
         return "about 24 hours ago, and Truncus forgets its key"
     return "by another account, which alone knows its key"

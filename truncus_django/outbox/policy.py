@@ -11,6 +11,7 @@ from truncus_django.api.errors import (
     ConfigurationError,
     ConnectionFailed,
     InvalidAnswer,
+    MessageError,
     NotFound,
     OutcomeUnknown,
     QuotaExceeded,
@@ -71,17 +72,17 @@ class Start(Enum):
     """Not at all: it may have been accepted, and repeating it may send it twice."""
 
 
-def before_request(facts: Facts, *, is_other_account: bool, has_expired: bool) -> Start:
+def before_request(facts: Facts, *, is_other_account: bool, has_lost_members: bool) -> Start:
     """Return how to make the next request of a batch.
 
     Args:
         is_other_account: whether its key was used with an account that is no more.
-        has_expired: whether an e-mail in it is worth nothing any more.
+        has_lost_members: whether an e-mail of it has expired, or goes in a request of its own.
     """
     is_over = is_other_account or facts.key_age_s >= KEY_LIFE_S
     if facts.was_in_doubt:
-        return Start.UNKNOWN if is_over or has_expired else Start.AS_IT_IS
-    return Start.NEW_KEY if is_over or (has_expired and facts.attempts) else Start.AS_IT_IS
+        return Start.UNKNOWN if is_over or has_lost_members else Start.AS_IT_IS
+    return Start.NEW_KEY if is_over or (has_lost_members and facts.attempts) else Start.AS_IT_IS
 
 
 class Then(Enum):
@@ -143,6 +144,8 @@ def after_failure(error: TruncusError, facts: Facts, *, jitter: float) -> Verdic
         wait_s = account_pause_s(error, failures=facts.account_failures, jitter=jitter)
         return Verdict(Then.RETRY, wait_s, wait_s, in_doubt, is_account_failure=True)
     if error.retryable or isinstance(error, QuotaExceeded):
+        if isinstance(error, MessageError) and not in_doubt and facts.size > 1:
+            return Verdict(Then.SPLIT)  # nobody knows which of them it is about
         is_forever = isinstance(error, QuotaExceeded)
         if not in_doubt and not is_forever and facts.failing_s >= GIVE_UP_AFTER_S:
             return Verdict(Then.FAIL)

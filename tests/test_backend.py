@@ -20,6 +20,7 @@ from truncus_django.api.errors import (
     AuthenticationError,
     ConfigurationError,
     EmailRefused,
+    InvalidAddress,
     InvalidRequest,
     MessageError,
     MessagesNotSent,
@@ -32,7 +33,7 @@ from truncus_django.api.errors import (
 )
 from truncus_django.backend import TruncusBackend
 from truncus_django.message import TruncusMessage
-from truncus_django.signals import pre_send
+from truncus_django.signals import post_send, pre_send, send_failed
 
 pytestmark = pytest.mark.usefixtures("naps")
 
@@ -135,6 +136,54 @@ def test_no_messages_are_no_request(truncus):
     assert TruncusBackend().send_messages(None) == 0
     assert TruncusBackend().send_messages(iter(())) == 0
     assert truncus.seen == []
+
+
+@pytest.mark.parametrize("to", [[], ["", None]])
+def test_a_message_without_recipients_is_skipped_and_not_counted(truncus, to):
+    nobody = TruncusMessage("Nobody", "Text", "shop@example.com", to)
+    nobody.truncus_status = "that of an earlier send"
+    assert TruncusBackend().send_messages([nobody]) == 0
+    assert truncus.seen == []
+    assert TruncusBackend().send_messages([nobody, message("Somebody")]) == 1
+    assert truncus.last.body["subject"] == "Somebody"
+    assert nobody.truncus_status is None
+
+
+def test_a_message_without_recipients_is_told_to_no_receiver(truncus):
+    told = []
+
+    def note(signal, **kwargs):
+        told.append(signal)
+
+    signals = (pre_send, post_send, send_failed)
+    for signal in signals:
+        signal.connect(note)
+    try:
+        TruncusBackend().send_messages([TruncusMessage("Nobody", "Text", "shop@example.com")])
+    finally:
+        for signal in signals:
+            signal.disconnect(note)
+    assert told == []
+
+
+def test_a_skipped_message_leaves_the_others_their_places_in_the_list(truncus):
+    sent = [EmailMessage("Nobody", "Text"), bad_message()]
+    with pytest.raises(MessagesNotSent) as caught:
+        TruncusBackend().send_messages(sent)
+    assert [failure.index for failure in caught.value] == [1]
+    assert caught.value.accepted == 0
+
+
+def test_a_hidden_recipient_alone_is_no_message_to_nobody(truncus):
+    hidden = EmailMessage("Hello", "Text", bcc=["ann@example.org"])
+    with pytest.raises(InvalidAddress, match="put your own address into 'to'"):
+        TruncusBackend().send_messages([hidden])
+
+
+def test_a_tuple_of_recipients_is_not_taken_for_none(truncus):
+    one = message()
+    one.to = ("ann@example.org",)
+    assert TruncusBackend().send_messages([one]) == 1
 
 
 def test_a_wrong_message_is_refused_before_any_request(truncus):

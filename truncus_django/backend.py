@@ -139,7 +139,8 @@ class TruncusBackend(BaseEmailBackend):
     def send_messages(self, email_messages: Iterable[EmailMessage]) -> int:
         """Send messages and return how many Truncus accepted.
 
-        Every message is tried, and ``message.truncus_status`` tells what became of it.
+        Every message is tried, and ``message.truncus_status`` tells what became of it. One without
+        recipients is skipped, as Django's SMTP backend does: its status stays ``None``.
 
         Raises:
             TruncusError: of a single message, why it was not sent.
@@ -181,7 +182,7 @@ class TruncusBackend(BaseEmailBackend):
         rows = []
         for parcel in parcels:
             self._prepared(parcel, client, settings, now)
-            if parcel.is_settled:
+            if parcel.payload is None:
                 continue
             try:
                 row = outbox.row_of(parcel, alias=self.alias, settings=settings)
@@ -194,6 +195,8 @@ class TruncusBackend(BaseEmailBackend):
         if rows:
             outbox.enqueue(rows, settings)
         for parcel in parcels:
+            if not parcel.is_settled and parcel.email_id is None:
+                continue  # nobody to send it to
             parcel.message.truncus_status = _status(parcel)  # type: ignore[attr-defined]
             parcel.is_concluded = True
             if parcel.error is not None:
@@ -206,8 +209,13 @@ class TruncusBackend(BaseEmailBackend):
     def _prepared(
         self, parcel: Parcel, client: TruncusClient, settings: Settings, now: float
     ) -> Parcel:
-        """Return the parcel with its payload, or with what keeps it from being sent."""
+        """Return the parcel with its payload, or with what keeps it from being sent.
+
+        It has neither if there is nobody to send the message to.
+        """
         try:
+            if not _has_recipients(parcel.message):
+                return parcel
             sandbox = getattr(parcel.message, "sandbox", None)
             is_sandbox = settings.sandbox if sandbox is None else sandbox is True
             parcel.unknown_send = recall(parcel, client, is_sandbox=is_sandbox)
@@ -380,6 +388,13 @@ def _parcels(messages: Sequence[EmailMessage]) -> list[Parcel]:
         parcels.append(Parcel(index, message, occurrence=seen[id(message)]))
         seen[id(message)] += 1
     return parcels
+
+
+def _has_recipients(message: EmailMessage) -> bool:
+    try:
+        return bool(message.recipients())
+    except TypeError:  # they are no lists; whether they are usable, the payload tells
+        return True
 
 
 def _payload_of(earlier: UnknownSend, message: EmailMessage) -> Payload:

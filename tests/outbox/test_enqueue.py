@@ -223,6 +223,15 @@ def test_receivers_are_asked_once_and_told_of_what_is_refused(message):
     assert Email.objects.get().subject == "Changed"
 
 
+def test_a_message_without_recipients_is_skipped_and_not_counted(message):
+    nobody = message(0, to=[])
+
+    assert TruncusBackend().send_messages([nobody]) == 0
+    assert TruncusBackend().send_messages([nobody, message(1)]) == 1
+    assert nobody.truncus_status is None
+    assert Email.objects.get().subject == "Order 1"
+
+
 def test_attachments_travel_with_the_row(message):
     mail = message()
     mail.attach("invoice.pdf", b"%PDF-1.7", "application/pdf")

@@ -3,6 +3,7 @@
 import logging
 import time
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -59,7 +60,9 @@ class TruncusBackend(BaseEmailBackend):
         fail_silently: hide that e-mails were not delivered; never that settings are wrong.
         alias: the mailer's name in ``MAILERS``, given by Django 6.1 and later.
         **options: settings in lower case, before those in ``TRUNCUS``; see
-            :class:`truncus_django.conf.Settings`.
+            :class:`truncus_django.conf.Settings`. Those of Django's SMTP backend are ignored, but
+            for ``timeout`` (seconds). Others are ignored with a warning, and refused in
+            ``MAILERS``.
     """
 
     def __init__(
@@ -68,10 +71,15 @@ class TruncusBackend(BaseEmailBackend):
         own = {name: options.pop(name) for name in options.keys() & SETTING_NAMES}
         if isinstance(own.get("api_key"), str):
             own["api_key"] = ApiKey(own["api_key"])
+        options = {redacted(name): value for name, value in options.items()}  # one may be a key
         if alias is None:
-            _refuse_unknown(options)
+            options = {name: options[name] for name in options if name not in _SMTP_OPTIONS}
+            _warn_of_unknown(options)
+            if own.get("timeout") is None:  # such as Django's EMAIL_TIMEOUT
+                own.pop("timeout", None)
         if django.VERSION >= (6, 1):
-            super().__init__(alias=alias, **options)  # refuses what is unknown in MAILERS
+            # Warns of what is unknown, and refuses it in MAILERS.
+            super().__init__(alias=alias, **options)
         else:
             super().__init__()
         self.alias = alias
@@ -353,15 +361,16 @@ def _outermost() -> Iterator[bool]:
         _is_notifying.reset(outer)
 
 
-def _refuse_unknown(options: dict[str, Any]) -> None:
-    """Refuse unknown options, as Django does itself for those in ``MAILERS``.
+_SMTP_OPTIONS = frozenset(
+    {"host", "port", "username", "password", "use_tls", "use_ssl", "ssl_keyfile", "ssl_certfile"}
+)
+"""Options of Django's SMTP backend that libraries, and Django itself, pass to any backend."""
 
-    ``send_mail()`` passes ``username`` and ``password``, before 6.1 always and mostly as ``None``.
-    """
-    for name in options.keys() - {"username", "password", "_ignore_unknown_kwargs"}:
+
+def _warn_of_unknown(names: Iterable[str]) -> None:
+    for name in names:
         hint = did_you_mean(name, SETTING_NAMES)
-        shown = redacted(repr(name))  # a key may stand where a name belongs
-        raise ConfigurationError(f"TruncusBackend has no option {shown}{hint}")
+        warnings.warn(f"TruncusBackend ignores the unknown option {name!r}{hint}", stacklevel=3)
 
 
 def _outbox() -> ModuleType:

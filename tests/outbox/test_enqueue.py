@@ -155,6 +155,10 @@ def test_an_expiry_that_is_none_or_over(put, given):
         put(1, expires_at=given)
 
 
+def test_a_timeout_of_the_caller_is_no_matter_to_the_outbox(message):
+    assert TruncusBackend(timeout=5).send_messages([message()]) == 1
+
+
 def test_what_is_unknown_to_a_worker_is_refused(message):
     backend = TruncusBackend(api_key="tr_live_of_a_tenant")
 

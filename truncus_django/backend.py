@@ -1,5 +1,6 @@
 """TruncusBackend: Django's e-mails through the Truncus API."""
 
+import copy
 import logging
 import time
 import traceback
@@ -37,11 +38,11 @@ from truncus_django.api.keys import ApiKey
 from truncus_django.conf import SETTING_NAMES, Settings, get_settings, mailers
 from truncus_django.message import TruncusStatus
 from truncus_django.parcels import Parcel, UnknownSend
-from truncus_django.payload import Payload, build_payload, measure
+from truncus_django.payload import Payload, build_payload, carry_over, measure
 from truncus_django.sending import note_acceptance, plan, send_batches
 from truncus_django.signals import post_send, pre_send, send_failed, sends_concluded, tell
 from truncus_django.texts import did_you_mean
-from truncus_django.unknown_sends import forget, recall
+from truncus_django.unknown_sends import fingerprint, forget, recall
 
 __all__ = ["TruncusBackend"]
 
@@ -246,7 +247,14 @@ class TruncusBackend(BaseEmailBackend):
         """Build the payload, and let receivers change or cancel it."""
         payload = build_payload(parcel.message, settings, now=now)
         if pre_send.has_listeners(type(self)):
+            before, built = fingerprint(parcel.message), copy.deepcopy(payload.email)
             self._ask_receivers(parcel.message, payload.email)
+            if fingerprint(parcel.message) != before:
+                if not _has_recipients(parcel.message):
+                    return
+                changed = payload.email
+                payload = build_payload(parcel.message, settings, now=now)
+                carry_over(payload.email, built=built, changed=changed)
             measure(payload)
         parcel.payload = payload
         if payload.dropped:

@@ -25,6 +25,7 @@ from truncus_django.api.errors import (
     MessageError,
     MessageTooLarge,
     UnsupportedFeature,
+    redacted,
 )
 from truncus_django.api.fields import EmailFields, encode
 from truncus_django.api.keys import check_idempotency_key
@@ -78,6 +79,32 @@ def measure(payload: Payload) -> None:
         if isinstance(body, str) and checked_text(body, f"The {kind} body") > limit:
             raise MessageTooLarge(f"The {kind} body is over {limit:,} bytes. Shorten it.")
     _check_there_is_a_body(email)
+
+
+def carry_over(
+    rebuilt: dict[str, Any], *, built: Mapping[str, Any], changed: Mapping[str, Any]
+) -> None:
+    """Change ``rebuilt`` as ``built`` was changed into ``changed``; dicts key by key.
+
+    Raises:
+        MessageError: a field was changed here, and otherwise in ``rebuilt``. Neither is taken: a
+            recipient that one of them removed must not come back with the other.
+    """
+    for name in built.keys() | changed.keys():
+        old, new, present = built.get(name), changed.get(name), rebuilt.get(name)
+        if new in (old, present):
+            continue
+        if isinstance(new, dict) and isinstance(present, dict):
+            carry_over(present, built=old if isinstance(old, dict) else {}, changed=new)
+        elif present != old:
+            raise MessageError(
+                f"Receivers of pre_send changed {redacted(repr(name))} of the message and of the "
+                "payload, and not alike; change it in one of them."
+            )
+        elif name in changed:
+            rebuilt[name] = new
+        else:
+            del rebuilt[name]
 
 
 def _check_there_is_a_body(email: Mapping[str, Any]) -> None:

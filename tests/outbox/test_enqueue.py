@@ -227,6 +227,25 @@ def test_receivers_are_asked_once_and_told_of_what_is_refused(message):
     assert Email.objects.get().subject == "Changed"
 
 
+def test_receivers_may_change_the_message(message):
+    def change(message, **facts):
+        if message.subject == "Order 0":
+            message.to.clear()
+        message.subject = "Changed"
+        message.priority = "high"
+
+    pre_send.connect(change)
+    try:
+        assert TruncusBackend().send_messages([message(0), message(1)]) == 1
+    finally:
+        pre_send.disconnect(change)
+
+    assert Email.objects.get().subject == "Changed"
+    entry = OutboxEntry.objects.get()
+    assert json.loads(entry.payload)["subject"] == "Changed"
+    assert entry.priority == Priority.HIGH
+
+
 def test_a_message_without_recipients_is_skipped_and_not_counted(message):
     nobody = message(0, to=[])
 

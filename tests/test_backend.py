@@ -4,7 +4,9 @@ import copy
 import logging
 import pickle
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from uuid import uuid4
 
 import django
@@ -20,6 +22,7 @@ from truncus_django.api.errors import (
     AuthenticationError,
     ConfigurationError,
     EmailRefused,
+    InvalidAddress,
     InvalidRequest,
     MessageError,
     MessagesNotSent,
@@ -32,7 +35,7 @@ from truncus_django.api.errors import (
 )
 from truncus_django.backend import TruncusBackend
 from truncus_django.message import TruncusMessage
-from truncus_django.signals import pre_send
+from truncus_django.signals import post_send, pre_send, send_failed
 
 pytestmark = pytest.mark.usefixtures("naps")
 
@@ -49,6 +52,13 @@ def messages(count):
 
 def bad_message():
     return message("Line\nbreak")
+
+
+@contextmanager
+def every_warning():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield caught
 
 
 # One message --------------------------------------------------------------------------------------
@@ -135,6 +145,54 @@ def test_no_messages_are_no_request(truncus):
     assert TruncusBackend().send_messages(None) == 0
     assert TruncusBackend().send_messages(iter(())) == 0
     assert truncus.seen == []
+
+
+@pytest.mark.parametrize("to", [[], ["", None]])
+def test_a_message_without_recipients_is_skipped_and_not_counted(truncus, to):
+    nobody = TruncusMessage("Nobody", "Text", "shop@example.com", to)
+    nobody.truncus_status = "that of an earlier send"
+    assert TruncusBackend().send_messages([nobody]) == 0
+    assert truncus.seen == []
+    assert TruncusBackend().send_messages([nobody, message("Somebody")]) == 1
+    assert truncus.last.body["subject"] == "Somebody"
+    assert nobody.truncus_status is None
+
+
+def test_a_message_without_recipients_is_told_to_no_receiver(truncus):
+    told = []
+
+    def note(signal, **kwargs):
+        told.append(signal)
+
+    signals = (pre_send, post_send, send_failed)
+    for signal in signals:
+        signal.connect(note)
+    try:
+        TruncusBackend().send_messages([TruncusMessage("Nobody", "Text", "shop@example.com")])
+    finally:
+        for signal in signals:
+            signal.disconnect(note)
+    assert told == []
+
+
+def test_a_skipped_message_leaves_the_others_their_places_in_the_list(truncus):
+    sent = [EmailMessage("Nobody", "Text"), bad_message()]
+    with pytest.raises(MessagesNotSent) as caught:
+        TruncusBackend().send_messages(sent)
+    assert [failure.index for failure in caught.value] == [1]
+    assert caught.value.accepted == 0
+
+
+def test_a_hidden_recipient_alone_is_no_message_to_nobody(truncus):
+    hidden = EmailMessage("Hello", "Text", bcc=["ann@example.org"])
+    with pytest.raises(InvalidAddress, match="put your own address into 'to'"):
+        TruncusBackend().send_messages([hidden])
+
+
+def test_a_tuple_of_recipients_is_not_taken_for_none(truncus):
+    one = message()
+    one.to = ("ann@example.org",)
+    assert TruncusBackend().send_messages([one]) == 1
 
 
 def test_a_wrong_message_is_refused_before_any_request(truncus):
@@ -462,6 +520,44 @@ def test_backends_with_the_same_settings_share_a_client():
     assert TruncusBackend(api_key="tr_live_other").client is not TruncusBackend().client
 
 
+def test_options_of_djangos_smtp_backend_are_ignored_without_a_warning(truncus):
+    backend = TruncusBackend(
+        host="localhost",
+        port=25,
+        username="shop",
+        password=None,
+        use_tls=True,
+        use_ssl=False,
+        ssl_keyfile=None,
+        ssl_certfile=None,
+    )
+    assert backend.send_messages([message()]) == 1
+
+
+@pytest.mark.parametrize(("given", "in_force"), [(5, 5), (None, 30)])
+def test_smtps_timeout_is_that_of_requests_and_none_as_the_settings_say(given, in_force):
+    assert TruncusBackend(timeout=given).settings.timeout == in_force
+
+
+def test_an_unknown_option_is_ignored_with_a_warning_of_what_was_meant(truncus):
+    with every_warning() as caught:
+        backend = TruncusBackend(tenant="acme", port=25)
+    ours = [each for each in caught if each.category is UserWarning]
+    assert [str(each.message) for each in ours] == [
+        "TruncusBackend ignores the unknown option 'tenant'; did you mean 'tenant_id'?"
+    ]
+    assert ours[0].filename == __file__
+    assert backend.send_messages([message()]) == 1
+    assert "tenant_id" not in truncus.last.body
+
+
+def test_a_key_in_the_place_of_an_option_shows_in_no_warning():
+    with every_warning() as caught:
+        TruncusBackend(**{API_KEY: True})
+    assert "tr_…" in str(caught[0].message)
+    assert not [each for each in caught if API_KEY in str(each.message)]
+
+
 def test_representation_and_pickle_carry_no_key():
     backend = TruncusBackend(api_key=API_KEY)
     assert API_KEY not in repr(backend)
@@ -470,6 +566,8 @@ def test_representation_and_pickle_carry_no_key():
 
 
 if django.VERSION >= (6, 1):
+    from django.utils.deprecation import RemovedInDjango2028Warning
+
     MAILERS = {
         "default": {"BACKEND": "truncus_django.backend.TruncusBackend"},
         "acme": {
@@ -502,11 +600,30 @@ if django.VERSION >= (6, 1):
         with pytest.raises(mail.InvalidMailer, match="'tenant'"):
             mail.mailers["typo"]
 
-else:
+    @pytest.mark.parametrize("name", ["host", API_KEY])
+    def test_a_mailer_takes_no_other_backends_options_and_shows_no_key(name):
+        config = {**MAILERS["default"], "OPTIONS": {name: "x"}}
+        with (
+            override_settings(MAILERS={"default": config}),
+            pytest.raises(mail.InvalidMailer, match="Unknown options") as caught,
+        ):
+            mail.mailers["default"]
+        assert API_KEY not in str(caught.value)
 
-    def test_unknown_options_are_refused_with_the_one_that_was_meant():
-        with pytest.raises(ConfigurationError, match="did you mean 'tenant_id'"):
-            TruncusBackend(tenant="acme")
+    @override_settings(MAILERS=MAILERS)
+    def test_get_connection_takes_what_it_passes_to_any_backend(truncus):
+        with pytest.warns(RemovedInDjango2028Warning, match="get_connection"):
+            connection = mail.get_connection(host="localhost", timeout=5, nonsense=1)
+        assert connection.settings.timeout == 5
+        assert connection.send_messages([message()]) == 1
+
+    def test_django_warns_of_unknown_options_too_and_of_none_of_smtp():
+        with every_warning() as caught:
+            TruncusBackend(tenant="acme", port=25)
+        (djangos,) = [each for each in caught if each.category is RemovedInDjango2028Warning]
+        assert "does not support 'tenant'." in str(djangos.message)
+
+else:
 
     def test_get_connection_takes_djangos_own_keywords(truncus):
         connection = mail.get_connection(username=None, password=None, fail_silently=True)

@@ -524,9 +524,7 @@ def test_esp_extra_is_added_to_the_fields_of_the_api():
     assert (email["react"], email["track_opens"]) == ("<Welcome/>", False)
 
 
-@pytest.mark.parametrize(
-    "name", ["tags", "merge_data", "merge_metadata", "merge_headers", "envelope_sender"]
-)
+@pytest.mark.parametrize("name", ["tags", "envelope_sender"])
 def test_anymail_option_that_truncus_lacks_is_unsupported(name):
     message = a_message()
     setattr(message, name, ["Geheimnis"])
@@ -536,9 +534,32 @@ def test_anymail_option_that_truncus_lacks_is_unsupported(name):
     assert payload_of(message, DROPPING).dropped == (f"The option {name!r}",)
 
 
+@pytest.mark.parametrize("settings", [Settings(), DROPPING])
+@pytest.mark.parametrize("value", [{}, {"ann@example.org": {"name": "Ann"}}])
+@pytest.mark.parametrize("name", ["merge_data", "merge_metadata", "merge_headers"])
+def test_one_email_for_each_recipient_never_becomes_one_that_shows_them_to_each_other(
+    name, value, settings
+):
+    message = a_message()
+    message.to = ["ann@example.org", "bob@example.org"]
+    setattr(message, name, value)
+    text = refused(message, UnsupportedFeature, settings)
+    assert f"The option {name!r} cannot be sent through Truncus" in text
+    assert "send one message for each recipient" in text
+    assert "@" not in text
+
+
+@pytest.mark.parametrize("name", ["merge_data", "merge_metadata", "merge_headers"])
+def test_anymail_none_of_a_merge_option_is_no_option(name):
+    message = a_message()
+    setattr(message, name, None)
+    assert email_of(message).keys() == {"from", "to", "subject", "text"}
+
+
 def test_anymail_unset_is_no_option():
     message = a_message()
     message.metadata = message.tags = message.send_at = type("UNSET", (), {})
+    message.merge_data = message.merge_metadata = message.merge_headers = message.tags
     assert email_of(message).keys() == {"from", "to", "subject", "text"}
 
 

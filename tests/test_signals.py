@@ -8,6 +8,7 @@ from django.utils.log import AdminEmailHandler
 from tests.conftest import FakeTruncus
 from truncus_django import signals
 from truncus_django.api.errors import (
+    AnswerLost,
     EmailRefused,
     InvalidRequest,
     MessageError,
@@ -53,6 +54,127 @@ def test_pre_send_may_change_the_payload(truncus: FakeTruncus, listen):
     listen(pre_send, add_footer)
     send(message())
     assert truncus.last.body["text"] == "Text\nUnsubscribe"
+
+
+def test_pre_send_may_change_the_message(truncus, listen):
+    def filter_and_mark(message, **kwargs):
+        message.to.remove("bob@example.org")
+        message.extra_headers["X-Campaign"] = "spring"
+        message.idempotency_key = "spring-1"
+        message.sandbox = True
+
+    listen(pre_send, filter_and_mark)
+    changed = message()
+    changed.to.append("bob@example.org")
+    assert send(changed) == 1
+    assert truncus.last.body["to"] == "ann@example.org"
+    assert truncus.last.body["headers"] == {"X-Campaign": "spring"}
+    assert truncus.last.key == "spring-1"
+    assert truncus.last.headers["X-Truncus-Sandbox"] == "true"
+
+
+def test_changes_of_the_message_and_of_the_payload_are_both_kept(truncus, listen):
+    def change_payload(payload, **kwargs):
+        payload.setdefault("headers", {})["X-Payload"] = "1"
+        payload["metadata"]["deployment"] = "blue"
+        payload["text"] += "\nUnsubscribe"
+        del payload["track_opens"]
+
+    def change_message(message, **kwargs):
+        message.extra_headers["X-Message"] = "2"
+        message.metadata = {"order": "43"}
+        message.subject = "Changed"
+
+    listen(pre_send, change_payload)
+    listen(pre_send, change_message)
+    sent = message()
+    sent.metadata = {"order": "42"}
+    sent.track_opens = False
+    send(sent)
+    assert truncus.last.body == {
+        "from": "shop@example.com", "to": "ann@example.org", "subject": "Changed",
+        "text": "Text\nUnsubscribe", "headers": {"X-Message": "2", "X-Payload": "1"},
+        "metadata": {"order": "43", "deployment": "blue"},
+    }  # fmt: skip
+
+
+def test_a_recipient_taken_out_of_the_message_does_not_come_back_by_the_payload(truncus, listen):
+    def take_bob_out(message, **kwargs):
+        message.to.remove("bob@example.org")
+
+    def add_audit(payload, **kwargs):
+        payload["to"] = [*payload["to"], "audit@example.com"]
+
+    listen(pre_send, take_bob_out)
+    listen(pre_send, add_audit)
+    sent = message()
+    sent.to.append("bob@example.org")
+    with pytest.raises(MessageError, match="'to' of the message and of the payload") as caught:
+        send(sent)
+    assert "@" not in str(caught.value)
+    assert truncus.seen == []
+
+
+def test_the_same_change_of_message_and_payload_is_one_change(truncus, listen):
+    def rename(message, payload, **kwargs):
+        message.subject = payload["subject"] = "Changed"
+
+    listen(pre_send, rename)
+    assert send(message()) == 1
+    assert truncus.last.body["subject"] == "Changed"
+
+
+def test_a_message_whose_recipients_are_all_taken_out_is_skipped(truncus, listen):
+    told = []
+
+    def take_out(message, **kwargs):
+        if message.subject == "no":
+            message.to.clear()
+
+    listen(pre_send, take_out)
+    listen(send_failed, lambda **facts: told.append(facts))
+    dropped = message("no")
+    assert send(dropped, message("yes")) == 1
+    assert truncus.last.body["subject"] == "yes"
+    assert dropped.truncus_status is None
+    assert told == []
+
+
+@pytest.mark.parametrize("change", [
+    {"merge_data": {}}, {"tags": ["welcome"]}, {"subject": "Line\nbreak"},
+    {"encoding": "ascii"},
+])  # fmt: skip
+def test_what_makes_a_message_unsendable_is_told_when_a_receiver_does_it(truncus, listen, change):
+    def spoil(message, **kwargs):
+        vars(message).update(change)
+
+    listen(pre_send, spoil)
+    sent = message()
+    sent.body = "Grüße".encode()
+    with pytest.raises(MessageError):
+        send(sent)
+    assert truncus.seen == []
+
+
+def test_a_message_in_doubt_that_a_receiver_had_changed_goes_again_as_it_was(truncus, listen):
+    asked = []
+
+    def append_footer(message, payload, **kwargs):
+        asked.append(message)
+        message.body += "\nUnsubscribe"
+        payload["metadata"] = {"try": str(len(asked))}
+
+    listen(pre_send, append_footer)
+    sent = message()
+    truncus.loses_the_answer()
+    with pytest.raises(AnswerLost):
+        send(sent, max_retries=0)
+    assert send(sent) == 1
+    assert len(asked) == 1
+    first, second = truncus.seen
+    assert first.key == second.key
+    assert first.body == second.body
+    assert second.body["text"] == "Text\nUnsubscribe"
 
 
 def test_pre_send_may_cancel_one_message_which_is_no_error(truncus, listen):

@@ -51,6 +51,9 @@ def test_a_copy_is_the_same_message(travel):
         lambda message: setattr(message, "sandbox", True),
         lambda message: setattr(message, "tenant_id", "other"),
         lambda message: message.metadata.update({"order": 43}),
+        lambda message: setattr(message, "merge_data", {}),
+        lambda message: setattr(message, "tags", ["welcome"]),
+        lambda message: setattr(message, "encoding", "latin-1"),
     ],
 )
 def test_a_changed_message_is_another_one(change):

@@ -1,8 +1,10 @@
 """TruncusBackend: Django's e-mails through the Truncus API."""
 
+import copy
 import logging
 import time
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -36,11 +38,11 @@ from truncus_django.api.keys import ApiKey
 from truncus_django.conf import SETTING_NAMES, Settings, get_settings, mailers
 from truncus_django.message import TruncusStatus
 from truncus_django.parcels import Parcel, UnknownSend
-from truncus_django.payload import Payload, build_payload, measure
+from truncus_django.payload import Payload, build_payload, carry_over, measure
 from truncus_django.sending import note_acceptance, plan, send_batches
 from truncus_django.signals import post_send, pre_send, send_failed, sends_concluded, tell
 from truncus_django.texts import did_you_mean
-from truncus_django.unknown_sends import forget, recall
+from truncus_django.unknown_sends import fingerprint, forget, recall
 
 __all__ = ["TruncusBackend"]
 
@@ -59,7 +61,9 @@ class TruncusBackend(BaseEmailBackend):
         fail_silently: hide that e-mails were not delivered; never that settings are wrong.
         alias: the mailer's name in ``MAILERS``, given by Django 6.1 and later.
         **options: settings in lower case, before those in ``TRUNCUS``; see
-            :class:`truncus_django.conf.Settings`.
+            :class:`truncus_django.conf.Settings`. Those of Django's SMTP backend are ignored, but
+            for ``timeout`` (seconds). Others are ignored with a warning, and refused in
+            ``MAILERS``.
     """
 
     def __init__(
@@ -68,10 +72,15 @@ class TruncusBackend(BaseEmailBackend):
         own = {name: options.pop(name) for name in options.keys() & SETTING_NAMES}
         if isinstance(own.get("api_key"), str):
             own["api_key"] = ApiKey(own["api_key"])
+        options = {redacted(name): value for name, value in options.items()}  # one may be a key
         if alias is None:
-            _refuse_unknown(options)
+            options = {name: options[name] for name in options if name not in _SMTP_OPTIONS}
+            _warn_of_unknown(options)
+            if own.get("timeout") is None:  # such as Django's EMAIL_TIMEOUT
+                own.pop("timeout", None)
         if django.VERSION >= (6, 1):
-            super().__init__(alias=alias, **options)  # refuses what is unknown in MAILERS
+            # Warns of what is unknown, and refuses it in MAILERS.
+            super().__init__(alias=alias, **options)
         else:
             super().__init__()
         self.alias = alias
@@ -139,7 +148,8 @@ class TruncusBackend(BaseEmailBackend):
     def send_messages(self, email_messages: Iterable[EmailMessage]) -> int:
         """Send messages and return how many Truncus accepted.
 
-        Every message is tried, and ``message.truncus_status`` tells what became of it.
+        Every message is tried, and ``message.truncus_status`` tells what became of it. One without
+        recipients is skipped, as Django's SMTP backend does: its status stays ``None``.
 
         Raises:
             TruncusError: of a single message, why it was not sent.
@@ -181,7 +191,7 @@ class TruncusBackend(BaseEmailBackend):
         rows = []
         for parcel in parcels:
             self._prepared(parcel, client, settings, now)
-            if parcel.is_settled:
+            if parcel.payload is None:
                 continue
             try:
                 row = outbox.row_of(parcel, alias=self.alias, settings=settings)
@@ -194,6 +204,8 @@ class TruncusBackend(BaseEmailBackend):
         if rows:
             outbox.enqueue(rows, settings)
         for parcel in parcels:
+            if not parcel.is_settled and parcel.email_id is None:
+                continue  # nobody to send it to
             parcel.message.truncus_status = _status(parcel)  # type: ignore[attr-defined]
             parcel.is_concluded = True
             if parcel.error is not None:
@@ -206,8 +218,13 @@ class TruncusBackend(BaseEmailBackend):
     def _prepared(
         self, parcel: Parcel, client: TruncusClient, settings: Settings, now: float
     ) -> Parcel:
-        """Return the parcel with its payload, or with what keeps it from being sent."""
+        """Return the parcel with its payload, or with what keeps it from being sent.
+
+        It has neither if there is nobody to send the message to.
+        """
         try:
+            if not _has_recipients(parcel.message):
+                return parcel
             sandbox = getattr(parcel.message, "sandbox", None)
             is_sandbox = settings.sandbox if sandbox is None else sandbox is True
             parcel.unknown_send = recall(parcel, client, is_sandbox=is_sandbox)
@@ -230,7 +247,14 @@ class TruncusBackend(BaseEmailBackend):
         """Build the payload, and let receivers change or cancel it."""
         payload = build_payload(parcel.message, settings, now=now)
         if pre_send.has_listeners(type(self)):
+            before, built = fingerprint(parcel.message), copy.deepcopy(payload.email)
             self._ask_receivers(parcel.message, payload.email)
+            if fingerprint(parcel.message) != before:
+                if not _has_recipients(parcel.message):
+                    return
+                changed = payload.email
+                payload = build_payload(parcel.message, settings, now=now)
+                carry_over(payload.email, built=built, changed=changed)
             measure(payload)
         parcel.payload = payload
         if payload.dropped:
@@ -345,15 +369,16 @@ def _outermost() -> Iterator[bool]:
         _is_notifying.reset(outer)
 
 
-def _refuse_unknown(options: dict[str, Any]) -> None:
-    """Refuse unknown options, as Django does itself for those in ``MAILERS``.
+_SMTP_OPTIONS = frozenset(
+    {"host", "port", "username", "password", "use_tls", "use_ssl", "ssl_keyfile", "ssl_certfile"}
+)
+"""Options of Django's SMTP backend that libraries, and Django itself, pass to any backend."""
 
-    ``send_mail()`` passes ``username`` and ``password``, before 6.1 always and mostly as ``None``.
-    """
-    for name in options.keys() - {"username", "password", "_ignore_unknown_kwargs"}:
+
+def _warn_of_unknown(names: Iterable[str]) -> None:
+    for name in names:
         hint = did_you_mean(name, SETTING_NAMES)
-        shown = redacted(repr(name))  # a key may stand where a name belongs
-        raise ConfigurationError(f"TruncusBackend has no option {shown}{hint}")
+        warnings.warn(f"TruncusBackend ignores the unknown option {name!r}{hint}", stacklevel=3)
 
 
 def _outbox() -> ModuleType:
@@ -380,6 +405,13 @@ def _parcels(messages: Sequence[EmailMessage]) -> list[Parcel]:
         parcels.append(Parcel(index, message, occurrence=seen[id(message)]))
         seen[id(message)] += 1
     return parcels
+
+
+def _has_recipients(message: EmailMessage) -> bool:
+    try:
+        return bool(message.recipients())
+    except TypeError:  # they are no lists; whether they are usable, the payload tells
+        return True
 
 
 def _payload_of(earlier: UnknownSend, message: EmailMessage) -> Payload:

@@ -37,14 +37,11 @@ OPTION_NAMES = frozenset(
     }
 )
 
-UNSUPPORTED_ANYMAIL_NAMES = (
-    "tags",
-    "merge_data",
-    "merge_metadata",
-    "merge_headers",
-    "envelope_sender",
-)
+UNSUPPORTED_ANYMAIL_NAMES = ("tags", "envelope_sender")
 """Anymail's options that Truncus has nothing for; setting one is an error, not a silent loss."""
+
+MERGE_NAMES = ("merge_data", "merge_metadata", "merge_headers")
+"""Anymail's options that, even if empty, make one email for each recipient of a message."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,12 +25,13 @@ from truncus_django.api.errors import (
     MessageError,
     MessageTooLarge,
     UnsupportedFeature,
+    redacted,
 )
 from truncus_django.api.fields import EmailFields, encode
 from truncus_django.api.keys import check_idempotency_key
 from truncus_django.attachments import read_attachment
 from truncus_django.conf import Settings
-from truncus_django.message import UNSUPPORTED_ANYMAIL_NAMES
+from truncus_django.message import MERGE_NAMES, UNSUPPORTED_ANYMAIL_NAMES
 from truncus_django.texts import HEADER_NAME, MIME_TYPE, checked_line, checked_text
 
 
@@ -78,6 +79,32 @@ def measure(payload: Payload) -> None:
         if isinstance(body, str) and checked_text(body, f"The {kind} body") > limit:
             raise MessageTooLarge(f"The {kind} body is over {limit:,} bytes. Shorten it.")
     _check_there_is_a_body(email)
+
+
+def carry_over(
+    rebuilt: dict[str, Any], *, built: Mapping[str, Any], changed: Mapping[str, Any]
+) -> None:
+    """Change ``rebuilt`` as ``built`` was changed into ``changed``; dicts key by key.
+
+    Raises:
+        MessageError: a field was changed here, and otherwise in ``rebuilt``. Neither is taken: a
+            recipient that one of them removed must not come back with the other.
+    """
+    for name in built.keys() | changed.keys():
+        old, new, present = built.get(name), changed.get(name), rebuilt.get(name)
+        if new in (old, present):
+            continue
+        if isinstance(new, dict) and isinstance(present, dict):
+            carry_over(present, built=old if isinstance(old, dict) else {}, changed=new)
+        elif present != old:
+            raise MessageError(
+                f"Receivers of pre_send changed {redacted(repr(name))} of the message and of the "
+                "payload, and not alike; change it in one of them."
+            )
+        elif name in changed:
+            rebuilt[name] = new
+        else:
+            del rebuilt[name]
 
 
 def _check_there_is_a_body(email: Mapping[str, Any]) -> None:
@@ -345,6 +372,13 @@ class _Builder:
         for name in UNSUPPORTED_ANYMAIL_NAMES:
             if self._option(name):
                 self._unsupported(f"The option {name!r}", _ANYMAIL_ADVICE[name])
+        for name in MERGE_NAMES:
+            if self._option(name) is not None:
+                self._unsupported(
+                    f"The option {name!r}",
+                    "send one message for each recipient; a list of them goes out in batches",
+                    can_be_dropped=False,  # one email would show the recipients to each other
+                )
 
     def _add_variables(self) -> None:
         variables, merged = self._option("variables"), self._option("merge_global_data")
@@ -372,8 +406,8 @@ class _Builder:
 
     # What cannot be carried -------------------------------------------------------------------
 
-    def _unsupported(self, what: str, advice: str) -> None:
-        if self.settings.unsupported != "warn":
+    def _unsupported(self, what: str, advice: str, *, can_be_dropped: bool = True) -> None:
+        if self.settings.unsupported != "warn" or not can_be_dropped:
             raise UnsupportedFeature(f"{what} cannot be sent through Truncus: {advice}.")
         self.dropped.append(what)
 
@@ -397,9 +431,6 @@ _FORBIDDEN_HEADERS = {
 
 _ANYMAIL_ADVICE = {
     "tags": "use metadata",
-    "merge_data": "send one message for each recipient; a list of them goes out in batches",
-    "merge_metadata": "send one message for each recipient; a list of them goes out in batches",
-    "merge_headers": "send one message for each recipient; a list of them goes out in batches",
     "envelope_sender": "Truncus sets the envelope's sender itself",
 }
 

@@ -1,8 +1,11 @@
 """Signals around a send.
 
 ``pre_send`` (``message``, ``payload``, ``alias``): before the request. Receivers may change the
-payload, a dict of the API's fields, or raise
-:class:`~truncus_django.api.errors.SendCancelled` to keep the e-mail from being sent.
+message, and the payload, a dict of the API's fields made of it; what is sent is the message as they
+leave it, with their changes of the payload. A field that they change in both, and not alike, is a
+:class:`~truncus_django.api.errors.MessageError`; a message that they leave without recipients is
+skipped. They may raise :class:`~truncus_django.api.errors.SendCancelled` to keep the e-mail from
+being sent.
 
 ``post_send`` (``message``, ``status``, ``alias``): Truncus accepted the e-mail; ``status`` is the
 :class:`~truncus_django.message.TruncusStatus` that is also ``message.truncus_status``.

@@ -12,10 +12,11 @@ from django.utils import translation
 
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.dialect import Form
-from truncus_django.message import OPTION_NAMES
+from truncus_django.message import MERGE_NAMES, OPTION_NAMES, UNSUPPORTED_ANYMAIL_NAMES
 from truncus_django.parcels import Batch, Parcel, UnknownSend
 
 _ATTRIBUTE = "_truncus_unknown_sends"
+_NAMES = sorted({"encoding", *OPTION_NAMES, *UNSUPPORTED_ANYMAIL_NAMES, *MERGE_NAMES})
 _lock = Lock()
 
 
@@ -96,7 +97,7 @@ def fingerprint(message: EmailMessage) -> str:
 
 
 def _content(message: EmailMessage) -> list[Any]:
-    options = {name: getattr(message, name, None) for name in sorted(OPTION_NAMES)}
+    options = {name: getattr(message, name, None) for name in _NAMES}
     return [
         [message.subject, message.body, message.content_subtype, message.from_email],
         [message.to, message.cc, message.bcc, message.reply_to],

@@ -7,7 +7,9 @@ from django.contrib.admin.models import LogEntry
 
 from tests.log.admin_pages import confirm, make, messages_of, page_of, run
 from truncus_django.admin.resend import resend
+from truncus_django.api.errors import SendCancelled
 from truncus_django.models import Email
+from truncus_django.signals import pre_send
 from truncus_django.states import State
 
 pytestmark = pytest.mark.django_db
@@ -77,6 +79,31 @@ def test_a_resend_that_truncus_refuses_is_told(admin_client, sent, emulator):
 
     assert "DOMAIN_PAUSED" in told or "paused" in told
     assert not LogEntry.objects.exists()
+
+
+def cancel(**facts):
+    raise SendCancelled
+
+
+def take_out(message, **facts):
+    message.to.clear()
+    message.cc.clear()
+    message.bcc.clear()
+
+
+@pytest.mark.parametrize("receiver", [cancel, take_out])
+def test_a_resend_that_a_receiver_keeps_back_is_not_told_as_sent(
+    admin_client, sent, emulator, receiver
+):
+    pre_send.connect(receiver)
+    try:
+        told = messages_of(admin_client, confirm(admin_client, "resend", sent))
+    finally:
+        pre_send.disconnect(receiver)
+
+    assert "A pre_send receiver cancelled this e-mail" in told
+    assert "Sent again" not in told
+    assert emulator.accepted == 1
 
 
 def confirm_again(client, question, *emails: Email) -> str:

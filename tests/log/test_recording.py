@@ -181,6 +181,12 @@ def test_a_cancelled_send_is_not_recorded(emulator):
     assert not Email.objects.exists()
 
 
+def test_a_message_without_recipients_is_not_recorded(emulator):
+    assert TruncusBackend().send_messages([message(to=[])]) == 0
+
+    assert not Email.objects.exists()
+
+
 def test_a_bounce_is_recorded_with_its_reason(emulator):
     message(to=["bounce+mailbox_full@example.org"]).send()
 

@@ -155,6 +155,10 @@ def test_an_expiry_that_is_none_or_over(put, given):
         put(1, expires_at=given)
 
 
+def test_a_timeout_of_the_caller_is_no_matter_to_the_outbox(message):
+    assert TruncusBackend(timeout=5).send_messages([message()]) == 1
+
+
 def test_what_is_unknown_to_a_worker_is_refused(message):
     backend = TruncusBackend(api_key="tr_live_of_a_tenant")
 
@@ -221,6 +225,34 @@ def test_receivers_are_asked_once_and_told_of_what_is_refused(message):
     assert told == []  # nothing is sent yet
     assert [type(error) for error in failed] == [InvalidAddress]
     assert Email.objects.get().subject == "Changed"
+
+
+def test_receivers_may_change_the_message(message):
+    def change(message, **facts):
+        if message.subject == "Order 0":
+            message.to.clear()
+        message.subject = "Changed"
+        message.priority = "high"
+
+    pre_send.connect(change)
+    try:
+        assert TruncusBackend().send_messages([message(0), message(1)]) == 1
+    finally:
+        pre_send.disconnect(change)
+
+    assert Email.objects.get().subject == "Changed"
+    entry = OutboxEntry.objects.get()
+    assert json.loads(entry.payload)["subject"] == "Changed"
+    assert entry.priority == Priority.HIGH
+
+
+def test_a_message_without_recipients_is_skipped_and_not_counted(message):
+    nobody = message(0, to=[])
+
+    assert TruncusBackend().send_messages([nobody]) == 0
+    assert TruncusBackend().send_messages([nobody, message(1)]) == 1
+    assert nobody.truncus_status is None
+    assert Email.objects.get().subject == "Order 1"
 
 
 def test_attachments_travel_with_the_row(message):

@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 from truncus_django.accounts import backend_of
 from truncus_django.admin.kept import is_kept, kept_fields, message_with
 from truncus_django.api import contract
+from truncus_django.api.errors import SendCancelled
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email
 from truncus_django.states import UNSENT_STATES, State
@@ -129,7 +130,8 @@ def resend(email: Email, *, click: UUID, known: Collection[UUID] = ()) -> Resend
     backend.alias = email.mailer or None  # the new record names it, too
     key = _key(email, earlier) if backend.settings.record else f"resend-{click.hex}-{email.pk.hex}"
     message = build_message(email, key=key)
-    backend.send_messages([message])
+    if not backend.send_messages([message]):
+        raise SendCancelled  # by a receiver, or by the recipients that it took out
     records = Email.objects.filter(resend_of=email, idempotency_key=key)
     record = records.exclude(state__in=_NEVER_WENT_OUT).order_by("-created_at").first()
     status = message.truncus_status

@@ -34,10 +34,12 @@ WORKERS_OPTIONS = frozenset(
         "plain_http_hosts",
         "requests_per_minute",
         "requests_per_second",
-        "timeout",
     }
 )
-"""Settings that a worker goes by; it knows those of mailers, not those of a backend's keywords."""
+"""Settings that a worker goes by; it knows those of mailers, not those of a backend's keywords.
+
+Without the timeout: libraries pass theirs to any backend, and no request is made that could wait.
+"""
 
 
 def check_options(options: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from django.test import override_settings
 
 from truncus_django.accounts import backend_of
 from truncus_django.api.errors import ConfigurationError
-from truncus_django.checks import check_settings
+from truncus_django.checks import check_deployment, check_settings
 from truncus_django.conf import BACKEND
 
 LIVE = "tr_live_" + "a1" * 32
@@ -36,7 +36,7 @@ def test_good_settings_pass():
     ({"API_KEY": LIVE, "TENANT": "acme"}, "truncus.E001"),
     ({"API_KEY": LIVE, "TIMEOUT": "30"}, "truncus.E002"),
     ({"API_KEY": 5}, "truncus.E002"),
-    ({}, "truncus.E003"),
+    ({}, "truncus.W008"),
     ({"API_KEY": "sk_live_1"}, "truncus.E003"),
     ({"API_KEY": LIVE, "BASE_URL": "http://truncus.co"}, "truncus.E004"),
     ({"API_KEY": LIVE, "BASE_URL": "truncus.co"}, "truncus.E004"),
@@ -145,8 +145,22 @@ def test_no_check_shows_the_key():
 
 @pytest.mark.django_db
 def test_checks_run_with_djangos_own(settings):
-    settings.TRUNCUS = {}
+    settings.TRUNCUS = {"API_KEY": "sk_live_1"}
     assert "truncus.E003" in {found.id for found in checks.run_checks()}
+
+
+@pytest.mark.django_db
+def test_a_missing_key_is_an_error_of_a_deployment_only(settings):
+    settings.TRUNCUS = {}
+    assert all(found.level < checks.ERROR for found in checks.run_checks())
+    deployed = checks.run_checks(include_deployment_checks=True)
+    assert [found.id for found in deployed if found.level >= checks.ERROR] == ["truncus.E003"]
+
+
+@pytest.mark.parametrize("truncus", [{"API_KEY": LIVE}, {"API_KEY": "sk_live_1"}, {"SANDBX": 1}])
+def test_a_deployment_is_not_told_twice_of_what_every_check_tells(truncus):
+    with override_settings(TRUNCUS=truncus):
+        assert check_deployment() == []
 
 
 if django.VERSION >= (6, 1):
@@ -164,8 +178,10 @@ if django.VERSION >= (6, 1):
         }
         with override_settings(TRUNCUS={}):
             found = check_settings()
+            (deployed,) = check_deployment()
+        assert deployed.msg == "There is no API key (mailer 'keyless')."
         assert [(one.id, one.msg.partition("(mailer ")[2].partition(")")[0]) for one in found] == [
-            ("truncus.E001", "'typo'"), ("truncus.E003", "'keyless'"), ("truncus.E002", "'wrong'"),
+            ("truncus.E001", "'typo'"), ("truncus.W008", "'keyless'"), ("truncus.E002", "'wrong'"),
         ]  # fmt: skip
 
 else:

@@ -107,3 +107,11 @@ def test_every_setting_is_documented():
     page = (ROOT / "docs" / "settings.md").read_text()
 
     assert [name for name in conf.SETTING_NAMES if f"`{name.upper()}`" not in page] == []
+
+
+def test_every_system_check_is_documented():
+    identity = re.compile(r"truncus\.[EW]\d{3}")
+    code = (ROOT / "truncus_django" / "checks.py").read_text()
+    page = (ROOT / "docs" / "settings.md").read_text()
+
+    assert set(identity.findall(page)) == set(identity.findall(code)) != set()

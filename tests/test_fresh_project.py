@@ -123,3 +123,29 @@ def test_a_snippet_goes_to_the_end_of_a_file_and_replaces_nothing_of_the_project
     assert check.returncode == 0, check.stderr
     shell = project.manage("shell", "-c", UNTOUCHED)
     assert shell.returncode == 0, shell.stderr
+
+
+@pytest.mark.parametrize("command", ["migrate", "makemigrations --check", "truncus_purge"])
+def test_a_command_that_sends_nothing_runs_without_a_key_and_warns(
+    project: Project, command: str
+) -> None:
+    project.paste("settings.py", "TRUNCUS = {'RETENTION_DAYS': 90}")
+    assert project.manage("migrate").returncode == 0
+    del project.variables["TRUNCUS_API_KEY"]
+
+    done = project.manage(*command.split())
+    assert done.returncode == 0, done.stderr
+    assert "(truncus.W008) There is no API key" in done.stderr
+
+
+def test_a_deployment_without_a_key_fails_its_check_and_its_sends(project: Project) -> None:
+    del project.variables["TRUNCUS_API_KEY"]
+
+    check = project.manage("check", "--deploy")
+    assert check.returncode == 1
+    assert "(truncus.E003) There is no API key" in check.stderr
+
+    send = project.manage("sendtestemail", "ann@example.org")
+    assert send.returncode == 1
+    assert "ConfigurationError: There is no API key" in send.stderr
+    assert project.emulator.requests == []

@@ -3,7 +3,7 @@
 ====================  ==========================================================================
 ``truncus.E001``      an unknown name in ``TRUNCUS`` or a mailer's ``OPTIONS``
 ``truncus.E002``      a value of the wrong type, or out of its range; ``MAILERS`` that is no dict
-``truncus.E003``      no API key, or one that cannot be Truncus's
+``truncus.E003``      an API key that cannot be Truncus's; with ``check --deploy``, none
 ``truncus.E004``      ``BASE_URL`` is no URL, or plain http to a host that is not this machine
 ``truncus.E005``      ``database`` in a mailer's ``OPTIONS``: there is one log for all mailers
 ``truncus.E006``      ``DELIVERY`` is ``"outbox"`` without ``truncus_django`` in ``INSTALLED_APPS``
@@ -16,6 +16,7 @@
 ``truncus.W005``      ``RECORD`` is off, though the outbox cannot do without its records
 ``truncus.W006``      the outbox is in an SQLite whose ``transaction_mode`` is not ``IMMEDIATE``
 ``truncus.W007``      the outbox is in a database with ``AUTOCOMMIT`` off
+``truncus.W008``      no API key: all but sending works
 ====================  ==========================================================================
 """
 
@@ -63,6 +64,26 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckM
         found += _check_database()
         found += _check_outbox(configured)
     return [*malformed, *found, *_check_senders()]
+
+
+@checks.register("truncus", deploy=True)
+def check_deployment(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Return the mailers without an API key: an error of ``check --deploy`` alone.
+
+    Elsewhere it is a warning, because commands that send nothing need no key: migrate, for one.
+    """
+    return [
+        checks.Error(f"There is no API key{_where(alias)}.", hint=_KEY_HINT, id="truncus.E003")
+        for alias, options in mailers()
+        if (settings := _settings_in_force(options)) is not None and settings.api_key is None
+    ]
+
+
+_KEY_HINT = "Set TRUNCUS_API_KEY in the environment, or TRUNCUS['API_KEY']."
+
+
+def _where(alias: str | None) -> str:
+    return "" if alias is None else f" (mailer {redacted(repr(alias))})"
 
 
 def _error(problem: Problem, where: str = "") -> checks.CheckMessage:
@@ -190,7 +211,7 @@ def _settings_in_force(options: Mapping[str, Any]) -> Settings | None:
 
 
 def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:
-    where = "" if alias is None else f" (mailer {redacted(repr(alias))})"
+    where = _where(alias)
     known = {name: value for name, value in options.items() if name in SETTING_NAMES}
     if alias is not None and len(alias) > _LONGEST_ALIAS:
         yield checks.Error(
@@ -214,10 +235,15 @@ def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[che
     if wrong:
         return
     settings = get_settings(known)
-    try:
-        check_api_key(settings.api_key or "")
-    except ConfigurationError as error:
-        yield checks.Error(error.message + where, id="truncus.E003")
+    if settings.api_key is None:
+        yield checks.Warning(
+            f"There is no API key{where}: nothing can be sent.", hint=_KEY_HINT, id="truncus.W008"
+        )
+    else:
+        try:
+            check_api_key(settings.api_key)
+        except ConfigurationError as error:
+            yield checks.Error(error.message + where, id="truncus.E003")
     try:
         check_base_url(settings.base_url, settings.plain_http_hosts)
     except ConfigurationError as error:

@@ -40,6 +40,8 @@ def test_good_settings_pass():
     ({"API_KEY": "sk_live_1"}, "truncus.E003"),
     ({"API_KEY": LIVE, "BASE_URL": "http://truncus.co"}, "truncus.E004"),
     ({"API_KEY": LIVE, "BASE_URL": "truncus.co"}, "truncus.E004"),
+    ({"API_KEY": LIVE, "BASE_URL": "https://truncus.co/api/v1"}, "truncus.E004"),
+    ({"API_KEY": LIVE, "DATABASE": "nowhere"}, "truncus.E009"),
 ])  # fmt: skip
 def test_what_is_wrong_has_its_id(truncus, expected):
     assert ids(**truncus) == [expected]
@@ -125,7 +127,7 @@ MEMORY = {**SITE, "NAME": ":memory:"}
         (SITE, LOG, "log", []),
         (SITE, SITE, "default", []),
         (SITE, SITE, None, []),
-        (SITE, LOG, "nowhere", []),
+        (SITE, LOG, "nowhere", ["truncus.E009"]),
         (MEMORY, MEMORY, "log", []),  # each has a memory of its own
         (SERVER, SERVER, "log", []),  # its second connection is what survives a rollback
     ],
@@ -136,6 +138,24 @@ def test_a_second_alias_of_one_sqlite_file_is_a_warning(
     monkeypatch.setitem(settings.DATABASES, "default", default)
     monkeypatch.setitem(settings.DATABASES, "log", log)
     assert ids(API_KEY="tr_test_unit", DATABASE=alias) == expected
+
+
+def test_an_unknown_database_is_told_with_the_one_that_was_meant():
+    with override_settings(TRUNCUS={"API_KEY": LIVE, "DATABASE": "defualt"}):
+        (found,) = check_settings()
+    assert found.msg == "TRUNCUS['DATABASE'] is no alias of DATABASES; did you mean 'default'?"
+
+
+@pytest.mark.parametrize(("name", "value"), [("API_KEY", "'tr_live_1'"), ("BASE_URL", "truncus")])
+def test_what_comes_from_the_environment_is_told_to_be_from_there(monkeypatch, name, value):
+    monkeypatch.setenv("TRUNCUS_API_KEY", LIVE)
+    monkeypatch.setenv(f"TRUNCUS_{name}", value)
+    with override_settings(TRUNCUS={}):
+        (found,) = check_settings()
+    assert f"environment variable TRUNCUS_{name}" in found.hint
+    with override_settings(TRUNCUS={"API_KEY": LIVE, name: value}):
+        (found,) = check_settings()
+    assert found.hint is None
 
 
 def test_no_check_shows_the_key():

@@ -4,11 +4,12 @@
 ``truncus.E001``      an unknown name in ``TRUNCUS`` or a mailer's ``OPTIONS``
 ``truncus.E002``      a value of the wrong type, or out of its range; ``MAILERS`` that is no dict
 ``truncus.E003``      an API key that cannot be Truncus's; with ``check --deploy``, none
-``truncus.E004``      ``BASE_URL`` is no URL, or plain http to a host that is not this machine
+``truncus.E004``      ``BASE_URL`` is no URL, ends in ``/api/v1``, or is plain http elsewhere
 ``truncus.E005``      ``database`` in a mailer's ``OPTIONS``: there is one log for all mailers
 ``truncus.E006``      ``DELIVERY`` is ``"outbox"`` without ``truncus_django`` in ``INSTALLED_APPS``
 ``truncus.E007``      ``DISPATCHER`` names something that is not installed
 ``truncus.E008``      a mailer's alias is longer than its column in the log
+``truncus.E009``      ``DATABASE`` is no alias of ``DATABASES``
 ``truncus.W001``      a live key with ``DEBUG = True`` and no sandbox: real e-mails from a test
 ``truncus.W002``      ``DEFAULT_FROM_EMAIL`` or ``SERVER_EMAIL`` at a domain that nobody can verify
 ``truncus.W003``      ``DATABASE`` names a second alias of one SQLite file: it waits for itself
@@ -35,9 +36,11 @@ from truncus_django.api.errors import ConfigurationError, redacted
 from truncus_django.api.keys import check_api_key
 from truncus_django.api.urls import check_base_url
 from truncus_django.conf import (
+    ENVIRONMENT_PREFIX,
     SETTING_NAMES,
     Problem,
     Settings,
+    comes_from_environment,
     get_settings,
     mailer_problems,
     mailers,
@@ -103,12 +106,18 @@ def _check_senders() -> Iterator[checks.CheckMessage]:
 
 
 def _check_database() -> Iterator[checks.CheckMessage]:
-    """Find a log that shares its SQLite file with another alias, and so has to wait for it.
+    """Find a log without a database, and one that waits for itself on SQLite.
 
     A file has one writer at a time. An e-mail that is sent in a transaction of the other alias
     cannot be recorded before that ends, and that ends after the recording.
     """
     alias = get_settings().database or DEFAULT_DB_ALIAS
+    if alias != DEFAULT_DB_ALIAS and alias not in django_settings.DATABASES:
+        meant = did_you_mean(alias, django_settings.DATABASES)
+        yield checks.Error(
+            f"TRUNCUS['DATABASE'] is no alias of DATABASES{meant}", id="truncus.E009"
+        )
+        return
     file = _sqlite_file(alias)
     if alias == DEFAULT_DB_ALIAS or file is None:
         return
@@ -210,6 +219,13 @@ def _settings_in_force(options: Mapping[str, Any]) -> Settings | None:
         return None
 
 
+def _variable_hint(name: str, options: Mapping[str, Any]) -> str | None:
+    """Say where a wrong value is from, if that is not where one looks first."""
+    if not comes_from_environment(name, options):
+        return None
+    return f"It is the value of the environment variable {ENVIRONMENT_PREFIX}{name.upper()}."
+
+
 def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:
     where = _where(alias)
     known = {name: value for name, value in options.items() if name in SETTING_NAMES}
@@ -221,9 +237,9 @@ def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[che
             id="truncus.E008",
         )
     for name in options.keys() - SETTING_NAMES - {"fail_silently"}:
-        hint = did_you_mean(str(name), SETTING_NAMES)
+        meant = did_you_mean(str(name), SETTING_NAMES)
         shown = redacted(repr(name))  # a key may stand where a name belongs
-        yield checks.Error(f"The option {shown}{where} is unknown{hint}", id="truncus.E001")
+        yield checks.Error(f"The option {shown}{where} is unknown{meant}", id="truncus.E001")
     if "database" in known:
         yield checks.Error(
             f"The option 'database'{where} belongs in TRUNCUS: all mailers share one log.",
@@ -243,11 +259,13 @@ def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[che
         try:
             check_api_key(settings.api_key)
         except ConfigurationError as error:
-            yield checks.Error(error.message + where, id="truncus.E003")
+            hint = _variable_hint("api_key", known)
+            yield checks.Error(error.message + where, hint=hint, id="truncus.E003")
     try:
         check_base_url(settings.base_url, settings.plain_http_hosts)
     except ConfigurationError as error:
-        yield checks.Error(error.message + where, id="truncus.E004")
+        hint = _variable_hint("base_url", known)
+        yield checks.Error(error.message + where, hint=hint, id="truncus.E004")
     is_live = (settings.api_key or "").startswith(contract.LIVE_KEY_PREFIX)
     real = settings.base_url.rstrip("/") == contract.DEFAULT_BASE_URL
     if django_settings.DEBUG and is_live and real and not settings.sandbox:

@@ -157,7 +157,7 @@ def test_port_that_is_taken_is_one_line():
         done = finish("--port", str(port))
     assert done.returncode == 1
     assert done.stdout == ""
-    assert re.fullmatch(rf"Error: .*127\.0\.0\.1:{port}: .*in use.*\n", done.stderr)
+    assert re.fullmatch(rf"Error: .*127\.0\.0\.1:{port}: .*in use.*--port.*\n", done.stderr)
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,13 @@ def test_options_with_impossible_names_are_told(settings, name, shown):
     assert (found.id, found.msg) == ("truncus.E001", told)
 
 
+def test_an_option_in_upper_case_is_told_with_the_one_that_was_meant(settings):
+    settings.MAILERS = {"default": {"BACKEND": BACKEND, "OPTIONS": {"TENANT_ID": "acme"}}}
+    with override_settings(TRUNCUS={"API_KEY": LIVE}):
+        (found,) = check_settings()
+    assert found.msg.endswith("is unknown; did you mean 'tenant_id'?")
+
+
 def test_plain_http_is_fine_on_this_machine_and_where_it_is_asked_for():
     assert ids(API_KEY="tr_test_1", BASE_URL="http://localhost:8025") == []
     hosts = ["mail.internal"]
@@ -209,3 +216,9 @@ else:
     def test_a_project_with_another_backend_is_not_checked(settings):
         settings.EMAIL_BACKEND = "django.core.mail.backends.dummy.EmailBackend"
         assert ids() == []
+
+    def test_mailers_that_this_django_does_not_read_are_a_warning(settings):
+        settings.MAILERS = {"default": {"BACKEND": BACKEND}}
+        assert ids(API_KEY=LIVE) == []
+        settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+        assert ids(API_KEY=LIVE) == ["truncus.W009"]

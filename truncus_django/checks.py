@@ -18,6 +18,7 @@
 ``truncus.W006``      the outbox is in an SQLite whose ``transaction_mode`` is not ``IMMEDIATE``
 ``truncus.W007``      the outbox is in a database with ``AUTOCOMMIT`` off
 ``truncus.W008``      no API key: all but sending works
+``truncus.W009``      ``MAILERS`` names Truncus, and this Django does not read it
 ====================  ==========================================================================
 """
 
@@ -26,6 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
+import django
 from django.apps import apps
 from django.conf import settings as django_settings
 from django.core import checks
@@ -36,6 +38,7 @@ from truncus_django.api.errors import ConfigurationError, redacted
 from truncus_django.api.keys import check_api_key
 from truncus_django.api.urls import check_base_url
 from truncus_django.conf import (
+    BACKEND,
     ENVIRONMENT_PREFIX,
     SETTING_NAMES,
     Problem,
@@ -66,7 +69,7 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckM
             found += _check_mailer(alias, options)
         found += _check_database()
         found += _check_outbox(configured)
-    return [*malformed, *found, *_check_senders()]
+    return [*malformed, *found, *_check_senders(), *_check_mailers_are_read()]
 
 
 @checks.register("truncus", deploy=True)
@@ -103,6 +106,17 @@ def _check_senders() -> Iterator[checks.CheckMessage]:
                 hint=f"Set {name} to an address at a domain that is verified in Truncus.",
                 id="truncus.W002",
             )
+
+
+def _check_mailers_are_read() -> Iterator[checks.CheckMessage]:
+    """Find ``MAILERS`` beside a Django that knows nothing of it, and sends another way."""
+    backend = getattr(django_settings, "EMAIL_BACKEND", None)
+    if django.VERSION < (6, 1) and hasattr(django_settings, "MAILERS") and backend != BACKEND:
+        yield checks.Warning(
+            f"Django {django.get_version()} does not read MAILERS: no email goes to Truncus.",
+            hint=f"Set EMAIL_BACKEND = {BACKEND!r}, or use Django 6.1 or later.",
+            id="truncus.W009",
+        )
 
 
 def _check_database() -> Iterator[checks.CheckMessage]:
@@ -237,7 +251,7 @@ def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[che
             id="truncus.E008",
         )
     for name in options.keys() - SETTING_NAMES - {"fail_silently"}:
-        meant = did_you_mean(str(name), SETTING_NAMES)
+        meant = did_you_mean(str(name).lower(), SETTING_NAMES)
         shown = redacted(repr(name))  # a key may stand where a name belongs
         yield checks.Error(f"The option {shown}{where} is unknown{meant}", id="truncus.E001")
     if "database" in known:

@@ -101,10 +101,16 @@ coverage: $(VENV)/.test
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 clean:
-	rm -rf .venv .venv-oldest .venv-middle .venv-newest .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .coverage .coverage.* build dist *.egg-info example_project/demo.sqlite3*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# Looks at the version first: an environment that was made is not made again by another Python.
 $(VENV)/.pip:
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "truncus-django needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1 | head -n 1)." >&2; \
+		echo "Choose another one: make $(firstword $(MAKECMDGOALS)) PYTHON=python3.13" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) --upgrade 'pip>=25.1'
 	touch $@
 

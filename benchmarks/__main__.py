@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from benchmarks import admin_pages, memory, outbox, startup, sync
@@ -139,8 +139,17 @@ def _print(results: Results, found: Sequence[Target], options: argparse.Namespac
 def _conditions() -> str:
     packages = ("django", "requests", "django-anymail", "truncus", "fluxmail")
     queues = ("django-post_office", "django-mailer")
-    versions = ", ".join(f"{name} {version(name)}" for name in (*packages, *queues))
+    found = [f"{name} {version}" for name in (*packages, *queues) if (version := _version(name))]
+    versions = ", ".join(found)
     return f"Python {platform.python_version()}, {versions}\n{NOTES.format(warm_up=WARM_UP_MAILS)}"
+
+
+def _version(package: str) -> str | None:
+    """Return a package's version; ``None`` if it is not there, as only some may be measured."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _figures_table(results: Results, latency_ms: float) -> str:

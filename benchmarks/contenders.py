@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal
 
+from benchmarks.mailer import default_backend, mailer
 from benchmarks.mails import SENDER, Mail
 from benchmarks.sink_process import Addresses
 
@@ -142,13 +143,11 @@ class DjangoContender(Contender):
         """Return the Django settings that choose the backend."""
 
     def prepare(self, mode: Mode, mails: Iterable[Mail], warm_up: Iterable[Mail]) -> Job:
-        from django.core.mail import mailers
-
         others, messages = _as_messages(warm_up), _as_messages(mails)
         if mode == "one by one":
             _send_each(others)
             return Job(lambda: _send_each(messages))
-        connection = mailers.default
+        connection = default_backend()
         connection.open()
         connection.send_messages(others)
         return Job(lambda: int(connection.send_messages(messages) or 0), connection.close)
@@ -180,18 +179,14 @@ class ThisBackend(DjangoContender):
 
     def settings(self) -> dict[str, Any]:
         """Return a mailer with this backend."""
+        options = {"api_key": API_KEY, "base_url": self.sinks.http_url, "record": self.records}
         return {
             "INSTALLED_APPS": ["truncus_django"],
-            "MAILERS": {
-                "default": {
-                    "BACKEND": "truncus_django.backend.TruncusBackend",
-                    "OPTIONS": {
-                        "api_key": API_KEY,
-                        "base_url": self.sinks.http_url,
-                        "record": self.records,
-                    },
-                }
-            },
+            **mailer(
+                "truncus_django.backend.TruncusBackend",
+                options,
+                {"TRUNCUS": {name.upper(): value for name, value in options.items()}},
+            ),
         }
 
 
@@ -265,12 +260,11 @@ class AnymailResend(DjangoContender):
         """Return a mailer with Anymail's backend."""
         return {
             "INSTALLED_APPS": ["anymail"],
-            "MAILERS": {
-                "default": {
-                    "BACKEND": "anymail.backends.resend.EmailBackend",
-                    "OPTIONS": {"api_key": API_KEY, "api_url": self.sinks.http_url},
-                }
-            },
+            **mailer(
+                "anymail.backends.resend.EmailBackend",
+                {"api_key": API_KEY, "api_url": self.sinks.http_url},
+                {"ANYMAIL": {"RESEND_API_KEY": API_KEY, "RESEND_API_URL": self.sinks.http_url}},
+            ),
         }
 
 
@@ -281,14 +275,11 @@ class DjangoSMTP(DjangoContender):
 
     def settings(self) -> dict[str, Any]:
         """Return a mailer with Django's backend."""
-        return {
-            "MAILERS": {
-                "default": {
-                    "BACKEND": "django.core.mail.backends.smtp.EmailBackend",
-                    "OPTIONS": {"host": "127.0.0.1", "port": self.sinks.smtp_port},
-                }
-            }
-        }
+        return mailer(
+            "django.core.mail.backends.smtp.EmailBackend",
+            {"host": "127.0.0.1", "port": self.sinks.smtp_port},
+            {"EMAIL_HOST": "127.0.0.1", "EMAIL_PORT": self.sinks.smtp_port},
+        )
 
 
 class FluxMail(DjangoContender):
@@ -322,7 +313,7 @@ class DjangoAlone(DjangoContender):
 
     def settings(self) -> dict[str, Any]:
         """Return a mailer that throws e-mails away."""
-        return {"MAILERS": {"default": {"BACKEND": "django.core.mail.backends.dummy.EmailBackend"}}}
+        return mailer("django.core.mail.backends.dummy.EmailBackend", {}, {})
 
 
 CONTENDERS: dict[str, type[Contender]] = {

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal
 
 from benchmarks.contenders import API_KEY, Mode
+from benchmarks.mailer import default_backend, has_mailers, mailer
 from benchmarks.mails import SENDER, Mail, mails
 from benchmarks.processes import WrongWork
 from benchmarks.sink_process import Addresses
@@ -111,9 +112,7 @@ class Queue(abc.ABC):
 
     def connection(self) -> Any:
         """Return the backend that Django sends through."""
-        from django.core.mail import mailers
-
-        return mailers.default
+        return default_backend()
 
     @abc.abstractmethod
     def drain(self, way: Way) -> None:
@@ -138,7 +137,7 @@ class ThisOutbox(Queue):
 
     def settings(self) -> dict[str, Any]:
         """Return a mailer with this backend."""
-        return {"MAILERS": {"default": {"BACKEND": "truncus_django.backend.TruncusBackend"}}}
+        return mailer("truncus_django.backend.TruncusBackend", {}, {})
 
     def drain(self, way: Way) -> None:
         """Deliver as ``truncus_worker --once`` does."""
@@ -159,14 +158,8 @@ class PostOffice(Queue):
 
     def settings(self) -> dict[str, Any]:
         """Return its mailer, and those that it delivers through."""
-        smtp = {"host": "127.0.0.1", "port": self.sinks.smtp_port}
         return {
-            "MAILERS": {
-                "default": {"BACKEND": "post_office.EmailBackend"},
-                "SMTP": {"BACKEND": _BACKENDS["SMTP"], "OPTIONS": smtp},
-                "this backend": {"BACKEND": _BACKENDS["this backend"]},
-            },
-            "POST_OFFICE": {"DEFAULT_MAILER": "SMTP"},
+            **self._mailers(),
             "TEMPLATES": [{"BACKEND": "django.template.backends.django.DjangoTemplates"}],
             "LOGGING": {
                 "version": 1,
@@ -174,6 +167,24 @@ class PostOffice(Queue):
                 "handlers": {"none": {"class": "logging.NullHandler"}},
                 "loggers": {"post_office": {"handlers": ["none"], "level": "WARNING"}},
             },
+        }
+
+    def _mailers(self) -> dict[str, Any]:
+        own, host, port = "post_office.EmailBackend", "127.0.0.1", self.sinks.smtp_port
+        if not has_mailers():
+            return {
+                "EMAIL_BACKEND": own,
+                "EMAIL_HOST": host,
+                "EMAIL_PORT": port,
+                "POST_OFFICE": {"BACKENDS": _BACKENDS, "DEFAULT_MAILER": "SMTP"},
+            }
+        return {
+            "MAILERS": {
+                "default": {"BACKEND": own},
+                "SMTP": {"BACKEND": _BACKENDS["SMTP"], "OPTIONS": {"host": host, "port": port}},
+                "this backend": {"BACKEND": _BACKENDS["this backend"]},
+            },
+            "POST_OFFICE": {"DEFAULT_MAILER": "SMTP"},
         }
 
     def prepare(self, mode: Mode, chosen: Sequence[Mail]) -> Callable[[], None]:

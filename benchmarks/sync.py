@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.emulator_process import NO_LIMITS, emulator_process, requests_of
+from benchmarks.mailer import default_backend, mailer
 from benchmarks.processes import WrongWork
 from benchmarks.tables import ratio, table
 from benchmarks.workers import Worker
@@ -141,20 +142,20 @@ class _Client:
                     "NAME": Path(self._directory.name) / "log.sqlite3",
                 }
             },
-            MAILERS={"default": {"BACKEND": "truncus_django.backend.TruncusBackend"}},
             TRUNCUS={
                 "API_KEY": _API_KEY,
                 "BASE_URL": url,
                 "REQUESTS_PER_SECOND": 0,
                 "REQUESTS_PER_MINUTE": 0,
             },
+            **mailer("truncus_django.backend.TruncusBackend", {}, {}),
         )
         django.setup()
         call_command("migrate", verbosity=0)
 
     def send(self, count: int) -> None:
         """Send ``count`` e-mails, wait until all are delivered and opened, and make them due."""
-        from django.core.mail import EmailMessage, mailers
+        from django.core.mail import EmailMessage
         from django.utils import timezone
 
         from truncus_django.models import Email
@@ -165,7 +166,7 @@ class _Client:
             )
             for number, fate in enumerate(_fates(count))
         ]
-        if mailers.default.send_messages(messages) != count:
+        if default_backend().send_messages(messages) != count:
             raise WrongWork("not every e-mail was accepted")
         self._wait_for_last_step()
         if Email.objects.update(next_sync_at=timezone.now()) != count:

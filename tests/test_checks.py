@@ -9,7 +9,7 @@ from django.test import override_settings
 
 from truncus_django.accounts import backend_of
 from truncus_django.api.errors import ConfigurationError
-from truncus_django.checks import check_settings
+from truncus_django.checks import check_deployment, check_settings
 from truncus_django.conf import BACKEND
 
 LIVE = "tr_live_" + "a1" * 32
@@ -36,10 +36,12 @@ def test_good_settings_pass():
     ({"API_KEY": LIVE, "TENANT": "acme"}, "truncus.E001"),
     ({"API_KEY": LIVE, "TIMEOUT": "30"}, "truncus.E002"),
     ({"API_KEY": 5}, "truncus.E002"),
-    ({}, "truncus.E003"),
+    ({}, "truncus.W008"),
     ({"API_KEY": "sk_live_1"}, "truncus.E003"),
     ({"API_KEY": LIVE, "BASE_URL": "http://truncus.co"}, "truncus.E004"),
     ({"API_KEY": LIVE, "BASE_URL": "truncus.co"}, "truncus.E004"),
+    ({"API_KEY": LIVE, "BASE_URL": "https://truncus.co/api/v1"}, "truncus.E004"),
+    ({"API_KEY": LIVE, "DATABASE": "nowhere"}, "truncus.E009"),
 ])  # fmt: skip
 def test_what_is_wrong_has_its_id(truncus, expected):
     assert ids(**truncus) == [expected]
@@ -92,6 +94,13 @@ def test_options_with_impossible_names_are_told(settings, name, shown):
     assert (found.id, found.msg) == ("truncus.E001", told)
 
 
+def test_an_option_in_upper_case_is_told_with_the_one_that_was_meant(settings):
+    settings.MAILERS = {"default": {"BACKEND": BACKEND, "OPTIONS": {"TENANT_ID": "acme"}}}
+    with override_settings(TRUNCUS={"API_KEY": LIVE}):
+        (found,) = check_settings()
+    assert found.msg.endswith("is unknown; did you mean 'tenant_id'?")
+
+
 def test_plain_http_is_fine_on_this_machine_and_where_it_is_asked_for():
     assert ids(API_KEY="tr_test_1", BASE_URL="http://localhost:8025") == []
     hosts = ["mail.internal"]
@@ -125,7 +134,7 @@ MEMORY = {**SITE, "NAME": ":memory:"}
         (SITE, LOG, "log", []),
         (SITE, SITE, "default", []),
         (SITE, SITE, None, []),
-        (SITE, LOG, "nowhere", []),
+        (SITE, LOG, "nowhere", ["truncus.E009"]),
         (MEMORY, MEMORY, "log", []),  # each has a memory of its own
         (SERVER, SERVER, "log", []),  # its second connection is what survives a rollback
     ],
@@ -138,6 +147,24 @@ def test_a_second_alias_of_one_sqlite_file_is_a_warning(
     assert ids(API_KEY="tr_test_unit", DATABASE=alias) == expected
 
 
+def test_an_unknown_database_is_told_with_the_one_that_was_meant():
+    with override_settings(TRUNCUS={"API_KEY": LIVE, "DATABASE": "defualt"}):
+        (found,) = check_settings()
+    assert found.msg == "TRUNCUS['DATABASE'] is no alias of DATABASES; did you mean 'default'?"
+
+
+@pytest.mark.parametrize(("name", "value"), [("API_KEY", "'tr_live_1'"), ("BASE_URL", "truncus")])
+def test_what_comes_from_the_environment_is_told_to_be_from_there(monkeypatch, name, value):
+    monkeypatch.setenv("TRUNCUS_API_KEY", LIVE)
+    monkeypatch.setenv(f"TRUNCUS_{name}", value)
+    with override_settings(TRUNCUS={}):
+        (found,) = check_settings()
+    assert f"environment variable TRUNCUS_{name}" in found.hint
+    with override_settings(TRUNCUS={"API_KEY": LIVE, name: value}):
+        (found,) = check_settings()
+    assert found.hint is None
+
+
 def test_no_check_shows_the_key():
     with override_settings(TRUNCUS={"API_KEY": LIVE + "\n", "SANDBOX": "x"}, DEBUG=True):
         assert LIVE not in str(check_settings())
@@ -145,8 +172,22 @@ def test_no_check_shows_the_key():
 
 @pytest.mark.django_db
 def test_checks_run_with_djangos_own(settings):
-    settings.TRUNCUS = {}
+    settings.TRUNCUS = {"API_KEY": "sk_live_1"}
     assert "truncus.E003" in {found.id for found in checks.run_checks()}
+
+
+@pytest.mark.django_db
+def test_a_missing_key_is_an_error_of_a_deployment_only(settings):
+    settings.TRUNCUS = {}
+    assert all(found.level < checks.ERROR for found in checks.run_checks())
+    deployed = checks.run_checks(include_deployment_checks=True)
+    assert [found.id for found in deployed if found.level >= checks.ERROR] == ["truncus.E003"]
+
+
+@pytest.mark.parametrize("truncus", [{"API_KEY": LIVE}, {"API_KEY": "sk_live_1"}, {"SANDBX": 1}])
+def test_a_deployment_is_not_told_twice_of_what_every_check_tells(truncus):
+    with override_settings(TRUNCUS=truncus):
+        assert check_deployment() == []
 
 
 if django.VERSION >= (6, 1):
@@ -164,8 +205,10 @@ if django.VERSION >= (6, 1):
         }
         with override_settings(TRUNCUS={}):
             found = check_settings()
+            (deployed,) = check_deployment()
+        assert deployed.msg == "There is no API key (mailer 'keyless')."
         assert [(one.id, one.msg.partition("(mailer ")[2].partition(")")[0]) for one in found] == [
-            ("truncus.E001", "'typo'"), ("truncus.E003", "'keyless'"), ("truncus.E002", "'wrong'"),
+            ("truncus.E001", "'typo'"), ("truncus.W008", "'keyless'"), ("truncus.E002", "'wrong'"),
         ]  # fmt: skip
 
 else:
@@ -173,3 +216,9 @@ else:
     def test_a_project_with_another_backend_is_not_checked(settings):
         settings.EMAIL_BACKEND = "django.core.mail.backends.dummy.EmailBackend"
         assert ids() == []
+
+    def test_mailers_that_this_django_does_not_read_are_a_warning(settings):
+        settings.MAILERS = {"default": {"BACKEND": BACKEND}}
+        assert ids(API_KEY=LIVE) == []
+        settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+        assert ids(API_KEY=LIVE) == ["truncus.W009"]

@@ -3,6 +3,9 @@
 import subprocess
 import sys
 from dataclasses import fields
+from datetime import date
+from decimal import Decimal
+from uuid import UUID
 
 import pytest
 from django.test import override_settings
@@ -11,6 +14,7 @@ from truncus_django import conf
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.backend import TruncusBackend
 from truncus_django.conf import Settings, get_settings, problems
+from truncus_django.message import TruncusMessage
 
 
 def environment(monkeypatch, **values):
@@ -66,8 +70,33 @@ def test_environment_has_a_text_for_every_type(monkeypatch):
 @override_settings(TRUNCUS={})
 def test_environment_is_checked_too(monkeypatch, name, value):
     environment(monkeypatch, **{name: value})
-    with pytest.raises(ConfigurationError, match=name):
+    with pytest.raises(ConfigurationError, match=f"^The environment variable TRUNCUS_{name} "):
         get_settings()
+
+
+@override_settings(TRUNCUS={})
+def test_metadata_that_is_no_json_is_told_to_be_none(monkeypatch):
+    environment(monkeypatch, METADATA="{'site': 'secret'}")
+    told = r"must be JSON like .*error at character 2"
+    with pytest.raises(ConfigurationError, match=told) as caught:
+        get_settings()
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("value", "text"), [
+    (42, "42"), (1.5, "1.5"), (Decimal("9.90"), "9.90"), (date(2026, 3, 1), "2026-03-01"),
+    (UUID(int=1), "00000000-0000-0000-0000-000000000001"), ("shop", "shop"),
+])  # fmt: skip
+def test_metadata_holds_what_that_of_a_message_holds(truncus, value, text):
+    with override_settings(TRUNCUS={"API_KEY": "tr_test_1", "METADATA": {"default": value}}):
+        TruncusMessage("Hello", "Text", to=["ann@example.org"], metadata={"own": value}).send()
+    assert truncus.last.body["metadata"] == {"default": text, "own": text}
+
+
+@override_settings(TRUNCUS={})
+def test_metadata_of_the_environment_may_hold_numbers(monkeypatch):
+    environment(monkeypatch, METADATA='{"site": 3, "share": 0.5}')
+    assert get_settings().metadata == {"site": "3", "share": "0.5"}
 
 
 @override_settings(TRUNCUS={})
@@ -82,7 +111,8 @@ WRONG = [
     ("TIMEOUT", float("inf")), ("MAX_RETRIES", 1.5), ("MAX_RETRIES", -1), ("MAX_RETRIES", True),
     ("RETRY_BUDGET", -1), ("RETRY_BUDGET", "x"), ("SANDBOX", "false"), ("SANDBOX", 1),
     ("SANDBOX", None), ("TENANT_ID", 5), ("TENANT_ID", ""), ("TRACK_OPENS", "yes"),
-    ("TRACK_CLICKS", 0), ("METADATA", ["a"]), ("METADATA", {"a": 1}), ("METADATA", {1: "a"}),
+    ("TRACK_CLICKS", 0), ("METADATA", ["a"]), ("METADATA", {"a": None}), ("METADATA", {"a": []}),
+    ("METADATA", {1: "a"}),
     ("DIALECT", "SDK"), ("DIALECT", None), ("UNSUPPORTED", "ignore"),
     ("PLAIN_HTTP_HOSTS", "mail.internal"), ("PLAIN_HTTP_HOSTS", [1]),
 ]  # fmt: skip

@@ -48,7 +48,7 @@ def test_a_python_snippet_runs(code, truncus_emulator, monkeypatch, tmp_path):
     monkeypatch.setenv("TRUNCUS_BASE_URL", truncus_emulator.url)
     conf.forget_settings()
     if code.startswith("# urls.py"):
-        names: dict[str, Any] = {}
+        names: dict[str, Any] = {"urlpatterns": []}
         exec(compile(code, "urls", "exec"), names)
         assert names["urlpatterns"]
     elif code.startswith("# settings.py"):
@@ -63,7 +63,8 @@ def test_a_python_snippet_runs(code, truncus_emulator, monkeypatch, tmp_path):
 
 
 def check_that_settings_are_right(code: str) -> None:
-    names: dict[str, Any] = {}
+    # Snippets go to the end of a project's settings; test_fresh_project.py puts them there.
+    names: dict[str, Any] = {"INSTALLED_APPS": [], "DATABASES": {"default": {}}}
     exec(compile(code, "settings", "exec"), names)
     truncus = names.get("TRUNCUS", {})
     senders = {
@@ -106,3 +107,11 @@ def test_every_setting_is_documented():
     page = (ROOT / "docs" / "settings.md").read_text()
 
     assert [name for name in conf.SETTING_NAMES if f"`{name.upper()}`" not in page] == []
+
+
+def test_every_system_check_is_documented():
+    identity = re.compile(r"truncus\.[EW]\d{3}")
+    code = (ROOT / "truncus_django" / "checks.py").read_text()
+    page = (ROOT / "docs" / "settings.md").read_text()
+
+    assert set(identity.findall(page)) == set(identity.findall(code)) != set()

@@ -1,11 +1,14 @@
 """The example project: its demo in both dialects, and its own tests."""
 
+import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,6 +118,68 @@ def test_demo_keeps_the_inbox_open_until_ctrl_c(kept_running: subprocess.Popen[s
         assert "New in the shop this week" in page.read().decode()
     kept_running.send_signal(signal.SIGINT)
     assert kept_running.wait(timeout=20) == 0
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def admin(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The served admin with a database of its own, and where it is."""
+    port = free_port()
+    process = subprocess.Popen(
+        command("serve_admin", "--port", str(port)),
+        cwd=ROOT,
+        env=environment(SHOP_DATABASE=str(tmp_path / "shop.sqlite3")),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+    )
+    deadline = threading.Timer(60, process.kill)
+    deadline.start()
+    with process:
+        yield process, f"http://127.0.0.1:{port}/"
+        process.kill()
+    deadline.cancel()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no Ctrl-C for one process")
+def test_the_admin_is_served_and_says_where_and_nothing_odd(
+    admin: tuple[subprocess.Popen[str], str], tmp_path: Path
+) -> None:
+    process, url = admin
+    assert process.stdout is not None
+    told = list(iter(process.stdout.readline, "Ctrl-C stops them.\n"))
+    wait_until_it_answers(url)
+    process.send_signal(signal.SIGINT)
+    told += process.stdout.readlines()
+    text = "".join(told)
+    assert f"Admin  {url}admin/" in text
+    assert "settings None" not in text
+    assert "Traceback" not in text
+    assert (tmp_path / "demo.sqlite3").exists()
+
+
+def wait_until_it_answers(url: str) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=10) as page:
+            assert page.status == 200
+            return
+        time.sleep(0.05)
+    pytest.fail(f"{url} does not answer")
+
+
+def test_a_port_in_use_is_told_with_the_option_that_chooses_another() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = run("serve_admin", "--port", port)
+    assert done.returncode == 1
+    assert re.search(rf"Port {port} cannot be used: .*in use.*--port 8001", done.stderr)
+    assert "--port" in run("serve_admin", "--port", "99999").stderr
 
 
 def test_help_tells_what_the_demo_does() -> None:

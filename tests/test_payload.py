@@ -186,6 +186,13 @@ def test_header_that_truncus_sets_itself_is_refused(name):
     assert f"{name!r} cannot be set" in refused(a_message(headers={name: "a"}), InvalidHeader)
 
 
+@pytest.mark.parametrize("sender", ["webmaster@localhost", "Shop <root@localhost>"])
+def test_a_sender_at_localhost_is_told_which_settings_to_change(sender):
+    with pytest.raises(InvalidAddress, match=r"DEFAULT_FROM_EMAIL.*SERVER_EMAIL") as told:
+        email_of(EmailMessage("S", "B", sender, ["a@example.com"]))
+    assert sender not in str(told.value)
+
+
 @pytest.mark.parametrize("name", ["From", "from"])
 def test_from_header_wins(name):
     email = email_of(headers={name: "Ann <ann@example.com>"})

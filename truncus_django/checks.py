@@ -3,12 +3,13 @@
 ====================  ==========================================================================
 ``truncus.E001``      an unknown name in ``TRUNCUS`` or a mailer's ``OPTIONS``
 ``truncus.E002``      a value of the wrong type, or out of its range; ``MAILERS`` that is no dict
-``truncus.E003``      no API key, or one that cannot be Truncus's
-``truncus.E004``      ``BASE_URL`` is no URL, or plain http to a host that is not this machine
+``truncus.E003``      an API key that cannot be Truncus's; with ``check --deploy``, none
+``truncus.E004``      ``BASE_URL`` is no URL, ends in ``/api/v1``, or is plain http elsewhere
 ``truncus.E005``      ``database`` in a mailer's ``OPTIONS``: there is one log for all mailers
 ``truncus.E006``      ``DELIVERY`` is ``"outbox"`` without ``truncus_django`` in ``INSTALLED_APPS``
 ``truncus.E007``      ``DISPATCHER`` names something that is not installed
 ``truncus.E008``      a mailer's alias is longer than its column in the log
+``truncus.E009``      ``DATABASE`` is no alias of ``DATABASES``
 ``truncus.W001``      a live key with ``DEBUG = True`` and no sandbox: real e-mails from a test
 ``truncus.W002``      ``DEFAULT_FROM_EMAIL`` or ``SERVER_EMAIL`` at a domain that nobody can verify
 ``truncus.W003``      ``DATABASE`` names a second alias of one SQLite file: it waits for itself
@@ -16,6 +17,8 @@
 ``truncus.W005``      ``RECORD`` is off, though the outbox cannot do without its records
 ``truncus.W006``      the outbox is in an SQLite whose ``transaction_mode`` is not ``IMMEDIATE``
 ``truncus.W007``      the outbox is in a database with ``AUTOCOMMIT`` off
+``truncus.W008``      no API key: all but sending works
+``truncus.W009``      ``MAILERS`` names Truncus, and this Django does not read it
 ====================  ==========================================================================
 """
 
@@ -24,6 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
+import django
 from django.apps import apps
 from django.conf import settings as django_settings
 from django.core import checks
@@ -34,9 +38,12 @@ from truncus_django.api.errors import ConfigurationError, redacted
 from truncus_django.api.keys import check_api_key
 from truncus_django.api.urls import check_base_url
 from truncus_django.conf import (
+    BACKEND,
+    ENVIRONMENT_PREFIX,
     SETTING_NAMES,
     Problem,
     Settings,
+    comes_from_environment,
     get_settings,
     mailer_problems,
     mailers,
@@ -62,7 +69,27 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckM
             found += _check_mailer(alias, options)
         found += _check_database()
         found += _check_outbox(configured)
-    return [*malformed, *found, *_check_senders()]
+    return [*malformed, *found, *_check_senders(), *_check_mailers_are_read()]
+
+
+@checks.register("truncus", deploy=True)
+def check_deployment(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Return the mailers without an API key: an error of ``check --deploy`` alone.
+
+    Elsewhere it is a warning, because commands that send nothing need no key: migrate, for one.
+    """
+    return [
+        checks.Error(f"There is no API key{_where(alias)}.", hint=_KEY_HINT, id="truncus.E003")
+        for alias, options in mailers()
+        if (settings := _settings_in_force(options)) is not None and settings.api_key is None
+    ]
+
+
+_KEY_HINT = "Set TRUNCUS_API_KEY in the environment, or TRUNCUS['API_KEY']."
+
+
+def _where(alias: str | None) -> str:
+    return "" if alias is None else f" (mailer {redacted(repr(alias))})"
 
 
 def _error(problem: Problem, where: str = "") -> checks.CheckMessage:
@@ -81,13 +108,30 @@ def _check_senders() -> Iterator[checks.CheckMessage]:
             )
 
 
+def _check_mailers_are_read() -> Iterator[checks.CheckMessage]:
+    """Find ``MAILERS`` beside a Django that knows nothing of it, and sends another way."""
+    backend = getattr(django_settings, "EMAIL_BACKEND", None)
+    if django.VERSION < (6, 1) and hasattr(django_settings, "MAILERS") and backend != BACKEND:
+        yield checks.Warning(
+            f"Django {django.get_version()} does not read MAILERS: no email goes to Truncus.",
+            hint=f"Set EMAIL_BACKEND = {BACKEND!r}, or use Django 6.1 or later.",
+            id="truncus.W009",
+        )
+
+
 def _check_database() -> Iterator[checks.CheckMessage]:
-    """Find a log that shares its SQLite file with another alias, and so has to wait for it.
+    """Find a log without a database, and one that waits for itself on SQLite.
 
     A file has one writer at a time. An e-mail that is sent in a transaction of the other alias
     cannot be recorded before that ends, and that ends after the recording.
     """
     alias = get_settings().database or DEFAULT_DB_ALIAS
+    if alias != DEFAULT_DB_ALIAS and alias not in django_settings.DATABASES:
+        meant = did_you_mean(alias, django_settings.DATABASES)
+        yield checks.Error(
+            f"TRUNCUS['DATABASE'] is no alias of DATABASES{meant}", id="truncus.E009"
+        )
+        return
     file = _sqlite_file(alias)
     if alias == DEFAULT_DB_ALIAS or file is None:
         return
@@ -189,8 +233,15 @@ def _settings_in_force(options: Mapping[str, Any]) -> Settings | None:
         return None
 
 
+def _variable_hint(name: str, options: Mapping[str, Any]) -> str | None:
+    """Say where a wrong value is from, if that is not where one looks first."""
+    if not comes_from_environment(name, options):
+        return None
+    return f"It is the value of the environment variable {ENVIRONMENT_PREFIX}{name.upper()}."
+
+
 def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:
-    where = "" if alias is None else f" (mailer {redacted(repr(alias))})"
+    where = _where(alias)
     known = {name: value for name, value in options.items() if name in SETTING_NAMES}
     if alias is not None and len(alias) > _LONGEST_ALIAS:
         yield checks.Error(
@@ -200,9 +251,9 @@ def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[che
             id="truncus.E008",
         )
     for name in options.keys() - SETTING_NAMES - {"fail_silently"}:
-        hint = did_you_mean(str(name), SETTING_NAMES)
+        meant = did_you_mean(str(name).lower(), SETTING_NAMES)
         shown = redacted(repr(name))  # a key may stand where a name belongs
-        yield checks.Error(f"The option {shown}{where} is unknown{hint}", id="truncus.E001")
+        yield checks.Error(f"The option {shown}{where} is unknown{meant}", id="truncus.E001")
     if "database" in known:
         yield checks.Error(
             f"The option 'database'{where} belongs in TRUNCUS: all mailers share one log.",
@@ -214,14 +265,21 @@ def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[che
     if wrong:
         return
     settings = get_settings(known)
-    try:
-        check_api_key(settings.api_key or "")
-    except ConfigurationError as error:
-        yield checks.Error(error.message + where, id="truncus.E003")
+    if settings.api_key is None:
+        yield checks.Warning(
+            f"There is no API key{where}: nothing can be sent.", hint=_KEY_HINT, id="truncus.W008"
+        )
+    else:
+        try:
+            check_api_key(settings.api_key)
+        except ConfigurationError as error:
+            hint = _variable_hint("api_key", known)
+            yield checks.Error(error.message + where, hint=hint, id="truncus.E003")
     try:
         check_base_url(settings.base_url, settings.plain_http_hosts)
     except ConfigurationError as error:
-        yield checks.Error(error.message + where, id="truncus.E004")
+        hint = _variable_hint("base_url", known)
+        yield checks.Error(error.message + where, hint=hint, id="truncus.E004")
     is_live = (settings.api_key or "").startswith(contract.LIVE_KEY_PREFIX)
     real = settings.base_url.rstrip("/") == contract.DEFAULT_BASE_URL
     if django_settings.DEBUG and is_live and real and not settings.sandbox:

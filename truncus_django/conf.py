@@ -112,7 +112,15 @@ def problems(options: Mapping[str, Any] | None = None) -> Iterator[Problem]:
         try:
             _READERS[name](value)
         except ValueError as exc:
-            yield Problem("type", name, f"{name.upper()} {exc}")
+            is_variable = isinstance(value, readers.FromEnvironment)
+            shown = f"The environment variable {ENVIRONMENT_PREFIX}" if is_variable else ""
+            yield Problem("type", name, f"{shown}{name.upper()} {exc}")
+
+
+def comes_from_environment(name: str, options: Mapping[str, Any]) -> bool:
+    """Return whether a setting has its value from a variable, and from no dict before that."""
+    raw = dict(_raw_values(options, getattr(django_settings, "TRUNCUS", {})))
+    return isinstance(raw.get(name), readers.FromEnvironment)
 
 
 def mailers() -> Iterator[tuple[str | None, Mapping[str, Any]]]:

@@ -222,7 +222,7 @@ def _examine_dialect(settings: Settings, name: str) -> Iterator[Finding]:
         "wants HTML beside text" if needs_html else "takes text alone",
         "wants one recipient in 'to'" if needs_one else "takes a list in 'to'",
     )
-    found = f"The account {' and '.join(facts)}."
+    found = f"The account {' and '.join(facts)}. {_HOW_FOUND_OUT}"
     if settings.dialect == Dialect.MANUAL and (needs_html or needs_one):
         yield Finding(
             Level.FAIL,
@@ -238,6 +238,7 @@ def _examine_dialect(settings: Settings, name: str) -> Iterator[Finding]:
         yield Finding(Level.OK, what, found)
 
 
+_HOW_FOUND_OUT = "Found out by sending two emails in the sandbox."
 _RECIPIENT = "truncus-doctor@example.com"
 """Nobody: example.com takes no e-mail (RFC 2606), should the sandbox ever leak."""
 

@@ -12,7 +12,14 @@ from typing import Any
 from uuid import UUID
 
 from django.core.mail import EmailMessage
-from django.db import InterfaceError, OperationalError, connections, router, transaction
+from django.db import (
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+    connections,
+    router,
+    transaction,
+)
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
@@ -136,7 +143,9 @@ def _report(exc: Exception, known: set[str], what: str) -> None:
     kind = type(exc).__name__
     if kind not in known:
         known.add(kind)
-        logger.error("%s: %s. Further ones are not logged.", what, kind)
+        is_of_database = isinstance(exc, OperationalError | ProgrammingError)
+        hint = " Run manage.py migrate, if you have not." if is_of_database else ""
+        logger.error("%s: %s.%s Further ones are not logged.", what, kind, hint)
 
 
 def _adopt(message_ids: Sequence[str]) -> None:

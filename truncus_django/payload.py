@@ -8,10 +8,8 @@ Whatever a message holds is carried whole, or refused with an error that says wh
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
-from decimal import Decimal
 from email.utils import format_datetime
 from typing import Any
-from uuid import UUID
 
 from django.core.mail import EmailMessage
 from django.utils.functional import Promise
@@ -29,6 +27,7 @@ from truncus_django.api.errors import (
 )
 from truncus_django.api.fields import EmailFields, encode
 from truncus_django.api.keys import check_idempotency_key
+from truncus_django.api.readers import scalar_text
 from truncus_django.attachments import read_attachment
 from truncus_django.conf import Settings
 from truncus_django.message import MERGE_NAMES, UNSUPPORTED_ANYMAIL_NAMES
@@ -157,7 +156,7 @@ class _Builder:
         message, email = self.message, self.email
         headers = self._headers() if message.extra_headers else {}
         sender = headers.pop("from", (None, message.from_email))[1]
-        email["from"] = address(sender, "from")
+        email["from"] = _checked_sender(address(sender, "from"))
         to = self._recipients("to")
         if not to:
             raise InvalidAddress(
@@ -417,6 +416,15 @@ class _Builder:
         self.dropped.append(what.rstrip("."))
 
 
+def _checked_sender(sender: str) -> str:
+    if sender.removesuffix(">").endswith("@localhost"):
+        raise InvalidAddress(
+            "The sender is at localhost, as Django's own DEFAULT_FROM_EMAIL and SERVER_EMAIL are. "
+            "Set both to an address at a domain that is verified in Truncus."
+        )
+    return sender
+
+
 _BODY_KINDS = {"text/plain": "text", "text/html": "html"}
 
 _BODY_LIMITS = {"text": contract.MAX_TEXT_BYTES, "html": contract.MAX_HTML_BYTES}
@@ -460,11 +468,7 @@ def _content_and_type(alternative: Any) -> tuple[Any, str]:
 
 def _scalar_text(value: Any) -> str | None:
     """Return strings, lazy strings and numbers as a plain string, anything else as ``None``."""
-    if isinstance(value, str | Promise | int | float | Decimal | UUID):
-        return str(value)
-    if isinstance(value, date):
-        return value.isoformat()
-    return None
+    return str(value) if isinstance(value, Promise) else scalar_text(value)
 
 
 def _line_of(value: Any, name: str) -> str:

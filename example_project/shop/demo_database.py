@@ -6,7 +6,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
 
-PATH: Path = settings.BASE_DIR / "demo.sqlite3"
+PATH = Path(str(settings.DATABASES["default"]["NAME"])).with_name("demo.sqlite3")
 
 
 def use_demo_database() -> None:

@@ -43,6 +43,12 @@ def test_what_is_no_base_url_is_refused(url):
         check_base_url(url)
 
 
+@pytest.mark.parametrize("path", ["/api", "/api/", "/api/v1", "/api/v1/", "/truncus/api/v1"])
+def test_a_base_url_with_the_path_of_the_api_is_told_to_leave_it_out(path):
+    with pytest.raises(ConfigurationError, match=r"BASE_URL ends in /api.* leave it out"):
+        check_base_url(f"https://truncus.co{path}")
+
+
 def test_secrets_in_a_url_are_not_repeated_in_the_error():
     with pytest.raises(ConfigurationError) as caught:
         check_base_url("https://user:secret@truncus.co")

@@ -106,6 +106,18 @@ def test_options_reach_the_emulator(tmp_path):
         assert "tr_a" not in str(state)
 
 
+@pytest.mark.parametrize("command", [MODULE, COMMAND], ids=["module", "manage"])
+def test_a_webhook_that_nobody_takes_is_told_on_the_terminal(command):
+    webhooks = ("--webhook-url", "http://127.0.0.1:9/", "--webhook-secret", "s")
+    with running(*webhooks, command=command) as (process, ready):
+        headers = {"Authorization": "Bearer tr_a", "Idempotency-Key": "a"}
+        url = f"{ready.split()[3]}/api/v1/emails/send"
+        assert requests.post(url, json=an_email(), headers=headers, timeout=5).status_code == 200
+        told = process.stderr.readline()
+    assert "Webhooks are not acknowledged: no answer" in told
+    assert "@" not in told
+
+
 def parsed(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
@@ -157,7 +169,7 @@ def test_port_that_is_taken_is_one_line():
         done = finish("--port", str(port))
     assert done.returncode == 1
     assert done.stdout == ""
-    assert re.fullmatch(rf"Error: .*127\.0\.0\.1:{port}: .*in use.*\n", done.stderr)
+    assert re.fullmatch(rf"Error: .*127\.0\.0\.1:{port}: .*in use.*--port.*\n", done.stderr)
 
 
 @pytest.mark.parametrize(

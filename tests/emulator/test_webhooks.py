@@ -74,6 +74,37 @@ def test_only_200_acknowledges(start, options, receiver, status):
     assert receiver.received[0][0] == receiver.received[1][0]
 
 
+@pytest.mark.parametrize(("status", "why"), [
+    (403, "HTTP 403: the receiver has another secret, or none"),
+    (404, "HTTP 404: the receiver has no such URL"),
+    (500, "HTTP 500"),
+])  # fmt: skip
+def test_a_refusal_is_logged_and_shown_in_the_inbox_until_one_is_acknowledged(
+    start, options, receiver, caplog, status, why
+):
+    receiver.statuses = [status] * 6
+    client = start(**options)
+    for _ in range(2):
+        client.send()
+        client.emulator.wait_for(lambda e: e.webhooks_are_idle())
+    (logged,) = [record.getMessage() for record in caplog.records]
+    assert why in logged
+    assert why in client.session.get(client.emulator.inbox_url, timeout=5).text
+
+    client.send()
+    client.emulator.wait_for(lambda e: len(e.webhook_attempts) == 7)
+    assert "Webhooks" not in client.session.get(client.emulator.inbox_url, timeout=5).text
+
+
+def test_webhooks_that_are_bad_on_purpose_are_no_news(start, options, receiver, caplog):
+    receiver.statuses = [403, 403]
+    client = start(webhook_bad_signatures=1.0, webhook_stale=1.0, **options)
+    client.send()
+    client.emulator.wait_for(lambda e: len(e.webhook_attempts) == 3)
+    assert [attempt.status for attempt in client.emulator.webhook_attempts] == [403, 403, 200]
+    assert caplog.records == []
+
+
 def test_webhook_is_given_up_after_the_last_repetition(start, options, receiver):
     receiver.statuses = [500] * 5
     client = start(**options)

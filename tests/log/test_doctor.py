@@ -85,6 +85,12 @@ def test_the_table_tells_and_the_exit_status_is_0():
     assert "\x1b" not in told
 
 
+@pytest.mark.parametrize("dialect", ["manual", "sdk"])
+def test_the_emails_that_it_sends_in_the_sandbox_are_told(emulator, dialect):
+    emulator.reset(dialect=dialect)
+    assert findings()["dialect"].found.endswith("Found out by sending two emails in the sandbox.")
+
+
 def test_a_failure_is_exit_status_1(settings):
     settings.TRUNCUS = {**settings.TRUNCUS, "WEBHOOK_SECRETS": []}
     with pytest.raises(CommandError, match="1 finding failed") as caught:

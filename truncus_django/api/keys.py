@@ -35,7 +35,8 @@ def check_api_key(api_key: str) -> str:
         )
     if not api_key.startswith(contract.API_KEY_PREFIX):
         raise ConfigurationError(
-            f"The API key does not begin with {contract.API_KEY_PREFIX!r}: is it Truncus's?"
+            f"The API key does not begin with {contract.API_KEY_PREFIX!r}: is it Truncus's, "
+            "without quotation marks or spaces around it?"
         )
     if not api_key.isascii() or not api_key.isprintable() or " " in api_key:
         raise ConfigurationError("The API key holds a space, a line break or a foreign character.")

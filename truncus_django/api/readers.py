@@ -6,8 +6,11 @@ What a ValueError says completes a sentence that begins with the setting's name.
 import json
 import unicodedata
 from collections.abc import Callable, Mapping
+from datetime import date
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
+from uuid import UUID
 
 from truncus_django.api.keys import ApiKey, Secret
 
@@ -101,13 +104,24 @@ def strings_by_name(value: Any) -> Mapping[str, str]:
     if isinstance(value, FromEnvironment):
         try:
             value = json.loads(value)
-        except ValueError:
-            value = None
-    if not isinstance(value, Mapping) or not all(
-        isinstance(key, str) and isinstance(item, str) for key, item in value.items()
-    ):
-        raise ValueError("must be a dict of strings.")
-    return MappingProxyType(dict(value))
+        except json.JSONDecodeError as exc:
+            raise ValueError(
+                f'must be JSON like {{"site": "shop"}} (error at character {exc.pos + 1}).'
+            ) from None
+    texts = {}
+    for key, item in value.items() if isinstance(value, Mapping) else [(None, None)]:
+        text_of_item = scalar_text(item)
+        if not isinstance(key, str) or text_of_item is None:
+            raise ValueError("must be a dict of strings and numbers.")
+        texts[key] = text_of_item
+    return MappingProxyType(texts)
+
+
+def scalar_text(value: Any) -> str | None:
+    """Return strings, numbers, dates and UUIDs as a plain string, anything else as ``None``."""
+    if isinstance(value, str | int | float | Decimal | UUID):
+        return str(value)
+    return value.isoformat() if isinstance(value, date) else None
 
 
 def names(value: Any) -> tuple[str, ...]:

@@ -25,8 +25,8 @@ def check_base_url(base_url: str, plain_http_hosts: tuple[str, ...] = ()) -> str
     """Return ``base_url`` without a slash at its end.
 
     Raises:
-        ConfigurationError: it is no http(s) URL, or it is plain http to a host that is neither
-            this machine nor named in ``plain_http_hosts``.
+        ConfigurationError: it is no http(s) URL, it has the API's own path at its end, or it is
+            plain http to a host that is neither this machine nor named in ``plain_http_hosts``.
     """
     try:
         parts = urlsplit(base_url)
@@ -42,6 +42,11 @@ def check_base_url(base_url: str, plain_http_hosts: tuple[str, ...] = ()) -> str
         raise ConfigurationError("BASE_URL holds a space or a line break.")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigurationError("BASE_URL must hold a scheme, a host and perhaps a path only.")
+    if parts.path.rstrip("/").endswith(("/api", "/api/v1")):
+        raise ConfigurationError(
+            f"BASE_URL ends in /api or /api/v1, which the client adds itself: leave it out, as in "
+            f"{contract.DEFAULT_BASE_URL}."
+        )
     if parts.scheme == "http" and not is_loopback(host) and host not in plain_http_hosts:
         raise ConfigurationError(
             f"BASE_URL is plain http to {host!r}: API key and e-mails would travel in the clear. "

@@ -275,7 +275,10 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     except (OSError, OverflowError) as exc:
         reason = getattr(exc, "strerror", None) or exc
-        _complain(f"Error: cannot start on {arguments.host}:{arguments.port}: {reason}")
+        _complain(
+            f"Error: cannot start on {arguments.host}:{arguments.port}: {reason}. "
+            "Choose another port with --port, or another address with --host."
+        )
         return 1
     with emulator, _told_to_stop() as told:
         _announce(emulator)

@@ -74,6 +74,7 @@ class Inbox:
             page_count=page_count,
             is_refreshing="refresh" in request.args,
             dialect=self._service.options.dialect,
+            webhook_trouble=self._service.webhooks.trouble,
         )
         return _page(list_page(view))
 

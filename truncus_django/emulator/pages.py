@@ -30,6 +30,8 @@ class ListView:
     page_count: int
     is_refreshing: bool
     dialect: str
+    webhook_trouble: str
+    """Why the newest webhook was not acknowledged; empty if it was."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def list_page(view: ListView) -> str:
     body = f"""
 <header><h1><a href="/">Truncus emulator</a></h1>
 <p class="quiet">{found}{view.accepted:,} accepted · dialect {escape(view.dialect)}</p>
+{_webhook_trouble(view)}
 <form action="/" role="search">
 <input type="search" name="q" value="{escape(view.query)}" placeholder="Search" aria-label="Search">
 <button>Search</button> {_refresh_link(view)}</form></header>
@@ -93,6 +96,12 @@ def _page(title: str, body: str, head: str = "") -> str:
 <meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">
 <title>{escape(title)} – Truncus emulator</title>{head}<style>{_STYLE}</style></head>
 <body>{body}</body></html>"""
+
+
+def _webhook_trouble(view: ListView) -> str:
+    if not view.webhook_trouble:
+        return ""
+    return f'<p class="bad">Webhooks are not acknowledged: {escape(view.webhook_trouble)}</p>'
 
 
 def _row(email: EmailRecord) -> str:

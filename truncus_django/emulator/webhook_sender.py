@@ -7,6 +7,7 @@ says in which ways they are bad.
 import heapq
 import itertools
 import json
+import logging
 import random
 import threading
 import time
@@ -22,10 +23,19 @@ from truncus_django.api import contract
 from truncus_django.api.webhooks import sign
 from truncus_django.emulator.options import Options
 
+logger = logging.getLogger("truncus_django.emulator")
+
 _TIMEOUT_S = 5.0
 _ATTEMPTS_KEPT = 10_000
 _STALE_S = 600
 """Twice the age at which the manual tells receivers to refuse a webhook."""
+
+
+_TROUBLES = {
+    0: f"no answer within {_TIMEOUT_S:g} s; does the project run at that URL?",
+    403: "HTTP 403: the receiver has another secret, or none",
+    404: "HTTP 404: the receiver has no such URL",
+}
 
 
 class WebhookFlaw(StrEnum):
@@ -84,6 +94,8 @@ class WebhookSender:
         self._stopped = False
         self._threads: list[threading.Thread] = []
         self.attempts: deque[WebhookAttempt] = deque(maxlen=_ATTEMPTS_KEPT)
+        self.trouble = ""
+        """Why the newest webhook was not acknowledged; empty if it was."""
 
     def dispatch(self, body: Mapping[str, Any]) -> None:
         """Send a webhook soon, again as often as the options say, and bad ones with it."""
@@ -139,10 +151,19 @@ class WebhookSender:
                 self.attempts.append(
                     WebhookAttempt(webhook.body, status, webhook.tries + 1, webhook.flaw)
                 )
-                if status != 200 and webhook.flaw is None:
-                    self._repeat(webhook)
+                if webhook.flaw is None:
+                    self._note(status)
+                    if status != 200:
+                        self._repeat(webhook)
                 self._busy -= 1
                 self._changed.notify_all()
+
+    def _note(self, status: int) -> None:
+        """Log why webhooks are not acknowledged, once until that changes."""
+        trouble = "" if status == 200 else _TROUBLES.get(status, f"HTTP {status}")
+        if trouble and trouble != self.trouble:
+            logger.warning("Webhooks are not acknowledged: %s.", trouble)
+        self.trouble = trouble
 
     def _repeat(self, webhook: _Webhook) -> None:
         backoff_s = self._options.webhook_backoff_s

@@ -18,7 +18,8 @@ examples:
   manage.py truncus_doctor --no-network    settings, webhook and log only
   manage.py truncus_doctor --json          for monitoring
 
-No e-mail is delivered: two are sent in Truncus's sandbox, to find out which form the account takes.
+No email is delivered. For each mailer, two are sent in Truncus's sandbox, which stores them, to
+find out which form the account takes; --no-network leaves them out.
 The exit status is 1 if anything failed."""
 
 _MARK_WIDTH, _WHAT_WIDTH, _NARROWEST = 6, 22, 24

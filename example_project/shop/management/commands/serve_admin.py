@@ -3,6 +3,7 @@
 import argparse
 import logging
 import socket
+from io import StringIO
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -40,8 +41,12 @@ some. Ctrl-C stops both."""
 
     def handle(self, *, port: int, **options: Any) -> None:
         """Serve until Ctrl-C."""
-        if _is_taken(port):
-            raise CommandError(f"Port {port} is taken: choose another with --port.")
+        reason = _why_unusable(port)
+        if reason:
+            raise CommandError(
+                f"Port {port} cannot be used: {reason}. Choose another one with --port 8001, or "
+                'make admin ARGS="--port 8001".'
+            )
         webhook_url = f"http://127.0.0.1:{port}/truncus/webhook/"
         emulator = Emulator(webhook_url=webhook_url, webhook_secret=demo.WEBHOOK_SECRET)
         try:
@@ -59,7 +64,8 @@ some. Ctrl-C stops both."""
             self.stdout.flush()
             # Hundreds of webhooks would push the lines above out of sight.
             logging.getLogger("django.server").addFilter(_is_of_interest)
-            call_command("runserver", f"127.0.0.1:{port}", "--noreload", verbosity=0)
+            # What it says itself is said above, and names the settings, which are overridden here.
+            call_command("runserver", f"127.0.0.1:{port}", "--noreload", stdout=StringIO())
 
     def _fill(self, emulator: Emulator) -> None:
         use_demo_database()
@@ -78,11 +84,11 @@ def _is_of_interest(record: logging.LogRecord) -> bool:
     return int(getattr(record, "status_code", 500)) >= 500
 
 
-def _is_taken(port: int) -> bool:
+def _why_unusable(port: int) -> str | None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-    return False
+        except (OSError, OverflowError) as exc:
+            return getattr(exc, "strerror", None) or str(exc)
+    return None

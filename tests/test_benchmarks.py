@@ -1,0 +1,29 @@
+"""The benchmarks start on every supported Django, and find that the right work was done."""
+
+import subprocess
+import sys
+
+from tests.test_docs import ROOT
+from tests.test_example_project import environment
+
+
+def test_a_small_run_ends_with_its_tables():
+    contenders = ("truncus", "recording", "requests", "smtp", "dummy", "sync")
+    sizes = ("--mails", "5", "--emails", "30", "--repeat", "1", "--latency", "0")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--only", *contenders, *sizes],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    for shown in (
+        "this backend, one by one",
+        "this backend, recording, as a list",
+        "Django's SMTP",
+    ):
+        assert shown in done.stdout

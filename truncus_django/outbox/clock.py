@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
 from django.db import connections
-from django.db.models import F, Max, Q
+from django.db.models import F, Max
 from django.utils import timezone
 
 from truncus_django.models import OutboxAccount, OutboxBatch, database
 from truncus_django.outbox.commit import committed
-from truncus_django.outbox.policy import LONGEST_WAIT_S
 from truncus_django.outbox.waiting import HELD_BACK
 from truncus_django.tracking import storable_moment, take_write_lock
 
@@ -129,18 +128,11 @@ def mend_after_set_back(clock: Clock) -> None:
 
 
 def _ahead_s(now: float, accounts: Iterable[OutboxAccount]) -> float:
-    """Return by how many seconds what was noted lies further ahead than it was noted for."""
-    is_next_try = Q(lease=None) & ~Q(error_code=HELD_BACK)
-    batches = OutboxBatch.objects.aggregate(
-        requested_at=Max("first_request_at"), due_at=Max("due_at", filter=is_next_try)
-    )
-    requests, waits = [batches["requested_at"]], [batches["due_at"]]
-    moments: list[float] = []
+    """Return by how many seconds the latest request lies ahead; below 0 where it does not."""
+    batches = OutboxBatch.objects.aggregate(Max("created_at"), Max("first_request_at"))
+    moments = [unix_of(moment) for moment in batches.values() if moment is not None]
     for account in accounts:
         moments += _requests_of(account)
-        waits.append(account.paused_until)
-    moments += [unix_of(moment) for moment in requests if moment is not None]
-    moments += [unix_of(moment) - LONGEST_WAIT_S for moment in waits if moment is not None]
     return max((moment - now for moment in moments if moment < now + _OLDEST_CLOCK_S), default=0.0)
 
 

@@ -15,6 +15,7 @@ from django.test.utils import override_settings
 
 from truncus_django import conf
 from truncus_django.checks import check_settings
+from truncus_django.models import Email, EmailEvent
 from truncus_django.signals import post_send, pre_send, send_failed
 
 ROOT = Path(__file__).parent.parent
@@ -43,7 +44,8 @@ def no_receivers_left() -> Iterator[None]:
 @pytest.mark.django_db
 @pytest.mark.usefixtures("no_receivers_left")
 @pytest.mark.parametrize("code", snippets("python"))
-def test_a_python_snippet_runs(code, truncus_emulator, monkeypatch, tmp_path):
+def test_a_python_snippet_runs(code, truncus_emulator, monkeypatch, tmp_path, settings):
+    settings.TRUNCUS = {**settings.TRUNCUS, "RECORD": True}
     monkeypatch.setenv("TRUNCUS_API_KEY", "tr_live_documented")
     monkeypatch.setenv("TRUNCUS_BASE_URL", truncus_emulator.url)
     conf.forget_settings()
@@ -106,3 +108,11 @@ def test_every_setting_is_documented():
     page = (ROOT / "docs" / "settings.md").read_text()
 
     assert [name for name in conf.SETTING_NAMES if f"`{name.upper()}`" not in page] == []
+
+
+@pytest.mark.parametrize("model", [Email, EmailEvent])
+def test_every_field_of_the_log_is_documented(model):
+    page = (ROOT / "docs" / "log.md").read_text()
+    own = {field.name for field in model._meta.get_fields()} - {"id", "email", "outbox_entry"}
+
+    assert [name for name in own if f"`{name}`" not in page] == []

@@ -24,12 +24,13 @@ ON_SQLITE ?=
 ON_SERVERS ?= not processes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo admin emulator test test-databases test-browser test-oldest test-middle test-newest check format chaos bench docs coverage clean
+.PHONY: help demo admin emulator test test-databases test-browser test-oldest test-middle test-newest check package format chaos bench docs coverage clean
 
 help:
 	@sed -n '3,8p' Makefile | cut -c3-
 	@echo '  make admin    serves the log that the demo has filled, in the Django admin'
 	@echo '  make emulator a local Truncus on port 8025, with an inbox to look at'
+	@echo '  make package  builds sdist and wheel, and looks at them as users get them'
 	@echo '  make coverage, make format, make clean'
 
 demo: $(VENV)/.emulator
@@ -42,7 +43,7 @@ emulator: $(VENV)/.emulator
 	$(BIN)/python -m truncus_django.emulator --port 8025 $(ARGS)
 
 test: $(VENV)/.test
-	$(PYTEST) --ignore tests/browser -m "$(ON_SQLITE)" $(ARGS)
+	$(PYTEST) --ignore tests/browser --ignore tests/packaging -m "$(ON_SQLITE)" $(ARGS)
 	$(MAKE) --no-print-directory test-databases
 
 # What touches a database, once more on each server that answers on this machine.
@@ -77,6 +78,10 @@ check: $(VENV)/.check
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The sdist and the wheel as users get them: files, description, types.
+package: $(VENV)/.check
+	$(BIN)/python -m pytest tests/packaging $(ARGS)
 
 format: $(VENV)/.check
 	$(BIN)/ruff check --fix .

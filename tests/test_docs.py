@@ -1,5 +1,6 @@
 """Every snippet of the documentation runs, and every command in it exists."""
 
+import logging
 import os
 import re
 import subprocess
@@ -9,17 +10,24 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import django
 import pytest
+from django.conf import settings
 from django.core.management import get_commands
 from django.test.utils import override_settings
+from django.utils.log import AdminEmailHandler
 
 from truncus_django import conf
 from truncus_django.checks import check_settings
+from truncus_django.models import Email, EmailEvent
 from truncus_django.signals import post_send, pre_send, send_failed
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.S | re.M)
+
+
+CODES = [code for page in PAGES for _, code in FENCE.findall(page.read_text())]
 
 
 def snippets(language: str) -> list[Any]:
@@ -44,6 +52,7 @@ def no_receivers_left() -> Iterator[None]:
 @pytest.mark.usefixtures("no_receivers_left")
 @pytest.mark.parametrize("code", snippets("python"))
 def test_a_python_snippet_runs(code, truncus_emulator, monkeypatch, tmp_path):
+    monkeypatch.setitem(settings.TRUNCUS, "RECORD", True)
     monkeypatch.setenv("TRUNCUS_API_KEY", "tr_live_documented")
     monkeypatch.setenv("TRUNCUS_BASE_URL", truncus_emulator.url)
     conf.forget_settings()
@@ -75,6 +84,30 @@ def check_that_settings_are_right(code: str) -> None:
         for mailer in names.get("MAILERS", {}).values():
             assert list(conf.problems(mailer.get("OPTIONS", {}))) == []
         assert "…" in str(truncus) or check_settings() == []
+
+
+if django.VERSION >= (6, 1):
+
+    def test_an_outage_does_not_escape_from_the_documented_error_reports(truncus_emulator):
+        code = next(code for code in CODES if "AdminEmailHandler" in code)
+        documented: dict[str, Any] = {}
+        exec(compile(code, "settings", "exec"), documented)
+        (options,) = documented["LOGGING"]["handlers"].values()
+        handler = AdminEmailHandler(using=options["using"])
+        truncus = {**settings.TRUNCUS, "MAX_RETRIES": 0, "DELIVERY": "outbox"}
+
+        with override_settings(MAILERS=documented["MAILERS"], TRUNCUS=truncus):
+            for number, fault in enumerate([None, "reset_before", None], start=1):
+                if fault:
+                    truncus_emulator.faults.next(fault)
+                report = {"levelname": "ERROR", "msg": f"Report {number}"}
+                handler.handle(logging.makeLogRecord(report))
+
+        subjects = [email.payload["subject"] for email in truncus_emulator.emails]
+        assert [subject.partition("] ")[2] for subject in subjects] == [
+            "ERROR: Report 1",
+            "ERROR: Report 3",
+        ]
 
 
 def run_as_tests(code: str, folder: Path) -> None:
@@ -115,3 +148,11 @@ def test_every_system_check_is_documented():
     page = (ROOT / "docs" / "settings.md").read_text()
 
     assert set(identity.findall(page)) == set(identity.findall(code)) != set()
+
+
+@pytest.mark.parametrize("model", [Email, EmailEvent])
+def test_every_field_of_the_log_is_documented(model):
+    page = (ROOT / "docs" / "log.md").read_text()
+    own = {field.name for field in model._meta.get_fields()} - {"id", "email", "outbox_entry"}
+
+    assert [name for name in own if f"`{name}`" not in page] == []

@@ -14,6 +14,7 @@ MODULES = [
     "backend",
     "emulator",
     "message",
+    "models",
     "outbox.hands",
     "outbox.health",
     "signals",

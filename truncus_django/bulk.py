@@ -69,25 +69,31 @@ def _is_shared(field: "models.Field[Any, Any]", values: Sequence[Any]) -> bool:
     return values.count(values[0]) == len(values)
 
 
-def insert_new(rows: Sequence[models.Model], *, using: str) -> None:
+def insert_new(rows: Sequence[models.Model], *, using: str) -> int:
     """Insert ``rows``, all of one model, but for those whose unique values are there already.
+
+    Returns how many were inserted.
 
     What ``bulk_create(ignore_conflicts=True)`` does, without compiling its SQL for every e-mail;
     the rows bring their keys along.
     """
-    insert(rows, using=using, on_conflict=OnConflict.IGNORE)
+    return insert(rows, using=using, on_conflict=OnConflict.IGNORE)
 
 
 def insert(
     rows: Sequence[models.Model], *, using: str, on_conflict: OnConflict | None = None
-) -> None:
-    """Insert ``rows``, all of one model, as ``bulk_create()`` does; the rows bring their keys."""
+) -> int:
+    """Insert ``rows``, all of one model, as ``bulk_create()`` does; the rows bring their keys.
+
+    Returns how many were inserted.
+    """
     connection, model = connections[using], type(rows[0])
     fields = model._meta.concrete_fields
     size = len(rows)
     if connection.features.max_query_params is not None:
         size = max(1, min(size, connection.features.max_query_params // len(fields)))
     several = size < len(rows)
+    inserted = 0
     with transaction.atomic(using=using) if several else nullcontext():
         for start in range(0, len(rows), size):
             chunk = rows[start : start + size]
@@ -103,6 +109,7 @@ def insert(
                 ]
                 with connection.cursor() as cursor:
                     cursor.execute(sql, values)
+                    inserted += cursor.rowcount
                 continue
             columns = [_Column(field, chunk, connection) for field in fields]
             with connection.cursor() as cursor:
@@ -116,6 +123,8 @@ def insert(
                     sql = _insert_sql(model, model._meta.db_table, using, len(chunk), on_conflict)
                     in_rows = zip(*(column.values for column in columns), strict=True)
                     cursor.execute(sql, [value for row in in_rows for value in row])
+                inserted += cursor.rowcount
+    return inserted
 
 
 _PLAIN_TYPES = {"sqlite": frozenset({str, int, bool}), "mysql": frozenset({str, int, bool})}

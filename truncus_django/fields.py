@@ -1,12 +1,23 @@
 """A column for ids, in which two that differ in case are two on every database."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+_Set = TypeVar("_Set", contravariant=True)
+_Get = TypeVar("_Get", covariant=True)
 
-class ExactCharField(models.CharField):  # type: ignore[type-arg]
+if TYPE_CHECKING:
+
+    class _CharField(models.CharField[_Set, _Get]): ...
+
+else:  # Django's fields take no type arguments at run time
+
+    class _CharField(models.CharField, Generic[_Set, _Get]): ...
+
+
+class ExactCharField(_CharField[_Set, _Get]):
     """Text that is compared letter by letter.
 
     MySQL and MariaDB compare text without case unless a column says otherwise, so that a second

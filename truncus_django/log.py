@@ -7,6 +7,7 @@ for events that came before. Nothing that fails here reaches the sender.
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -28,6 +29,7 @@ from truncus_django.api.errors import TruncusError
 from truncus_django.api.results import SendResult
 from truncus_django.bulk import insert_new
 from truncus_django.conf import Settings
+from truncus_django.message import TruncusStatus
 from truncus_django.models import Email
 from truncus_django.parcels import Parcel
 from truncus_django.states import State, next_sync, state_of
@@ -169,9 +171,9 @@ def _record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings)
             if row.pk not in earlier and _take_over_unknown(parcel, row, using):
                 earlier.add(row.pk)
         new = [row for row in rows if row.pk not in earlier]
-        if new:
+        if new and insert_new(new, using=using) < len(new):
             # A message that Truncus recognised by its key has its record already.
-            insert_new(new, using=using)
+            _name_earlier_records(new, using)
         if repeated:
             written = Email.objects.using(using).bulk_update(repeated, ANSWER_FIELDS)
             if written < len(repeated):  # the first record was rolled back, or could not be written
@@ -338,11 +340,22 @@ def _earlier_id(parcel: Parcel) -> UUID | None:
     return recorded.get((earlier.idempotency_key, earlier.index)) if earlier else None
 
 
-def _remember_row(parcel: Parcel, row: Email) -> None:
-    """Note on a message in doubt which record is its own, for when it is sent again.
+def _name_earlier_records(rows: Sequence[Email], using: str) -> None:
+    """Give rows that were not inserted the primary keys of the records that stand in their way."""
+    ids = [row.message_id for row in rows]
+    recorded = Email.objects.using(using).filter(message_id__in=ids)
+    earlier = dict(recorded.values_list("message_id", "pk"))
+    for row in rows:
+        row.pk = earlier.get(row.message_id, row.pk)
 
-    The note is replaced and never changed in place: a shallow copy of the message shares it.
+
+def _remember_row(parcel: Parcel, row: Email) -> None:
+    """Note on a message which record is its own; on one in doubt, for when it is sent again, too.
+
+    That note is replaced and never changed in place: a shallow copy of the message shares it.
     """
+    status: TruncusStatus = parcel.message.truncus_status  # type: ignore[attr-defined]
+    parcel.message.truncus_status = replace(status, email_id=row.pk)  # type: ignore[attr-defined]
     if row.state == State.UNKNOWN and parcel.key is not None:
         recorded = parcel.message.__dict__.get(_RECORDED) or {}
         place = (parcel.key, parcel.batch_index or 0)

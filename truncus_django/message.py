@@ -57,7 +57,8 @@ class TruncusStatus:
         error: why it was not sent, or ``None``.
         attempts: how many requests it took; for a batch, those of the whole batch.
         batch_size: how many messages shared the request.
-        email_id: of the :class:`~truncus_django.models.Email` in the outbox.
+        email_id: primary key of its :class:`~truncus_django.models.Email`; ``None`` where it was
+            not recorded.
     """
 
     status: str

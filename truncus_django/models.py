@@ -1,7 +1,7 @@
 """What was sent, what became of it, and what was heard about it since."""
 
 from datetime import datetime
-from typing import ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from django.db import models, router
 from django.utils import timezone
@@ -12,6 +12,8 @@ from truncus_django.fields import ExactCharField
 from truncus_django.ids import time_ordered_uuid
 from truncus_django.indexes import PartialIndex
 from truncus_django.states import FINAL_STATES, UNSENT_STATES, State
+
+__all__ = ["Email", "EmailEvent"]
 
 _Row = TypeVar("_Row", bound=models.Model)
 
@@ -33,7 +35,10 @@ class EmailQuerySet(models.QuerySet["Email"]):
         return self.exclude(state__in=UNSENT_STATES)
 
 
-class EmailManager(models.Manager.from_queryset(EmailQuerySet)):  # type: ignore[misc]
+_EmailManager = models.Manager.from_queryset(EmailQuerySet)
+
+
+class EmailManager(_EmailManager["Email"]):
     """Reads and writes the log's own database."""
 
     @property
@@ -80,18 +85,22 @@ class Email(models.Model):
     error = models.TextField(_("error"), blank=True)
 
     from_email = models.CharField(_("from"), max_length=500, blank=True)
-    to = models.JSONField(_("to"), default=list)
-    cc = models.JSONField(_("cc"), default=list)
-    bcc = models.JSONField(_("bcc"), default=list)
+    to: "models.JSONField[list[str], list[str]]" = models.JSONField(_("to"), default=list)
+    cc: "models.JSONField[list[str], list[str]]" = models.JSONField(_("cc"), default=list)
+    bcc: "models.JSONField[list[str], list[str]]" = models.JSONField(_("bcc"), default=list)
     subject = models.CharField(_("subject"), max_length=998, blank=True)
     search_text = models.TextField(editable=False, blank=True)
     tenant_id = ExactCharField(_("tenant"), max_length=255, blank=True)
     template_id = models.CharField(_("template"), max_length=255, blank=True)
-    metadata = models.JSONField(_("metadata"), default=dict)
+    metadata: "models.JSONField[dict[str, str], dict[str, str]]" = models.JSONField(
+        _("metadata"), default=dict
+    )
     is_sandbox = models.BooleanField(_("sandbox"), default=False)
     track_opens = models.BooleanField(_("opens tracked"), null=True)
     track_clicks = models.BooleanField(_("clicks tracked"), null=True)
-    attachments = models.JSONField(_("attachments"), default=list)
+    attachments: "models.JSONField[list[dict[str, Any]], list[dict[str, Any]]]" = models.JSONField(
+        _("attachments"), default=list
+    )
     attachment_count = models.PositiveSmallIntegerField(_("attachments"), default=0)
     attachment_bytes = models.PositiveBigIntegerField(_("size of attachments"), default=0)
     text_body = models.TextField(_("text"), null=True)  # noqa: DJ001  None: not kept
@@ -196,7 +205,9 @@ class EmailEvent(models.Model):
     occurred_at = models.DateTimeField(_("time"))
     received_at = models.DateTimeField(_("received"), default=timezone.now)
     source = models.CharField(_("source"), max_length=10, choices=Source.choices)
-    payload = models.JSONField(_("payload"), default=dict)
+    payload: "models.JSONField[dict[str, Any], dict[str, Any]]" = models.JSONField(
+        _("payload"), default=dict
+    )
 
     objects = EmailEventManager()
 

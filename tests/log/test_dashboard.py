@@ -1,5 +1,6 @@
 """What the dashboard adds up, and that the database does it."""
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -8,6 +9,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from django.utils.translation import override
 
 from truncus_django.admin import dashboard
 from truncus_django.admin.dashboard import Counts, read_statistics
@@ -164,6 +166,18 @@ def test_the_page_shows_numbers_plots_and_a_table(admin_client):
     assert "&lt;b&gt;full" in page
     assert "&lt;b&gt;acme" in page
     assert "<b>full" not in page
+
+
+@pytest.mark.parametrize(("language", "share"), [("en", "68.8 %"), ("de", "68,8 %")])
+def test_tile_table_and_plot_round_a_share_alike(admin_client, language, share):
+    for number in range(16):
+        make(at=timezone.now(), open_count=int(number < 11))  # 68.75 %
+
+    with override(language):
+        page = admin_client.get(URL).text
+
+    assert share in "".join(re.findall(r"<svg viewBox.*?</svg>", page, re.S))
+    assert set(re.findall(r"68[.,]\d+ %", page)) == {share}
 
 
 def test_an_empty_log_has_a_dashboard(admin_client):

@@ -28,7 +28,7 @@ from truncus_django.backend import TruncusBackend
 from truncus_django.bulk import insert_new
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, EmailEvent
-from truncus_django.signals import pre_send
+from truncus_django.signals import post_send, pre_send
 from truncus_django.states import State
 from truncus_django.testing import BACKEND
 from truncus_django.tracking import News, hear
@@ -102,6 +102,35 @@ if django.VERSION >= (6, 1):
         message().send(using="news")
 
         assert Email.objects.get().mailer == "news"
+
+
+def test_the_status_of_each_message_names_its_record(emulator, backend, messages):
+    told = {}
+
+    def listen(message, status, **kwargs):
+        told[message.subject] = status.email_id
+
+    post_send.connect(listen)
+    try:
+        mails = messages(3)
+        mails[1].to = ["suppressed@example.org"]
+        with pytest.raises(MessagesNotSent):
+            backend().send_messages(mails)
+    finally:
+        post_send.disconnect(listen)
+
+    records = dict(Email.objects.values_list("subject", "pk"))
+    assert {sent.subject: sent.truncus_status.email_id for sent in mails} == records
+    assert told == {subject: records[subject] for subject in ("Order 0", "Order 2")}
+    assert [sent.truncus_status.status == "pending" for sent in mails] == [False] * 3
+
+
+def test_the_status_names_no_record_where_none_was_written(emulator, broken_table):
+    sent = message()
+    sent.send()
+
+    assert sent.truncus_status.is_accepted
+    assert sent.truncus_status.email_id is None
 
 
 def test_a_template_is_recorded(emulator):
@@ -285,9 +314,11 @@ def test_a_message_in_doubt_that_is_sent_again_updates_its_one_record(emulator, 
     assert (doubtful.state, doubtful.message_id) == (State.UNKNOWN, None)
 
     emulator.faults.clear()
-    (pickle.loads(pickle.dumps(sent)) if pickled else sent).send()
+    again = pickle.loads(pickle.dumps(sent)) if pickled else sent
+    again.send()
 
     row = Email.objects.get()
+    assert again.truncus_status.email_id == row.pk
     assert (row.pk, row.state) == (doubtful.pk, State.DELIVERED)
     assert (row.error, row.reason) == ("", "")
     assert row.message_id
@@ -323,10 +354,13 @@ def test_a_message_in_doubt_whose_record_was_rolled_back_gets_a_new_one(emulator
 @pytest.mark.parametrize("dialect", ["manual", "sdk"])
 def test_a_repeated_idempotency_key_leaves_one_record(emulator, dialect):
     emulator.reset(dialect=dialect)
-    for _ in range(2):
-        message(idempotency_key="order-42").send()
+    repeated = [message(idempotency_key="order-42") for _ in range(2)]
+    for sent in repeated:
+        sent.send()
 
     assert Email.objects.count() == emulator.accepted == 1
+    record = Email.objects.get().pk
+    assert [sent.truncus_status.email_id for sent in repeated] == [record, record]
 
 
 @pytest.mark.parametrize("dialect", ["manual", "sdk"])
@@ -605,11 +639,11 @@ def test_a_recording_that_broke_off_is_tried_once_more(emulator, messages, monke
     """With one of these two, drivers tell that a connection has ended."""
     tries = []
 
-    def insert(*args: Any, **kwargs: Any) -> None:
+    def insert(*args: Any, **kwargs: Any) -> int:
         tries.append(args)
         if len(tries) % 2:
             raise error
-        insert_new(*args, **kwargs)
+        return insert_new(*args, **kwargs)
 
     monkeypatch.setattr(log, "insert_new", insert)
     for sent in messages(2):
@@ -641,7 +675,7 @@ def fail_once_with(error, monkeypatch):
             with suppress(DatabaseError), connections[using].cursor() as cursor:
                 cursor.execute("SELECT nothing FROM nowhere")
             raise error("broken")
-        real(rows, using=using)
+        return real(rows, using=using)
 
     monkeypatch.setattr(log, "insert_new", insert)
 
@@ -671,7 +705,7 @@ def test_what_is_too_much_for_one_statement_is_recorded_one_by_one(emulator, mes
     def insert(rows, *, using):
         if len(rows) > 1:
             raise OperationalError("packet too large")
-        real(rows, using=using)
+        return real(rows, using=using)
 
     monkeypatch.setattr(log, "insert_new", insert)
     TruncusBackend().send_messages(messages(5))

@@ -12,6 +12,8 @@ from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 
+from truncus_django.templatetags.truncus_admin import percent
+
 WIDE, NARROW = 1120, 545
 """Widths, about those that the page gives them, so that all texts are of one size."""
 HEIGHT = 220
@@ -88,7 +90,7 @@ def lines(
                 parts.append(f'<polyline class="plot-line plot-{kind}" points="{path}"/>')
     for index, label in enumerate(labels):
         told = [
-            f"{line.name} {_share(value)}"
+            f"{line.name} {percent(value)}"
             for line in drawn
             if (value := line.values[index]) is not None
         ]
@@ -96,7 +98,7 @@ def lines(
         parts.append(_rect("plot-hover", _LEFT + index * slot, _TOP, slot, _PLOT_HEIGHT))
         parts.append("</g>")
     told_ends = [
-        f"{line.name} {_share(min(values))}–{_share(max(values))}"
+        f"{line.name} {percent(min(values))}–{percent(max(values))}"
         for line in drawn
         if (values := [value for value in line.values if value is not None])
     ]
@@ -222,10 +224,6 @@ def _number(value: float) -> str:
 
 def _percent(value: float) -> str:
     return f"{value:g} %"
-
-
-def _share(value: float) -> str:
-    return f"{value * 100:.1f} %"
 
 
 def _whole(value: float) -> float:

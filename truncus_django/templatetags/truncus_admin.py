@@ -15,4 +15,5 @@ def thousands(number: int) -> str:
 @register.filter
 def percent(share: float) -> str:
     """Return a share, 0 to 1, as a percentage with one decimal place."""
-    return f"{formats.number_format(share * 100, decimal_pos=1)} %"
+    rounded = round(share * 100, 1)  # number_format() cuts off
+    return f"{formats.number_format(rounded, decimal_pos=1)} %"

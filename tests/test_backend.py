@@ -146,6 +146,26 @@ def test_a_wrong_message_is_refused_before_any_request(truncus):
     assert wrong.truncus_status.attempts == 0
 
 
+def test_an_app_that_catches_what_smtp_raises_goes_on_with_its_next_message(truncus):
+    truncus.answers(200, {"status": "blocked", "code": "ALL_RECIPIENTS_SUPPRESSED"})
+    truncus.answers(422, {"error": "No", "code": "INVALID_REQUEST"})
+    truncus.breaks(requests.exceptions.ConnectTimeout(), times=4)
+    waiting = [message(), message(), message(), bad_message(), message()]
+    deferred = []
+    for each in waiting:
+        try:
+            each.send()
+        except OSError:  # as django-mailer and django-newsletter do
+            deferred.append(each)
+    assert deferred == waiting[:4]
+    assert waiting[4].truncus_status.status == "sent"
+
+
+def test_an_app_that_catches_what_smtp_raises_goes_on_after_a_list(truncus):
+    with pytest.raises(OSError, match="1 of 2 e-mails were not sent"):
+        TruncusBackend().send_messages([message(), bad_message()])
+
+
 def test_open_close_and_with_are_allowed_and_not_needed(truncus):
     with TruncusBackend() as connection:
         connection.send_messages([message()])

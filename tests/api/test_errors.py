@@ -291,8 +291,18 @@ def test_every_error_is_drawn_in_the_tree_at_the_top_of_the_module(kind):
     assert kind.__doc__
 
 
+FAILED_SENDS = (MessageError, NetworkError, APIError, OutcomeUnknown, MessagesNotSent)
+
+
 @pytest.mark.parametrize("kind", CLASSES)
-@pytest.mark.parametrize("copied", [lambda e: pickle.loads(pickle.dumps(e)), copy.copy])
+def test_a_failed_send_is_an_os_error_as_smtps_are_and_wrong_settings_are_none(kind):
+    assert issubclass(kind, OSError) is issubclass(kind, FAILED_SENDS)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("copied", [
+    lambda e: e, lambda e: pickle.loads(pickle.dumps(e)), copy.copy, copy.deepcopy,
+], ids=["itself", "pickled", "copied", "copied deeply"])  # fmt: skip
 def test_every_error_survives_pickling_with_all_attributes(kind, copied):
     error = kind("What happened")
     error.__dict__ |= {
@@ -304,6 +314,11 @@ def test_every_error_survives_pickling_with_all_attributes(kind, copied):
     assert type(again) is kind
     assert again.__dict__ == error.__dict__
     assert str(again) == str(error)
+    assert "What happened" in str(again)
+    assert again.args == error.args == ("What happened",)
+    assert getattr(again, "errno", None) is None
+    assert getattr(again, "strerror", None) is None
+    assert getattr(again, "filename", None) is None
 
 
 def test_messages_not_sent_survives_pickling_with_its_failures_but_without_their_emails():

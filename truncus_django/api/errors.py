@@ -35,6 +35,11 @@
   * SendCancelled: raised by a ``pre_send`` receiver to keep an e-mail from being sent
   * WebhookVerificationError
 
+Whatever keeps an email from being sent is an :exc:`OSError` too, as ``smtplib.SMTPException`` is:
+MessageError, NetworkError, APIError, OutcomeUnknown and MessagesNotSent. Reusable apps written for
+SMTP catch that. A ConfigurationError is not, as no app can go on with it. The ``errno``,
+``strerror`` and ``filename`` of these errors are ``None``.
+
 Texts of errors are made without API keys, addresses and content. What the API wrote is freed of
 addresses and keys before it becomes part of one.
 """
@@ -198,7 +203,7 @@ class ConfigurationError(TruncusError):
     """A setting is missing, unknown or wrong; ``fail_silently`` never hides it."""
 
 
-class MessageError(TruncusError):
+class MessageError(TruncusError, OSError):
     """The e-mail cannot be sent as it is; nothing was requested."""
 
 
@@ -218,7 +223,7 @@ class MessageTooLarge(MessageError):
     """The e-mail is over a documented size or count."""
 
 
-class NetworkError(TruncusError):
+class NetworkError(TruncusError, OSError):
     """No answer came from Truncus."""
 
 
@@ -234,7 +239,7 @@ class TLSError(NetworkError):
     """The server's certificate or TLS version is not acceptable."""
 
 
-class APIError(TruncusError):
+class APIError(TruncusError, OSError):
     """Truncus answered with a refusal."""
 
 
@@ -282,7 +287,7 @@ class EmailRefused(APIError):
     """Truncus took the request and refused this e-mail: blocked, rejected or failed."""
 
 
-class OutcomeUnknown(TruncusError):
+class OutcomeUnknown(TruncusError, OSError):
     """An earlier send of this message may have been accepted, and this call cannot find out."""
 
     def __init__(self, message: str) -> None:
@@ -322,7 +327,7 @@ class Failure:
         return Failure, (self.index, self.error)
 
 
-class MessagesNotSent(TruncusError):
+class MessagesNotSent(TruncusError, OSError):
     """Some messages of a list were not sent; every other one was.
 
     Attributes:

@@ -32,6 +32,7 @@ from truncus_django.api.errors import (
     SendCancelled,
     TLSError,
     TruncusError,
+    log_text,
     redacted,
 )
 from truncus_django.api.keys import ApiKey
@@ -336,7 +337,7 @@ class TruncusBackend(BaseEmailBackend):
         if self.fail_silently and wrong_settings is None:
             with _outermost() as is_outermost:
                 for error in errors if is_outermost else ():
-                    logger.error("An e-mail was not sent: %s", error)
+                    logger.error("An e-mail was not sent: %s", log_text(error))
             return accepted
         if len(parcels) == 1:
             raise errors[0]

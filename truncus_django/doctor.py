@@ -35,6 +35,7 @@ from truncus_django.api.errors import (
     NotFound,
     TruncusError,
     hint_for,
+    loggable_code,
 )
 from truncus_django.checks import check_settings
 from truncus_django.conf import Settings, get_settings, mailers
@@ -460,8 +461,13 @@ def _examine_outbox(found: OutboxHealth) -> Iterator[Finding]:
     yield _examine_depth(found)
     for account in found.paused:
         left = span(account.until.timestamp() - found.at.timestamp())
-        hint = hint_for(account.error_code) or ""
-        reason = account.reason.replace(hint, "").strip().rstrip(".") or "no reason was told"
+        hint = hint_for(account.error_code)
+        # Not what Truncus wrote, which may be about an email: reports end up in logs.
+        reason = (
+            account.reason.rstrip(".")
+            if account.is_misconfigured
+            else loggable_code(account.error_code) or "see the outbox in the admin for the error"
+        )
         yield Finding(
             Level.WARN,
             "outbox: account",
@@ -494,8 +500,7 @@ def _examine_depth(found: OutboxHealth) -> Finding:
     if oldest_s >= OUTBOX_LATE_S:
         level = Level.FAIL if oldest_s >= OUTBOX_TOO_LATE_S else Level.WARN
         advice = "See what the admin tells of the oldest; more workers do not help under limits."
-        error = f" Last error: {found.last_error}" if found.last_error else ""
-        return Finding(level, "outbox", depth + error, advice)
+        return Finding(level, "outbox", depth, advice)
     return Finding(Level.OK, "outbox", depth)
 
 

@@ -258,12 +258,15 @@ class _Builder:
         bodies: dict[str, str] = {}
         body = self._decoded(message.body)
         if body:
-            kind = _BODY_KINDS.get(f"text/{message.content_subtype}".lower())
+            base_type = f"text/{message.content_subtype}"
+            kind = _BODY_KINDS.get(base_type.lower())
             if kind:
                 bodies[kind] = body
             else:
+                # What is no type is not shown: it may be anything, and this is logged.
+                shown = base_type if MIME_TYPE.fullmatch(base_type) else "text/…"
                 self._unsupported(
-                    f"A body of type text/{message.content_subtype}",
+                    f"A body of type {shown}",
                     "set content_subtype to 'plain' or 'html'",
                 )
         for alternative in getattr(message, "alternatives", None) or ():

@@ -29,6 +29,7 @@ from truncus_django.api.errors import (
     TruncusError,
     clears_doubt,
     kind_of,
+    loggable_id,
 )
 from truncus_django.api.keys import new_idempotency_key
 from truncus_django.api.results import SendResult
@@ -312,16 +313,16 @@ def _code_and_reason(result: SendResult) -> tuple[str | None, str | None]:
 
 def note_acceptance(result: SendResult) -> None:
     """Log that an e-mail was accepted, and as a warning what its sender may not expect."""
-    logger.debug("Truncus accepted e-mail %s: %s", result.message_id, result.status)
+    message_id = loggable_id(result.message_id)
+    status = result.status if result.status in contract.ACCEPTED_STATUSES else "another status"
+    logger.debug("Truncus accepted e-mail %s: %s", message_id, status)
     if result.is_content_duplicate:
         logger.warning(
             "Truncus did not send an e-mail because it had just sent the same content: %s",
-            result.original_global_message_id,
+            loggable_id(result.original_global_message_id),
         )
     if result.warnings:
-        logger.warning(
-            "Truncus sent e-mail %s with %d warnings", result.message_id, len(result.warnings)
-        )
+        logger.warning("Truncus sent e-mail %s with %d warnings", message_id, len(result.warnings))
 
 
 def _is_account_wide(error: TruncusError | None) -> bool:

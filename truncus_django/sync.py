@@ -34,6 +34,7 @@ from truncus_django.api.errors import (
     ScopeError,
     TLSError,
     TruncusError,
+    log_text,
 )
 from truncus_django.api.pacing import Pacer
 from truncus_django.api.results import EmailDetails
@@ -344,19 +345,21 @@ class SyncJob:
             chunk.dates[email.pk] = None
             self.result.reasons["Truncus does not know the e-mail; it is not asked again."] += 1
         elif isinstance(error, _ACCOUNT_WIDE):  # not the e-mail's fault: its date stays
-            self.result.reasons[_reason(error)] += 1
+            self.result.reasons[log_text(error)] += 1
         else:
             chunk.dates[email.pk] = tracking.next_question(email, now=self._now())
-            self.result.reasons[_reason(error)] += 1
+            self.result.reasons[log_text(error)] += 1
         logger.warning("Truncus could not be asked about e-mail %s: %s", email.pk, kind)
 
     def _note_trouble(self, mailer: str, account: _Account, error: TruncusError) -> None:
         """Give a mailer up where the next e-mail would fare no better."""
         account.failures_in_a_row += 0 if isinstance(error, NotFound) else 1
         if isinstance(error, _ACCOUNT_WIDE):
-            self.result.stopped[mailer] = str(error)
+            self.result.stopped[mailer] = log_text(error)
         elif account.failures_in_a_row >= FAILURES_IN_A_ROW:
-            self.result.stopped[mailer] = f"{FAILURES_IN_A_ROW} failures in a row: {error}"
+            self.result.stopped[mailer] = (
+                f"{FAILURES_IN_A_ROW} failures in a row: {log_text(error)}"
+            )
 
     # Writing ----------------------------------------------------------------------------------
 
@@ -443,12 +446,3 @@ def _claim_by_guard(due: EmailQuerySet, size: int, until: datetime) -> list[Emai
 def _mark_of(moment: datetime) -> datetime:
     """Return a moment close by that no other job has chosen."""
     return moment + timedelta(microseconds=random.randrange(60_000_000))  # noqa: S311
-
-
-def _reason(error: TruncusError) -> str:
-    """Return what failed, in words that are the same for the same trouble."""
-    facts = [error.code, f"HTTP {error.status}" if error.status else None]
-    told = ", ".join(fact for fact in facts if fact)
-    sentence = error.message.rstrip(".")
-    hint = f" {error.hint}" if error.hint else ""
-    return f"{sentence} ({told}).{hint}" if told else f"{sentence}.{hint}"

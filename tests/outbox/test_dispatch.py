@@ -433,7 +433,7 @@ def test_a_429_stops_all_workers(emulator, put, dispatcher):
 
     assert isinstance(rest, Rest)
     assert rest.until > dispatcher.clock.now() + 25
-    assert "429" in rest.paused[""]
+    assert rest.paused == {"": "rate_limit_exceeded"}
     assert len(emulator.requests) == 1
 
 

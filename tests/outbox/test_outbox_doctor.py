@@ -102,7 +102,7 @@ def test_a_paused_account_is_told_with_its_reason(put, emulator, dispatcher):
     found = findings()["outbox: account"]
 
     assert found.level is Level.WARN
-    assert "revoked" in found.found
+    assert "invalid_api_key" in found.found
     assert found.advice
     assert "tr_test" not in found.found
 

@@ -41,7 +41,8 @@ SMTP catch that. A ConfigurationError is not, as no app can go on with it. The `
 ``strerror`` and ``filename`` of these errors are ``None``.
 
 Texts of errors are made without API keys, addresses and content. What the API wrote is freed of
-addresses and keys before it becomes part of one.
+addresses and keys before it becomes part of one; it may still quote a subject, and so is not logged
+(:func:`log_summary`).
 """
 
 import re
@@ -124,6 +125,44 @@ def redacted(text: object) -> str:
         line = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
     line = _KEY.sub("tr_…", _ADDRESS.sub("<address>", line))
     return line if len(line) <= _MAX_TEXT else line[:_MAX_TEXT] + "…"
+
+
+_CODE = re.compile(r"[A-Z0-9]+|[A-Za-z0-9]+(_[A-Za-z0-9]+)+")
+_ID = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
+
+
+def loggable_code(code: str | None) -> str | None:
+    """Return a code as log lines may hold it; ``None`` where it does not look like one."""
+    return code if code and len(code) <= 64 and _CODE.fullmatch(code) else None
+
+
+def loggable_id(given: str | None) -> str:
+    """Return an id as log lines may hold it; ``"…"`` where it does not look like one."""
+    return given if given and _ID.fullmatch(given) else "…"
+
+
+def log_summary(error: "TruncusError") -> str:
+    """Return an error as log lines and the output of commands tell it: its class, code and status.
+
+    What Truncus writes about an email may quote its subject, and other errors name what the
+    message has. Those texts are in the exception and in the email's record.
+    """
+    facts = [loggable_code(error.code), f"HTTP {error.status}" if error.status else None]
+    told = ", ".join(fact for fact in facts if fact)
+    return f"{type(error).__name__} ({told})" if told else type(error).__name__
+
+
+def log_text(error: "TruncusError") -> str:
+    """Return what :func:`log_summary` does, and what to do about it where that is known."""
+    is_about_no_email = isinstance(error, ConfigurationError | NetworkError)
+    advice = error.message if is_about_no_email else error.hint
+    return f"{log_summary(error)}. {advice}" if advice else log_summary(error)
+
+
+def log_text_of_code(code: str | None) -> str:
+    """Return a stored error's code as log lines tell it, and what to do about it if known."""
+    told, hint = loggable_code(code) or "an error without a code", hint_for(code)
+    return f"{told}. {hint}" if hint else told
 
 
 def hint_for(code: str | None) -> str | None:

@@ -48,6 +48,7 @@ from truncus_django.api.errors import (
     TLSError,
     TruncusError,
     clears_doubt,
+    loggable_id,
     refusal,
 )
 from truncus_django.api.retry import RetryPolicy
@@ -163,7 +164,7 @@ class Transport:
                     raise
                 logger.info(
                     "Truncus %s: %s (%s); trying again in %.2f s, retry %d of %d",
-                    request.path,
+                    _loggable_path(request.path),
                     type(error).__name__,
                     error.status or "no answer",
                     wait_s,
@@ -233,6 +234,12 @@ class Transport:
                 "verify": bundle or True,
             }
         return self._route
+
+
+def _loggable_path(path: str) -> str:
+    """Return a path as log lines may hold it: what stands for an id may be anything."""
+    segments = path.partition("?")[0].split("/")
+    return "/".join(segment and loggable_id(segment) for segment in segments)
 
 
 def _json_object(response: requests.Response) -> dict[str, Any] | None:

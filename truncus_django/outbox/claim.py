@@ -21,7 +21,7 @@ from truncus_django.accounts import backend_of
 from truncus_django.api import contract
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.dialect import Form
-from truncus_django.api.errors import ConfigurationError, OutcomeUnknown
+from truncus_django.api.errors import ConfigurationError, OutcomeUnknown, log_text_of_code
 from truncus_django.api.keys import new_idempotency_key
 from truncus_django.conf import Settings
 from truncus_django.models import (
@@ -63,7 +63,7 @@ class Rest:
         until: unix seconds, by the database's clock, when something may be; ``None`` where
             nothing waits at all.
         is_pace: whether something would be sent now but for the account's limits.
-        paused: mailers whose account makes no request at present, and why.
+        paused: mailers whose account makes no request at present, and why, as logs may tell it.
     """
 
     until: float | None = None
@@ -236,7 +236,7 @@ def _rest_of(account: OutboxAccount, lane: _Lane, now: float) -> Rest | None:
     """Return for how long an account may not make a request; ``None`` where it may now."""
     resting = pace.paused_until(account, now=now)
     if resting > now:
-        return Rest(resting, paused={lane.mailer: account.error})
+        return Rest(resting, paused={lane.mailer: log_text_of_code(account.error_code)})
     allowed = pace.next_request_at(account, pace.limits(lane.settings), now=now)
     return Rest(allowed, is_pace=True) if allowed > now else None
 

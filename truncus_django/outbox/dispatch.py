@@ -24,7 +24,7 @@ from django.db.models import F, Q
 
 from truncus_django.api.client import noting_requests
 from truncus_django.api.dialect import Form, Lessons
-from truncus_django.api.errors import APIError, MessageError, TruncusError
+from truncus_django.api.errors import APIError, MessageError, TruncusError, log_summary
 from truncus_django.api.fields import EmailFields, encode
 from truncus_django.api.results import SendResult
 from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry, database
@@ -232,7 +232,7 @@ class Dispatcher:
                 "A request of the outbox failed, batch %s, attempt %d: %s",
                 batch.pk,
                 batch.attempts,
-                error,
+                log_summary(error),
             )
             return error
 
@@ -355,7 +355,7 @@ class Dispatcher:
         if parts:
             regroup(batch, parts, due_at=moment_of(now))
             delete_batch(batch)
-            return Delivered(postponed=len(members), error=_reason(error))
+            return Delivered(postponed=len(members), error=log_summary(error))
         send_at = members[0].send_at if len(members) == 1 else None
         if verdict.then is Then.RETRY:
             until = moment_of(now + verdict.wait_s)
@@ -371,16 +371,16 @@ class Dispatcher:
                 # A lesson was learned on the way, and the answer lost after that.
                 form=stored_form(error.form) if error.form else None,
             )
-            return Delivered(postponed=len(members), error=_reason(error))
+            return Delivered(postponed=len(members), error=log_summary(error))
         if send_at is not None and verdict.then is Then.FAIL and _is_about_send_at(error):
             until = moment_of(send_at.timestamp())
             postpone(batch, error, until=until, is_in_doubt=False, code=HELD_BACK)
-            return Delivered(postponed=1, error=_reason(error))
+            return Delivered(postponed=1, error=log_summary(error))
         error.ambiguous = verdict.then is Then.UNKNOWN
         end(batch, error)
         if error.ambiguous:
-            return Delivered(unknown=len(members), error=_reason(error))
-        return Delivered(failed=len(members), error=_reason(error))
+            return Delivered(unknown=len(members), error=log_summary(error))
+        return Delivered(failed=len(members), error=log_summary(error))
 
     def _verdict(self, claim: Claim, error: TruncusError, *, size: int) -> Verdict:
         known = facts_of(claim.batch, now=self.clock.now())
@@ -566,7 +566,3 @@ def _form(stored: Any) -> Form | None:
         single_recipient=stored.get("single_recipient") is True,
     )
     return Form(lessons, is_pinned=stored.get("is_pinned") is True)
-
-
-def _reason(error: TruncusError) -> str:
-    return f"{type(error).__name__} ({error.code})" if error.code else type(error).__name__

@@ -56,6 +56,11 @@ class PausedAccount:
         """The mailers' names; ``TRUNCUS`` where its settings alone are what it is known by."""
         return ", ".join(filter(None, self.mailers)) or "TRUNCUS"
 
+    @property
+    def is_misconfigured(self) -> bool:
+        """Whether it stands for a mailer whose settings lead to no account."""
+        return self.account.startswith("mailer:")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxHealth:

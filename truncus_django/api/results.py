@@ -201,6 +201,30 @@ class CheckResult:
 
 # Reading --------------------------------------------------------------------------------------
 
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+LATEST = datetime(9999, 12, 30, tzinfo=UTC)
+"""Moments outside of these make no sense: before there was a Truncus (often an empty value), or so
+close to the end of time that not every time zone can show them."""
+
+
+def read_moment(value: Any) -> datetime | None:
+    """Read ISO 8601 or unix seconds, as a number or a text; without a time zone it is UTC.
+
+    Returns the moment in UTC; ``None`` for what is none, or not between :data:`EARLIEST` and
+    :data:`LATEST`.
+    """
+    try:
+        if isinstance(value, str) and not value.replace(".", "", 1).isdecimal():
+            moment = datetime.fromisoformat(value)
+            moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+        elif isinstance(value, str | int | float) and not isinstance(value, bool):
+            moment = datetime.fromtimestamp(float(value), UTC)
+        else:
+            return None
+    except (ValueError, OverflowError, OSError):
+        return None
+    return moment if EARLIEST <= moment <= LATEST else None
+
 
 def read_send(
     body: Mapping[str, Any], *, attempts: int = 1, quota: MonthlyQuota | None = None
@@ -439,16 +463,5 @@ def _count(body: Mapping[str, Any], key: str) -> int:
 
 
 def _moment(body: Mapping[str, Any], key: str) -> datetime | None:
-    """Read ISO 8601 or unix seconds; what is neither is passed over, as no send hangs on it."""
-    value = body.get(key)
-    if value is None:
-        return None
-    try:
-        if isinstance(value, str):
-            moment = datetime.fromisoformat(value)
-            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return datetime.fromtimestamp(value, UTC)
-    except (ValueError, OverflowError, OSError):
-        pass
-    return None
+    """Return the moment under ``key``; what is none is passed over, as no send hangs on it."""
+    return read_moment(body.get(key))

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +23,7 @@ from django.db.models import F, Q
 from truncus_django.api.dialect import Form, Lessons
 from truncus_django.api.errors import APIError, MessageError, TruncusError
 from truncus_django.api.fields import EmailFields, encode
-from truncus_django.api.results import SendResult
+from truncus_django.api.results import SendResult, read_moment
 from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry, database
 from truncus_django.outbox.claim import Claim, Rest, claim, facts_of, stored_form
 from truncus_django.outbox.clock import Clock, moment_of
@@ -460,19 +460,11 @@ def _member(pk: UUID, text: str, soon: float) -> _Member:
         encode(fields)
     except MessageError:
         return _Member(pk, None, None)
-    send_at = _moment(fields.get("send_at"))
+    send_at = read_moment(fields.get("send_at"))
     if send_at is not None and send_at.timestamp() <= soon:
         del fields["send_at"]
         send_at = None
     return _Member(pk, fields, send_at)
-
-
-def _moment(text: Any) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(text) if isinstance(text, str) else None
-    except ValueError:
-        return None
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
 
 def _is_about_send_at(error: TruncusError) -> bool:

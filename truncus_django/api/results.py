@@ -126,7 +126,8 @@ class EmailDetails:
     """An e-mail, read back.
 
     Engagement is the same whichever form it came in: where Truncus lists events, they are
-    counted; where it counts, there are no events.
+    counted; where it counts, there are no events. ``answered_at`` is what Truncus's clock said when
+    it answered, to the second.
     """
 
     id: str
@@ -155,6 +156,7 @@ class EmailDetails:
     intelligence: Mapping[str, Any] = field(default_factory=dict, repr=False)
     lifecycle: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     latency: Mapping[str, Any] = field(default_factory=dict)
+    answered_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +324,7 @@ def read_server_time(headers: Mapping[str, str]) -> datetime | None:
         moment = parsedate_to_datetime(headers.get("Date", ""))
     except (OverflowError, TypeError, ValueError):
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return read_moment(moment.isoformat())
 
 
 def read_validation(body: Mapping[str, Any]) -> Validation:
@@ -339,7 +341,7 @@ def read_validation(body: Mapping[str, Any]) -> Validation:
     )
 
 
-def read_email(body: Mapping[str, Any]) -> EmailDetails:
+def read_email(body: Mapping[str, Any], *, answered_at: datetime | None = None) -> EmailDetails:
     """Return the e-mail in ``body``, in either form; :class:`InvalidAnswer` if it is none."""
     email_id = _text(body, "id") or _text(body, "message_id")
     status = _text(body, "status")
@@ -377,6 +379,7 @@ def read_email(body: Mapping[str, Any]) -> EmailDetails:
         intelligence=_mapping(body, "intelligence"),
         lifecycle=tuple(_objects(body, "lifecycle")),
         latency=_mapping(body, "latency"),
+        answered_at=answered_at,
     )
 
 

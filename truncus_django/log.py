@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -26,7 +26,7 @@ from django.utils import timezone
 
 from truncus_django.api import contract
 from truncus_django.api.errors import TruncusError
-from truncus_django.api.results import SendResult
+from truncus_django.api.results import SendResult, read_moment
 from truncus_django.bulk import insert_new
 from truncus_django.conf import Settings
 from truncus_django.message import TruncusStatus
@@ -410,15 +410,9 @@ def _clean_strings(value: Any) -> dict[str, str]:
     return {_clean(key): _clean(text) for key, text in value.items()}
 
 
-def _moment(text: Any) -> datetime | None:
-    if not isinstance(text, str):
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-        # Here and not in the database's driver, where an end of time could not be caught.
-        return storable_moment(moment.astimezone(UTC) if moment.tzinfo else moment)
-    except (ValueError, OverflowError):  # what esp_extra or a receiver put there
-        return None
+def _moment(value: Any) -> datetime | None:
+    moment = read_moment(value)  # esp_extra or a receiver may have put anything there
+    return None if moment is None else storable_moment(moment)
 
 
 def _decoded_size(content: Any) -> int:

@@ -127,6 +127,7 @@ class Email(models.Model):
     attempts = models.PositiveSmallIntegerField(_("requests"), default=0)
     next_sync_at = models.DateTimeField(_("next sync"), null=True)
     asked_at = models.DateTimeField(_("last sync"), null=True)
+    """How far Truncus's answers reach: when the latest of them was made, by Truncus's clock."""
 
     objects = EmailManager()
 

@@ -3,7 +3,13 @@
 News comes by webhook, one piece at a time, or by asking, for many e-mails at once; late, twice,
 out of order, and before the e-mail is recorded. Either way it is stored once as an
 :class:`~truncus_django.models.EmailEvent`, and applied once. In whatever order it comes, the
-e-mail ends in the same state, with the same times and counts.
+email ends in the same state, with the same reason, times and counts:
+
+* the state is the highest in rank that anything told of;
+* its reason is that of the first event, by time and id, which tells of this state and has one;
+  where none does, that of an answer, and of several the one that sorts first;
+* a time is the earliest that was told, and of the last open the latest;
+* opens and clicks are what the answers count, and the webhooks about later ones.
 """
 
 import hashlib
@@ -14,12 +20,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from operator import attrgetter
 from typing import Any
 
 from django.conf import settings
 from django.db import connections, transaction
-from django.db.models import Count, Q
+from django.db.models import Count, F, Max, Q
 from django.utils import timezone
 
 from truncus_django import signals
@@ -67,6 +72,10 @@ class _Moves:
     emails: dict[Any, Email] = field(default_factory=dict)
     old_states: dict[Any, str] = field(default_factory=dict)
     events: list[EmailEvent] = field(default_factory=list)
+    reasons: dict[Email, set[str]] = field(default_factory=dict)
+    """Of each email whose reason may be another now: what was told of its state by no event."""
+    later: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By message id and type: how many more webhooks tell of opens and clicks after the answers."""
 
 
 def hear(news: Sequence[News]) -> int:
@@ -76,14 +85,13 @@ def hear(news: Sequence[News]) -> int:
     """
     using = Email.objects.db
     with transaction.atomic(using=using):
-        stored = _store(_as_event(piece) for piece in news)
-        emails = _locked({event.message_id for event in stored})
+        offered = _store(_as_event(piece) for piece in news)
+        emails = _locked({event.message_id for event in offered})
         moves = _Moves()
-        known = EmailEvent.objects.filter(pk__in=[event.pk for event in stored]).only("message_id")
-        new = list(known)
+        new = _merge(offered, emails, moves)
         _apply_heard(emails, moves)
-        _write(moves)
-        _tell_after_commit(moves, using)
+        _count_webhooks({message_id: emails[message_id] for message_id, _ in moves.later}, moves)
+        _finish(moves, using)
         strays = {event.message_id for event in new if event.message_id not in emails}
         if strays:
             # The e-mail may be recorded in this very moment, by a transaction that cannot see
@@ -101,9 +109,10 @@ def adopt(message_ids: Iterable[str]) -> None:
         return
     with transaction.atomic(using=using):
         moves = _Moves()
-        _apply_heard(_locked(wanted), moves)
-        _write(moves)
-        _tell_after_commit(moves, using)
+        emails = _locked(wanted)
+        _apply_heard(emails, moves)
+        _count_webhooks({message_id: emails[message_id] for message_id, _ in moves.later}, moves)
+        _finish(moves, using)
 
 
 def _has_strays(message_ids: set[str], using: str) -> bool:
@@ -131,26 +140,26 @@ def learn(details: Mapping[str, EmailDetails], *, now: datetime | None = None) -
     """
     moment = now or timezone.now()
     using = Email.objects.db
-    news = _not_known(
-        [piece for message_id, told in details.items() for piece in _news_of(message_id, told)]
-    )
+    heard = [
+        _as_event(piece)
+        for message_id, told in details.items()
+        for piece in _news_of(message_id, told)
+    ]
+    events = _not_known(heard)
     with transaction.atomic(using=using):
-        _store(_as_event(piece) for piece in news)
+        offered = _store(events)
         emails = _locked(set(details))
         moves = _Moves()
+        _merge(offered, emails, moves)
         _apply_heard(emails, moves)
-        for message_id, told in details.items():
-            email = emails.get(message_id)
-            if email is not None:
-                _apply_details(email, told, moves)
-                email.next_sync_at = next_question(email, now=moment)
-                email.asked_at = moment
-        changed = len(moves.emails)
+        for message_id, email in emails.items():
+            _apply_details(email, details[message_id], moves)
+            email.next_sync_at = next_question(email, now=moment)
+        _count_answers(emails, details, _count_webhooks(emails, moves), moves, now=moment)
+        _finish(moves, using)
         quiet = [email for email in emails.values() if email.pk not in moves.emails]
         update_each(Email.objects.all(), quiet, ["next_sync_at", "asked_at"])
-        _write(moves)
-        _tell_after_commit(moves, using)
-    return changed
+    return len(moves.emails)
 
 
 def move(email: Email, state: State, *, reason: str = "", at: datetime | None = None) -> bool:
@@ -164,8 +173,7 @@ def move(email: Email, state: State, *, reason: str = "", at: datetime | None = 
         locked = Email.objects.select_for_update().get(pk=email.pk)
         moves = _Moves()
         _move(locked, state, at or timezone.now(), reason, moves)
-        _write(moves)
-        _tell_after_commit(moves, using)
+        _finish(moves, using)
     email.refresh_from_db()
     return bool(moves.old_states)
 
@@ -220,8 +228,14 @@ class Conclusion:
     next_sync_at: datetime | None = None
 
 
+_EARLIEST = ("sent_at", "delivered_at", "bounced_at")
+"""What an answer and news both tell of: the earliest is kept."""
+
+
 def conclude(conclusions: Sequence[Conclusion], names: Sequence[str]) -> None:
-    """Write down what became of e-mails of the outbox; those that news outran keep their state.
+    """Write down what became of e-mails of the outbox.
+
+    Those that news outran keep their state and its reason.
 
     A constant number of queries for any number of e-mails. Call it in a transaction.
 
@@ -234,12 +248,17 @@ def conclude(conclusions: Sequence[Conclusion], names: Sequence[str]) -> None:
     locked = Email.objects.filter(pk__in=told.keys()).select_for_update().order_by("pk")
     changes: dict[uuid.UUID, tuple[str, str]] = {}
     found = []
-    for pk, old, send_at, created_at in locked.values_list("pk", "state", "send_at", "created_at"):
+    known = ("pk", "state", "reason", "send_at", "created_at", *_EARLIEST)
+    for pk, old, reason, send_at, created_at, *moments in locked.values_list(*known):
         conclusion = told[pk]
         if outranks(conclusion.state, old):
             changes[pk] = (old, conclusion.state)
         else:
+            if reason or conclusion.state != old:
+                conclusion.reason = reason
             conclusion.state = old
+        for name, moment in zip(_EARLIEST, moments, strict=True):
+            setattr(conclusion, name, _earliest(getattr(conclusion, name), moment))
         if conclusion.message_id and not conclusion.is_sandbox:
             sent_at = conclusion.sent_at or send_at or created_at
             conclusion.next_sync_at = next_sync(conclusion.state, sent_at=sent_at, now=present)
@@ -335,14 +354,17 @@ _FEW = 20
 """Fewer events are offered to the database again sooner than looked for."""
 
 
-def _not_known(news: Sequence[News]) -> list[News]:
-    """Return news that is not stored yet: of an e-mail asked about again, most of it is."""
-    if len(news) < _FEW:
-        return list(news)
-    ids = {_clean_text(piece.event_id)[:255] for piece in news}
-    known = EmailEvent.objects.filter(event_id__in=ids).order_by()
-    known_ids = set(known.values_list("event_id", flat=True))
-    return [piece for piece in news if piece.event_id not in known_ids]
+def _not_known(events: Sequence[EmailEvent]) -> list[EmailEvent]:
+    """Return what is not stored yet just so: of an e-mail asked about again, most of it is."""
+    if len(events) < _FEW:
+        return list(events)
+    stored = EmailEvent.objects.filter(event_id__in={event.event_id for event in events}).order_by()
+    known = {event.event_id: event for event in stored.defer("payload")}
+    return [
+        event
+        for event in events
+        if event.event_id not in known or _add_to(known[event.event_id], event)
+    ]
 
 
 def _store(events: Iterable[EmailEvent]) -> list[EmailEvent]:
@@ -351,12 +373,63 @@ def _store(events: Iterable[EmailEvent]) -> list[EmailEvent]:
     The write comes first in its transaction: it waits for whoever stores the same events now,
     and on SQLite it takes the lock that everything after it needs.
     """
-    unique = {event.event_id: event for event in events}
+    unique: dict[str, EmailEvent] = {}
+    for event in events:
+        if event.event_id in unique:
+            _add_to(unique[event.event_id], event)
+        else:
+            unique[event.event_id] = event
     # In one order for all, so that two such writes never wait for each other.
     in_order = sorted(unique.values(), key=lambda event: event.event_id)
     if in_order:
         EmailEvent.objects.bulk_create(in_order, ignore_conflicts=True)
     return in_order
+
+
+def _add_to(known: EmailEvent, told: EmailEvent) -> bool:
+    """Add what an event that is told again has to say; return whether that is anything.
+
+    Webhook and sync may tell the same event, by its id, with times and reasons that differ. What
+    is kept does not depend on which of them came first.
+    """
+    if (known.message_id, known.type) != (told.message_id, told.type):
+        return False
+    source = known.source if told.source == EmailEvent.Source.SYNC else told.source
+    reason = min(filter(None, (known.reason, told.reason)), default="")
+    kept = (min(known.occurred_at, told.occurred_at), reason, source)
+    is_more = kept != (known.occurred_at, known.reason, known.source)
+    known.occurred_at, known.reason, known.source = kept
+    return is_more
+
+
+def _merge(
+    offered: Sequence[EmailEvent], emails: Mapping[str, Email], moves: _Moves
+) -> list[EmailEvent]:
+    """Add what is new to events that were known before; return the others, which are new."""
+    if not offered:
+        return []
+    ids = [event.event_id for event in offered]
+    stored = EmailEvent.objects.filter(event_id__in=ids).order_by().defer("payload")
+    by_id = {event.event_id: event for event in stored}
+    new, changed = [], []
+    for event in offered:
+        known = by_id.get(event.event_id)
+        if known is None:
+            continue
+        if known.pk == event.pk:
+            new.append(known)
+            continue
+        email = emails.get(known.message_id) if known.email_id else None
+        before = email is not None and _is_later(known, email)
+        if not _add_to(known, event):
+            continue
+        changed.append(known)
+        if email is not None:
+            _observe(email, known, moves)
+            if known.type in _ENGAGEMENT:
+                moves.later[known.message_id, known.type] += _is_later(known, email) - before
+    update_each(EmailEvent.objects.all(), changed, ["occurred_at", "reason", "source"])
+    return new
 
 
 def _locked(message_ids: set[str]) -> dict[str, Email]:
@@ -384,16 +457,15 @@ def _apply_heard(emails: Mapping[str, Email], moves: _Moves) -> None:
         return
     heard = EmailEvent.objects.filter(message_id__in=emails.keys(), email=None)
     events = [event for event in heard.order_by("occurred_at", "pk") if event.message_id in emails]
-    if not events:
-        return
-    repeated = _told_by_both(events)
+    repeated = _told_by_both(events) if events else set()
     for event in events:
         event.email = emails[event.message_id]
         _observe(event.email, event, moves)
+        if event.type in _ENGAGEMENT:
+            moves.later[event.message_id, event.type] += _is_later(event, event.email)
         if event.pk not in repeated:
             moves.events.append(event)
     update_each(EmailEvent.objects.all(), events, ["email"])
-    _count_engagement(events, moves)
 
 
 _APART = timedelta(seconds=30)
@@ -437,71 +509,170 @@ _OTHER: Mapping[str, str] = {
 }
 
 
-def _count_engagement(events: Sequence[EmailEvent], moves: _Moves) -> None:
-    """Count opens and clicks of e-mails by what was heard just now: ``events``.
+_ENGAGEMENT: Mapping[str, str] = {OPENED: "open_count", CLICKED: "click_count"}
+"""What is counted, and where."""
+
+
+def _is_later(event: EmailEvent, email: Email) -> bool:
+    """Whether a webhook tells of something after all that Truncus has answered about an email."""
+    is_webhook = event.source == EmailEvent.Source.WEBHOOK
+    return is_webhook and email.asked_at is not None and event.occurred_at > email.asked_at
+
+
+def _count_webhooks(
+    emails: Mapping[str, Email], moves: _Moves
+) -> Mapping[tuple[str, str], tuple[int, int]]:
+    """Count opens and clicks of e-mails by the webhooks about them.
 
     Nothing in a webhook says which open of sync's it is, and their times may differ. But what
     sync is answered is all that had happened by then, be it a list or a number: a webhook about
-    something before that adds nothing, one about something after it is one more. A webhook that
-    is wrongly taken for an old one is made up for by the next sync; a count that is too high
-    would stay so.
+    something before that adds nothing, one about something after it is one more. So there are
+
+        max(webhooks, the most that an answer counted + webhooks later than all answers)
+
+    in whatever order they come. ``Email.asked_at`` is how far the answers reach, by Truncus's
+    clock, which dates the webhooks too: ours has no part in it. The most that an answer counted is
+    what a count has beyond the later webhooks, as long as it is more than the webhooks alone.
+
+    Returns:
+        by message id and type of all events: how many webhooks tell of them, and of later ones.
     """
-    by_id: dict[str, Email] = {}
-    later: Counter[tuple[str, str]] = Counter()
-    for event in events:
-        if event.email is None or event.type not in {OPENED, CLICKED}:
-            continue
-        by_id[event.message_id] = event.email
-        asked_at = event.email.asked_at
-        if asked_at and event.source == EmailEvent.Source.WEBHOOK and event.occurred_at > asked_at:
-            later[event.message_id, event.type] += 1
-    if not by_id:
-        return
-    counts = (
-        EmailEvent.objects.filter(message_id__in=by_id.keys(), type__in=[OPENED, CLICKED])
+    if not emails:
+        return {}
+    by_webhook = Q(source=EmailEvent.Source.WEBHOOK)
+    rows = (
+        EmailEvent.objects.filter(message_id__in=emails.keys(), type__in=_ENGAGEMENT.keys())
+        .exclude(email=None)
         .order_by()
-        .values("message_id", "type")
+        .values_list("message_id", "type")
         .annotate(
-            told=Count("pk", filter=Q(source=EmailEvent.Source.WEBHOOK)),
-            asked=Count("pk", filter=Q(source=EmailEvent.Source.SYNC)),
+            last=Max("occurred_at"),
+            told=Count("pk", filter=by_webhook),
+            later=Count("pk", filter=by_webhook & Q(occurred_at__gt=F("email__asked_at"))),
         )
     )
-    for row in counts:
-        email = by_id[row["message_id"]]
-        name = "open_count" if row["type"] == OPENED else "click_count"
-        known = getattr(email, name) + later[row["message_id"], row["type"]]
-        # Each of the sources may lack some, and none has too many.
-        setattr(email, name, min(max(known, row["told"], row["asked"]), _LARGEST_COUNT))
-        moves.emails[email.pk] = email
+    webhooks = {}
+    for message_id, word, last, count, later in rows:
+        email, name = emails[message_id], _ENGAGEMENT[word]
+        webhooks[message_id, word] = (count, later)
+        known = getattr(email, name) + moves.later[message_id, word]
+        _set(email, name, min(max(known, count), _LARGEST_COUNT), moves)
+        if word == OPENED:
+            _set(email, "last_opened_at", _latest(email.first_opened_at, last), moves)
+    return webhooks
+
+
+def _count_answers(
+    emails: Mapping[str, Email],
+    details: Mapping[str, EmailDetails],
+    webhooks: Mapping[tuple[str, str], tuple[int, int]],
+    moves: _Moves,
+    *,
+    now: datetime,
+) -> None:
+    """Count opens and clicks of e-mails by what was answered, and note how far that reaches."""
+    before = {message_id: email.asked_at for message_id, email in emails.items()}
+    for message_id, email in emails.items():
+        email.asked_at = _latest(email.asked_at, _reach(details[message_id], now))
+    later = _later_webhooks({message_id: emails[message_id] for message_id, _ in webhooks})
+    for message_id, email in emails.items():
+        for word, name in _ENGAGEMENT.items():
+            count, was_later = webhooks.get((message_id, word), (0, 0))
+            known, most = getattr(email, name), getattr(details[message_id], name)
+            if before[message_id] is not None and known > count:
+                most = max(most, known - was_later)
+            total = max(count, most + later[message_id, word])
+            _set(email, name, min(total, _LARGEST_COUNT), moves)
+        if (message_id, OPENED) not in webhooks:  # only the first open is known
+            _set(email, "last_opened_at", email.first_opened_at, moves)
+
+
+def _later_webhooks(emails: Mapping[str, Email]) -> Counter[tuple[str, str]]:
+    """Count webhooks about opens and clicks after all that was answered; seldom is there one."""
+    reaches = [email.asked_at for email in emails.values() if email.asked_at is not None]
+    if not reaches:
+        return Counter()
+    found = EmailEvent.objects.filter(
+        message_id__in=emails.keys(), type__in=_ENGAGEMENT.keys(), occurred_at__gt=min(reaches)
+    )
+    events = found.exclude(email=None).only("message_id", "type", "source", "occurred_at")
+    return Counter(
+        (event.message_id, event.type)
+        for event in events.order_by()
+        if _is_later(event, emails[event.message_id])
+    )
+
+
+CLOCKS_APART = timedelta(minutes=10)
+"""No more than this, a clock is taken to be behind Truncus's. (More than 300 seconds, and none of
+its webhooks is taken.)"""
+
+
+def _reach(told: EmailDetails, now: datetime) -> datetime:
+    """Return until when an answer knows everything, by Truncus's clock.
+
+    That is when it was made: the end of the second in the answer's ``Date``, or the present where
+    it has none. Where it tells of something later, that clock is behind by an unknown while.
+    """
+    made_at = storable_moment(told.answered_at + timedelta(seconds=1) if told.answered_at else now)
+    moments = [event.created_at for event in told.events]
+    moments += [told.created_at, told.updated_at, told.first_opened_at]
+    known = [storable_moment(moment) for moment in moments if moment is not None]
+    latest = max(known, default=made_at)
+    return latest + CLOCKS_APART if latest > made_at else made_at
 
 
 def _observe(email: Email, event: EmailEvent, moves: _Moves) -> None:
     at = event.occurred_at
     if event.type == OPENED:
-        email.first_opened_at = _earliest(email.first_opened_at, at)
-        email.last_opened_at = _latest(email.last_opened_at, at)
-        moves.emails[email.pk] = email
+        _set(email, "first_opened_at", _earliest(email.first_opened_at, at), moves)
     state = state_of_event(event.type)
     if state is not None:
-        _move(email, state, at, event.reason, moves)
+        _move(email, state, at, "", moves)
+        if event.reason and state == email.state:
+            moves.reasons.setdefault(email, set())  # it is found among the events
+
+
+def _set(email: Email, name: str, value: Any, moves: _Moves) -> None:
+    if getattr(email, name) != value:
+        setattr(email, name, value)
+        moves.emails[email.pk] = email
 
 
 def _move(email: Email, state: State, at: datetime, reason: str, moves: _Moves) -> None:
-    """Note when a state was reached, and move to it if it outranks the present one."""
+    """Note when a state was reached, and move to it if it outranks the present one.
+
+    Args:
+        reason: one that no event tells.
+    """
     for name in _TIMES.get(state, ()):
-        earliest = _earliest(getattr(email, name), at)
-        if earliest != getattr(email, name):
-            setattr(email, name, earliest)
-            moves.emails[email.pk] = email
+        _set(email, name, _earliest(getattr(email, name), at), moves)
     if outranks(state, email.state):
         moves.old_states.setdefault(email.pk, email.state)
-        moves.emails[email.pk] = email
-        email.state = state
-        email.reason = reason[:300]
+        _set(email, "state", state, moves)
+        _set(email, "reason", "", moves)
+        moves.reasons.pop(email, None)
         email.next_sync_at = next_question(email, now=timezone.now())
-    elif state == email.state and reason and not email.reason:
-        email.reason = reason[:300]
-        moves.emails[email.pk] = email
+    if reason and state == email.state:
+        moves.reasons.setdefault(email, set()).add(reason[:300])
+
+
+def _find_reasons(moves: _Moves) -> None:
+    """Give e-mails the reasons of their states, by the rule at the top."""
+    if not moves.reasons:
+        return
+    emails = {email.message_id: email for email in moves.reasons if email.message_id}
+    told = EmailEvent.objects.filter(message_id__in=emails.keys()).exclude(reason="").order_by()
+    first: dict[str | None, str] = {}
+    # Sorted here, as databases differ in how they sort text.
+    for *_, message_id, word, reason in sorted(
+        told.values_list("occurred_at", "event_id", "message_id", "type", "reason")
+    ):
+        if state_of_event(word) == emails[message_id].state:
+            first.setdefault(message_id, reason)
+    for email, reasons in moves.reasons.items():
+        others = [reason for reason in (email.reason, *reasons) if reason]
+        _set(email, "reason", first.get(email.message_id) or min(others, default=""), moves)
 
 
 _TIMES: Mapping[str, Sequence[str]] = {
@@ -517,29 +688,13 @@ _LARGEST_COUNT = 2**31 - 1
 """What a column of counts holds on every database."""
 
 
-_learned = attrgetter(
-    "open_count",
-    "click_count",
-    "first_opened_at",
-    "last_opened_at",
-    "global_message_id",
-    "provider_message_id",
-)
-
-
 def _apply_details(email: Email, told: EmailDetails, moves: _Moves) -> None:
-    before = _learned(email)
-    email.open_count = max(email.open_count, min(told.open_count, _LARGEST_COUNT))
-    email.click_count = max(email.click_count, min(told.click_count, _LARGEST_COUNT))
-    for opened_at in (told.first_opened_at, told.last_opened_at):
-        if opened_at is not None:
-            email.first_opened_at = _earliest(email.first_opened_at, storable_moment(opened_at))
-            email.last_opened_at = _latest(email.last_opened_at, storable_moment(opened_at))
+    if told.first_opened_at is not None:
+        opened_at = storable_moment(told.first_opened_at)
+        _set(email, "first_opened_at", _earliest(email.first_opened_at, opened_at), moves)
     for name in ("global_message_id", "provider_message_id"):
         if not getattr(email, name) and getattr(told, name):
-            setattr(email, name, _clean_text(getattr(told, name))[:255])
-    if _learned(email) != before:
-        moves.emails[email.pk] = email
+            _set(email, name, _clean_text(getattr(told, name))[:255], moves)
     state = state_of(told.status)
     if state is not None:
         reason = told.intelligence.get("failure_reason")
@@ -553,14 +708,19 @@ def _apply_details(email: Email, told: EmailDetails, moves: _Moves) -> None:
 
 
 def _news_of(message_id: str, told: EmailDetails) -> Iterable[News]:
+    undated: Counter[str] = Counter()
     for event in told.events:
         at = event.created_at or told.updated_at or timezone.now()
+        moment = at.isoformat()
+        if event.created_at is None:  # another one with the next answer
+            undated[event.type] += 1
+            moment = f"{undated[event.type]}"
         reason = event.payload.get("reason")
         yield News(
             message_id=message_id,
             type=event.type,
             occurred_at=at,
-            event_id=event.id or digest(message_id, event.type, at.isoformat()),
+            event_id=event.id or digest(message_id, event.type, moment),
             reason=reason if isinstance(reason, str) else "",
             payload=event.payload,
             source=EmailEvent.Source.SYNC,
@@ -583,6 +743,13 @@ _MOVING_FIELDS = [
     "next_sync_at",
     "asked_at",
 ]
+
+
+def _finish(moves: _Moves, using: str) -> None:
+    """Write what has changed, and tell receivers after the commit."""
+    _find_reasons(moves)
+    _write(moves)
+    _tell_after_commit(moves, using)
 
 
 def _write(moves: _Moves) -> None:

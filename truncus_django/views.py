@@ -3,6 +3,7 @@
 import logging
 import time
 
+from django.contrib.auth.decorators import login_not_required
 from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
@@ -25,6 +26,7 @@ _reported: set[str] = set()
 """What the operator was told since a webhook was last stored."""
 
 
+@login_not_required  # of use with LoginRequiredMiddleware; needs no users otherwise
 @csrf_exempt
 @require_POST
 @transaction.non_atomic_requests

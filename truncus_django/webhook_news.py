@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from truncus_django.api import contract
+from truncus_django.api.results import read_moment
 from truncus_django.states import CLICKED, OPENED, State
 from truncus_django.tracking import News, digest
 
@@ -19,8 +20,6 @@ _TYPES: Mapping[str, str] = {
     "complaint": State.COMPLAINED,
 }
 """Names of events, without their prefix, that another word stands for everywhere else."""
-
-_OLDEST = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def read_news(body: bytes, *, signed_at: int) -> News:
@@ -79,22 +78,9 @@ def _id(value: Any) -> str | None:
 
 def _moment(value: Any, signed_at: datetime) -> datetime:
     """Return the moment that ``value`` means, or ``signed_at`` where it makes no sense."""
-    moment = _read_moment(value)
+    moment = read_moment(value)
     latest = signed_at + timedelta(days=1)
-    return moment if moment is not None and _OLDEST <= moment <= latest else signed_at
-
-
-def _read_moment(value: Any) -> datetime | None:
-    """Read unix seconds, as a number or a text, or ISO 8601."""
-    try:
-        if isinstance(value, str) and not value.replace(".", "", 1).isdecimal():
-            moment = datetime.fromisoformat(value)
-            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
-            return datetime.fromtimestamp(float(value), UTC)
-    except (ValueError, OverflowError, OSError):
-        pass
-    return None
+    return moment if moment is not None and moment <= latest else signed_at
 
 
 def _text(told: Mapping[str, Any], name: str) -> str:

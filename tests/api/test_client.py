@@ -151,6 +151,15 @@ def test_validate_sends_only_its_five_fields_and_no_key(client, truncus):
     assert validation.warnings == ("new domain",)
 
 
+def test_get_email_tells_when_truncus_answered(client, truncus):
+    date = {"Date": "Thu, 01 Jan 2026 00:00:00 GMT"}
+    truncus.answers(200, {"id": "m-1", "status": "delivered"}, headers=date)
+    assert client.get_email("m-1").answered_at == datetime(2026, 1, 1, tzinfo=UTC)
+
+    truncus.answers(200, {"id": "m-1", "status": "delivered"})
+    assert client.get_email("m-1").answered_at is None
+
+
 def test_get_email_reads_one_email(client, truncus):
     truncus.answers(200, {"id": "m-1", "status": "delivered"})
     assert client.get_email("m-1").status == "delivered"

@@ -14,6 +14,7 @@ from truncus_django.api.results import (
     read_cancellation,
     read_email,
     read_events,
+    read_moment,
     read_quota,
     read_replay,
     read_send,
@@ -307,6 +308,35 @@ def test_engagement_in_the_second_form_is_counted_from_its_events():
     assert (email.open_count, email.click_count) == (2, 1)
     assert email.first_opened_at == datetime(2026, 1, 1, 1, tzinfo=UTC)
     assert email.last_opened_at == datetime(2026, 1, 1, 2, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("value", "moment"),
+    [
+        (1_767_225_600, NEW_YEAR),
+        ("1767225600", NEW_YEAR),
+        ("2026-01-01T02:00:00+02:00", NEW_YEAR),
+        ("2026-01-01T00:00:00", NEW_YEAR),
+        ("9999-12-29T23:59:59Z", datetime(9999, 12, 29, 23, 59, 59, tzinfo=UTC)),
+        # What cannot be shown everywhere, or is older than Truncus, tells nothing.
+        ("9999-12-31T23:59:59Z", None),
+        ("9999-12-31T23:59:59-14:00", None),
+        ("0001-01-01T00:00:00Z", None),
+        ("0001-01-01T00:00:00+14:00", None),
+        ("1970-01-01T00:00:00Z", None),
+        (0, None),
+        (253_402_300_799, None),
+        (-1, None),
+        (10**400, None),
+        (float("nan"), None),
+        (float("inf"), None),
+        (True, None),
+        ("soon", None),
+        ([], None),
+    ],
+)
+def test_moments_are_read_in_every_form_if_they_make_sense(value, moment):
+    assert read_moment(value) == moment
 
 
 @pytest.mark.parametrize("kind", contract.EVENT_TYPES)

@@ -75,6 +75,14 @@ def test_scheduled_email_is_sent_when_its_time_comes(start, clock):
     assert client.email(answer["message_id"])["status"] == "delivered"
 
 
+def test_answers_are_dated_by_the_emulators_clock(start, clock):
+    client = start(clock=clock)
+
+    answer = client.call("GET", "/api/v1/emails/unknown")
+    assert answer.headers["Date"] == "Fri, 15 Jan 2027 08:00:00 GMT"
+    assert "Date" in client.call("GET", "/").headers
+
+
 def test_scheduled_email_can_be_cancelled_once(either):
     message_id = either.send(send_at=FUTURE).json()["message_id"]
     path = f"/api/v1/emails/{message_id}"

@@ -1,7 +1,10 @@
 """An e-mail's page in the admin, and the frame that shows its HTML."""
 
+import json
 import uuid
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -9,9 +12,14 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from tests.log.admin_pages import LOG, make, page_of
-from truncus_django.models import EmailEvent
+from tests.conftest import FakeTruncus
+from tests.log.admin_pages import LOG, confirm, make, page_of
+from truncus_django.message import TruncusMessage
+from truncus_django.models import Email, EmailEvent
 from truncus_django.states import State
+from truncus_django.sync import SyncJob
+from truncus_django.tracking import hear
+from truncus_django.webhook_news import read_news
 
 pytestmark = pytest.mark.django_db
 
@@ -181,3 +189,72 @@ def test_nothing_can_be_changed_here(admin_client):
     assert admin_client.get(f"{LOG}add/").status_code == 403
     email.refresh_from_db()
     assert email.subject == "Order 0"
+
+
+# Moments that no time zone can show --------------------------------------------------------------
+
+
+def _sync(truncus: FakeTruncus, answer: dict[str, Any]) -> None:
+    make(state=State.SENT, message_id="m-1", next_sync_at=timezone.now())
+    truncus.answers(200, {"id": "m-1", "status": "delivered", **answer})
+    assert SyncJob().run().failed == 0
+
+
+def _event_by_sync(truncus: FakeTruncus, at: Any) -> None:
+    words = ("sent", "delivered", "opened")
+    events = [{"id": f"e-{word}", "type": word, "created_at": at} for word in words]
+    _sync(truncus, {"events": events, "updated_at": at})
+
+
+def _counts_by_sync(truncus: FakeTruncus, at: Any) -> None:
+    names = ("opened_at", "created_at", "updated_at", "scheduled_at", "retry_at")
+    _sync(truncus, {"open_count": 1, **dict.fromkeys(names, at)})
+
+
+def _webhook(truncus: FakeTruncus, at: Any) -> None:
+    make(state=State.SENT, message_id="m-1")
+    for word in ("opened", "bounced"):
+        body = {"event": "email.delivery", "status": word, "message_id": "m-1", "timestamp": at}
+        hear([read_news(json.dumps(body).encode(), signed_at=1_790_000_000)])
+
+
+def _answer_to_the_send(truncus: FakeTruncus, at: Any) -> None:
+    moments = dict.fromkeys(("send_at", "retry_at", "created_at"), at)
+    truncus.answers(200, {"status": "queued", "message_id": "m-1", **moments})
+    TruncusMessage("Hello", "x", "shop@example.com", ["a@example.org"]).send()
+
+
+def _own_send_at(truncus: FakeTruncus, at: Any) -> None:
+    truncus.answers(200, {"status": "scheduled", "message_id": "m-1", "send_at": at})
+    extra = {"send_at": str(at)}
+    TruncusMessage("Hello", "x", "shop@example.com", ["a@example.org"], esp_extra=extra).send()
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        "9999-12-31T23:59:59Z",
+        "9999-12-31T23:59:59-14:00",
+        "0001-01-01T00:00:00Z",
+        "0001-01-01T00:00:00+14:00",
+        253_402_300_799,
+        -62_135_596_800,
+        10**30,
+        float("nan"),
+    ],
+)
+@pytest.mark.parametrize(
+    "tell",
+    [_event_by_sync, _counts_by_sync, _webhook, _answer_to_the_send, _own_send_at],
+)
+def test_a_moment_that_no_time_zone_can_show_breaks_no_page(
+    admin_client, truncus: FakeTruncus, settings, tell: Callable[..., None], at: Any
+):
+    settings.TIME_ZONE = "Europe/Berlin"
+    tell(truncus, at)
+    email = Email.objects.get()
+
+    for settings.TIME_ZONE in ("Etc/GMT-14", "Etc/GMT+12"):
+        for page in (page_of(email), LOG, reverse("admin:truncus_django_email_dashboard")):
+            assert admin_client.get(page).status_code == 200
+        assert b"".join(confirm(admin_client, "export_csv", email)).count(b"\n") == 2

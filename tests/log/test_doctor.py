@@ -210,6 +210,7 @@ def test_the_time_of_an_answer_is_read(emulator):
         "yesterday",
         "Fri, 99 Nov 2026 07:00:00 GMT",
         "Mon, 01 Jan 2001 00:00:00 +99999999999999",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
     ],
 )
 def test_a_time_that_is_none_is_passed_over(date):

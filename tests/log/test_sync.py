@@ -1,9 +1,11 @@
 """``truncus_sync``: asking Truncus what has become of e-mails."""
 
+import json
 import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
 from io import StringIO
 from itertools import cycle
 from pathlib import Path
@@ -27,6 +29,8 @@ from truncus_django.models import Email, EmailEvent
 from truncus_django.progress import Progress
 from truncus_django.states import State
 from truncus_django.sync import Selection, SyncJob, adopt_orphans, count_due
+from truncus_django.tracking import hear
+from truncus_django.webhook_news import read_news
 
 pytestmark = pytest.mark.django_db
 DIALECTS = ("manual", "sdk")
@@ -294,6 +298,23 @@ def test_answers_with_impossible_characters_and_numbers_are_stored(truncus: Fake
     email = Email.objects.get()
     assert (result.changed, result.failed) == (1, 0)
     assert (email.state, email.provider_message_id) == (State.BOUNCED, "ses")
+
+
+@pytest.mark.parametrize("ahead_s", [-240, -20, 0, 20, 240])
+def test_late_webhooks_about_what_was_answered_add_nothing_however_clocks_differ(
+    truncus: FakeTruncus, ahead_s
+):
+    Email.objects.create(message_id="m-1", state=State.SENT, next_sync_at=timezone.now())
+    theirs = int(timezone.now().timestamp()) + ahead_s
+    opens = (theirs - 1800, theirs - 10)
+    answer = {"id": "m-1", "status": "delivered", "open_count": 2, "opened_at": opens[0]}
+    truncus.answers(200, answer, headers={"Date": formatdate(theirs, usegmt=True)})
+    SyncJob().run()
+    for at in (*opens, theirs + 60):
+        body = {"event": "email.open", "message_id": "m-1", "timestamp": at}
+        hear([read_news(json.dumps(body).encode(), signed_at=theirs + 90)])
+        expected = 3 if at > theirs else 2
+        assert Email.objects.get().open_count == expected
 
 
 def test_a_revoked_key_stops_its_mailer_and_no_other(emulator, send, accounts):

@@ -14,16 +14,34 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from truncus_django import signals
-from truncus_django.api.results import EmailDetails, ReportedEvent
+from truncus_django.api.errors import TruncusError
+from truncus_django.api.results import EmailDetails, ReportedEvent, SendResult
+from truncus_django.log import ANSWER_FIELDS, add_answer
 from truncus_django.models import Email, EmailEvent
 from truncus_django.signals import email_event, email_state_changed
 from truncus_django.states import State
-from truncus_django.tracking import News, adopt, digest, hear, learn, move
+from truncus_django.tracking import (
+    Conclusion,
+    News,
+    adopt,
+    conclude,
+    digest,
+    hear,
+    learn,
+    move,
+)
 
 START = datetime(2026, 11, 1, 12, tzinfo=UTC)
 SYNC = EmailEvent.Source.SYNC
 
+A_LITTLE_LATER = 0.05
+"""Webhooks and answers tell one open with times that are some seconds apart."""
+
 pytestmark = pytest.mark.django_db
+
+
+def minute(number: float) -> datetime:
+    return START + timedelta(minutes=number)
 
 
 def email(message_id: str = "m-1", state: str = State.SENT, **fields: Any) -> Email:
@@ -54,11 +72,11 @@ def told(
     return EmailDetails(message_id, status, events=reported, **{**counts, **fields})
 
 
-def stand(row: Email) -> dict[str, Any]:
+def stand(row: Email, *more: str) -> dict[str, Any]:
     """What news has made of an e-mail."""
     names = (
         "state", "reason", "sent_at", "delivered_at", "bounced_at", "complained_at",
-        "first_opened_at", "last_opened_at", "open_count", "click_count",
+        "first_opened_at", "last_opened_at", "open_count", "click_count", *more,
     )  # fmt: skip
     row.refresh_from_db()
     return {name: getattr(row, name) for name in names}
@@ -192,6 +210,184 @@ def test_every_order_of_news_leads_to_the_same_end(db, order, cuts, recorded_aft
         transaction.set_rollback(True)
 
 
+WORDS = ["sent", "deferred", "delivered", "bounced", "complained", "failed", "opened", "clicked"]
+REASONS = st.sampled_from(["", "mailbox_full", "no_mx_record"])
+MINUTES = st.integers(1, 6)
+
+
+@st.composite
+def webhooks(draw: st.DrawFn) -> News:
+    """About any event; some have the id under which sync tells the same one."""
+    word, at = draw(st.sampled_from(WORDS)), draw(MINUTES)
+    late = draw(st.sampled_from([0, A_LITTLE_LATER, -A_LITTLE_LATER]))
+    event_id = draw(st.sampled_from([f"m-1-{word}-{at}", f"{word}-{at + late}"]))
+    return news(word, at + late, reason=draw(REASONS), event_id=event_id)
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> EmailDetails:
+    """In either form, about any of the events."""
+    status = draw(st.sampled_from(["queued", "sent", "delivered", "bounced", "complained"]))
+    listed = draw(st.lists(st.tuples(st.sampled_from(WORDS), MINUTES), max_size=4, unique=True))
+    common = {
+        "updated_at": minute(draw(MINUTES)),
+        "answered_at": draw(st.one_of(st.none(), MINUTES.map(minute))),
+        "intelligence": {"failure_reason": draw(REASONS)},
+    }
+    if draw(st.booleans()):
+        return told(status, *listed, **common)
+    count = draw(st.integers(0, 3))
+    first = minute(draw(MINUTES)) if count else None
+    return told(status, open_count=count, click_count=count, first_opened_at=first, **common)
+
+
+def record_of(status: str, reason: str) -> Email:
+    """What is written down about a send that was answered so."""
+    row = Email(mailer="a")
+    error = TruncusError("Refused", code="REFUSED") if status == "failed" else None
+    add_answer(row, SendResult(status, message_id="m-1", reason=reason), error, at=minute(3))
+    return row
+
+
+def written_by_the_log(status: str, reason: str) -> Callable[[], None]:
+    return record_of(status, reason).save
+
+
+def written_by_the_outbox(status: str, reason: str) -> Callable[[], None]:
+    waiting = Email.objects.create(mailer="a", state=State.SENDING)
+    conclusion = Conclusion(waiting.pk)
+    answer = record_of(status, reason)
+    for name in ANSWER_FIELDS:
+        setattr(conclusion, name, getattr(answer, name))
+    return lambda: conclude([conclusion], ANSWER_FIELDS)
+
+
+def end_of(
+    steps: list[News | EmailDetails],
+    cuts: list[int],
+    write: Callable[[], None],
+    written_after: int,
+    *,
+    is_repeated: bool = False,
+) -> dict[str, Any]:
+    """Tell webhooks, together up to a cut, and answers; return what becomes of the e-mail."""
+    first_answer = next((i for i, one in enumerate(steps) if isinstance(one, EmailDetails)), 99)
+    written_after = min(written_after, first_answer)  # nobody asks before
+    borders = sorted({0, written_after, len(steps), *cuts})
+    if written_after == 0:
+        write()
+    for start, end in pairwise(borders):
+        heard: list[News] = []
+        for step in steps[start:end]:
+            if isinstance(step, News):
+                heard.append(step)
+                continue
+            hear(heard)
+            heard = []
+            for _ in range(2 if is_repeated else 1):
+                learn({"m-1": step}, now=minute(3.5))
+        hear(heard)
+        if is_repeated:
+            hear(heard[:1])
+        if end == written_after:
+            write()
+            adopt(["m-1"])
+    return stand(Email.objects.get(message_id="m-1"), "error_code", "error")
+
+
+@hypothesis_settings(
+    max_examples=200 if connection.vendor == "sqlite" else 30,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    deadline=None,
+)
+@given(st.data())
+def test_every_order_of_webhooks_answers_and_records_leads_to_the_same_end(db, data):
+    steps = data.draw(st.lists(st.one_of(webhooks(), answers()), min_size=1, max_size=7))
+    status = data.draw(st.sampled_from(["sent", "delivered", "bounced", "failed", "queued"]))
+    reason = data.draw(REASONS)
+    write = data.draw(st.sampled_from([written_by_the_log, written_by_the_outbox]))
+    places = st.integers(0, len(steps))
+    ends = []
+    for order in (steps, data.draw(st.permutations(steps))):
+        with transaction.atomic():
+            cuts, written_after = data.draw(st.lists(places)), data.draw(places)
+            ends.append(
+                end_of(
+                    list(order),
+                    cuts,
+                    write(status, reason),
+                    written_after,
+                    is_repeated=data.draw(st.booleans()),
+                )
+            )
+            transaction.set_rollback(True)
+
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_of_two_bounces_the_reason_is_that_of_the_first_by_time(order):
+    row = email()
+    bounces = [
+        news("bounced", 1, reason="no_mx_record"),
+        news("bounced", 2, reason="mailbox_full"),
+    ]
+    for place in order:
+        hear([bounces[place]])
+
+    assert stand(row)["reason"] == "no_mx_record"
+
+
+def test_the_reason_of_an_event_stands_over_those_of_answers():
+    row = email(state=State.BOUNCED, reason="a bounce")
+    hear([news("bounced", 1, reason="mailbox_full")])
+    learn({"m-1": told("bounced", intelligence={"failure_reason": "a failure"})})
+
+    assert stand(row)["reason"] == "mailbox_full"
+
+
+def test_one_event_told_by_two_sources_has_the_earlier_time_and_the_reason_of_either():
+    row = email()
+    answer = told("bounced", ("bounced", 2))
+    learn({"m-1": answer})
+    hear([news("bounced", 1, event_id=str(answer.events[0].id), reason="mailbox_full")])
+
+    assert (row.events.get().reason, row.events.get().occurred_at) == ("mailbox_full", minute(1))
+    assert (stand(row)["reason"], stand(row)["bounced_at"]) == ("mailbox_full", minute(1))
+
+
+def test_an_outcome_of_the_outbox_that_news_outran_takes_nothing_back():
+    row = email(state=State.SENDING)
+    hear([news("bounced", 2, reason="mailbox_full"), news("delivered", 1)])
+    told_late = Conclusion(
+        row.pk, State.DELIVERED, message_id="m-1", sent_at=minute(3), delivered_at=minute(3)
+    )
+    conclude([told_late], ANSWER_FIELDS)
+
+    assert stand(row, "next_sync_at") == {
+        "state": State.BOUNCED,
+        "reason": "mailbox_full",
+        "sent_at": minute(1),
+        "delivered_at": minute(1),
+        "bounced_at": minute(2),
+        "complained_at": None,
+        "first_opened_at": None,
+        "last_opened_at": None,
+        "open_count": 0,
+        "click_count": 0,
+        "next_sync_at": None,
+    }
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_outcome_of_the_outbox_that_news_outran_is_not_signalled(signalled):
+    row = email(state=State.BOUNCED)
+    with transaction.atomic():
+        conclude([Conclusion(row.pk, State.DELIVERED, message_id="m-1")], ANSWER_FIELDS)
+
+    assert signalled == []
+
+
 def test_what_one_process_knows_itself_moves_by_rank_too():
     row = email(state=State.SCHEDULED)
 
@@ -237,18 +433,14 @@ def test_sync_makes_up_for_webhooks_that_were_lost():
     assert stand(row)["open_count"] == 3
 
 
-def minute(number: float) -> datetime:
-    return START + timedelta(minutes=number)
-
-
 FORMS: dict[str, Callable[..., EmailDetails]] = {
-    "listed": lambda *minutes: told("delivered", *[("opened", at) for at in minutes]),
-    "counted": lambda *minutes: told(
-        open_count=len(minutes), first_opened_at=min(map(minute, minutes), default=None)
+    "listed": lambda *minutes, **fields: told(
+        "delivered", *[("opened", at) for at in minutes], **fields
+    ),
+    "counted": lambda *minutes, **fields: told(
+        open_count=len(minutes), first_opened_at=min(map(minute, minutes), default=None), **fields
     ),
 }
-A_LITTLE_LATER = 0.05
-"""Webhooks and answers tell one open with times that are some seconds apart."""
 
 
 @pytest.fixture(params=FORMS)
@@ -294,6 +486,85 @@ def test_an_answer_older_than_a_webhook_takes_no_open_back(opened):
     learn({"m-1": opened(1)}, now=minute(5))
 
     assert stand(row)["open_count"] == 2
+
+
+SKEWS = [-10, -1, -0.4, 0, 0.4, 1, 10]
+"""Minutes by which Truncus's clock, which dates webhooks and events, is ahead of ours."""
+
+
+@pytest.mark.parametrize("skew", SKEWS)
+@pytest.mark.parametrize("shift", [A_LITTLE_LATER, -A_LITTLE_LATER])
+@pytest.mark.parametrize("webhook_first", [True, False])
+@pytest.mark.parametrize("is_dated", [True, False])
+def test_one_open_counts_once_however_far_truncuss_clock_is_ahead(
+    opened, webhook_first, shift, skew, is_dated
+):
+    row = email()
+    dated = {"answered_at": minute(1.2 + skew)} if is_dated else {}
+    steps: list[Callable[[], object]] = [
+        lambda: hear([news("opened", 1 + skew + shift)]),
+        lambda: learn({"m-1": opened(1 + skew, **dated)}, now=minute(1.2)),
+    ]
+    for step in steps if webhook_first else reversed(steps):
+        step()
+
+    assert stand(row)["open_count"] == 1
+
+
+@pytest.mark.parametrize("skew", SKEWS)
+@pytest.mark.parametrize("shift", [A_LITTLE_LATER, -A_LITTLE_LATER])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (1, 3, 0, 2), (2, 0, 3, 1)])
+def test_two_opens_and_one_after_the_answer_count_as_three_by_any_clock(opened, shift, skew, order):
+    row = email()
+    steps: list[Callable[[], object]] = [
+        lambda: hear([news("opened", 1 + skew + shift)]),
+        lambda: hear([news("opened", 2 + skew + shift)]),
+        lambda: hear([news("opened", 4 + skew + shift)]),
+        lambda: learn(
+            {"m-1": opened(1 + skew, 2 + skew, answered_at=minute(3 + skew))}, now=minute(3)
+        ),
+    ]
+    for place in order:
+        steps[place]()
+
+    assert stand(row)["open_count"] == 3
+
+
+@pytest.mark.parametrize("skew", SKEWS)
+@pytest.mark.parametrize("answer_first", [True, False])
+def test_an_open_after_the_answer_is_one_more_though_the_first_had_no_webhook(
+    opened, skew, answer_first
+):
+    row = email()
+    steps: list[Callable[[], object]] = [
+        lambda: learn({"m-1": opened(1 + skew, answered_at=minute(2 + skew))}, now=minute(2)),
+        lambda: hear([news("opened", 3 + skew)]),
+    ]
+    for step in steps if answer_first else reversed(steps):
+        step()
+
+    assert stand(row)["open_count"] == 2
+
+
+def test_a_count_that_was_too_high_is_mended_by_the_next_answer():
+    """Ours stands in for the answer's clock; it was half a minute behind."""
+    row = email()
+    learn({"m-1": FORMS["counted"](1, 5)}, now=minute(5))
+    hear([news("opened", 5.4)])
+    assert stand(row)["open_count"] == 3
+
+    learn({"m-1": FORMS["counted"](1, 5)}, now=minute(7))
+    assert stand(row)["open_count"] == 2
+
+
+def test_an_event_without_time_and_id_is_told_again_by_each_answer_and_counts_once():
+    row = email()
+    undated = ReportedEvent(None, "opened", None)
+    for hour in (1, 2):
+        answer = EmailDetails("m-1", "sent", open_count=2, events=(undated, undated))
+        learn({"m-1": answer}, now=minute(60 * hour))
+
+    assert (row.events.count(), stand(row)["open_count"]) == (2, 2)
 
 
 def test_clicks_are_counted_apart_from_opens():

@@ -3,6 +3,8 @@
 import json
 import logging
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -165,6 +167,39 @@ def test_atomic_requests_change_nothing(settings, monkeypatch):
     monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
     assert post(delivered()).status_code == 200
     assert EmailEvent.objects.count() == 1
+
+
+def test_where_every_page_asks_for_a_login_webhooks_still_arrive(settings):
+    settings.MIDDLEWARE = [
+        *settings.MIDDLEWARE,
+        "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    ]
+
+    assert post(delivered()).status_code == 200
+    assert post(delivered(), secret="another").status_code == 403
+    assert EmailEvent.objects.count() == 1
+
+
+def test_a_project_without_users_takes_webhooks():
+    program = """
+import django
+from django.conf import settings
+
+settings.configure(
+    INSTALLED_APPS=["truncus_django"],
+    ROOT_URLCONF="truncus_django.urls",
+    ALLOWED_HOSTS=["testserver"],
+    TRUNCUS={"WEBHOOK_SECRETS": ["another"]},
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+)
+django.setup()
+from django.test import Client
+print(Client().post("/webhook/", b"{}", content_type="application/json").status_code)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env={}
+    )
+    assert ended.stdout == "403\n", ended.stderr
 
 
 # Refused ------------------------------------------------------------------------------------------

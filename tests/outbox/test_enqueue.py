@@ -138,6 +138,17 @@ def test_a_priority_that_is_none(put, given):
         put(1, priority=given)
 
 
+@pytest.mark.parametrize("use_tz", [True, False])
+@pytest.mark.parametrize(
+    "given", [datetime.max.replace(tzinfo=UTC), "9999-12-31T00:00Z", timedelta.max]
+)
+def test_an_expiry_at_the_end_of_time_is_none(put, settings, given, use_tz):
+    settings.USE_TZ = use_tz
+    [email] = put(1, expires_at=given)
+
+    assert email.outbox_entry.expires_at is None
+
+
 def test_an_expiry_is_a_moment_or_a_while(message):
     moment = datetime.now(UTC) + timedelta(minutes=10)
     put_all([message(1, expires_at=moment), message(2, expires_at=timedelta(minutes=10))])

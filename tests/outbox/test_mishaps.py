@@ -113,6 +113,19 @@ def test_one_of_a_batch_that_truncus_does_not_schedule_is_held_back(
     assert states() == ["delivered", "delivered"]
 
 
+@pytest.mark.parametrize("use_tz", [True, False])
+def test_a_send_at_at_the_end_of_time_is_not_held_back(
+    truncus, message, dispatcher, states, settings, use_tz
+):
+    """There is no such moment to go on at."""
+    settings.USE_TZ = use_tz
+    put_all([message(1, send_at=datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))])
+    truncus.answers(400, {"error": "send_at is not for you", "code": "INVALID_REQUEST"})
+    dispatcher.drain()
+
+    assert states() == ["failed"]
+
+
 def test_an_answer_is_true_whoever_has_the_lease_now(emulator, put, dispatcher, travel, states):
     put(2)
     slow = claim(dispatcher.clock)

@@ -374,7 +374,8 @@ class TruncusClient:
     def get_email(self, email_id: str) -> results.EmailDetails:
         """Return an e-mail's state and engagement; raises :class:`NotFound`."""
         path = contract.EMAIL_PATH.format(id=_quoted(email_id))
-        return results.read_email(self._request("GET", path).body)
+        answer = self._request("GET", path)
+        return results.read_email(answer.body, answered_at=results.read_server_time(answer.headers))
 
     def list_events(self, message_id: str) -> tuple[results.DeliveryEvent, ...]:
         """Return the delivery events of an e-mail; Truncus keeps them for 90 days."""

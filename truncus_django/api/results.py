@@ -126,7 +126,8 @@ class EmailDetails:
     """An e-mail, read back.
 
     Engagement is the same whichever form it came in: where Truncus lists events, they are
-    counted; where it counts, there are no events.
+    counted; where it counts, there are no events. ``answered_at`` is what Truncus's clock said when
+    it answered, to the second.
     """
 
     id: str
@@ -155,6 +156,7 @@ class EmailDetails:
     intelligence: Mapping[str, Any] = field(default_factory=dict, repr=False)
     lifecycle: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     latency: Mapping[str, Any] = field(default_factory=dict)
+    answered_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +202,30 @@ class CheckResult:
 
 
 # Reading --------------------------------------------------------------------------------------
+
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+LATEST = datetime(9999, 12, 30, tzinfo=UTC)
+"""Moments outside of these make no sense: before there was a Truncus (often an empty value), or so
+close to the end of time that not every time zone can show them."""
+
+
+def read_moment(value: Any) -> datetime | None:
+    """Read ISO 8601 or unix seconds, as a number or a text; without a time zone it is UTC.
+
+    Returns the moment in UTC; ``None`` for what is none, or not between :data:`EARLIEST` and
+    :data:`LATEST`.
+    """
+    try:
+        if isinstance(value, str) and not value.replace(".", "", 1).isdecimal():
+            moment = datetime.fromisoformat(value)
+            moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+        elif isinstance(value, str | int | float) and not isinstance(value, bool):
+            moment = datetime.fromtimestamp(float(value), UTC)
+        else:
+            return None
+    except (ValueError, OverflowError, OSError):
+        return None
+    return moment if EARLIEST <= moment <= LATEST else None
 
 
 def read_send(
@@ -298,7 +324,7 @@ def read_server_time(headers: Mapping[str, str]) -> datetime | None:
         moment = parsedate_to_datetime(headers.get("Date", ""))
     except (OverflowError, TypeError, ValueError):
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return read_moment(moment.isoformat())
 
 
 def read_validation(body: Mapping[str, Any]) -> Validation:
@@ -315,7 +341,7 @@ def read_validation(body: Mapping[str, Any]) -> Validation:
     )
 
 
-def read_email(body: Mapping[str, Any]) -> EmailDetails:
+def read_email(body: Mapping[str, Any], *, answered_at: datetime | None = None) -> EmailDetails:
     """Return the e-mail in ``body``, in either form; :class:`InvalidAnswer` if it is none."""
     email_id = _text(body, "id") or _text(body, "message_id")
     status = _text(body, "status")
@@ -353,6 +379,7 @@ def read_email(body: Mapping[str, Any]) -> EmailDetails:
         intelligence=_mapping(body, "intelligence"),
         lifecycle=tuple(_objects(body, "lifecycle")),
         latency=_mapping(body, "latency"),
+        answered_at=answered_at,
     )
 
 
@@ -439,16 +466,5 @@ def _count(body: Mapping[str, Any], key: str) -> int:
 
 
 def _moment(body: Mapping[str, Any], key: str) -> datetime | None:
-    """Read ISO 8601 or unix seconds; what is neither is passed over, as no send hangs on it."""
-    value = body.get(key)
-    if value is None:
-        return None
-    try:
-        if isinstance(value, str):
-            moment = datetime.fromisoformat(value)
-            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return datetime.fromtimestamp(value, UTC)
-    except (ValueError, OverflowError, OSError):
-        pass
-    return None
+    """Return the moment under ``key``; what is none is passed over, as no send hangs on it."""
+    return read_moment(body.get(key))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.http import http_date
 from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
@@ -78,7 +79,9 @@ class Api:
         self._sleep(service.options.latency_s)
         answer = self._answer(_Call(request, endpoint, arguments, payload), service, strike)
         log.add(_record(request, name, payload, answer, strike, service.clock()), payload.size)
-        return _delivered(answer, strike)
+        response = _delivered(answer, strike)
+        response.headers["Date"] = http_date(service.clock())
+        return response
 
     def _answer(self, call: "_Call", service: Service, strike: Strike | None) -> Answer:
         """Return the answer, with what a fault does before, to or after it."""

@@ -73,7 +73,9 @@ class _Handler(WSGIRequestHandler):
         response.headers["Content-Length"] = str(len(body))
         truncated = isinstance(response, TruncatedResponse)
         self.close_connection = self.close_connection or truncated
-        self.send_response(response.status_code)
+        response.headers.setdefault("Date", self.date_time_string())
+        self.send_response_only(response.status_code)
+        self.send_header("Server", self.version_string())
         for name, value in response.headers.items():
             self.send_header(name, value)
         self.send_header("Connection", "close" if self.close_connection else "keep-alive")

@@ -14,7 +14,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -26,7 +26,7 @@ from truncus_django.api.client import noting_requests
 from truncus_django.api.dialect import Form, Lessons
 from truncus_django.api.errors import APIError, MessageError, TruncusError, log_summary
 from truncus_django.api.fields import EmailFields, encode
-from truncus_django.api.results import SendResult
+from truncus_django.api.results import SendResult, read_moment
 from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry, database
 from truncus_django.outbox import pace
 from truncus_django.outbox.claim import Claim, Rest, claim, facts_of, stored_form
@@ -498,7 +498,7 @@ def _member(pk: UUID, text: str, soon: float) -> _Member:
         encode(fields)
     except MessageError:
         return _Member(pk, None, None)
-    send_at = _moment(fields.get("send_at"))
+    send_at = read_moment(fields.get("send_at"))
     if send_at is not None and send_at.timestamp() <= soon:
         del fields["send_at"]
         send_at = None
@@ -543,14 +543,6 @@ _TYPES: Mapping[str, Callable[[Any], bool]] = {
     **dict.fromkeys(["track_opens", "track_clicks"], _is_flag),
     "attachments": _is_objects,
 }
-
-
-def _moment(text: Any) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(text) if isinstance(text, str) else None
-    except ValueError:
-        return None
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
 
 def _is_about_send_at(error: TruncusError) -> bool:

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from truncus_django.api.errors import ConfigurationError, MessageError, OutcomeUnknown
 from truncus_django.api.fields import encode
+from truncus_django.api.results import LATEST
 from truncus_django.bulk import insert
 from truncus_django.conf import Settings
 from truncus_django.log import content_row
@@ -165,6 +166,8 @@ def expiry_of(message: EmailMessage) -> datetime | None:
     try:
         moment = present + given if isinstance(given, timedelta) else _moment_of(given)
     except OverflowError:
+        moment = LATEST
+    if moment >= LATEST:
         return None  # never
     if moment <= present:
         raise MessageError("expires_at is in the past: the e-mail is worth nothing any more.")

@@ -153,7 +153,7 @@ from django.core.management import call_command
 """
 
 SEND = 'call_command("sendtestemail", "zelda@example.org")'
-CHECK = 'call_command("check")'
+CHECK = 'call_command("check", deploy=True)'
 
 
 def run_project(truncus: dict[str, Any], action: str) -> str:
@@ -176,7 +176,7 @@ def run_project(truncus: dict[str, Any], action: str) -> str:
             {"API_KEY": KEY, "TENANT": "x"},
             "TRUNCUS['TENANT'] is unknown; did you mean 'TENANT_ID'?",
         ),
-        ({}, "There is no API key. Set TRUNCUS = {'API_KEY': …} or TRUNCUS_API_KEY."),
+        ({}, "There is no API key"),
         ({"API_KEY": "sk_live_1"}, "does not begin with 'tr_'"),
         ({"API_KEY": KEY, "TIMEOUT": "long"}, "TIMEOUT must be a number of seconds"),
         ({"API_KEY": KEY, "DIALECT": "french"}, "DIALECT must be 'auto' or 'manual' or 'sdk'"),

@@ -10,10 +10,19 @@ from django.db import OperationalError
 from tests.outbox.conftest import keys_of, put_all, reload
 from truncus_django import signals
 from truncus_django.api.dialect import forget_lessons
+from truncus_django.api.transport import longest_request_s
 from truncus_django.backend import TruncusBackend
+from truncus_django.conf import get_settings
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry
 from truncus_django.outbox import dispatch
-from truncus_django.outbox.claim import Claim, Countdown, Rest, claim, lease_s
+from truncus_django.outbox.claim import (
+    LEASE_MARGIN_S,
+    Claim,
+    Countdown,
+    Rest,
+    claim,
+    lease_s,
+)
 from truncus_django.outbox.clock import Clock, moment_of
 from truncus_django.outbox.dispatch import Delivered, Dispatcher
 
@@ -354,6 +363,21 @@ def test_who_stood_still_until_the_lease_was_over_asks_nothing(
     assert emulator.requests == []
     monkeypatch.undo()
     assert OutboxBatch.objects.get().is_in_doubt
+
+
+@pytest.mark.parametrize("timeout", [0.5, 10, 15, 30, 120])
+def test_a_lease_outlasts_the_longest_request(timeout):
+    settings = get_settings({"timeout": timeout})
+    assert lease_s(settings) >= longest_request_s(timeout) + LEASE_MARGIN_S
+
+
+def test_no_request_is_begun_that_may_outlast_its_lease(emulator, put, dispatcher, monkeypatch):
+    put(1)
+    left_s = longest_request_s(30) - 1
+    monkeypatch.setattr(Countdown, "left_s", property(lambda countdown: left_s))
+
+    assert dispatcher.step() == Delivered()
+    assert emulator.requests == []
 
 
 def test_another_account_does_not_repeat_a_doubt(

@@ -75,10 +75,11 @@ def test_what_is_no_truncus_costs_no_emails(
     emulator, put, dispatcher, travel, states, settings, status, body, monkeypatch
 ):
     answer = requests.Response()
-    answer.status_code, answer._content = status, body.encode()
+    answer.status_code = status
     put(150)
     with monkeypatch.context() as patched:
-        patched.setattr(Transport, "_respond", lambda transport, request: answer)
+        read = (answer, body.encode())
+        patched.setattr(Transport, "_respond", lambda transport, request: read)
         tally = dispatcher.drain()
 
     assert tally.requests == 1

@@ -72,7 +72,7 @@ class TruncusClient:
     Args:
         api_key: ``tr_live_…``.
         base_url: scheme and host of the API.
-        timeout_s: seconds to wait for an answer.
+        timeout_s: seconds that a request and its answer may take together, once connected.
         max_retries: tries after the first, where repeating is safe.
         retry_budget_s: seconds that one call may wait between its tries, all together.
         sandbox: whether e-mails are only checked and stored, where a call does not say.

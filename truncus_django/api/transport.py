@@ -17,7 +17,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 from requests.exceptions import ConnectionError as RequestsConnectionError
 from requests.exceptions import (
     ConnectTimeout,
@@ -38,7 +37,8 @@ from urllib3.exceptions import (
     ProxySchemeUnknown,
 )
 
-from truncus_django.api import contract
+from truncus_django.api import contract, deadline
+from truncus_django.api.deadline import BoundedAdapter
 from truncus_django.api.errors import (
     AnswerLost,
     ConfigurationError,
@@ -58,17 +58,19 @@ logger = logging.getLogger("truncus_django")
 
 CONNECT_TIMEOUT_S = 10.0
 MAX_KEPT_CONNECTIONS = 100
+MAX_ANSWER_BYTES = 32 * 1024 * 1024
+"""Of an answer no more is read. The largest of the contract tells of 100 emails."""
 
-_pools: dict[str, HTTPAdapter] = {}
+_pools: dict[str, BoundedAdapter] = {}
 _pools_lock = Lock()
 
 
-def _pool(base_url: str) -> HTTPAdapter:
+def _pool(base_url: str) -> BoundedAdapter:
     pool = _pools.get(base_url)
     if pool is None:
         with _pools_lock:
             pool = _pools.setdefault(
-                base_url, HTTPAdapter(pool_connections=4, pool_maxsize=MAX_KEPT_CONNECTIONS)
+                base_url, BoundedAdapter(pool_connections=4, pool_maxsize=MAX_KEPT_CONNECTIONS)
             )
     return pool
 
@@ -109,13 +111,18 @@ class Request:
         return contract.IDEMPOTENCY_KEY_HEADER in self.headers
 
 
+def longest_request_s(timeout_s: float) -> float:
+    """Return how many seconds a request may take: to connect, for TLS, and for the exchange."""
+    return 2 * min(timeout_s, CONNECT_TIMEOUT_S) + timeout_s
+
+
 class Transport:
     """Sends requests to one base URL and brings back answers or errors.
 
     Args:
         base_url: scheme and host, see :func:`check_base_url`.
-        timeout_s: seconds to wait for each part of an answer; a connection is waited for at
-            most :data:`CONNECT_TIMEOUT_S`.
+        timeout_s: seconds that a request and its answer may take together, from when there is a
+            connection; one is waited for at most :data:`CONNECT_TIMEOUT_S` before.
         policy: when to try again.
         sleep, jitter, clock: time and chance, for tests.
     """
@@ -177,29 +184,30 @@ class Transport:
 
     def _exchange(self, request: Request, *, attempts: int) -> Answer:
         """Make one request; return its answer or raise what it means."""
-        response = self._respond(request)
-        body = _json_object(response)
+        response, content = self._respond(request)
+        body = _json_object(content)
         if not 200 <= response.status_code < 300:
             raise refusal(response.status_code, body, response.headers, now=self._clock())
         if body is None:
             raise InvalidAnswer(
-                "The answer's JSON is broken or missing",
+                "The answer's JSON is broken or missing, or far too large",
                 status=response.status_code,
                 retryable=True,
                 ambiguous=True,
             )
         return Answer(response.status_code, body, response.headers, attempts)
 
-    def _respond(self, request: Request) -> requests.Response:
-        """Return the whole response, or raise a :class:`NetworkError`."""
+    def _respond(self, request: Request) -> tuple[requests.Response, bytes]:
+        """Return the response and its body, or raise a :class:`NetworkError`."""
         prepared = self._prepared(request)
+        deadline.begin(self._timeout[1])
         try:
             # The adapter is used without a Session: there are no cookies, no redirects to
             # follow and no environment to look up again for each request.
             response = _pool(self.base_url).send(
                 prepared, timeout=self._timeout, **self._how_to_get_there()
             )
-            response.content  # noqa: B018  reads the body, and gives the connection back
+            return response, _content(response)
         # The frames of a cause would show the request's headers and body.
         except (InvalidURL, InvalidSchema, LocationValueError) as exc:
             raise _wrong_address(exc) from None
@@ -210,7 +218,6 @@ class Transport:
                 "The file of certificates that REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names cannot "
                 "be read."
             ) from None
-        return response
 
     def _prepared(self, request: Request) -> requests.PreparedRequest:
         prepared = requests.PreparedRequest()
@@ -242,9 +249,21 @@ def _loggable_path(path: str) -> str:
     return "/".join(segment and loggable_id(segment) for segment in segments)
 
 
-def _json_object(response: requests.Response) -> dict[str, Any] | None:
+def _content(response: requests.Response) -> bytes:
+    """Read the body, and give the connection back; of one that is too large, return nothing."""
+    parts, size = [], 0
+    for part in response.iter_content(64 * 1024):
+        parts.append(part)
+        size += len(part)
+        if size > MAX_ANSWER_BYTES:
+            response.close()
+            return b""
+    return b"".join(parts)
+
+
+def _json_object(content: bytes) -> dict[str, Any] | None:
     try:
-        body = json.loads(response.content)
+        body = json.loads(content)
     except (ValueError, RecursionError):
         return None
     return body if isinstance(body, dict) else None
@@ -269,13 +288,14 @@ def _translated(exc: RequestException, base_url: str) -> NetworkError:
             f"No secure connection to {host}: its certificate or TLS is not acceptable. Where a "
             "proxy signs certificates itself, name its CA bundle in REQUESTS_CA_BUNDLE."
         )
-    if isinstance(exc, ConnectTimeout) or _never_connected(exc):
+    was_given_up = deadline.is_over()  # and had a connection by then
+    if not was_given_up and (isinstance(exc, ConnectTimeout) or _never_connected(exc)):
         return ConnectionFailed(
             f"No connection to {host}. Check BASE_URL, DNS and the firewall",
             code=contract.NETWORK_CODE,
             retryable=True,
         )
-    late = isinstance(exc, Timeout)
+    late = isinstance(exc, Timeout) or was_given_up
     return AnswerLost(
         f"No answer from {host} in time" if late else f"The connection to {host} broke",
         code=contract.TIMEOUT_CODE if late else contract.NETWORK_CODE,

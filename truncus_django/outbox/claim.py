@@ -23,6 +23,7 @@ from truncus_django.api.client import TruncusClient
 from truncus_django.api.dialect import Form
 from truncus_django.api.errors import ConfigurationError, OutcomeUnknown, log_text_of_code
 from truncus_django.api.keys import new_idempotency_key
+from truncus_django.api.transport import longest_request_s
 from truncus_django.conf import Settings
 from truncus_django.models import (
     Email,
@@ -440,7 +441,8 @@ def stored_form(form: Form) -> dict[str, bool]:
 
 def lease_s(settings: Settings) -> float:
     """Return for how many seconds a batch is its worker's: a request, and writing its answer."""
-    return 2 * settings.timeout + LEASE_MARGIN_S
+    longest = max(longest_request_s(settings.timeout), 2 * settings.timeout)
+    return longest + LEASE_MARGIN_S
 
 
 def facts_of(batch: OutboxBatch, *, now: float) -> Facts:

@@ -27,6 +27,7 @@ from truncus_django.api.dialect import Form, Lessons
 from truncus_django.api.errors import APIError, MessageError, TruncusError, log_summary
 from truncus_django.api.fields import EmailFields, encode
 from truncus_django.api.results import SendResult, read_moment
+from truncus_django.api.transport import longest_request_s
 from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry, database
 from truncus_django.outbox import pace
 from truncus_django.outbox.claim import Claim, Rest, claim, facts_of, stored_form
@@ -139,7 +140,7 @@ class Dispatcher:
         if isinstance(taken, Rest):
             return taken
         entries = self._members(taken)
-        if taken.lasts.left_s < taken.settings.timeout:
+        if taken.lasts.left_s < longest_request_s(taken.settings.timeout):
             # This process stood still. Whoever takes the batch over makes its request.
             return Delivered()
         with noting_requests() as requests:

@@ -42,8 +42,8 @@ examples:
 Run any number of workers on any number of machines: each e-mail is sent once. On PostgreSQL a
 worker is told of e-mails as they are committed, elsewhere it looks each second. At SIGTERM or
 Ctrl-C the requests in progress are finished and written down (a request takes up to TIMEOUT
-seconds, 30 by default); a second signal ends the worker at once, and the next worker goes on where
-it was, without sending anything twice.
+seconds, 30 by default, and 20 more to connect at worst); a second signal ends the worker at once,
+and the next worker goes on where it was, without sending anything twice.
 
 with systemd, in /etc/systemd/system/truncus-worker.service:
   [Service]

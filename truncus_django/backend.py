@@ -37,6 +37,7 @@ from truncus_django.api.errors import (
 )
 from truncus_django.api.keys import ApiKey
 from truncus_django.conf import SETTING_NAMES, Settings, get_settings, mailers
+from truncus_django.event_loop import is_database_refused
 from truncus_django.message import TruncusStatus
 from truncus_django.parcels import Parcel, UnknownSend
 from truncus_django.payload import Payload, build_payload, carry_over, measure
@@ -185,8 +186,14 @@ class TruncusBackend(BaseEmailBackend):
 
         Raises:
             ConfigurationError: there is no table to write to, or none of these settings would be
-                known to whoever sends.
+                known to whoever sends, or Django refuses the database because this is a coroutine.
         """
+        if is_database_refused():
+            raise ConfigurationError(
+                "DELIVERY is 'outbox', which writes to the database, and Django allows no queries "
+                "in a coroutine. Call await sync_to_async(message.send)() instead, with "
+                "sync_to_async of asgiref.sync."
+            )
         outbox = _outbox()
         outbox.check_options(self._options_by_hand())
         rows = []

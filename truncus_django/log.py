@@ -29,6 +29,7 @@ from truncus_django.api.errors import TruncusError
 from truncus_django.api.results import SendResult, read_moment
 from truncus_django.bulk import insert_new
 from truncus_django.conf import Settings
+from truncus_django.event_loop import off_the_event_loop
 from truncus_django.message import TruncusStatus
 from truncus_django.models import Email
 from truncus_django.parcels import Parcel
@@ -53,13 +54,14 @@ def record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings) 
 
     One more for a message with a key of its own, and two where that key was in doubt.
 
-    Inside a transaction of the caller's, a savepoint keeps it whole if recording fails.
+    Inside a transaction of the caller's, a savepoint keeps it whole if recording fails. In a
+    coroutine, another thread records while this one waits.
     """
     sent = [parcel for parcel in parcels if not parcel.is_cancelled]
     if not sent:
         return  # which proves nothing about the database
     try:
-        _record_somehow(sent, alias=alias, settings=settings)
+        off_the_event_loop(lambda: _record_somehow(sent, alias=alias, settings=settings))
     except Exception as exc:  # noqa: BLE001  the e-mails are sent; this must not tell otherwise
         _report(exc, _trouble, "E-mails were sent and could not be recorded")
     else:

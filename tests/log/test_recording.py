@@ -1,14 +1,19 @@
 """Every e-mail leaves one record, and recording never costs one."""
 
+import asyncio
 import contextlib
 import logging
+import os
 import pickle
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import django
 import pytest
+from asgiref.sync import async_to_sync
 from django.contrib.auth.models import Group
 from django.core.mail import EmailMessage, send_mail
 from django.db import (
@@ -20,6 +25,9 @@ from django.db import (
     connections,
     transaction,
 )
+from django.http import HttpRequest, JsonResponse
+from django.test import AsyncClient
+from django.urls import path
 from django.utils import timezone
 
 from truncus_django import log
@@ -546,6 +554,138 @@ def test_a_record_in_the_callers_transaction_is_rolled_back_with_it(emulator):
         transaction.set_rollback(True)
 
     assert not Email.objects.exists()
+
+
+# From a coroutine ---------------------------------------------------------------------------------
+
+
+def in_a_coroutine(function: Callable[[], Any]) -> Any:
+    """Call a function where an event loop runs in its thread, as in an async view."""
+
+    async def call() -> Any:
+        return function()
+
+    return asyncio.run(call())
+
+
+async def async_view(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"accepted": message().send()})
+
+
+urlpatterns = [path("send/", async_view)]
+
+
+@pytest.mark.urls(__name__)
+def test_what_an_async_view_sends_is_recorded_once(emulator, shared_database, caplog):
+    response = async_to_sync(AsyncClient().get)("/send/")
+
+    assert response.json() == {"accepted": 1}
+    assert Email.objects.get().message_id == emulator.emails[0].id
+    assert errors(caplog) == []
+
+
+@pytest.mark.parametrize("count", [1, 250])
+def test_what_a_coroutine_sends_is_recorded_once(
+    emulator, shared_database, backend, messages, caplog, count
+):
+    sent = messages(count)
+    assert in_a_coroutine(lambda: backend().send_messages(sent)) == count
+
+    ids = {each.truncus_status.id for each in sent}
+    assert len(ids) == Email.objects.count() == count
+    assert set(Email.objects.values_list("message_id", flat=True)) == ids
+    assert errors(caplog) == []
+
+
+def test_what_a_coroutine_could_not_send_is_recorded(emulator, shared_database, caplog):
+    emulator.faults.next("reset_after", times=4)
+    for sent in (message(), message(to=["suppressed@example.org"]), message(subject="a\nb")):
+        with pytest.raises(TruncusError):
+            in_a_coroutine(sent.send)
+
+    states = Email.objects.order_by("created_at").values_list("state", flat=True)
+    assert list(states) == ["unknown", "rejected", "failed"]
+    assert errors(caplog) == []
+
+
+def test_a_doubt_that_a_coroutine_settles_leaves_one_record(emulator, shared_database):
+    emulator.faults.next("reset_after", times=4)
+    sent = message()
+    with pytest.raises(TruncusError):
+        in_a_coroutine(sent.send)
+    in_a_coroutine(sent.send)
+
+    assert Email.objects.get().state == State.DELIVERED
+
+
+def test_a_coroutines_record_leaves_no_connection_open(emulator, shared_database, monkeypatch):
+    monkeypatch.setitem(connections.settings[shared_database], "CONN_MAX_AGE", None)
+    used = []
+    real = log.insert_new
+
+    def insert(*args: Any, using: str) -> None:
+        real(*args, using=using)
+        used.append(connections[using])
+
+    monkeypatch.setattr(log, "insert_new", insert)
+    in_a_coroutine(message().send)
+
+    assert [each.connection for each in used] == [None]
+    assert Email.objects.count() == 1
+
+
+def test_trouble_with_a_coroutines_record_loses_no_email_and_is_logged_once(
+    emulator, shared_database, monkeypatch, caplog
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(Email._meta, "db_table", "truncus_nowhere")
+        assert [in_a_coroutine(message().send) for _ in range(2)] == [1, 1]
+
+    assert emulator.accepted == 2
+    [line] = errors(caplog)
+    assert line.startswith("E-mails were sent and could not be recorded: ")
+    assert "SynchronousOnlyOperation" not in line
+
+
+def test_where_django_allows_it_a_coroutines_record_is_written_in_its_thread(
+    emulator, shared_database, monkeypatch
+):
+    threads = []
+    real = log.insert_new
+
+    def insert(*args: Any, **kwargs: Any) -> None:
+        threads.append(threading.get_ident())
+        real(*args, **kwargs)
+
+    def send() -> None:
+        message().send()
+        if os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE"):
+            connections.close_all()  # those of this coroutine
+
+    monkeypatch.setattr(log, "insert_new", insert)
+    in_a_coroutine(send)
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+    in_a_coroutine(send)
+
+    assert Email.objects.count() == 2
+    assert threads[0] != threads[1] == threading.get_ident()
+
+
+def test_a_receiver_that_uses_the_database_in_a_coroutine_costs_no_record(
+    emulator, shared_database, caplog
+):
+    def count(sender: Any, **kwargs: Any) -> None:
+        Email.objects.count()
+
+    post_send.connect(count)
+    try:
+        assert in_a_coroutine(message().send) == 1
+    finally:
+        post_send.disconnect(count)
+
+    assert Email.objects.count() == 1
+    [line] = errors(caplog)
+    assert "SynchronousOnlyOperation" in line
 
 
 # What databases do not take -----------------------------------------------------------------------

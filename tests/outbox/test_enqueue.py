@@ -1,13 +1,16 @@
 """Sending is a part of the caller's transaction."""
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.core.mail import EmailMessage, send_mail
-from django.db import transaction
+from django.db import connections, transaction
 
 from tests.outbox.conftest import put_all
+from tests.outbox.processes import other_database, shared_database
 from truncus_django.api.errors import (
     ConfigurationError,
     InvalidAddress,
@@ -21,6 +24,8 @@ from truncus_django.models import Email, OutboxEntry, Priority
 from truncus_django.outbox import enqueue
 from truncus_django.outbox.dispatch import Dispatcher
 from truncus_django.signals import post_send, pre_send, send_failed
+
+__all__ = ["other_database", "shared_database"]
 
 pytestmark = pytest.mark.django_db
 
@@ -289,6 +294,39 @@ def test_large_emails_go_to_the_database_in_several_statements(
     with django_assert_num_queries(8):
         TruncusBackend().send_messages(messages)
     assert OutboxEntry.objects.count() == 4
+
+
+@pytest.mark.parametrize("fail_silently", [False, True])
+def test_in_a_coroutine_the_error_says_what_to_call_instead(message, fail_silently):
+    async def send() -> None:
+        TruncusBackend(fail_silently=fail_silently).send_messages([message(0)])
+
+    with pytest.raises(ConfigurationError, match=r"await sync_to_async\(message\.send\)\(\)"):
+        asyncio.run(send())
+    assert OutboxEntry.objects.count() == 0
+
+
+def test_a_coroutine_puts_a_message_in_by_another_thread(message, shared_database):
+    async def send() -> int:
+        try:
+            return await sync_to_async(TruncusBackend().send_messages)([message(0)])
+        finally:
+            await sync_to_async(connections.close_all)()
+
+    assert asyncio.run(send()) == 1
+    assert OutboxEntry.objects.count() == 1
+
+
+def test_where_django_allows_it_a_coroutine_puts_messages_in(message, shared_database, monkeypatch):
+    async def send() -> int:
+        try:
+            return TruncusBackend().send_messages([message(0)])
+        finally:
+            connections.close_all()
+
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+    assert asyncio.run(send()) == 1
+    assert OutboxEntry.objects.count() == 1
 
 
 def test_bodies_are_in_the_log_only_when_asked_for(settings, message):

@@ -168,15 +168,14 @@ def test_a_key_grows_no_younger(emulator, put, dispatcher, worker, travel, state
 def test_what_is_held_back_waits_for_the_moment_that_its_sender_named(
     emulator, put, dispatcher, worker, travel
 ):
-    emulator.faults.next("error_500")
-    put(1)
+    emulator.faults.next("error_500", times=2)
+    put(1, idempotency_key="held")
     dispatcher.step()
     held_at = moment_of(dispatcher.clock.now() + 48 * HOUR_S)
-    put(1, idempotency_key="held")
-    emulator.faults.next("error_500")
-    dispatcher.step()
     held = OutboxBatch.objects.filter(idempotency_key="held")
     held.update(error_code=HELD_BACK, due_at=held_at)
+    put(1)
+    dispatcher.step()
     travel(-HOUR_S)
     worker().step()
     travel(60)  # the account's pause

@@ -1,5 +1,6 @@
 """Claim, request, settle: what one worker does, in the order of a delivery."""
 
+import json
 import logging
 from datetime import UTC, datetime, timedelta
 
@@ -11,6 +12,7 @@ from truncus_django import signals
 from truncus_django.api.dialect import forget_lessons
 from truncus_django.backend import TruncusBackend
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry
+from truncus_django.outbox import dispatch
 from truncus_django.outbox.claim import Claim, Countdown, Rest, claim, lease_s
 from truncus_django.outbox.clock import Clock, moment_of
 from truncus_django.outbox.dispatch import Delivered, Dispatcher
@@ -601,6 +603,104 @@ def test_a_row_that_cannot_be_read_fails_alone(emulator, put, dispatcher, payloa
     assert len(emulator.emails) == 2
 
 
+NONSENSE = [
+    {"from": None},
+    {"from": 7},
+    {"from": ["shop@example.com"]},
+    {"to": None},
+    {"to": 7},
+    {"to": []},
+    {"to": {"ann@example.org": "Ann"}},
+    {"to": ["ann@example.org", 7]},
+    {"to": [["ann@example.org"]]},
+    {"cc": 7},
+    {"cc": {"ann@example.org": "Ann"}},
+    {"cc": ["ann@example.org", None]},
+    {"bcc": True},
+    {"bcc": [{}]},
+    {"reply_to": 7},
+    {"subject": 7},
+    {"subject": ["Order"]},
+    {"text": ["Your order"]},
+    {"text": 7},
+    {"html": {}},
+    {"html": True},
+    {"headers": ["X-Order: 1"]},
+    {"headers": "X-Order: 1"},
+    {"attachments": "JVBERi0="},
+    {"attachments": {"filename": "a.pdf", "content": ""}},
+    {"attachments": ["JVBERi0="]},
+    {"attachments": [None]},
+    {"template_id": {}},
+    {"variables": ["name"]},
+    {"metadata": "order=1"},
+    {"tenant_id": 7},
+    {"send_at": 1_800_000_000},
+    {"send_at": ["tomorrow"]},
+    {"track_opens": "no"},
+    {"track_clicks": []},
+    {"subject": float("nan")},
+    {"metadata": {"order": float("inf")}},
+    {"text": "\ud800"},
+]
+
+
+@pytest.fixture
+def spoil():
+    """Return a function that puts other values into what is stored of an email."""
+
+    def spoil(email, changes):
+        entry = OutboxEntry.objects.get(pk=email.pk)
+        entry.payload = json.dumps({**json.loads(entry.payload), **changes})
+        entry.save()
+
+    return spoil
+
+
+@pytest.mark.parametrize("changes", NONSENSE, ids=json.dumps)
+def test_a_row_that_is_nonsense_fails_alone(
+    emulator, put, dispatcher, settings, spoil, states, changes
+):
+    """In the dialect that takes e-mails apart to send them."""
+    emulator.reset(dialect="sdk")
+    settings.TRUNCUS = {**settings.TRUNCUS, "DIALECT": "sdk"}
+    _, broken, _ = put(3, to=["ann@example.org", "ben@example.org"])
+    spoil(broken, changes)
+    dispatcher.drain()
+
+    assert states() == ["sent", "failed", "sent"]
+    assert reload(broken).error_code == "unreadable_payload"
+    assert broken.outbox_entry.is_waiting is False
+    assert len(emulator.emails) == 2
+
+
+@pytest.mark.parametrize("changes", NONSENSE, ids=json.dumps)
+def test_in_doubt_a_row_that_is_nonsense_leaves_all_unknown(
+    emulator, put, dispatcher, travel, states, spoil, changes
+):
+    emulator.faults.next("reset_after")
+    broken, _ = put(2)
+    dispatcher.step()
+    spoil(broken, changes)
+    travel(60)
+    dispatcher.drain()
+
+    assert states() == ["unknown"] * 2
+    assert len(keys_of(emulator)) == 1
+    assert OutboxBatch.objects.count() == 0
+
+
+def test_what_the_api_may_come_to_know_is_sent_as_it_is(emulator, put, dispatcher, spoil):
+    [email] = put(1)
+    spoil(email, {"cc": None, "reply_to": ["ben@example.org"], "ip_pool": 7})
+    dispatcher.drain()
+
+    [request] = emulator.requests
+    assert "cc" not in request.body
+    assert request.body["reply_to"] == ["ben@example.org"]
+    assert request.body["ip_pool"] == 7
+
+
 def test_in_doubt_a_row_that_cannot_be_read_leaves_all_unknown(
     emulator, put, dispatcher, travel, states
 ):
@@ -612,6 +712,93 @@ def test_in_doubt_a_row_that_cannot_be_read_leaves_all_unknown(
     dispatcher.drain()
 
     assert states() == ["unknown"] * 2
+
+
+# Bugs -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stumble(monkeypatch):
+    """Return a function that has requests raise what nobody expects, where a test says so."""
+
+    def stumble(does_it, *, after_the_request=False):
+        real = dispatch.request_results
+
+        def request_results(client, emails, **options):
+            if after_the_request:
+                real(client, emails, **options)
+            if does_it(emails):
+                raise LookupError("ann@example.org")
+            return real(client, emails, **options)
+
+        monkeypatch.setattr(dispatch, "request_results", request_results)
+
+    return stumble
+
+
+def drain_stumbling(dispatcher):
+    """Do what a worker does: go on after each step, whatever it raised; return how often."""
+    stumbles = 0
+    while True:
+        try:
+            dispatcher.drain()
+        except LookupError:
+            stumbles += 1
+            continue
+        return stumbles
+
+
+def test_what_a_bug_keeps_from_being_sent_stands_alone_in_the_end_and_fails(
+    emulator, put, dispatcher, stumble, travel, states
+):
+    emails = put(8)
+    stumble(lambda sent: any(email["subject"] == "Order 5" for email in sent))
+
+    assert drain_stumbling(dispatcher) == 4  # for 8, 4, 2 and 1
+    assert states() == ["delivered"] * 5 + ["sending"] + ["delivered"] * 2
+    assert reload(emails[5]).error_code == "unexpected_error"
+    assert "LookupError in test_dispatch.py" in emails[5].error
+    assert "ann@" not in emails[5].error
+    assert not emails[5].outbox_entry.batch.is_in_doubt
+    travel(24 * 60 * 60)
+    drain_stumbling(dispatcher)
+
+    assert reload(emails[5]).state == "failed"
+    assert len(emulator.emails) == 7
+
+
+def test_after_a_bug_with_an_answer_the_very_same_request_is_made_again(
+    emulator, put, dispatcher, stumble, travel, states
+):
+    put(3)
+    stumbles = iter([True])
+    stumble(lambda sent: next(stumbles, False), after_the_request=True)
+    with pytest.raises(LookupError):
+        dispatcher.step()
+    assert OutboxBatch.objects.get().is_in_doubt
+    travel(60)
+    dispatcher.drain()
+
+    assert states() == ["delivered"] * 3
+    assert len(set(keys_of(emulator))) == 1
+    assert len(emulator.emails) == 3
+
+
+def test_a_bug_that_stays_ends_a_doubt_with_its_key(
+    emulator, put, dispatcher, stumble, travel, states
+):
+    emulator.faults.next("reset_after")
+    put(3)
+    dispatcher.step()
+    stumble(lambda sent: True)
+    for _ in range(3):
+        travel(60)
+        drain_stumbling(dispatcher)
+    assert states() == ["sending"] * 3
+    travel(24 * 60 * 60)
+    drain_stumbling(dispatcher)
+
+    assert states() == ["unknown"] * 3
 
 
 def test_a_mailer_that_is_no_more_is_told_on_its_rows(emulator, put, dispatcher, travel, states):

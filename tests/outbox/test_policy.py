@@ -12,6 +12,7 @@ from truncus_django.api.errors import (
     EmailRefused,
     InvalidAnswer,
     InvalidRequest,
+    MessageError,
     MessageTooLarge,
     NotFound,
     OutcomeUnknown,
@@ -106,6 +107,17 @@ def test_a_doubt_stays_until_the_content_itself_is_refused():
 def test_a_refusal_splits_a_batch_and_fails_one(error):
     assert verdict(error, size=100).then is Then.SPLIT
     assert verdict(error, size=1).then is Then.FAIL
+
+
+def test_what_a_bug_keeps_from_being_asked_goes_in_parts_and_a_doubt_as_it_was():
+    bug = MessageError("a bug", retryable=True)
+
+    assert verdict(bug, size=100, failing_s=DAY_S).then is Then.SPLIT
+    assert verdict(bug, size=1).then is Then.RETRY
+    assert verdict(bug, size=1, failing_s=DAY_S).then is Then.FAIL
+    found = verdict(bug, size=100, was_in_doubt=True)
+    assert (found.then, found.is_in_doubt) == (Then.RETRY, True)
+    assert not found.is_account_failure
 
 
 def test_an_answer_that_tells_nothing_leaves_the_outcome_unknown():

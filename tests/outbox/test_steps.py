@@ -284,13 +284,13 @@ def test_refused_batch_is_halved(victim: Victim, emulator: Any, put: Any) -> Non
 
     def before() -> None:
         entry = OutboxEntry.objects.get(pk=put(2)[1].pk)
-        spoilt = json.dumps({**json.loads(entry.payload), "track_opens": "maybe"})
+        spoilt = json.dumps({**json.loads(entry.payload), "to": "no address"})
         OutboxEntry.objects.filter(pk=entry.pk).update(payload=spoilt)
 
     def after(scene: Any) -> None:
         assert _states() == {"Order 0": State.SENT, "Order 1": State.FAILED}
         assert _accepted(emulator) == {"Order 0": 1}
-        assert "track_opens must be a boolean" in Email.objects.get(subject="Order 1").error
+        assert "to is not a valid e-mail address" in Email.objects.get(subject="Order 1").error
 
     victim.dies_everywhere(before, after)
     assert victim.gaps.count("the request") >= 3

@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from tests.log.conftest import other_database, shared_database
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
+from truncus_django.outbox import dispatch
 from truncus_django.outbox.claim import Rest
 from truncus_django.outbox.clock import unix_of
 from truncus_django.outbox.dispatch import Dispatcher
@@ -170,6 +171,27 @@ def test_payload_that_is_no_email_costs_no_other(emulator: Any, put: Any, payloa
     assert emulator.accepted == 2
     assert OutboxEntry.objects.filter(pk=emails[1].pk).exists(), "kept for a person to look at"
     assert not OutboxBatch.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_request_that_a_bug_breaks_costs_no_other(
+    shared_database: str, emulator: Any, put: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that goes on finds out which e-mail it is, and sends the others."""
+    real = dispatch.request_results
+
+    def break_down(client: Any, emails: Any, **options: Any) -> Any:
+        if any(email["subject"] == "Order 2" for email in emails):
+            raise LookupError
+        return real(client, emails, **options)
+
+    monkeypatch.setattr(dispatch, "request_results", break_down)
+    with _working(2):
+        emails = put(4)
+        _until(lambda: emulator.accepted == 3)
+        late = put(1)
+        _until(lambda: Email.objects.get(pk=late[0].pk).state in SENT)
+    assert Email.objects.get(pk=emails[2].pk).state == State.SENDING
 
 
 # Settings -----------------------------------------------------------------------------------------

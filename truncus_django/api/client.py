@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, Self
 from urllib.parse import quote
@@ -48,6 +49,8 @@ logger = logging.getLogger("truncus_django")
 
 EmailMapping = Mapping[str, Any]
 """An e-mail to send, with the fields that the API documents ("from", "to", "subject", …)."""
+
+_begun_requests: ContextVar[list[str] | None] = ContextVar("begun_requests", default=None)
 
 _AGAIN = ":again"
 _ANSWERS_TO_A_KNOWN_KEY = (InvalidRequest, ScopeError, DomainError, EmailRefused)
@@ -447,14 +450,31 @@ class TruncusClient:
         body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        return self._transport.send(
-            Request(
-                method,
-                path,
-                headers={**self._headers, **(headers or {})},
-                body=None if body is None else encode(body),
-            )
+        request = Request(
+            method,
+            path,
+            headers={**self._headers, **(headers or {})},
+            body=None if body is None else encode(body),
         )
+        begun = _begun_requests.get()
+        if begun is not None:
+            begun.append(path)
+        return self._transport.send(request)
+
+
+@contextmanager
+def noting_requests() -> Iterator[Sequence[str]]:
+    """Note the paths of the requests that this thread begins inside the block.
+
+    Whoever meets an exception that is no :class:`TruncusError` can tell by it whether an email may
+    have been accepted.
+    """
+    begun: list[str] = []
+    token = _begun_requests.set(begun)
+    try:
+        yield begun
+    finally:
+        _begun_requests.reset(token)
 
 
 @contextmanager

@@ -10,16 +10,19 @@ import logging
 import math
 import random
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError, connections
 from django.db.models import F, Q
 
+from truncus_django.api.client import noting_requests
 from truncus_django.api.dialect import Form, Lessons
 from truncus_django.api.errors import APIError, MessageError, TruncusError
 from truncus_django.api.fields import EmailFields, encode
@@ -126,6 +129,8 @@ class Dispatcher:
         Raises:
             django.db.DatabaseError: the database failed. Nothing is lost: a request that was made
                 is made again under its key.
+            Exception: what nobody expects, a bug or the end of a task's time. What becomes of the
+                request is written down, so that a bug does not meet it for ever.
         """
         taken = claim(self.clock)
         if isinstance(taken, Rest):
@@ -134,7 +139,13 @@ class Dispatcher:
         if taken.lasts.left_s < taken.settings.timeout:
             # This process stood still. Whoever takes the batch over makes its request.
             return Delivered()
-        answer = self._answer(taken, entries)
+        with noting_requests() as requests:
+            try:
+                answer = self._answer(taken, entries)
+            except Exception as exc:
+                bug = _bug(exc, is_ambiguous=bool(requests))
+                self._settle(taken, lambda: self._after_error(taken, entries, bug))
+                raise
         if isinstance(answer, TruncusError):
             failure = answer
             return self._settle(taken, lambda: self._after_error(taken, entries, failure))
@@ -438,6 +449,22 @@ def expire_overdue(clock: Clock) -> int:
             expired += len(ids)
 
 
+def _bug(exc: Exception, *, is_ambiguous: bool) -> TruncusError:
+    """Return what an exception that nobody expects means for its e-mails: they are tried again.
+
+    Of what it says nothing is told: it may hold what was to be sent.
+    """
+    place = traceback.extract_tb(exc.__traceback__)[-1]
+    kind = TruncusError if is_ambiguous else MessageError
+    return kind(
+        f"A request was not made or not understood, by an error in the program: "
+        f"{type(exc).__name__} in {Path(place.filename).name}, line {place.lineno}",
+        code="unexpected_error",
+        retryable=True,
+        ambiguous=is_ambiguous,
+    )
+
+
 class _Unreadable(MessageError):
     """What was stored of an e-mail is no e-mail."""
 
@@ -453,7 +480,7 @@ def _member(pk: UUID, text: str, soon: float) -> _Member:
         email = json.loads(text)
     except (ValueError, RecursionError):
         return _Member(pk, None, None)
-    if not isinstance(email, dict) or not isinstance(email.get("from"), str):
+    if not isinstance(email, dict) or not _is_email(email):
         return _Member(pk, None, None)
     fields = EmailFields(email)
     try:
@@ -465,6 +492,46 @@ def _member(pk: UUID, text: str, soon: float) -> _Member:
         del fields["send_at"]
         send_at = None
     return _Member(pk, fields, send_at)
+
+
+def _is_email(fields: Mapping[str, Any]) -> bool:
+    """Whether fields that the API documents have the types that it documents.
+
+    What the API does not document is sent as it is; ``None`` is left out.
+    """
+    return all(fields.get(name) for name in ("from", "to")) and all(
+        fits(fields[name]) for name, fits in _TYPES.items() if fields.get(name) is not None
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_texts(value: Any) -> bool:
+    return _is_text(value) or (isinstance(value, list) and all(map(_is_text, value)))
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_object, value))
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+_TYPES: Mapping[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(["from", "subject", "text", "html", "template_id"], _is_text),
+    **dict.fromkeys(["tenant_id", "send_at"], _is_text),
+    **dict.fromkeys(["to", "cc", "bcc", "reply_to"], _is_texts),
+    **dict.fromkeys(["headers", "variables", "metadata"], _is_object),
+    **dict.fromkeys(["track_opens", "track_clicks"], _is_flag),
+    "attachments": _is_objects,
+}
 
 
 def _moment(text: Any) -> datetime | None:

@@ -11,6 +11,7 @@ from truncus_django.api.errors import (
     ConfigurationError,
     ConnectionFailed,
     InvalidAnswer,
+    MessageError,
     NotFound,
     OutcomeUnknown,
     QuotaExceeded,
@@ -143,6 +144,8 @@ def after_failure(error: TruncusError, facts: Facts, *, jitter: float) -> Verdic
         wait_s = account_pause_s(error, failures=facts.account_failures, jitter=jitter)
         return Verdict(Then.RETRY, wait_s, wait_s, in_doubt, is_account_failure=True)
     if error.retryable or isinstance(error, QuotaExceeded):
+        if isinstance(error, MessageError) and not in_doubt and facts.size > 1:
+            return Verdict(Then.SPLIT)  # nobody knows which of them it is about
         is_forever = isinstance(error, QuotaExceeded)
         if not in_doubt and not is_forever and facts.failing_s >= GIVE_UP_AFTER_S:
             return Verdict(Then.FAIL)

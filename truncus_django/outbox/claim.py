@@ -36,6 +36,7 @@ from truncus_django.outbox.clock import Clock, moment_of, unix_of
 from truncus_django.outbox.commit import committed
 from truncus_django.outbox.policy import (
     KEY_LIFE_S,
+    LONGEST_RETRY_S,
     Facts,
     Start,
     account_pause_s,
@@ -461,13 +462,15 @@ def _note_misconfiguration(
     name = f"mailer:{mailer}"[:100]
     known = OutboxAccount.objects.filter(account=name).first()
     now = clock.now()
-    if known is not None and pace.paused_until(known, now=now) > now:
+    # A pause that seems longer was noted before the clock was set back.
+    latest = now + LONGEST_RETRY_S
+    if known is not None and now < pace.paused_until(known, now=now) <= latest:
         return Rest(pace.paused_until(known, now=now), paused={mailer: known.error})
     with committed(using):
         account = pace.locked_account(name, using=using)
         now = clock.now()
         resting = pace.paused_until(account, now=now)
-        if resting <= now:
+        if not now < resting <= now + LONGEST_RETRY_S:
             resting = now + account_pause_s(error, failures=account.failures, jitter=0.0)
             account.paused_until = moment_of(resting)
             account.failures += 1

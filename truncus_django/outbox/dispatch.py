@@ -29,7 +29,7 @@ from truncus_django.api.fields import EmailFields, encode
 from truncus_django.api.results import SendResult
 from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry, database
 from truncus_django.outbox.claim import Claim, Rest, claim, facts_of, stored_form
-from truncus_django.outbox.clock import Clock, moment_of
+from truncus_django.outbox.clock import SET_BACK_S, Clock, mend_after_set_back, moment_of
 from truncus_django.outbox.commit import committed
 from truncus_django.outbox.policy import Then, Verdict, after_failure, is_account_wide
 from truncus_django.outbox.settle import (
@@ -120,6 +120,7 @@ class Dispatcher:
     ) -> None:
         self._using = database()
         self.clock = Clock(self._using)
+        self._latest = math.inf  # that the clock has shown; who begins does not know
         self._sleep = sleep
         self._jitter = jitter
 
@@ -132,6 +133,7 @@ class Dispatcher:
             Exception: what nobody expects, a bug or the end of a task's time. What becomes of the
                 request is written down, so that a bug does not meet it for ever.
         """
+        self._look_at_clock()
         taken = claim(self.clock)
         if isinstance(taken, Rest):
             return taken
@@ -191,6 +193,13 @@ class Dispatcher:
             time.sleep(wait_s)
         tally.rest = Rest(self.clock.now())
         return tally
+
+    def _look_at_clock(self) -> None:
+        now = self.clock.now()
+        if now < self._latest - SET_BACK_S:
+            mend_after_set_back(self.clock)
+            self._latest = now
+        self._latest = max(self._latest, now)
 
     # The request ------------------------------------------------------------------------------
 

@@ -214,6 +214,13 @@ def test_other_errors_leave_the_next_request_its_chance(error):
     assert send(api, parcels(101)) == [type(error)] * 100 + [None]
 
 
+def test_a_service_that_fails_now_and_then_is_not_left_alone():
+    error = ServerError("Failed")
+    api = Api(lambda subjects: error if {"0", "200"}.intersection(subjects) else None)
+    kinds = send(api, parcels(301))
+    assert kinds == [ServerError] * 100 + [None] * 100 + [ServerError] * 100 + [None]
+
+
 def test_a_batch_in_doubt_is_never_halved():
     api = always(InvalidRequest("No", ambiguous=True))
     send(api, parcels(4))
@@ -414,6 +421,16 @@ def test_doubt_counts_from_the_first_try():
     send(always(LOST), sent)
     send(always(LOST), again(sent), now=NOW + DAY - 1)
     assert send(Api(), again(sent), now=NOW + DAY) == [OutcomeUnknown]
+
+
+def test_doubt_about_a_new_request_does_not_count_from_one_that_surely_failed():
+    sent = parcels(2)
+    send(always(ServerError("Failed")), sent)
+    half_a_day, api = NOW + DAY / 2, always(LOST)
+    send(api, again(sent)[:1], now=half_a_day)
+    repeated = Api()
+    assert send(repeated, again(sent)[:1], now=half_a_day + DAY - 1) == [None]
+    assert repeated.keys == api.keys
 
 
 def test_a_message_with_its_own_key_is_sent_under_it_at_any_time():

@@ -63,7 +63,9 @@ def recall(parcel: Parcel, client: TruncusClient, *, is_sandbox: bool) -> Unknow
     if not notes:
         return None
     present = fingerprint(parcel.message)
-    return next((note for note in notes if note.fingerprint == present), None)
+    same = [note for note in notes if note.fingerprint == present]
+    # A request that surely failed may have been followed by one that was perhaps accepted.
+    return next((note for note in same if note.is_ambiguous), same[0] if same else None)
 
 
 def forget(parcel: Parcel) -> None:

@@ -112,7 +112,7 @@ def in_threads() -> Iterator[Callable[..., list[Any]]]:
                 finally:
                     connections.close_all()
 
-            return [future.result(60) for future in [threads.submit(call, f) for f in functions]]
+            return [future.result(300) for future in [threads.submit(call, f) for f in functions]]
 
         yield run
 

@@ -33,6 +33,7 @@ settings.configure(
     INSTALLED_APPS=["django.contrib.contenttypes", "truncus_django", "mailer", "post_office"],
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": folder + "/site"}},
     TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates"}],
+    MEDIA_ROOT=folder,
     MAILER_LOCK_PATH=folder + "/lock",
     **configured,
 )

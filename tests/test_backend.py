@@ -271,6 +271,7 @@ def test_a_message_refused_in_a_batch_carries_its_own_status(truncus):
     with pytest.raises(MessagesNotSent, match="1 of 2 e-mails were not sent") as caught:
         TruncusBackend().send_messages(sent)
     assert [failure.index for failure in caught.value] == [1]
+    assert caught.value.accepted == 1
     assert [one.truncus_status.status for one in sent] == ["sent", "blocked"]
 
 
@@ -801,6 +802,34 @@ def test_an_untried_message_of_an_earlier_call_stays_in_doubt(truncus):
         backend.send_messages([*messages(1), one])
 
     assert [failure.error.ambiguous for failure in caught.value.failures] == [False, True]
+
+
+def test_what_receivers_add_is_measured(truncus):
+    def enlarge(payload, **kwargs):
+        payload["html"] = "x" * 300_000
+
+    pre_send.connect(enlarge)
+    try:
+        with pytest.raises(MessageTooLarge):
+            TruncusBackend().send_messages(messages(1))
+    finally:
+        pre_send.disconnect(enlarge)
+    assert truncus.seen == []
+
+
+def test_a_worker_has_a_client_that_does_not_wait_for_retries(truncus, naps):
+    truncus.always_answers(500, {"error": "transient_failure"})
+
+    with pytest.raises(ServerError):
+        TruncusBackend().client_without_retries.send(
+            {"from": "shop@example.com", "to": "ann@example.org", "subject": "Hi", "text": "T"}
+        )
+    assert (len(truncus.seen), naps) == (1, [])
+
+
+def test_an_unknown_option_is_refused_with_a_hint():
+    with pytest.raises(ConfigurationError, match="no option 'tenant'; did you mean 'tenant_id'"):
+        TruncusBackend(tenant="acme")
 
 
 def test_a_service_that_fails_twice_in_a_row_is_left_alone(truncus, naps):

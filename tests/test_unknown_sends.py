@@ -9,8 +9,12 @@ import pytest
 from django.core.mail import EmailMessage
 from django.utils.functional import lazystr
 
+from truncus_django.api.client import TruncusClient
+from truncus_django.api.fields import EmailFields
 from truncus_django.message import TruncusMessage
-from truncus_django.unknown_sends import fingerprint
+from truncus_django.parcels import Batch, Parcel
+from truncus_django.payload import Payload
+from truncus_django.unknown_sends import fingerprint, forget, recall, remember
 
 
 def a_message() -> TruncusMessage:
@@ -69,3 +73,18 @@ def test_whatever_a_message_holds_has_a_fingerprint():
     message.attachments.append(MIMEImage(b"\x89PNG\r\n\x1a\n"))
     message.attachments.append(("a", memoryview(b"x"), None))
     assert fingerprint(message)
+
+
+def test_what_is_known_of_a_message_is_not_known_of_its_shallow_copy():
+    client = TruncusClient("tr_test_unit")
+    payload = Payload(EmailFields(subject="Hi"), None, is_sandbox=False, size=1)
+    parcel = Parcel(0, a_message(), payload, key="k-1")
+    remember(Batch("k-1", [parcel]), client, now=0.0, is_ambiguous=True)
+    copied = Parcel(0, copy.copy(parcel.message))
+
+    forget(parcel)
+
+    assert recall(parcel, client, is_sandbox=False) is None
+    note = recall(copied, client, is_sandbox=False)
+    assert note is not None
+    assert note.idempotency_key == "k-1"

@@ -51,6 +51,18 @@ def test_lost_answer_is_retried_under_the_same_key(client, truncus, naps):
     assert naps == [0.25]
 
 
+@pytest.mark.parametrize("ask", [
+    lambda client: client.get_email("m-1"), lambda client: client.validate(EMAIL),
+    lambda client: client.cancel("m-1"),
+])  # fmt: skip
+def test_a_lost_answer_to_what_sends_nothing_leaves_no_doubt(client, truncus, ask):
+    truncus.loses_the_answer(times=4)
+    with pytest.raises(AnswerLost) as caught:
+        ask(client)
+    assert caught.value.attempts == 4
+    assert not caught.value.ambiguous
+
+
 @pytest.mark.parametrize(("status", "body"), [
     (408, {"error": "Timeout", "code": "TIMEOUT"}),
     (429, {"error": "rate_limit_exceeded", "message": "Slow down", "retry_after": 1}),

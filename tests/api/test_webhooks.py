@@ -49,6 +49,22 @@ def test_an_empty_secret_never_verifies():
         verify_at(secrets=[""], signature=sign(BODY, secret="", timestamp=NOW))
 
 
+def test_every_secret_is_compared_in_constant_time(monkeypatch):
+    compared = []
+    real = hmac.compare_digest
+
+    def compare(given, expected):
+        compared.append(expected)
+        return real(given, expected)
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    verify_at(secrets=["s3cret", "old", "older"])
+    assert len(compared) == 3
+    with pytest.raises(WebhookVerificationError):
+        verify_at(secrets=["old"])
+    assert len(compared) == 4
+
+
 def test_a_changed_body_is_refused():
     with pytest.raises(WebhookVerificationError, match="signature"):
         verify_at(body=BODY.replace(b"m-1", b"m-2"))

@@ -736,6 +736,14 @@ def test_a_message_of_djangos_own_class_is_recorded(emulator):
     assert Email.objects.get().subject == "Plain"
 
 
+@pytest.mark.parametrize("status", ["delivered", "bounced", "scheduled"])
+def test_a_duplicate_is_recorded_in_the_state_that_the_first_send_reached(truncus, status):
+    truncus.answers(200, {"status": "duplicate", "message_id": "m-1", "email_status": status})
+    message().send()
+
+    assert Email.objects.get().state == status
+
+
 @pytest.mark.django_db(transaction=True)
 def test_one_odd_value_costs_the_others_of_a_request_nothing(emulator, backend, messages):
     many = messages(3)

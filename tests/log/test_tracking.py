@@ -19,7 +19,7 @@ from truncus_django.api.results import EmailDetails, ReportedEvent, SendResult
 from truncus_django.log import ANSWER_FIELDS, add_answer
 from truncus_django.models import Email, EmailEvent
 from truncus_django.signals import email_event, email_state_changed
-from truncus_django.states import State
+from truncus_django.states import RESTARTABLE_STATES, State
 from truncus_django.tracking import (
     Conclusion,
     News,
@@ -29,6 +29,7 @@ from truncus_django.tracking import (
     hear,
     learn,
     move,
+    restart,
 )
 
 START = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -397,6 +398,26 @@ def test_what_one_process_knows_itself_moves_by_rank_too():
     assert row.state == State.CANCELLED
 
 
+def test_only_what_was_surely_not_sent_starts_over():
+    rows = [email(f"m-{state}", state, error="x", reason="x") for state in State]
+    again = [row for row in rows if row.state in RESTARTABLE_STATES]
+
+    assert restart([row.pk for row in rows]) == len(again)
+    for row in rows:
+        expected = State.PENDING if row in again else row.state
+        assert stand(row)["state"] == expected
+        assert (row.error, row.reason) == (("", "") if row in again else ("x", "x"))
+
+
+def test_what_is_heard_of_the_attempt_before_moves_nothing():
+    row = email(state=State.FAILED)
+    restart([row.pk])
+    hear([news("delivered"), news("opened", 1)])
+
+    assert (stand(row)["state"], row.open_count, row.delivered_at) == (State.PENDING, 0, None)
+    assert EmailEvent.objects.filter(email=None).count() == 2
+
+
 # Opens and clicks ---------------------------------------------------------------------------------
 
 
@@ -711,6 +732,23 @@ def test_an_answer_that_tells_no_more_than_an_id_is_a_change(name):
     row.refresh_from_db()
     assert getattr(row, name) == "id-1"
     assert learn({"m-1": told(**{name: "id-1"})}) == 0
+
+
+@pytest.mark.parametrize("step", ["hear", "learn", "conclude"])
+def test_nothing_is_asked_about_an_email_of_the_sandbox(step):
+    now = timezone.now()
+    row = email(is_sandbox=True, state=State.SCHEDULED, next_sync_at=now)
+    if step == "hear":
+        hear([news("delivered")])
+    elif step == "learn":
+        learn({"m-1": told("sent")})
+    else:
+        answer = Conclusion(row.pk, State.SENT, message_id="m-1", is_sandbox=True, sent_at=now)
+        conclude([answer], ["state", "message_id"])
+
+    row.refresh_from_db()
+    assert row.state != State.SCHEDULED
+    assert row.next_sync_at is None
 
 
 def test_the_reason_of_a_bounce_is_learned_after_its_event():

@@ -14,7 +14,7 @@ from truncus_django.api.transport import longest_request_s
 from truncus_django.backend import TruncusBackend
 from truncus_django.conf import get_settings
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry
-from truncus_django.outbox import dispatch
+from truncus_django.outbox import dispatch, pace
 from truncus_django.outbox.claim import (
     LEASE_MARGIN_S,
     Claim,
@@ -131,6 +131,53 @@ def test_an_urgent_one_overtakes_a_batch_that_waits_for_its_retry(
     dispatcher.drain()
 
     assert [email.subject for email in emulator.emails] == ["Order 2", "Order 1"]
+
+
+def test_a_batch_that_is_due_goes_before_others_that_are_no_more_urgent(
+    emulator, message, dispatcher, travel
+):
+    emulator.faults.next("reset_before")
+    put_all([message(1)])
+    dispatcher.step()
+    put_all([message(2), message(3, priority="low")])
+    travel(60)
+    dispatcher.drain()
+
+    assert [email.subject for email in emulator.emails] == ["Order 1", "Order 2", "Order 3"]
+
+
+def test_a_pause_that_begins_at_the_last_moment_is_kept(emulator, put, dispatcher, monkeypatch):
+    put(1)
+    dispatcher.drain()
+    put(1)
+    real = pace.locked_account
+
+    def pause_first(account, *, using):
+        until = moment_of(dispatcher.clock.now() + 600)
+        OutboxAccount.objects.filter(account=account).update(paused_until=until)
+        return real(account, using=using)
+
+    monkeypatch.setattr(pace, "locked_account", pause_first)
+    rest = claim(dispatcher.clock)
+
+    assert isinstance(rest, Rest)
+    assert list(rest.paused) == [""]
+
+
+@pytest.mark.parametrize(
+    ("monotonic_s", "wall_s", "left_s"), [(10, 10, 50), (0, 70, -10), (70, -3600, -10)]
+)
+def test_a_lease_runs_out_while_the_machine_sleeps_and_whatever_its_clock_says(
+    monkeypatch, monotonic_s, wall_s, left_s
+):
+    now = {"monotonic": 1000.0, "time": 1_800_000_000.0}
+    for name in now:
+        monkeypatch.setattr(f"truncus_django.outbox.claim.time.{name}", lambda name=name: now[name])
+    countdown = Countdown(60)
+    now["monotonic"] += monotonic_s
+    now["time"] += wall_s
+
+    assert countdown.left_s == left_s
 
 
 def test_own_keys_go_alone(emulator, message, dispatcher):
@@ -261,6 +308,61 @@ def test_past_the_keys_life_a_doubt_is_left_to_a_person(emulator, put, dispatche
     assert OutboxBatch.objects.count() == 0
     assert OutboxEntry.objects.filter(is_waiting=False, batch=None).count() == 2
     assert "24 hours" in Email.objects.first().error
+
+
+def test_the_keys_life_counts_from_its_first_request(emulator, put, dispatcher, travel, states):
+    emulator.faults.rate("reset_after", 1)
+    put(2)
+    dispatcher.step()
+    travel(12 * 60 * 60)
+    dispatcher.step()
+    assert len(keys_of(emulator)) == 2
+    travel(12 * 60 * 60)
+    dispatcher.drain()
+
+    assert states() == ["unknown"] * 2
+    assert len(keys_of(emulator)) == 2
+
+
+def test_a_new_key_has_a_life_of_its_own(emulator, put, dispatcher, travel, states):
+    emulator.faults.next("rate_limit")
+    put(2)
+    dispatcher.step()
+    travel(24 * 60 * 60)
+    emulator.faults.next("reset_after")
+    dispatcher.step()
+    travel(12 * 60 * 60)
+    dispatcher.drain()
+
+    first, *repeated = keys_of(emulator)
+    assert len(repeated) == 2
+    assert set(repeated).isdisjoint({first})
+    assert len(set(repeated)) == 1
+    assert states() == ["delivered"] * 2
+
+
+def test_an_own_key_is_kept_past_its_life(emulator, put, dispatcher, travel, states):
+    emulator.faults.next("rate_limit")
+    put(1, idempotency_key="order-42")
+    dispatcher.step()
+    travel(24 * 60 * 60)
+    dispatcher.drain()
+
+    assert keys_of(emulator) == ["order-42"] * 2
+    assert states() == ["delivered"]
+
+
+def test_a_batch_in_doubt_keeps_the_form_that_it_was_sent_in(emulator, put, dispatcher, travel):
+    emulator.faults.next("reset_after")
+    put(2)
+    dispatcher.step()
+    OutboxAccount.objects.update(dialect={"html_required": True})
+    travel(60)
+    taken = claim(dispatcher.clock)
+
+    assert isinstance(taken, Claim)
+    assert taken.client.form.lessons.html_required
+    assert taken.batch.form["html_required"] is False
 
 
 def test_past_the_keys_life_a_failure_goes_on_under_a_new_key(

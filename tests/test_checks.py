@@ -41,7 +41,7 @@ def test_good_settings_pass():
     ({"API_KEY": LIVE, "BASE_URL": "http://truncus.co"}, "truncus.E004"),
     ({"API_KEY": LIVE, "BASE_URL": "truncus.co"}, "truncus.E004"),
     ({"API_KEY": LIVE, "BASE_URL": "https://truncus.co/api/v1"}, "truncus.E004"),
-    ({"API_KEY": LIVE, "DATABASE": "nowhere"}, "truncus.E009"),
+    ({"API_KEY": LIVE, "DATABASE": "nowhere"}, "truncus.E008"),
 ])  # fmt: skip
 def test_what_is_wrong_has_its_id(truncus, expected):
     assert ids(**truncus) == [expected]
@@ -134,7 +134,7 @@ MEMORY = {**SITE, "NAME": ":memory:"}
         (SITE, LOG, "log", []),
         (SITE, SITE, "default", []),
         (SITE, SITE, None, []),
-        (SITE, LOG, "nowhere", ["truncus.E009"]),
+        (SITE, LOG, "nowhere", ["truncus.E008"]),
         (MEMORY, MEMORY, "log", []),  # each has a memory of its own
         (SERVER, SERVER, "log", []),  # its second connection is what survives a rollback
     ],

@@ -20,6 +20,7 @@ import django
 from django.apps import apps
 from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
+from django.db import DatabaseError
 
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import (
@@ -210,7 +211,11 @@ class TruncusBackend(BaseEmailBackend):
                 parcel.email_id = row.email.pk
             parcel.payload = None  # the row holds it as text
         if rows:
-            outbox.enqueue(rows, settings)
+            try:
+                outbox.enqueue(rows, settings)
+            except DatabaseError as exc:
+                exc.add_note("If the outbox has no tables yet, run manage.py migrate.")
+                raise
         for parcel in parcels:
             if not parcel.is_settled and parcel.email_id is None:
                 continue  # nobody to send it to

@@ -6,10 +6,9 @@
 ``truncus.E003``      an API key that cannot be Truncus's; with ``check --deploy``, none
 ``truncus.E004``      ``BASE_URL`` is no URL, ends in ``/api/v1``, or is plain http elsewhere
 ``truncus.E005``      ``database`` in a mailer's ``OPTIONS``: there is one log for all mailers
-``truncus.E006``      ``DELIVERY`` is ``"outbox"`` without ``truncus_django`` in ``INSTALLED_APPS``
-``truncus.E007``      ``DISPATCHER`` names something that is not installed
-``truncus.E008``      a mailer's alias is longer than its column in the log
-``truncus.E009``      ``DATABASE`` is no alias of ``DATABASES``
+``truncus.E006``      ``DISPATCHER`` names something that is not installed
+``truncus.E007``      a mailer's alias is longer than its column in the log
+``truncus.E008``      ``DATABASE`` is no alias of ``DATABASES``
 ``truncus.W001``      a live key with ``DEBUG = True`` and no sandbox: real e-mails from a test
 ``truncus.W002``      ``DEFAULT_FROM_EMAIL`` or ``SERVER_EMAIL`` at a domain that nobody can verify
 ``truncus.W003``      ``DATABASE`` names a second alias of one SQLite file: it waits for itself
@@ -28,7 +27,6 @@ from importlib.util import find_spec
 from typing import Any
 
 import django
-from django.apps import apps
 from django.conf import settings as django_settings
 from django.core import checks
 from django.db import DEFAULT_DB_ALIAS
@@ -129,7 +127,7 @@ def _check_database() -> Iterator[checks.CheckMessage]:
     if alias != DEFAULT_DB_ALIAS and alias not in django_settings.DATABASES:
         meant = did_you_mean(alias, django_settings.DATABASES)
         yield checks.Error(
-            f"TRUNCUS['DATABASE'] is no alias of DATABASES{meant}", id="truncus.E009"
+            f"TRUNCUS['DATABASE'] is no alias of DATABASES{meant}", id="truncus.E008"
         )
         return
     file = _sqlite_file(alias)
@@ -165,19 +163,13 @@ def _check_outbox(
     in_outbox = [settings for settings in found if settings and settings.delivery == "outbox"]
     if not in_outbox:
         return
-    if not apps.is_installed("truncus_django"):
-        yield checks.Error(
-            "DELIVERY is 'outbox', and its tables belong to an app that is not installed.",
-            hint="Add 'truncus_django' to INSTALLED_APPS and run manage.py migrate.",
-            id="truncus.E006",
-        )
     for name in sorted({settings.dispatcher for settings in in_outbox}):
         if not any(_is_importable(module) for module in _DISPATCHERS.get(name, ("django",))):
             yield checks.Error(
                 f"DISPATCHER is {name!r}, and it is not installed.",
                 hint=f'Run pip install "truncus-django[{name}]", or remove DISPATCHER to use '
                 "manage.py truncus_worker.",
-                id="truncus.E007",
+                id="truncus.E006",
             )
     alias = get_settings().database or DEFAULT_DB_ALIAS
     if alias != DEFAULT_DB_ALIAS:
@@ -248,7 +240,7 @@ def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[che
             f"A mailer's alias has {len(alias)} characters, and the log has room for "
             f"{_LONGEST_ALIAS}: {redacted(repr(alias[:30]))}…",
             hint="Give the mailer a shorter alias in MAILERS.",
-            id="truncus.E008",
+            id="truncus.E007",
         )
     for name in options.keys() - SETTING_NAMES - {"fail_silently"}:
         meant = did_you_mean(str(name).lower(), SETTING_NAMES)

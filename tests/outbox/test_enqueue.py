@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from asgiref.sync import sync_to_async
 from django.core.mail import EmailMessage, send_mail
-from django.db import connections, transaction
+from django.db import OperationalError, connections, transaction
 
 from tests.outbox.conftest import put_all
 from tests.outbox.processes import other_database, shared_database
@@ -375,3 +375,13 @@ def test_a_direct_send_in_doubt_with_a_key_of_its_own_may_wait(emulator, message
     assert TruncusBackend().send_messages([sent]) == 1
     Dispatcher().drain()
     assert len(emulator.emails) == 1
+
+
+def test_missing_tables_name_the_command_that_makes_them(message, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OperationalError("no such table: truncus_django_email")
+
+    monkeypatch.setattr(enqueue, "insert", fail)
+    with pytest.raises(OperationalError) as caught:
+        TruncusBackend().send_messages([message()])
+    assert "manage.py migrate" in "".join(caught.value.__notes__)

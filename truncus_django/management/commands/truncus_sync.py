@@ -117,7 +117,8 @@ class Command(BaseCommand):
                 "Interrupted; what was heard is kept, and the next run goes on.", returncode=130
             )
         if not job.result.is_clean:
-            raise CommandError(f"{job.result.failed} of {job.result.asked} e-mails failed.")
+            several = "" if job.result.failed == 1 else "s"
+            raise CommandError(f"{job.result.failed} e-mail{several} could not be asked about.")
 
     def _tell(self, job: SyncJob, seconds: float) -> None:
         result = job.result

@@ -154,6 +154,16 @@ def test_an_expiry_at_the_end_of_time_is_none(put, settings, given, use_tz):
     assert email.outbox_entry.expires_at is None
 
 
+def test_a_list_keeps_its_order_where_the_clock_stands_still(message, monkeypatch):
+    now = datetime(2026, 11, 1, tzinfo=UTC)
+    monkeypatch.setattr(enqueue.timezone, "now", lambda: now)
+    emails = put_all([message(number) for number in range(3)])
+
+    moments = [now + timedelta(microseconds=number) for number in range(3)]
+    assert [email.created_at for email in emails] == moments
+    assert [email.outbox_entry.created_at for email in emails] == moments
+
+
 def test_an_expiry_is_a_moment_or_a_while(message):
     moment = datetime.now(UTC) + timedelta(minutes=10)
     put_all([message(1, expires_at=moment), message(2, expires_at=timedelta(minutes=10))])

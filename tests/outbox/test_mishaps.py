@@ -8,13 +8,15 @@ from django.core.mail import EmailMessage
 from django.db import transaction
 
 from tests.outbox.conftest import keys_of, put_all, reload
-from truncus_django.api.errors import AnswerLost
+from truncus_django.api.errors import AnswerLost, DomainError, RateLimited
 from truncus_django.api.results import SendResult
 from truncus_django.api.transport import Transport
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry
 from truncus_django.outbox import dispatch
 from truncus_django.outbox.claim import claim, lease_s
+from truncus_django.outbox.clock import moment_of
 from truncus_django.outbox.dispatch import Delivered
+from truncus_django.tracking import News, hear
 
 pytestmark = pytest.mark.django_db
 
@@ -150,6 +152,122 @@ def test_an_answer_is_true_whoever_has_the_lease_now(emulator, put, dispatcher, 
     assert late == Delivered()
 
 
+def test_an_answer_to_a_request_that_is_no_more_is_not_written_down(
+    emulator, put, dispatcher, states
+):
+    """Its e-mails go by another key now."""
+    put(2)
+    slow = claim(dispatcher.clock)
+    members = dispatcher._members(slow)
+    results = dispatcher._answer(slow, members)
+    OutboxBatch.objects.update(idempotency_key="another", lease=None)
+
+    told = dispatcher._settle(
+        slow, lambda: dispatcher._after_results(slow, members, results), is_answered=True
+    )
+    assert told == Delivered()
+    assert states() == ["sending"] * 2
+
+
+def test_a_request_in_doubt_is_repeated_in_the_form_that_it_had(
+    emulator, put, dispatcher, travel, monkeypatch
+):
+    forms, real = [], dispatch.request_results
+
+    def request(*arguments, form, **options):
+        forms.append(form)
+        return real(*arguments, form=form, **options)
+
+    monkeypatch.setattr(dispatch, "request_results", request)
+    emulator.faults.next("reset_after")
+    put(2)
+    dispatcher.step()
+    OutboxAccount.objects.update(dialect={"html_required": True})
+    travel(60)
+    dispatcher.drain()
+
+    first, repeated = forms
+    assert first is None
+    assert not repeated.lessons.html_required
+
+
+def test_a_refusal_of_the_domain_after_a_lost_answer_leaves_the_doubt(
+    emulator, put, dispatcher, travel, states, monkeypatch
+):
+    def refuse(*_, **__):
+        raise DomainError("Paused", code="DOMAIN_PAUSED", is_from_truncus=True)
+
+    emulator.faults.next("reset_after")
+    put(2)
+    dispatcher.step()
+    monkeypatch.setattr(dispatch, "request_results", refuse)
+    travel(60)
+    dispatcher.drain()
+
+    assert states() == ["unknown"] * 2
+    assert "decide in the admin" in Email.objects.first().error
+
+
+def test_what_truncus_says_of_an_email_ends_the_doubt_about_its_request(
+    emulator, put, dispatcher, travel, states, monkeypatch
+):
+    """It failed for a day, so that it is given up; in doubt it would be tried again."""
+    emulator.faults.next("reset_after")
+    put(2)
+    dispatcher.step()
+    OutboxBatch.objects.update(failing_since=moment_of(dispatcher.clock.now() - 25 * 60 * 60))
+    answer = [
+        SendResult("sent", message_id="m-1"),
+        SendResult("failed", error="SES", code="PROVIDER_ERROR"),
+    ]
+    monkeypatch.setattr(dispatch, "request_results", lambda *_, **__: answer)
+    travel(60)
+    dispatcher.drain()
+
+    assert states() == ["sent", "failed"]
+
+
+def test_a_shorter_pause_does_not_end_a_longer_one(emulator, put, dispatcher, monkeypatch):
+    """Another worker's request was told to wait for longer while this one was on its way."""
+    until = moment_of(dispatcher.clock.now() + 3000)
+
+    def refuse(*_, **__):
+        OutboxAccount.objects.update(paused_until=until)
+        raise RateLimited("Wait", retryable=True, retry_after=1)
+
+    monkeypatch.setattr(dispatch, "request_results", refuse)
+    put(1)
+    dispatcher.step()
+
+    assert OutboxAccount.objects.get().paused_until == until
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_webhook_that_comes_before_the_answer_is_written_is_not_lost(
+    emulator, put, dispatcher, states, settings, monkeypatch
+):
+    settings.TRUNCUS = {**settings.TRUNCUS, "WEBHOOK_SECRETS": ["a secret"]}
+    real = dispatch.request_results
+
+    def bounce_at_once(*arguments, **options):
+        results = real(*arguments, **options)
+        at = datetime.now(UTC)
+        hear(
+            [
+                News(str(result.message_id), "bounced", at, f"e-{number}", reason="mailbox_full")
+                for number, result in enumerate(results)
+            ]
+        )
+        return results
+
+    monkeypatch.setattr(dispatch, "request_results", bounce_at_once)
+    put(2)
+    dispatcher.drain()
+
+    assert states() == ["bounced"] * 2
+    assert set(Email.objects.values_list("reason", flat=True)) == {"mailbox_full"}
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("recent_requests", "x"), ("recent_requests", ["a", None]), ("dialect", []), ("dialect", 7)],
@@ -168,6 +286,7 @@ def test_texts_on_rows_speak_of_no_message_object(emulator, put, dispatcher, tra
     [email] = put(1)
     dispatcher.step()
     assert "same request is made again" in reload(email).error
+    assert "message object" not in email.error
     travel(24 * 60 * 60)
     dispatcher.drain()
 

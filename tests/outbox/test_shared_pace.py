@@ -6,7 +6,7 @@ from truncus_django.accounts import backend_of
 from truncus_django.models import OutboxAccount
 from truncus_django.outbox.claim import Rest
 from truncus_django.outbox.clock import Clock, moment_of
-from truncus_django.outbox.pace import SharedPacer
+from truncus_django.outbox.pace import SharedPacer, next_request_at
 from truncus_django.sync import SyncJob
 
 pytestmark = pytest.mark.django_db
@@ -21,6 +21,13 @@ def limits(settings, emulator):
 def pacer(travel):
     backend = backend_of("")
     return SharedPacer(backend.client.account, backend.settings, sleep=travel)
+
+
+def test_requests_of_a_clock_that_was_set_back_count_as_of_now(settings):
+    account = OutboxAccount(recent_requests=[5000.0] * 4)
+
+    at = next_request_at(account, backend_of("").settings, now=1000.0)
+    assert 1000 < at < 1002
 
 
 def test_half_of_the_limits_is_left_to_what_is_sent(pacer, put, dispatcher):

@@ -1,5 +1,6 @@
 """The worker as a process: it sends, is woken, stops in good order, and stays alive."""
 
+import itertools
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -392,6 +393,23 @@ def test_one_run_gives_up_where_the_database_stays_away(quick, put, monkeypatch,
     assert result.is_cut_short
     assert OutboxEntry.objects.get().is_waiting
     assert caplog.text.count("The outbox's database fails: OperationalError") == 1
+
+
+def test_one_run_goes_on_as_long_as_steps_succeed_in_between(quick, emulator, put, monkeypatch):
+    real, calls = Dispatcher.step, itertools.count()
+
+    def step(self: Dispatcher) -> Any:
+        if next(calls) % 2 == 0:
+            raise OperationalError("gone")
+        return real(self)
+
+    monkeypatch.setattr(Dispatcher, "step", step)
+    put_requests(put, worker_module.TRIES_OF_ONE_RUN + 1)
+
+    result = Worker(is_once=True).run()
+
+    assert result.tally.requests == worker_module.TRIES_OF_ONE_RUN + 1
+    assert not result.is_cut_short
 
 
 def test_debug_does_not_keep_all_queries(quick, emulator, put, settings):

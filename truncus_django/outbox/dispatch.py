@@ -360,7 +360,6 @@ class Dispatcher:
         send_at = members[0].send_at if len(members) == 1 else None
         if verdict.then is Then.RETRY:
             until = moment_of(now + verdict.wait_s)
-            error.ambiguous = verdict.is_in_doubt
             postpone(
                 batch,
                 error,

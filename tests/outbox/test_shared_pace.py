@@ -6,7 +6,7 @@ from truncus_django.accounts import backend_of
 from truncus_django.models import OutboxAccount
 from truncus_django.outbox.claim import Rest
 from truncus_django.outbox.clock import Clock, moment_of
-from truncus_django.outbox.pace import SharedPacer, next_request_at
+from truncus_django.outbox.pace import SharedPacer, limits, next_request_at
 from truncus_django.sync import SyncJob
 
 pytestmark = pytest.mark.django_db
@@ -23,11 +23,15 @@ def pacer(travel):
     return SharedPacer(backend.client.account, backend.settings, sleep=travel)
 
 
-def test_requests_of_a_clock_that_was_set_back_count_as_of_now(settings):
-    account = OutboxAccount(recent_requests=[5000.0] * 4)
+def test_requests_under_way_count_as_of_now_and_those_of_a_clock_that_was_set_back_not_at_all(
+    pacer,
+):
+    allowed = limits(backend_of("").settings)
 
-    at = next_request_at(account, backend_of("").settings, now=1000.0)
-    assert 1000 < at < 1002
+    under_way = OutboxAccount(recent_requests=[1004.0] * 4)
+    assert 1000 < next_request_at(under_way, allowed, now=1000.0) < 1002
+    set_back = OutboxAccount(recent_requests=[5000.0] * 4)
+    assert next_request_at(set_back, allowed, now=1000.0) == 1000
 
 
 def test_half_of_the_limits_is_left_to_what_is_sent(pacer, put, dispatcher):

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(autouse=True)
-def limits(settings, emulator):
+def limited(settings, emulator):
     settings.TRUNCUS = {**settings.TRUNCUS, "REQUESTS_PER_SECOND": 4, "REQUESTS_PER_MINUTE": 6}
 
 

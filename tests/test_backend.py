@@ -827,11 +827,6 @@ def test_a_worker_has_a_client_that_does_not_wait_for_retries(truncus, naps):
     assert (len(truncus.seen), naps) == (1, [])
 
 
-def test_an_unknown_option_is_refused_with_a_hint():
-    with pytest.raises(ConfigurationError, match="no option 'tenant'; did you mean 'tenant_id'"):
-        TruncusBackend(tenant="acme")
-
-
 def test_a_service_that_fails_twice_in_a_row_is_left_alone(truncus, naps):
     truncus.always_answers(500, {"error": "transient_failure"})
 

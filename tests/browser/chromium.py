@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -63,6 +64,22 @@ def running_browser() -> Iterator[Any]:
                 browser.close()
     finally:
         del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
+
+
+@contextmanager
+def everyday_browser(browser: Any, profile: Path, *arguments: str) -> Iterator[Any]:
+    """Yield the context of a second browser that works as at a person's desk.
+
+    Playwright's own contexts are private windows, which never look up a name or connect ahead of
+    time, whatever a page asks for.
+    """
+    context = browser.browser_type.launch_persistent_context(
+        profile, executable_path=chromium_path(), args=[*ARGUMENTS, *arguments]
+    )
+    try:
+        yield context
+    finally:
+        context.close()
 
 
 @contextmanager

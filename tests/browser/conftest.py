@@ -33,14 +33,19 @@ def emulator(settings: Any, truncus_emulator: Any) -> Any:
     return truncus_emulator
 
 
+def sign_in(context: Any, live_server: Any, user: Any) -> None:
+    """Let ``user`` be signed in to the admin in a browser's context."""
+    client = Client()
+    client.force_login(user)
+    cookie = {"name": "sessionid", "value": client.cookies["sessionid"].value}
+    context.add_cookies([{**cookie, "url": live_server.url}])
+
+
 @pytest.fixture
 def page(browser: Any, live_server: Any, admin_user: Any, emulator: Any) -> Iterator[Any]:
     """A page of a browser in which an administrator is signed in."""
-    client = Client()
-    client.force_login(admin_user)
     context = browser.new_context(base_url=live_server.url, accept_downloads=True)
-    cookie = {"name": "sessionid", "value": client.cookies["sessionid"].value}
-    context.add_cookies([{**cookie, "url": live_server.url}])
+    sign_in(context, live_server, admin_user)
     opened = context.new_page()
     errors: list[str] = []
     opened.on("pageerror", lambda error: errors.append(str(error)))
@@ -62,6 +67,7 @@ class Elsewhere(LocalServer):
         super().__init__(_Note)
         self.connections = 0
         self.paths: list[str] = []
+        self.html = b""
 
     def get_request(self) -> Any:
         accepted = super().get_request()
@@ -75,8 +81,10 @@ class _Note(QuietHandler):
     def do_GET(self) -> None:  # noqa: N802
         self.server.paths.append(self.path)
         self.send_response(200)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(self.server.html)))
         self.end_headers()
+        self.wfile.write(self.server.html)
 
     do_POST = do_GET  # noqa: N815
 

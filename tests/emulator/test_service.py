@@ -238,7 +238,7 @@ def test_template_is_rendered_with_escaped_variables(start):
     client.send(html=None, template_id="hello", variables={"name": "<Ada>"})
     message_id = client.emulator.emails[0].id
     frame = client.call("GET", f"/mail/{message_id}/html").text
-    assert frame == "<p>Hello &lt;Ada&gt;</p>"
+    assert "<p>Hello &lt;Ada&gt;</p>" in frame
     refused = client.send(html=None, template_id="other")
     assert (refused.status_code, refused.json()["error"]) == (400, "Template not found")
 

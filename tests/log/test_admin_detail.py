@@ -1,5 +1,6 @@
 """An e-mail's page in the admin, and the frame that shows its HTML."""
 
+import sys
 import uuid
 from datetime import timedelta
 
@@ -85,7 +86,7 @@ def test_html_is_framed_without_any_permission(admin_client):
 
     assert f'sandbox="" referrerpolicy="no-referrer" src="{url}"' in page
     assert "<h1>Hello</h1>" not in page
-    assert framed.text == "<h1>Hello</h1>"
+    assert "<h1>Hello</h1>" in framed.text
     policy = framed["Content-Security-Policy"]
     for rule in ("sandbox;", "default-src 'none'", "img-src data:", "form-action 'none'"):
         assert rule in policy
@@ -95,39 +96,29 @@ def test_html_is_framed_without_any_permission(admin_client):
     assert framed["Cache-Control"].startswith("no-store")
 
 
-@pytest.mark.parametrize(
-    "html",
-    [
-        '<link rel="preconnect" href="https://example.com">',
-        "<LINK\nrel=preconnect href=//example.com>",
-        "<link/rel=preconnect href=//example.com>",
-        '<meta http-equiv="refresh" content="0;url=https://example.com">',
-        '<iframe srcdoc="&lt;link rel=preconnect href=//example.com>"></iframe>',
-    ],
-)
-def test_what_reaches_out_has_another_name_in_the_frame(admin_client, html):
-    email = make(html_body=html)
+def test_nothing_that_loads_or_leads_anywhere_is_left_in_the_frame(admin_client):
+    email = make(
+        html_body='<link rel=preconnect href="//a.example"><svg><a href="//b.example">svg</a></svg>'
+        '<a href="//c.example">Grüße 😀</a><img src="/logo.png" alt="Logo">'
+    )
 
     framed = admin_client.get(reverse("admin:truncus_django_email_html", args=[email.pk])).text
 
-    assert framed == html.replace("<", "<x-", 1)
+    assert '<a>Grüße 😀</a><img alt="Logo">' in framed
+    assert "example" not in framed
 
 
-def test_links_lead_nowhere_in_the_frame(admin_client):
-    email = make(html_body='<A HREF="https://example.com">a</A><area\nhref=x><abbr>b</abbr>')
+def test_without_nh3_the_frame_says_what_to_install_and_the_text_is_shown(
+    admin_client, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "nh3", None)
+    email = make(html_body="<h1>Hello</h1>", text_body="Plain words")
 
     framed = admin_client.get(reverse("admin:truncus_django_email_html", args=[email.pk])).text
 
-    assert framed == ('<A inert HREF="https://example.com">a</A><area inert\nhref=x><abbr>b</abbr>')
-
-
-def test_other_elements_keep_their_names(admin_client):
-    html = "<links><linkx>a < link</linkx><p>&lt;meta&gt;</p><b>Grüße 😀"
-    email = make(html_body=html)
-
-    url = reverse("admin:truncus_django_email_html", args=[email.pk])
-
-    assert admin_client.get(url).text == html
+    assert "truncus-django[preview]" in framed
+    assert "Hello" not in framed
+    assert "Plain words" in admin_client.get(page_of(email)).text
 
 
 def test_without_html_there_is_no_frame(admin_client):

@@ -15,15 +15,12 @@ from werkzeug.wrappers import Request, Response
 from truncus_django.emulator.mailbox import EmailRecord, StoredEmail
 from truncus_django.emulator.pages import Attachment, ListView, list_page, mail_page, message_page
 from truncus_django.emulator.service import Service
+from truncus_django.html_preview import POLICY, preview_page
 
 PAGE_SIZE = 50
 PAGE_POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-FRAME_POLICY = (
-    "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-    "form-action 'none'; base-uri 'none'; frame-ancestors 'self'"
 )
 _ROUTES = Map(
     [
@@ -84,8 +81,8 @@ class Inbox:
         return _page(mail_page(record, listed, has_html=bool(email.html)))
 
     def _html(self, _request: Request, id: str) -> Response:  # noqa: A002 - the route's name
-        response = _page(self._find(id).html)
-        response.headers["Content-Security-Policy"] = FRAME_POLICY
+        response = _page(preview_page(self._find(id).html))
+        response.headers["Content-Security-Policy"] = POLICY
         response.headers["X-Frame-Options"] = "SAMEORIGIN"
         return response
 

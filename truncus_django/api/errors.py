@@ -121,6 +121,13 @@ def redacted(text: object) -> str:
     return line if len(line) <= _MAX_TEXT else line[:_MAX_TEXT] + "…"
 
 
+AMBIGUOUS_HINT = (
+    "It is not known whether Truncus accepted the e-mail; sending the same unchanged message object"
+    " again cannot send it twice."
+)
+"""What an ambiguous error says at its end, to whoever writes the code that sends."""
+
+
 def hint_for(code: str | None) -> str | None:
     """Return what to do about an error or a bounce with this code or reason, where it is known."""
     return _HINTS.get(code or "")
@@ -187,10 +194,7 @@ class TruncusError(Exception):
         if self.hint:
             text += f" {self.hint}"
         if self.ambiguous:
-            text += (
-                " It is not known whether Truncus accepted the e-mail; sending the same unchanged"
-                " message object again cannot send it twice."
-            )
+            text += f" {AMBIGUOUS_HINT}"
         return text
 
 

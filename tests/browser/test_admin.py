@@ -83,7 +83,7 @@ def test_sync_now(page, send, emulator):
 def test_send_again(page, send, emulator):
     email = send("Your order", html="<p>Thank you</p>")
 
-    press(page, email, "Send again")
+    press(page, email, "Resend")
     page.click(".messagelist a")
 
     expect(page.locator(".truncus-facts")).to_contain_text(["Sent again from", "Our id"])
@@ -108,7 +108,7 @@ def test_no_is_no(page, send, emulator):
     email = send("Your order", html="<p>Thank you</p>")
     page.goto(f"{LOG}{email.pk}/change/")
 
-    page.click(".truncus-actions >> text=Send again")
+    page.click(".truncus-actions >> text=Resend")
     page.click("text=No, take me back")
 
     page.wait_for_url(f"**/{email.pk}/change/")

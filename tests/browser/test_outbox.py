@@ -44,7 +44,7 @@ def drain() -> None:
 def press(page: Any, email: Email, button: str) -> None:
     """Press a button on an e-mail's page and confirm."""
     page.goto(f"{LOG}{email.pk}/change/")
-    page.click(f".truncus-actions >> text='{button}'")
+    page.get_by_role("button", name=button, exact=True).click()
     page.click("input[name=confirmed]")
 
 
@@ -148,9 +148,9 @@ def test_retry_from_the_list(page, put, outbox):
 @pytest.mark.parametrize(
     ("button", "state", "accepted"),
     [
-        ("It was sent", "sent", 0),
-        ("It was not: send it", "pending", 1),
-        ("It was not: leave it", "failed", 0),
+        ("Mark as sent", "sent", 0),
+        ("Mark as not sent and send it", "pending", 1),
+        ("Mark as not sent", "failed", 0),
     ],
 )
 def test_decide(page, unknown, outbox, button, state, accepted):
@@ -169,8 +169,8 @@ def test_a_paused_account_goes_on(page, put, outbox):
     page.goto(LOG)
 
     expect(page.locator(".truncus-outbox .truncus-warning")).to_contain_text("rests until")
-    page.click("text=Go on now")
-    page.click("input[type=submit][value='Yes: Go on now']")
+    page.click("text=Resume sending")
+    page.click("input[type=submit][value='Yes: Resume sending']")
 
     expect(page.locator(".messagelist")).to_contain_text("Requests are made again.")
     drain()

@@ -1,6 +1,7 @@
 """An e-mail's page in the admin, and the frame that shows its HTML."""
 
 import json
+import re
 import sys
 import uuid
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from django.utils import timezone
 
 from tests.conftest import FakeTruncus
 from tests.log.admin_pages import LOG, confirm, make, page_of
+from truncus_django.api.errors import TruncusError
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, EmailEvent
 from truncus_django.states import State
@@ -78,11 +80,39 @@ def test_tells_what_to_do_about_an_error(admin_client):
     [
         (State.BOUNCED, "Ask for another address"),
         (State.COMPLAINED, "called it spam"),
-        (State.UNKNOWN, "The answer was lost"),
+        (State.UNKNOWN, "mark it as not sent, or send it"),
     ],
 )
 def test_tells_what_to_do_about_a_state(admin_client, state, advice):
     assert advice in admin_client.get(page_of(make(state=state))).text
+
+
+def test_an_unknown_email_shows_no_advice_for_code(admin_client):
+    lost = TruncusError("The connection was lost", ambiguous=True)
+
+    page = admin_client.get(page_of(make(state=State.UNKNOWN, error=str(lost)))).text
+
+    assert "The connection was lost." in page
+    assert "message object" not in page
+
+
+def test_buttons_say_what_they_do_and_a_disabled_one_says_why(admin_client):
+    page = admin_client.get(page_of(make(state=State.UNKNOWN, message_id=None))).text
+
+    buttons = re.findall(r'value="(\w+)"( disabled[^>]*)?>([^<]*)</button>', page)
+    assert {name: text for name, _, text in buttons} == {
+        "decide_sent": "Mark as sent",
+        "decide_send": "Mark as not sent and send it",
+        "decide_not_sent": "Mark as not sent",
+        "sync_now": "Sync now",
+        "resend": "Resend",
+        "export_csv": "Export as CSV",
+    }
+    why_not = {name: extra for name, extra, _ in buttons if extra}
+    assert why_not.keys() == {"decide_send", "sync_now", "resend"}
+    for name, extra in why_not.items():
+        assert f'aria-describedby="truncus-why-{name}"' in extra
+        assert re.search(rf'<span class="truncus-none" id="truncus-why-{name}">\w+', page)
 
 
 def test_html_is_framed_without_any_permission(admin_client):

@@ -394,7 +394,7 @@ class TestGoingOn:
         clerk = may("view_email", "cancel_email")
 
         assert clerk.post(RESUME, {"account": paused.account}).status_code == 403
-        assert "Go on now" not in clerk.get(LOG).text
+        assert "Resume sending" not in clerk.get(LOG).text
         assert OutboxAccount.objects.get().paused_until is not None
 
 

@@ -76,8 +76,8 @@ SYNC = Deed(
 RESEND = Deed(
     "resend",
     "resend_email",
-    gettext_lazy("Send again"),
-    gettext_lazy("Send this once more, as a new e-mail to the same recipients?"),
+    gettext_lazy("Resend"),
+    gettext_lazy("Send this once more, as a new email to the same recipients?"),
 )
 RETRY = Deed(
     "retry",
@@ -90,22 +90,25 @@ RETRY = Deed(
 WAS_SENT = Deed(
     "decide_sent",
     "decide_email",
-    gettext_lazy("It was sent"),
-    gettext_lazy("Have you found in Truncus that this was sent? It is not sent again then."),
+    gettext_lazy("Mark as sent"),
+    gettext_lazy(
+        "Mark this as sent? Look for it in the Truncus dashboard first: it will not be sent again."
+    ),
 )
 SEND_NOW = Deed(
     "decide_send",
     "decide_email",
-    gettext_lazy("It was not: send it"),
+    gettext_lazy("Mark as not sent and send it"),
     gettext_lazy(
-        "Have you found in Truncus that this was not sent? If it was, its recipients get it twice."
+        "Send this? Look for it in the Truncus dashboard first: if it is there, its recipients "
+        "get it twice."
     ),
 )
 WAS_NOT_SENT = Deed(
     "decide_not_sent",
     "decide_email",
-    gettext_lazy("It was not: leave it"),
-    gettext_lazy("Does this count as failed, and is nobody to get it?"),
+    gettext_lazy("Mark as not sent"),
+    gettext_lazy("Mark this as not sent? It counts as failed and is not sent."),
 )
 CANCEL = Deed(
     "cancel",
@@ -150,7 +153,7 @@ class EmailActions(ActionsBase):
         """Ask Truncus about the chosen e-mails."""
         return self._ask_then_do(request, queryset, SYNC, _sync)
 
-    @admin.action(description=gettext_lazy("Send again"), permissions=["resend"])
+    @admin.action(description=gettext_lazy("Resend"), permissions=["resend"])
     def resend(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
         """Send the chosen e-mails once more, each as a new one."""
         click = _uuid(request.POST.get("click"))
@@ -186,17 +189,20 @@ class EmailActions(ActionsBase):
         """Let the chosen e-mails of the outbox be tried again at once."""
         return self._ask_then_do_at_once(request, queryset, RETRY, _retry)
 
-    @admin.action(description=gettext_lazy("Unknown: it was sent"), permissions=["decide"])
+    @admin.action(description=gettext_lazy("Mark unknown ones as sent"), permissions=["decide"])
     def decide_sent(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
         """Decide that the unknown ones of the chosen e-mails were sent."""
         return self._ask_then_do_at_once(request, queryset, WAS_SENT, _decide("sent"))
 
-    @admin.action(description=gettext_lazy("Unknown: it was not, send it"), permissions=["decide"])
+    @admin.action(
+        description=gettext_lazy("Mark unknown ones as not sent and send them"),
+        permissions=["decide"],
+    )
     def decide_send(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
         """Decide that the unknown ones of the chosen e-mails were not sent, and send them."""
         return self._ask_then_do_at_once(request, queryset, SEND_NOW, _decide("send"))
 
-    @admin.action(description=gettext_lazy("Unknown: it was not, leave it"), permissions=["decide"])
+    @admin.action(description=gettext_lazy("Mark unknown ones as not sent"), permissions=["decide"])
     def decide_not_sent(
         self, request: HttpRequest, queryset: QuerySet[Email]
     ) -> HttpResponse | None:
@@ -450,7 +456,7 @@ def _resend(
     if done.outcome is Outcome.IN_DOUBT:
         text = _(
             "May have been sent again before, as the answer was lost, and was not sent now. Look "
-            "for its recipient in the Truncus dashboard, then choose “Send again” anew if it is "
+            "for its recipient in the Truncus dashboard, then choose “Resend” again if it is "
             "missing:"
         )
         return Report(messages.WARNING, format_html("{} {}", _about(email, text), link))

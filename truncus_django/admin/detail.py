@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy
 
 from truncus_django.admin import labels, outbox
 from truncus_django.admin.resend import why_not_resendable
-from truncus_django.api.errors import hint_for
+from truncus_django.api.errors import AMBIGUOUS_HINT, hint_for
 from truncus_django.models import Email, EmailEvent
 from truncus_django.outbox.hands import Done
 from truncus_django.states import State
@@ -28,8 +28,9 @@ MOST_EVENTS = 200
 
 _ADVICE: Mapping[str, Any] = {
     State.UNKNOWN: gettext_lazy(
-        "The answer was lost, so it is not known whether Truncus took the e-mail. Look for its "
-        "recipient in the Truncus dashboard before you send it again, or decide what became of it."
+        "It is not known whether this email was sent: Truncus’s answer was lost. Look for the "
+        "recipient in the Truncus dashboard. If the email is there, mark it as sent. If it is "
+        "not, mark it as not sent, or send it."
     ),
     State.BOUNCED: gettext_lazy(
         "The recipient's server refused it. Ask for another address; repeating it harms your "
@@ -184,8 +185,8 @@ def _trouble(email: Email) -> dict[str, Any] | None:
         return None
     hint = hint_for(email.error_code) or hint_for(email.reason) or ""
     text = email.error or email.reason
-    if hint:
-        text = text.replace(hint, "").strip()
+    for told_elsewhere in (hint, AMBIGUOUS_HINT):  # here, or to whoever wrote the code
+        text = text.replace(told_elsewhere, "").strip()
     return {
         "code": email.error_code,
         "text": text,

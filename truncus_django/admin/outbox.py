@@ -257,7 +257,7 @@ _ONE: Mapping[Done, Callable[[], str]] = {
     Done.WAITS_ALREADY: lambda: _("It waits already."),
     Done.BEING_SENT: lambda: _("It is being sent at this moment."),
     Done.IN_DOUBT: lambda: _("It may have been sent: its answer was lost, and is asked for again."),
-    Done.UNDECIDED: lambda: _("It may have been sent: decide first whether it was."),
+    Done.UNDECIDED: lambda: _("It may have been sent: mark it as sent or as not sent first."),
     Done.NOT_KEPT: lambda: _("What was to be sent of it was not kept."),
     Done.DOES_NOT_APPLY: lambda: _("It is in no state for that."),
     Done.GONE: lambda: _("It is not there any more."),
@@ -295,8 +295,8 @@ _MANY: Mapping[Done, Callable[[int], str]] = {
         count,
     ),
     Done.UNDECIDED: lambda count: ngettext(
-        "%(count)d e-mail may have been sent: decide first whether it was.",
-        "%(count)d e-mails may have been sent: decide first whether they were.",
+        "%(count)d e-mail may have been sent: mark it as sent or as not sent first.",
+        "%(count)d e-mails may have been sent: mark them as sent or as not sent first.",
         count,
     ),
     Done.NOT_KEPT: lambda count: ngettext(

@@ -35,7 +35,7 @@ def resume_page(model_admin: "EmailAdmin", request: HttpRequest) -> HttpResponse
     if request.method != "POST":
         context = {
             **page_basics(model_admin, request),
-            "title": _("Go on now"),
+            "title": _("Resume sending"),
             "account": account,
             "mailers": account.name,
             "pause": pause(account),

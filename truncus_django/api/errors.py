@@ -165,6 +165,13 @@ def log_text_of_code(code: str | None) -> str:
     return f"{told}. {hint}" if hint else told
 
 
+AMBIGUOUS_HINT = (
+    "It is not known whether Truncus accepted the e-mail; sending the same unchanged message object"
+    " again cannot send it twice."
+)
+"""What an ambiguous error says at its end, to whoever writes the code that sends."""
+
+
 def hint_for(code: str | None) -> str | None:
     """Return what to do about an error or a bounce with this code or reason, where it is known."""
     return _HINTS.get(code or "")
@@ -231,10 +238,7 @@ class TruncusError(Exception):
         if self.hint:
             text += f" {self.hint}"
         if self.ambiguous:
-            text += (
-                " It is not known whether Truncus accepted the e-mail; sending the same unchanged"
-                " message object again cannot send it twice."
-            )
+            text += f" {AMBIGUOUS_HINT}"
         return text
 
 

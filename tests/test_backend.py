@@ -926,3 +926,7 @@ def test_a_failed_message_does_not_hold_its_payload(truncus):
 def test_a_copied_message_keeps_the_backend_with_its_key():
     backend = TruncusBackend(api_key=API_KEY)
     assert copy.deepcopy(backend) is copy.copy(backend) is backend
+
+
+def test_a_mailer_without_a_timeout_of_its_own_has_that_of_the_settings():
+    assert TruncusBackend(alias="default", timeout=None).settings.timeout == 30

@@ -79,8 +79,8 @@ class TruncusBackend(BaseEmailBackend):
         if alias is None:
             options = {name: options[name] for name in options if name not in _SMTP_OPTIONS}
             _warn_of_unknown(options)
-            if own.get("timeout") is None:  # such as Django's EMAIL_TIMEOUT
-                own.pop("timeout", None)
+        if own.get("timeout") is None:  # such as Django's EMAIL_TIMEOUT
+            own.pop("timeout", None)
         if django.VERSION >= (6, 1):
             # Warns of what is unknown, and refuses it in MAILERS.
             super().__init__(alias=alias, **options)

@@ -198,6 +198,7 @@ def restart(email_ids: Sequence[uuid.UUID]) -> int:
         "error_code": "",
         "reason": "",
         "next_sync_at": None,
+        **dict.fromkeys(_EARLIEST),
     }
     return int(again.update(state=State.PENDING, **fields))
 
@@ -668,7 +669,8 @@ def _find_reasons(moves: _Moves) -> None:
     for *_, message_id, word, reason in sorted(
         told.values_list("occurred_at", "event_id", "message_id", "type", "reason")
     ):
-        if state_of_event(word) == emails[message_id].state:
+        # MariaDB takes ids for equal that differ in spaces at their end.
+        if message_id in emails and state_of_event(word) == emails[message_id].state:
             first.setdefault(message_id, reason)
     for email, reasons in moves.reasons.items():
         others = [reason for reason in (email.reason, *reasons) if reason]

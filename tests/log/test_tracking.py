@@ -923,3 +923,18 @@ def test_a_receiver_that_fails_is_logged_once_and_not_by_django(caplog):
     finally:
         signals.email_event.disconnect(fail)
     assert [record.name for record in caplog.records] == ["truncus_django"]
+
+
+def test_an_email_that_starts_over_has_no_times_of_the_attempt_before():
+    row = email("m-1", State.REJECTED, sent_at=minute(-100), bounced_at=minute(-100))
+    assert restart([row.pk]) == 1
+    row.refresh_from_db()
+    assert (row.sent_at, row.delivered_at, row.bounced_at) == (None, None, None)
+
+
+def test_ids_that_differ_in_spaces_at_their_end_are_two_emails():
+    row = email("abc")
+    hear([news("bounced", 1, "abc ", reason="mailbox_full")])
+    hear([news("bounced", 2, "abc", reason="no_mx_record")])
+    row.refresh_from_db()
+    assert (row.state, row.reason) == ("bounced", "no_mx_record")

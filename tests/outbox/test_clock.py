@@ -245,3 +245,17 @@ def test_a_worker_that_is_started_after_the_clock_was_set_back_sends(site, emula
     assert {email.state for email in Email.objects.all()} == {"delivered"}
     assert len(set(keys_of(emulator))) == 1
     assert emulator.accepted == 2
+
+
+def test_one_set_back_is_mended_once_however_many_workers_begin_after_it(
+    emulator, put, dispatcher, worker, travel, states
+):
+    emulator.faults.next("reset_after", times=5)
+    put(2)
+    dispatcher.step()
+    travel(-8 * HOUR_S)
+    for _ in range(5):
+        worker().step()
+        travel(120)
+
+    assert "unknown" not in states()

@@ -59,7 +59,7 @@ def in_doubt(emulator, put, dispatcher):
     """Two e-mails that Truncus took and whose answer was lost."""
     emails = put(2)
     emulator.faults.next("reset_after")
-    dispatcher.drain()
+    dispatcher.step()
     assert OutboxBatch.objects.get().is_in_doubt
     return emails
 
@@ -408,7 +408,7 @@ class TestAtTheSameMoment:
         """The first decision holds."""
         emails = put(60)
         emulator.faults.next("reset_after")
-        dispatcher.drain()
+        dispatcher.step()
         travel(25 * 3600)
         dispatcher.drain()
         emulator.reset(requests_per_second=0, requests_per_minute=0)

@@ -107,8 +107,11 @@ def mend_after_set_back(clock: Clock) -> None:
         # What is locked has a worker who is writing down when it is due, by the new clock.
         free = OutboxBatch.objects.select_for_update(skip_locked=skips).order_by("pk")
         batches = OutboxBatch.objects.filter(pk__in=list(free.values_list("pk", flat=True)))
+        # created_at as well, or the next dispatcher would find it ahead and move them all again.
         batches.update(
-            first_request_at=F("first_request_at") - back, failing_since=F("failing_since") - back
+            created_at=F("created_at") - back,
+            first_request_at=F("first_request_at") - back,
+            failing_since=F("failing_since") - back,
         )
         ahead = batches.filter(due_at__gt=present)
         ahead.filter(lease=None).exclude(error_code=HELD_BACK).update(due_at=present)

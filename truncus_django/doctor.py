@@ -314,7 +314,11 @@ def examine_webhook() -> Iterator[Finding]:
         )
     else:
         secrets = "one secret" if count == 1 else f"{count} secrets"
-        yield Finding(Level.OK, "webhook", f"{url}, verified by {secrets}.")
+        yield Finding(
+            Level.OK,
+            "webhook",
+            f"{url}, verified by {secrets}; whether Truncus has the same, its webhooks show.",
+        )
 
 
 def _webhook_url() -> str | None:

@@ -290,8 +290,10 @@ def _translated(exc: RequestException, base_url: str) -> NetworkError:
         )
     was_given_up = deadline.is_over()  # and had a connection by then
     if not was_given_up and (isinstance(exc, ConnectTimeout) or _never_connected(exc)):
+        is_here = is_loopback(urlsplit(base_url).hostname or "")
+        advice = "Is the emulator running there?" if is_here else "Check DNS and the firewall"
         return ConnectionFailed(
-            f"No connection to {host}. Check BASE_URL, DNS and the firewall",
+            f"No connection to {host}. Check BASE_URL. {advice}",
             code=contract.NETWORK_CODE,
             retryable=True,
         )

@@ -1,13 +1,15 @@
-"""A clock that is set back: the outbox goes on, and its keys grow no younger by it."""
+"""The outbox's clock. One that is set back: the outbox goes on, and its keys grow no younger."""
+
+import time
 
 import pytest
-from django.db import connections
+from django.db import connection, connections
 
 from tests.outbox.conftest import keys_of
 from tests.outbox.processes import other_database, shared_database, site
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
 from truncus_django.outbox.claim import Claim, Rest, claim
-from truncus_django.outbox.clock import SET_BACK_S, moment_of
+from truncus_django.outbox.clock import SET_BACK_S, Clock, moment_of
 from truncus_django.outbox.dispatch import Dispatcher
 from truncus_django.outbox.waiting import HELD_BACK
 
@@ -259,3 +261,20 @@ def test_one_set_back_is_mended_once_however_many_workers_begin_after_it(
         travel(120)
 
     assert "unknown" not in states()
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite's clock is the machine's")
+def test_an_answer_that_was_long_on_its_way_sets_no_clock():
+    """A busy machine lets a process wait between the database's answer and its own next step."""
+    delays_s = iter([0.5])
+
+    def late(execute, *query):
+        result = execute(*query)
+        time.sleep(next(delays_s, 0.0))
+        return result
+
+    with connection.execute_wrapper(late):
+        late_clock = Clock(database())
+        late_now = late_clock.now()
+    assert next(delays_s, None) is None
+    assert late_now == pytest.approx(Clock(database()).now(), abs=0.2)

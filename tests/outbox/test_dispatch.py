@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -455,31 +456,60 @@ def test_who_has_written_its_answer_has_no_say_any_more(emulator, put, dispatche
     assert states() == ["delivered"]
 
 
-def test_who_stood_still_until_the_lease_was_over_asks_nothing(
-    emulator, put, dispatcher, travel, monkeypatch
+@contextmanager
+def standing_still(*, left_s):
+    """Let no more than so many seconds of a lease be left when the request is to be made."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Countdown, "left_s", property(lambda countdown: left_s))
+        yield
+
+
+@pytest.mark.parametrize("left_s", [-1.0, longest_request_s(30) - 1])
+def test_who_stood_still_asks_nothing_and_gives_the_batch_back(
+    emulator, put, dispatcher, states, left_s
 ):
     put(1)
-    monkeypatch.setattr(Countdown, "left_s", property(lambda countdown: -1.0))
-
-    assert dispatcher.step() == Delivered()
+    with standing_still(left_s=left_s):
+        assert dispatcher.step() == Delivered()
     assert emulator.requests == []
-    monkeypatch.undo()
-    assert OutboxBatch.objects.get().is_in_doubt
+    batch = OutboxBatch.objects.get()
+    assert (batch.lease, batch.is_in_doubt) == (None, False)
+    Dispatcher().step()
+    assert states() == ["delivered"]
+    assert emulator.accepted == 1
+
+
+def test_what_expires_before_any_request_of_it_is_not_unknown(
+    emulator, put, dispatcher, travel, states
+):
+    put(1, expires_at=timedelta(minutes=1))
+    with standing_still(left_s=1.0):
+        dispatcher.step()
+    travel(61)
+    dispatcher.drain()
+
+    assert states() == ["expired"]
+    assert emulator.requests == []
+
+
+def test_who_stood_still_before_a_repeated_request_leaves_it_ambiguous(
+    emulator, put, dispatcher, travel
+):
+    emulator.faults.next("reset_after")
+    put(1)
+    dispatcher.step()
+    travel(3600)
+    with standing_still(left_s=1.0):
+        dispatcher.step()
+
+    batch = OutboxBatch.objects.get()
+    assert (batch.lease, batch.is_in_doubt) == (None, True)
 
 
 @pytest.mark.parametrize("timeout", [0.5, 10, 15, 30, 120])
 def test_a_lease_outlasts_the_longest_request(timeout):
     settings = get_settings({"timeout": timeout})
     assert lease_s(settings) >= longest_request_s(timeout) + LEASE_MARGIN_S
-
-
-def test_no_request_is_begun_that_may_outlast_its_lease(emulator, put, dispatcher, monkeypatch):
-    put(1)
-    left_s = longest_request_s(30) - 1
-    monkeypatch.setattr(Countdown, "left_s", property(lambda countdown: left_s))
-
-    assert dispatcher.step() == Delivered()
-    assert emulator.requests == []
 
 
 def test_another_account_does_not_repeat_a_doubt(

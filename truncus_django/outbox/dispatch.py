@@ -141,8 +141,7 @@ class Dispatcher:
             return taken
         entries = self._members(taken)
         if taken.lasts.left_s < longest_request_s(taken.settings.timeout):
-            # This process stood still. Whoever takes the batch over makes its request.
-            return Delivered()
+            return self._settle(taken, lambda: self._give_back(taken))
         with noting_requests() as requests:
             try:
                 answer = self._answer(taken, entries)
@@ -236,6 +235,15 @@ class Dispatcher:
                 log_summary(error),
             )
             return error
+
+    def _give_back(self, claim: Claim) -> Delivered:
+        """Let others make a request that is no longer made, as this process stood still."""
+        OutboxBatch.objects.filter(pk=claim.batch.pk).update(
+            lease=None,
+            due_at=moment_of(self.clock.now()),
+            is_in_doubt=claim.batch.is_in_doubt,  # as it was before the claim
+        )
+        return Delivered()
 
     # Its answer -------------------------------------------------------------------------------
 

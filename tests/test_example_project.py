@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.projects
+
 ROOT = Path(__file__).resolve().parent.parent
 MANAGE = "example_project/manage.py"
 TITLES = [

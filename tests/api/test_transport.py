@@ -482,7 +482,7 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 def test_an_answer_that_drips_in_is_given_up_when_its_time_is_over(slow_server, at_once, slowly):
     slow_server.drips(at_once, slowly)
     with pytest.raises(AnswerLost) as caught:
-        TruncusClient(API_KEY, base_url=slow_server.url, max_retries=0, timeout_s=1).send(EMAIL)
+        TruncusClient(API_KEY, base_url=slow_server.url, max_retries=0, timeout_s=0.5).send(EMAIL)
     assert (caught.value.code, caught.value.ambiguous, caught.value.retryable) == (
         "TIMEOUT", True, True
     )  # fmt: skip

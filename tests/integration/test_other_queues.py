@@ -13,6 +13,8 @@ import pytest
 
 from tests.test_docs import CODES
 
+pytestmark = pytest.mark.projects
+
 SCRIPT = """
 import json
 import sys

@@ -3,12 +3,8 @@
 import subprocess
 import sys
 
-import pytest
-
 from tests.test_docs import ROOT
 from tests.test_example_project import environment
-
-pytestmark = pytest.mark.projects
 
 
 def test_a_small_run_ends_with_its_tables():

@@ -274,7 +274,7 @@ def test_an_answer_that_was_long_on_its_way_sets_no_clock():
         return result
 
     with connection.execute_wrapper(late):
-        late_clock = Clock(database())
+        late_clock = Clock(database(), asks=2)
         late_now = late_clock.now()
     assert next(delays_s, None) is None
     assert late_now == pytest.approx(Clock(database()).now(), abs=0.2)

@@ -18,10 +18,6 @@ from truncus_django.tracking import storable_moment, take_write_lock
 logger = logging.getLogger("truncus_django")
 
 REFRESH_S = 30.0
-ASKS = 5
-PROMPT_S = 0.002
-"""An answer that took no longer is off by half of that at most; on a busy machine the best of
-several is taken, or the clocks of two workers could differ by more than their pace allows for."""
 SET_BACK_S = 60.0
 """A clock that was set back by no more than this delays what waits by no more either."""
 LEASE_AFTER_SET_BACK_S = 300.0
@@ -44,10 +40,14 @@ class Clock:
 
     Args:
         using: the alias of the outbox's database.
+        asks: how often it is asked each time; the promptest answer counts. On a busy machine an
+            answer may take so long that the clocks of two workers differ by more than a pace
+            allows for.
     """
 
-    def __init__(self, using: str) -> None:
+    def __init__(self, using: str, *, asks: int = 1) -> None:
         self._using = using
+        self._asks = asks
         self._ahead_s = 0.0
         self._asked_at: float | None = None
         self._steps_s = 0.0
@@ -70,7 +70,7 @@ class Clock:
         """Return by how many seconds the database's clock is ahead of the monotonic one here."""
         best_took_s, ahead_s = math.inf, 0.0
         with connections[self._using].cursor() as cursor:
-            for _ in range(ASKS):
+            for _ in range(self._asks):
                 asked = time.monotonic()
                 cursor.execute(sql)
                 there = float(cursor.fetchone()[0])
@@ -78,8 +78,6 @@ class Clock:
                 if took_s < best_took_s:
                     # The answer is as old as its way back: half of the way there and back.
                     best_took_s, ahead_s = took_s, there - (asked + took_s / 2)
-                if took_s <= PROMPT_S:
-                    break
         return ahead_s
 
 

@@ -121,7 +121,7 @@ class Dispatcher:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._using = database()
-        self.clock = Clock(self._using)
+        self.clock = Clock(self._using, asks=pace.ASKS)
         self._latest = math.inf  # that the clock has shown; who begins does not know
         self._sleep = sleep
         self._jitter = jitter

@@ -34,6 +34,8 @@ MARGIN = 1.01
 """The clocks of this side's machines differ a little, and so does that of Truncus."""
 ARRIVES_WITHIN_S = 5.0
 """A request that is not answered has arrived by then, if it was made at all."""
+ASKS = 3
+"""How often those who share the pace ask the database for the time, to know it well enough."""
 
 
 def locked_account(account: str, *, using: str) -> OutboxAccount:
@@ -161,7 +163,7 @@ class SharedPacer:
         self._settings = settings
         self._limits = [(span, max(1, count // 2)) for span, count in limits(settings)]
         self._using = database()
-        self._clock = Clock(self._using)
+        self._clock = Clock(self._using, asks=ASKS)
         self._sleep = sleep
         self._arrived_by: float | None = None
 

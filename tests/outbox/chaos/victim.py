@@ -42,9 +42,8 @@ def _prepare() -> None:
     import requests  # noqa: F401
 
     from truncus_django.backend import TruncusBackend
-    from truncus_django.outbox import clock, dispatch  # noqa: F401
+    from truncus_django.outbox import dispatch  # noqa: F401
 
-    clock.ASKS = 1  # every life takes the same steps, however prompt the database is
     TruncusBackend().client_without_retries  # noqa: B018
     for connection in connections.all(initialized_only=False):
         connection.features  # noqa: B018

@@ -60,7 +60,7 @@ test-databases: $(VENV)/.test
 		case $$name in postgresql) which="$(ON_POSTGRESQL)";; *) which="$(ON_MARIADB)";; esac; \
 		echo "On $$name: $${which:-all}"; \
 		[ "$$which" = none ] || \
-			TEST_DATABASE=$$name $(PYTEST) tests/log tests/outbox -m "$$which" $(ARGS) || exit 1; \
+			TEST_DATABASE=$$name $(PYTEST) tests/admin tests/db tests/log tests/outbox -m "$$which" $(ARGS) || exit 1; \
 	done
 
 # The admin in a real browser. Needs Chromium (apt-get install chromium).
@@ -98,11 +98,11 @@ format: $(VENV)/.check
 # The outbox under workers that are killed and a Truncus full of faults; then its pace, in real
 # time. Needs PostgreSQL, MariaDB and Redis. ARGS="--seed 7" repeats what was left to chance.
 chaos: $(VENV)/.test
-	$(BIN)/python -m tests.outbox.chaos --database sqlite --replay duplicate $(ARGS)
-	$(BIN)/python -m tests.outbox.chaos --database postgresql --mails 2000 $(ARGS)
-	$(BIN)/python -m tests.outbox.chaos --database postgresql --runner celery --mails 1000 $(ARGS)
-	$(BIN)/python -m tests.outbox.chaos --database mariadb --mails 1000 $(ARGS)
-	$(BIN)/python -m tests.outbox.chaos --database postgresql --pace --workers 3 --seconds 75
+	$(BIN)/python -m tests.chaos --database sqlite --replay duplicate $(ARGS)
+	$(BIN)/python -m tests.chaos --database postgresql --mails 2000 $(ARGS)
+	$(BIN)/python -m tests.chaos --database postgresql --runner celery --mails 1000 $(ARGS)
+	$(BIN)/python -m tests.chaos --database mariadb --mails 1000 $(ARGS)
+	$(BIN)/python -m tests.chaos --database postgresql --pace --workers 3 --seconds 75
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(ARGS)

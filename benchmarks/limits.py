@@ -74,7 +74,7 @@ def run(progress: Callable[[str], None] = lambda text: None) -> Limited:
 
 def computed_s(requests: int) -> float:
     """Return how long so many requests take that take no time themselves."""
-    from truncus_django.api.pacing import free_at, limits_of
+    from truncus_django.api.rate_limit import free_at, limits_of
 
     rule = limits_of(per_second=PER_SECOND, per_minute=PER_MINUTE)
     moments: list[float] = []
@@ -88,11 +88,11 @@ def serve(sinks: Addresses, scale: float) -> Callable[[Any], Any]:
     project = _LimitedOutbox(None, sinks)
 
     def respond(order: tuple[int, bool]) -> Took:
-        from truncus_django.outbox import pace
+        from truncus_django.outbox import rate_limit
 
         count, is_one_each = order
         project.fill(count, is_one_each=is_one_each)
-        with patch.object(pace, "SPANS", scale):
+        with patch.object(rate_limit, "SPANS", scale):
             return timed(lambda: project.drain("batches"))
 
     return respond

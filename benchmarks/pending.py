@@ -117,7 +117,7 @@ class _Step:
 
 class _Project:
     def __init__(self, outbox: ThisOutbox) -> None:
-        from truncus_django.outbox.dispatch import Dispatcher
+        from truncus_django.outbox.dispatcher import Dispatcher
 
         self._outbox = outbox
         self._dispatcher = Dispatcher()
@@ -139,9 +139,9 @@ class _Project:
         """Send one batch, tell what it took without the request, and fill the queue up again."""
         from django.db import connection
 
-        from truncus_django.outbox import dispatch
+        from truncus_django.outbox import dispatcher
 
-        request, step = dispatch.__dict__["request_results"], _Step()
+        request, step = dispatcher.__dict__["request_results"], _Step()
 
         def uncounted_request(*arguments: Any, **options: Any) -> Any:
             cpu, wall = self._cpu_s(), time.perf_counter()
@@ -156,14 +156,14 @@ class _Project:
             return execute(*arguments)
 
         with (
-            patch.object(dispatch, "request_results", uncounted_request),
+            patch.object(dispatcher, "request_results", uncounted_request),
             connection.execute_wrapper(note),
         ):
             cpu, wall = self._cpu_s(), time.perf_counter()
             done = self._dispatcher.step()
             step.cpu_s += self._cpu_s() - cpu
             step.wall_s += time.perf_counter() - wall
-        if not isinstance(done, dispatch.Delivered) or done.accepted != BATCH:
+        if not isinstance(done, dispatcher.Delivered) or done.accepted != BATCH:
             raise WrongWork(f"a step did not send {BATCH} e-mails, but {done}")
         self._outbox.prepare("as a list", list(mails(BATCH, f"{self._filled}")))()
         return step

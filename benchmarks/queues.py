@@ -141,7 +141,7 @@ class ThisOutbox(Queue):
 
     def drain(self, way: Way) -> None:
         """Deliver as ``truncus_worker --once`` does."""
-        from truncus_django.outbox.dispatch import Dispatcher
+        from truncus_django.outbox.dispatcher import Dispatcher
 
         Dispatcher().drain()
 

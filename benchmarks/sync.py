@@ -83,7 +83,7 @@ def as_table(found: Sync) -> str:
         ],
         [
             [
-                "truncus_django.sync",
+                "truncus_django.log.sync",
                 f"{found.cpu_per_email_us:.0f}",
                 ratio(found.cpu_per_email_us, found.bare_cpu_per_email_us),
                 f"{found.wall_s:.1f}",
@@ -189,7 +189,7 @@ class _Client:
         """Sync; return CPU seconds, wall-clock seconds and queries."""
         from django.db import connection
 
-        from truncus_django.sync import SyncJob
+        from truncus_django.log.sync import SyncJob
 
         queries = 0
 

@@ -7,10 +7,10 @@ import pytest
 from django.core import checks
 from django.test import override_settings
 
-from truncus_django.accounts import backend_of
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.checks import check_deployment, check_settings
 from truncus_django.conf import BACKEND
+from truncus_django.mailers import backend_of
 
 LIVE = "tr_live_" + "a1" * 32
 

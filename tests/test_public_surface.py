@@ -15,7 +15,7 @@ MODULES = [
     "emulator",
     "message",
     "models",
-    "outbox.hands",
+    "outbox.operations",
     "outbox.health",
     "signals",
     "testing",

@@ -17,11 +17,11 @@ class TruncusConfig(AppConfig):
         from truncus_django import checks  # noqa: F401
         from truncus_django.signals import sends_concluded
 
-        sends_concluded.connect(_record, dispatch_uid="truncus_django.log")
+        sends_concluded.connect(_record, dispatch_uid="truncus_django.log.recording")
 
 
 def _record(*, parcels: Any, alias: str | None, settings: Any, **kwargs: Any) -> None:
     if settings.record:
-        from truncus_django.log import record  # only where something is sent
+        from truncus_django.log.recording import record  # only where something is sent
 
         record(parcels, alias=alias, settings=settings)

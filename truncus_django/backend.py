@@ -40,12 +40,12 @@ from truncus_django.api.keys import ApiKey
 from truncus_django.conf import SETTING_NAMES, Settings, get_settings, mailers
 from truncus_django.event_loop import is_database_refused
 from truncus_django.message import TruncusStatus
-from truncus_django.parcels import Parcel, UnknownSend
-from truncus_django.payload import Payload, build_payload, carry_over, measure
-from truncus_django.sending import note_acceptance, plan, send_batches
+from truncus_django.sending.ambiguous import fingerprint, forget, recall
+from truncus_django.sending.direct import note_acceptance, plan, send_batches
+from truncus_django.sending.outgoing import Parcel, UnknownSend
+from truncus_django.sending.payload import Payload, build_payload, carry_over, measure
 from truncus_django.signals import post_send, pre_send, send_failed, sends_concluded, tell
-from truncus_django.texts import did_you_mean
-from truncus_django.unknown_sends import fingerprint, forget, recall
+from truncus_django.validation import did_you_mean
 
 __all__ = ["TruncusBackend"]
 

@@ -47,7 +47,7 @@ from truncus_django.conf import (
     mailers,
     problems,
 )
-from truncus_django.texts import did_you_mean
+from truncus_django.validation import did_you_mean
 
 _LONGEST_ALIAS = 100
 """Of a mailer, in characters: the length of its columns, without importing the models."""

@@ -15,7 +15,7 @@ from django.core.signals import setting_changed
 
 from truncus_django.api import contract, readers
 from truncus_django.api.errors import ConfigurationError, redacted
-from truncus_django.texts import did_you_mean
+from truncus_django.validation import did_you_mean
 
 BACKEND = "truncus_django.backend.TruncusBackend"
 ENVIRONMENT_PREFIX = "TRUNCUS_"

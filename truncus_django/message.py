@@ -15,7 +15,7 @@ from django.core.mail import EmailMultiAlternatives
 
 from truncus_django.api.errors import TruncusError
 from truncus_django.api.results import SendResult
-from truncus_django.texts import did_you_mean
+from truncus_django.validation import did_you_mean
 
 __all__ = ["TruncusMessage", "TruncusStatus"]
 

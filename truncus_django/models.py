@@ -8,9 +8,9 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from truncus_django.conf import get_settings
-from truncus_django.fields import ExactCharField
-from truncus_django.ids import time_ordered_uuid
-from truncus_django.indexes import PartialIndex
+from truncus_django.db.fields import ExactCharField
+from truncus_django.db.indexes import PartialIndex
+from truncus_django.db.uuid7 import time_ordered_uuid
 from truncus_django.states import FINAL_STATES, UNSENT_STATES, State
 
 __all__ = ["Email", "EmailEvent"]
@@ -67,7 +67,7 @@ class EmailEventManager(models.Manager["EmailEvent"]):
 class Email(models.Model):
     """One e-mail: what was sent, its state, and who opened it.
 
-    Only :mod:`truncus_django.tracking` moves ``state``. Bodies are kept only with
+    Only :mod:`truncus_django.log.transitions` moves ``state``. Bodies are kept only with
     ``STORE_BODIES``: they hold reset links.
     """
 

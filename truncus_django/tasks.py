@@ -72,8 +72,8 @@ def run(put: Put | None, follow_up_at: float | None = None) -> None:
     Raises:
         django.db.DatabaseError: nothing is lost; the next task goes on.
     """
-    from truncus_django.outbox.dispatch import Dispatcher
-    from truncus_django.outbox.wake import while_sending
+    from truncus_django.outbox.dispatcher import Dispatcher
+    from truncus_django.outbox.notify import while_sending
 
     if follow_up_at is not None:
         _clear_follow_up(follow_up_at)
@@ -90,8 +90,8 @@ def _follow_up(moment: float, now: float, put: Put) -> None:
 
     Of the accounts' rows the first keeps the time for all: a task sends for all accounts.
     """
+    from truncus_django.db.clock import moment_of
     from truncus_django.models import OutboxAccount
-    from truncus_django.outbox.clock import moment_of
 
     moment = min(max(moment, now + SOONEST_S), now + FURTHEST_S)
     keeper = _keeper()
@@ -111,8 +111,8 @@ def _follow_up(moment: float, now: float, put: Put) -> None:
 
 def _clear_follow_up(moment: float) -> None:
     """Note that the follow-up for a moment is in the queue no longer."""
+    from truncus_django.db.clock import moment_of
     from truncus_django.models import OutboxAccount
-    from truncus_django.outbox.clock import moment_of
 
     rows = OutboxAccount.objects.filter(account=_keeper(), follow_up_at=moment_of(moment))
     rows.update(follow_up_at=None)
@@ -161,7 +161,7 @@ def wake_celery(using: str) -> None:
 
 
 def _put_into_celery(moment: float, wait_s: float) -> None:
-    from truncus_django.outbox.wake import report
+    from truncus_django.outbox.notify import report
 
     task = _celery_task()
     if task.app.conf.task_always_eager:
@@ -244,7 +244,7 @@ def wake_django_tasks(using: str) -> None:
 
 
 def _put_into_django_tasks(moment: float, wait_s: float) -> None:
-    from truncus_django.outbox.clock import moment_of
+    from truncus_django.db.clock import moment_of
 
     task = _django_task()
     task.using(run_after=moment_of(time.time() + wait_s)).enqueue(moment)

@@ -98,7 +98,7 @@ def send_outbox() -> int:
     Raises:
         django.db.DatabaseError: the outbox has no tables, or its database failed.
     """
-    from truncus_django.outbox.dispatch import Dispatcher
+    from truncus_django.outbox.dispatcher import Dispatcher
 
     return Dispatcher().drain().accepted
 

@@ -13,9 +13,9 @@ from truncus_django.api import contract
 from truncus_django.api.errors import ConfigurationError, WebhookVerificationError
 from truncus_django.api.webhooks import verify
 from truncus_django.conf import get_settings
+from truncus_django.log.transitions import hear
+from truncus_django.log.webhook_payload import read_news
 from truncus_django.models import database
-from truncus_django.tracking import hear
-from truncus_django.webhook_news import read_news
 
 logger = logging.getLogger("truncus_django")
 

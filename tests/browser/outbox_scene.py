@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from django.utils import timezone
 
-from truncus_django.accounts import backend_of
+from truncus_django.mailers import backend_of
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, Priority
 from truncus_django.states import State
 

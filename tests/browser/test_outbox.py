@@ -8,10 +8,10 @@ from django.contrib.admin.models import LogEntry
 
 from tests.browser.chromium import expect
 from tests.browser.conftest import LOG
+from truncus_django.db.clock import Clock
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email
-from truncus_django.outbox.clock import Clock
-from truncus_django.outbox.dispatch import Dispatcher
+from truncus_django.outbox.dispatcher import Dispatcher
 from truncus_django.states import State
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -22,7 +22,7 @@ from truncus_django.backend import TruncusBackend
 from truncus_django.doctor import Finding, examine_outbox
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email
-from truncus_django.outbox.dispatch import Dispatcher
+from truncus_django.outbox.dispatcher import Dispatcher
 from truncus_django.states import State
 
 urlpatterns = [path("truncus/", include("truncus_django.urls"))]

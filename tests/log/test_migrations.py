@@ -8,7 +8,7 @@ from django.core.management import call_command
 from django.db import connection
 from django.utils import timezone
 
-from tests.log.admin_pages import make
+from tests.admin.pages import make
 from truncus_django.models import Email, EmailEvent
 
 

@@ -12,10 +12,10 @@ from django.db import IntegrityError, InterfaceError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from truncus_django.log.purge import PURGEABLE_STATES, Purge, PurgeResult
+from truncus_django.log.transitions import News, hear
 from truncus_django.models import Email, EmailEvent
-from truncus_django.purge import PURGEABLE_STATES, Purge, PurgeResult
 from truncus_django.states import UNSENT_STATES, State
-from truncus_django.tracking import News, hear
 
 pytestmark = pytest.mark.django_db
 

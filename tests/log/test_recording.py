@@ -30,23 +30,23 @@ from django.test import AsyncClient
 from django.urls import path
 from django.utils import timezone
 
-from truncus_django import log
 from truncus_django.api.errors import MessagesNotSent, SendCancelled, TruncusError
 from truncus_django.backend import TruncusBackend
-from truncus_django.bulk import insert_new
+from truncus_django.db.bulk import insert_new
+from truncus_django.log import recording
+from truncus_django.log.transitions import News, hear
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, EmailEvent
 from truncus_django.signals import post_send, pre_send
 from truncus_django.states import State
 from truncus_django.testing import BACKEND
-from truncus_django.tracking import News, hear
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(autouse=True)
 def no_trouble_yet() -> None:
-    log._trouble.clear()
+    recording._trouble.clear()
 
 
 def message(**fields: Any) -> TruncusMessage:
@@ -621,13 +621,13 @@ def test_a_doubt_that_a_coroutine_settles_leaves_one_record(emulator, shared_dat
 def test_a_coroutines_record_leaves_no_connection_open(emulator, shared_database, monkeypatch):
     monkeypatch.setitem(connections.settings[shared_database], "CONN_MAX_AGE", None)
     used = []
-    real = log.insert_new
+    real = recording.insert_new
 
     def insert(*args: Any, using: str) -> None:
         real(*args, using=using)
         used.append(connections[using])
 
-    monkeypatch.setattr(log, "insert_new", insert)
+    monkeypatch.setattr(recording, "insert_new", insert)
     in_a_coroutine(message().send)
 
     assert [each.connection for each in used] == [None]
@@ -651,7 +651,7 @@ def test_where_django_allows_it_a_coroutines_record_is_written_in_its_thread(
     emulator, shared_database, monkeypatch
 ):
     threads = []
-    real = log.insert_new
+    real = recording.insert_new
 
     def insert(*args: Any, **kwargs: Any) -> None:
         threads.append(threading.get_ident())
@@ -662,7 +662,7 @@ def test_where_django_allows_it_a_coroutines_record_is_written_in_its_thread(
         if os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE"):
             connections.close_all()  # those of this coroutine
 
-    monkeypatch.setattr(log, "insert_new", insert)
+    monkeypatch.setattr(recording, "insert_new", insert)
     in_a_coroutine(send)
     monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
     in_a_coroutine(send)
@@ -793,7 +793,7 @@ def test_a_recording_that_broke_off_is_tried_once_more(emulator, messages, monke
             raise error
         return insert_new(*args, **kwargs)
 
-    monkeypatch.setattr(log, "insert_new", insert)
+    monkeypatch.setattr(recording, "insert_new", insert)
     for sent in messages(2):
         sent.send()
 
@@ -815,7 +815,7 @@ def by_hand(transactional_db):
 
 def fail_once_with(error, monkeypatch):
     """Let the first insert of a record fail, after a statement that the database refuses."""
-    real, calls = log.insert_new, []
+    real, calls = recording.insert_new, []
 
     def insert(rows, *, using):
         calls.append(rows)
@@ -825,7 +825,7 @@ def fail_once_with(error, monkeypatch):
             raise error("broken")
         return real(rows, using=using)
 
-    monkeypatch.setattr(log, "insert_new", insert)
+    monkeypatch.setattr(recording, "insert_new", insert)
 
 
 @pytest.mark.parametrize("error", [OperationalError, InterfaceError, ProgrammingError])
@@ -848,14 +848,14 @@ def test_a_transaction_that_is_committed_by_hand_stays_whole(
 
 @pytest.mark.django_db(transaction=True)
 def test_what_is_too_much_for_one_statement_is_recorded_one_by_one(emulator, messages, monkeypatch):
-    real = log.insert_new
+    real = recording.insert_new
 
     def insert(rows, *, using):
         if len(rows) > 1:
             raise OperationalError("packet too large")
         return real(rows, using=using)
 
-    monkeypatch.setattr(log, "insert_new", insert)
+    monkeypatch.setattr(recording, "insert_new", insert)
     TruncusBackend().send_messages(messages(5))
 
     assert Email.objects.count() == 5

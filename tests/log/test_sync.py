@@ -17,20 +17,20 @@ from django.db import InterfaceError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from tests.chaos.sliding import SlidingServer
 from tests.conftest import FakeTruncus
-from tests.outbox.chaos.sliding import SlidingServer
 from tests.servers import serving
-from truncus_django import tracking
-from truncus_django.ages import moment_of
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.backend import TruncusBackend
+from truncus_django.log import transitions
+from truncus_django.log.sync import Selection, SyncJob, adopt_orphans, count_due
+from truncus_django.log.transitions import hear
+from truncus_django.log.webhook_payload import read_news
+from truncus_django.management.ages import moment_of
+from truncus_django.management.progress import Progress
 from truncus_django.models import Email, EmailEvent
-from truncus_django.progress import Progress
 from truncus_django.states import State
-from truncus_django.sync import Selection, SyncJob, adopt_orphans, count_due
-from truncus_django.tracking import hear
-from truncus_django.webhook_news import read_news
 
 pytestmark = pytest.mark.django_db
 DIALECTS = ("manual", "sdk")
@@ -273,14 +273,14 @@ def test_an_answer_that_is_none_fails_alone(truncus: FakeTruncus, settings, body
 
 def test_an_answer_that_no_database_takes_fails_alone(emulator, send, monkeypatch):
     emails = send(3)
-    learn = tracking.learn
+    learn = transitions.learn
 
     def learn_or_fail(details: Any, **options: Any) -> int:
         if emails[1].message_id in details:
             raise ValueError("A string literal cannot contain NUL (0x00) characters.")
         return learn(details, **options)
 
-    monkeypatch.setattr(tracking, "learn", learn_or_fail)
+    monkeypatch.setattr(transitions, "learn", learn_or_fail)
     result = SyncJob().run()
     assert (result.asked, result.changed, result.failed) == (3, 2, 1)
     assert Email.objects.filter(next_sync_at__gt=timezone.now()).count() == 3
@@ -539,7 +539,7 @@ def test_a_connection_that_the_server_ends_costs_no_answer(
 
 def test_answers_are_kept_until_they_are_written(emulator, send, monkeypatch):
     send(3)
-    learn = tracking.learn
+    learn = transitions.learn
     tries = []
 
     def fail_at_first(*arguments: Any, **options: Any) -> int:
@@ -548,8 +548,8 @@ def test_answers_are_kept_until_they_are_written(emulator, send, monkeypatch):
             raise InterfaceError(0, "")
         return learn(*arguments, **options)
 
-    monkeypatch.setattr(tracking, "learn", fail_at_first)
-    monkeypatch.setattr("truncus_django.sync.WRITE_EVERY_S", -1)
+    monkeypatch.setattr(transitions, "learn", fail_at_first)
+    monkeypatch.setattr("truncus_django.log.sync.WRITE_EVERY_S", -1)
     with pytest.raises(CommandError, match=r"The database failed \(InterfaceError\)"):
         sync()
     assert Email.objects.filter(state=State.DELIVERED).count() == 1
@@ -615,7 +615,7 @@ def test_what_another_job_claims_between_looking_and_claiming_is_passed_over(emu
                 )
             return found
 
-    from truncus_django.sync import _claim_by_guard
+    from truncus_django.log.sync import _claim_by_guard
 
     until = timezone.now() + timedelta(minutes=16)
     claimed = _claim_by_guard(Overtaken(), 100, until)  # type: ignore[arg-type]
@@ -635,7 +635,7 @@ def test_a_webhook_that_is_faster_than_a_failure_is_not_undone(emulator, send, m
     [email] = send()
 
     def bounced_meanwhile(self: TruncusClient, email_id: str) -> Any:
-        tracking.move(email, State.BOUNCED)
+        transitions.move(email, State.BOUNCED)
         raise ConfigurationError("No")
 
     monkeypatch.setattr(TruncusClient, "get_email", bounced_meanwhile)

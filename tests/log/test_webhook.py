@@ -25,10 +25,10 @@ from django.urls import include, path, reverse
 from tests.servers import serving
 from truncus_django import views
 from truncus_django.api.webhooks import sign
+from truncus_django.log.webhook_payload import read_news
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, EmailEvent
 from truncus_django.states import State
-from truncus_django.webhook_news import read_news
 
 SECRET = "whsec_one"
 URL = "/truncus/webhook/"
@@ -401,7 +401,7 @@ def test_trouble_is_a_500_and_leaves_nothing_half_done(monkeypatch, caplog):
         raise OperationalError("ada@example.org is locked")
 
     with monkeypatch.context() as patch:
-        patch.setattr("truncus_django.tracking._write", fail)
+        patch.setattr("truncus_django.log.transitions._write", fail)
         assert is_short_refusal(post(delivered()), 500)
     assert "OperationalError" in caplog.text
     assert "ada@" not in caplog.text

@@ -1,1 +1,1 @@
-"""The outbox, on every database; tests/outbox/chaos kills its workers."""
+"""The outbox, on every database; tests/chaos kills its workers."""

@@ -9,10 +9,10 @@ from django.db import connection
 
 from tests.people import may  # noqa: F401  a fixture
 from truncus_django.backend import TruncusBackend
+from truncus_django.db.clock import Clock
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, OutboxEntry
-from truncus_django.outbox.clock import Clock
-from truncus_django.outbox.dispatch import Dispatcher
+from truncus_django.outbox.dispatcher import Dispatcher
 
 _WITH_PROCESSES = {"shop", "site", "victim"}
 """Fixtures that start Python anew, which takes longer than all else."""

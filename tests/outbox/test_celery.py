@@ -19,7 +19,7 @@ from tests.outbox.celery_app import make_app
 from tests.outbox.processes import Process, Site, other_database, shared_database, site, until
 from truncus_django import tasks
 from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry
-from truncus_django.outbox.wake import forget_trouble, while_sending
+from truncus_django.outbox.notify import forget_trouble, while_sending
 
 __all__ = ["other_database", "shared_database", "site"]
 

@@ -22,7 +22,7 @@ from truncus_django.api.errors import (
 from truncus_django.backend import TruncusBackend
 from truncus_django.models import Email, OutboxEntry, Priority
 from truncus_django.outbox import enqueue
-from truncus_django.outbox.dispatch import Dispatcher
+from truncus_django.outbox.dispatcher import Dispatcher
 from truncus_django.signals import post_send, pre_send, send_failed
 
 __all__ = ["other_database", "shared_database"]

@@ -7,11 +7,11 @@ from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from truncus_django.db.clock import Clock, moment_of
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
 from truncus_django.outbox.claim import Claim, claim, lease_s
-from truncus_django.outbox.clock import Clock, moment_of
-from truncus_django.outbox.hands import retry
 from truncus_django.outbox.health import OutboxHealth, health, is_in_use
+from truncus_django.outbox.operations import retry
 from truncus_django.states import State
 
 pytestmark = pytest.mark.django_db

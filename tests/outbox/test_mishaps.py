@@ -11,12 +11,12 @@ from tests.outbox.conftest import keys_of, put_all, reload
 from truncus_django.api.errors import AnswerLost, DomainError, RateLimited
 from truncus_django.api.results import SendResult
 from truncus_django.api.transport import Transport
+from truncus_django.db.clock import moment_of
+from truncus_django.log.transitions import News, hear
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry
-from truncus_django.outbox import dispatch
+from truncus_django.outbox import dispatcher as dispatcher_module
 from truncus_django.outbox.claim import claim, lease_s
-from truncus_django.outbox.clock import moment_of
-from truncus_django.outbox.dispatch import Delivered
-from truncus_django.tracking import News, hear
+from truncus_django.outbox.dispatcher import Delivered
 
 pytestmark = pytest.mark.django_db
 
@@ -98,7 +98,7 @@ def test_one_of_a_batch_that_truncus_does_not_schedule_is_held_back(
 ):
     later = datetime.now(UTC) + timedelta(hours=1)
     put_all([message(1), message(2, send_at=later)])
-    real = dispatch.request_results
+    real = dispatcher_module.request_results
 
     def refuse(client, emails, **options):
         results = list(real(client, emails, **options))
@@ -107,7 +107,7 @@ def test_one_of_a_batch_that_truncus_does_not_schedule_is_held_back(
             for email, result in zip(emails, results, strict=True)
         ]
 
-    monkeypatch.setattr(dispatch, "request_results", refuse)
+    monkeypatch.setattr(dispatcher_module, "request_results", refuse)
     dispatcher.drain()
     assert states() == ["delivered", "sending"]
     assert OutboxBatch.objects.get().error_code == "held_back"
@@ -172,13 +172,13 @@ def test_an_answer_to_a_request_that_is_no_more_is_not_written_down(
 def test_a_request_in_doubt_is_repeated_in_the_form_that_it_had(
     emulator, put, dispatcher, travel, monkeypatch
 ):
-    forms, real = [], dispatch.request_results
+    forms, real = [], dispatcher_module.request_results
 
     def request(*arguments, form, **options):
         forms.append(form)
         return real(*arguments, form=form, **options)
 
-    monkeypatch.setattr(dispatch, "request_results", request)
+    monkeypatch.setattr(dispatcher_module, "request_results", request)
     emulator.faults.next("reset_after")
     put(2)
     dispatcher.step()
@@ -200,7 +200,7 @@ def test_a_refusal_of_the_domain_after_a_lost_answer_leaves_the_doubt(
     emulator.faults.next("reset_after")
     put(2)
     dispatcher.step()
-    monkeypatch.setattr(dispatch, "request_results", refuse)
+    monkeypatch.setattr(dispatcher_module, "request_results", refuse)
     travel(60)
     dispatcher.drain()
 
@@ -220,7 +220,7 @@ def test_what_truncus_says_of_an_email_ends_the_doubt_about_its_request(
         SendResult("sent", message_id="m-1"),
         SendResult("failed", error="SES", code="PROVIDER_ERROR"),
     ]
-    monkeypatch.setattr(dispatch, "request_results", lambda *_, **__: answer)
+    monkeypatch.setattr(dispatcher_module, "request_results", lambda *_, **__: answer)
     travel(60)
     dispatcher.drain()
 
@@ -235,7 +235,7 @@ def test_a_shorter_pause_does_not_end_a_longer_one(emulator, put, dispatcher, mo
         OutboxAccount.objects.update(paused_until=until)
         raise RateLimited("Wait", retryable=True, retry_after=1)
 
-    monkeypatch.setattr(dispatch, "request_results", refuse)
+    monkeypatch.setattr(dispatcher_module, "request_results", refuse)
     put(1)
     dispatcher.step()
 
@@ -247,7 +247,7 @@ def test_a_webhook_that_comes_before_the_answer_is_written_is_not_lost(
     emulator, put, dispatcher, states, settings, monkeypatch
 ):
     settings.TRUNCUS = {**settings.TRUNCUS, "WEBHOOK_SECRETS": ["a secret"]}
-    real = dispatch.request_results
+    real = dispatcher_module.request_results
 
     def bounce_at_once(*arguments, **options):
         results = real(*arguments, **options)
@@ -260,7 +260,7 @@ def test_a_webhook_that_comes_before_the_answer_is_written_is_not_lost(
         )
         return results
 
-    monkeypatch.setattr(dispatch, "request_results", bounce_at_once)
+    monkeypatch.setattr(dispatcher_module, "request_results", bounce_at_once)
     put(2)
     dispatcher.drain()
 

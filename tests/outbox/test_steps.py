@@ -27,7 +27,7 @@ from truncus_django.backend import TruncusBackend
 from truncus_django.emulator.refusals import Refusal
 from truncus_django.emulator.service import Service
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry
-from truncus_django.outbox.dispatch import Dispatcher
+from truncus_django.outbox.dispatcher import Dispatcher
 from truncus_django.states import State
 
 __all__ = ["other_database", "shared_database"]
@@ -45,7 +45,7 @@ _UNSYNCED = {
 
 @dataclass
 class Victim:
-    """The process whose children are killed; see :mod:`tests.outbox.chaos.victim`."""
+    """The process whose children are killed; see :mod:`tests.chaos.victim`."""
 
     process: subprocess.Popen[str]
     emulator: Any
@@ -91,10 +91,10 @@ def victim(shared_database: str, emulator: Any, settings: Any) -> Iterator[Victi
     own = {name: value for name, value in settings.TRUNCUS.items() if name != "DATABASE"}
     chaos = {"database": _reachable(shared_database), "truncus": own}
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.outbox.chaos.victim"],
+        [sys.executable, "-m", "tests.chaos.victim"],
         env={
             **os.environ,
-            "DJANGO_SETTINGS_MODULE": "tests.outbox.chaos.settings",
+            "DJANGO_SETTINGS_MODULE": "tests.chaos.settings",
             "CHAOS": json.dumps(chaos),
         },
         stdin=subprocess.PIPE,

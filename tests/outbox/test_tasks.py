@@ -15,8 +15,8 @@ from truncus_django import tasks
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.backend import TruncusBackend
 from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry
-from truncus_django.outbox import wake as wake_module
-from truncus_django.outbox.wake import forget_trouble
+from truncus_django.outbox import notify as wake_module
+from truncus_django.outbox.notify import forget_trouble
 
 __all__ = ["other_database", "shared_database", "site"]
 

@@ -14,11 +14,11 @@ from django.db import connections
 from django.utils import timezone
 
 from tests.log.conftest import other_database, shared_database
+from truncus_django.db.clock import unix_of
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
-from truncus_django.outbox import dispatch
+from truncus_django.outbox import dispatcher
 from truncus_django.outbox.claim import Rest
-from truncus_django.outbox.clock import unix_of
-from truncus_django.outbox.dispatch import Dispatcher
+from truncus_django.outbox.dispatcher import Dispatcher
 from truncus_django.outbox.worker import Worker
 from truncus_django.states import State
 
@@ -178,14 +178,14 @@ def test_request_that_a_bug_breaks_costs_no_other(
     shared_database: str, emulator: Any, put: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that goes on finds out which e-mail it is, and sends the others."""
-    real = dispatch.request_results
+    real = dispatcher.request_results
 
     def break_down(client: Any, emails: Any, **options: Any) -> Any:
         if any(email["subject"] == "Order 2" for email in emails):
             raise LookupError
         return real(client, emails, **options)
 
-    monkeypatch.setattr(dispatch, "request_results", break_down)
+    monkeypatch.setattr(dispatcher, "request_results", break_down)
     with _working(2):
         emails = put(4)
         _until(lambda: emulator.accepted == 3)

@@ -15,7 +15,7 @@ from tests.servers import LocalServer, QuietHandler, serving
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
 from truncus_django.outbox import worker as worker_module
 from truncus_django.outbox.claim import Rest
-from truncus_django.outbox.dispatch import Dispatcher
+from truncus_django.outbox.dispatcher import Dispatcher
 from truncus_django.outbox.worker import Watcher, Worker
 
 __all__ = ["other_database", "shared_database", "site"]
@@ -430,7 +430,7 @@ def test_what_a_worker_s_own_thread_writes_is_sent_without_waking_anybody(
 ):
     settings.TRUNCUS = {**settings.TRUNCUS, "DISPATCHER": "celery"}
     woken: list[str] = []
-    monkeypatch.setattr("truncus_django.outbox.wake.wake", lambda using, by: woken.append(by))
+    monkeypatch.setattr("truncus_django.outbox.notify.wake", lambda using, by: woken.append(by))
     put(1)
     assert woken == ["celery"]
 

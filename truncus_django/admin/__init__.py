@@ -2,7 +2,7 @@
 
 from django.contrib import admin
 
-from truncus_django.admin.log import EmailAdmin
+from truncus_django.admin.email_admin import EmailAdmin
 from truncus_django.models import Email
 
 __all__ = ["EmailAdmin"]

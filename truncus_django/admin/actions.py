@@ -18,7 +18,6 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from truncus_django.accounts import backend_of
 from truncus_django.admin.pages import page_basics
 from truncus_django.admin.paginator import COUNT_LIMIT
 from truncus_django.api.errors import (
@@ -29,6 +28,7 @@ from truncus_django.api.errors import (
     NotFound,
     TruncusError,
 )
+from truncus_django.mailers import backend_of
 from truncus_django.models import Email
 from truncus_django.states import State
 
@@ -127,7 +127,7 @@ EXPORT = Deed(
 DEEDS = (WAS_SENT, SEND_NOW, WAS_NOT_SENT, RETRY, SYNC, RESEND, CANCEL, EXPORT)
 
 if TYPE_CHECKING:
-    from truncus_django.outbox.hands import Done
+    from truncus_django.outbox.operations import Done
 
     ActionsBase = admin.ModelAdmin[Email]
 else:
@@ -214,7 +214,7 @@ class EmailActions(ActionsBase):
         """Download the chosen e-mails as a table."""
         if "confirmed" not in request.POST:
             return self._question(request, queryset, EXPORT)
-        from truncus_django.admin.export import csv_response
+        from truncus_django.admin.csv import csv_response
 
         self._note_export(request, queryset)
         return csv_response(queryset)  # type: ignore[return-value]
@@ -325,18 +325,18 @@ class EmailActions(ActionsBase):
         do: "Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, Done]]",
     ) -> None:
         """Do something to all of them, and tell how many came to what."""
-        from truncus_django.admin import outbox
+        from truncus_django.admin import outbox_panel
 
         done = do([email.pk for email in emails]) if emails else {}
-        for kind, number in outbox.counted(done.values()).items():
+        for kind, number in outbox_panel.counted(done.values()).items():
             if len(emails) == 1:
-                text: str = _about(emails[0], outbox.told_of_one(kind))
+                text: str = _about(emails[0], outbox_panel.told_of_one(kind))
             else:
-                text = outbox.told_of_many(kind, number)
-            self.message_user(request, text, outbox.level_of(kind))
+                text = outbox_panel.told_of_many(kind, number)
+            self.message_user(request, text, outbox_panel.level_of(kind))
             if kind.is_done:
                 changed = [email for email in emails if done[email.pk] is kind]
-                self._note_all(request, changed, outbox.told_of_one(kind))
+                self._note_all(request, changed, outbox_panel.told_of_one(kind))
 
     def _note_all(self, request: HttpRequest, emails: Sequence[Email], text: str) -> None:
         """Write what was done to e-mails into the history of each."""
@@ -480,7 +480,7 @@ def _cancel(email: Email) -> Report:
             "state": State(email.state).label
         }
         return Report(messages.WARNING, _about(email, text))
-    from truncus_django.tracking import move
+    from truncus_django.log.transitions import move
 
     move(email, State.CANCELLED)
     return Report(messages.SUCCESS, _about(email, _("Cancelled.")), _("Cancelled."))
@@ -490,22 +490,22 @@ _IN_OUTBOX = (State.PENDING, State.SENDING)
 
 
 def _cancel_in_outbox(email_ids: Sequence[uuid.UUID]) -> "Mapping[uuid.UUID, Done]":
-    from truncus_django.outbox import hands
+    from truncus_django.outbox import operations
 
-    return hands.cancel(email_ids)
+    return operations.cancel(email_ids)
 
 
 def _retry(email_ids: Sequence[uuid.UUID]) -> "Mapping[uuid.UUID, Done]":
-    from truncus_django.outbox import hands
+    from truncus_django.outbox import operations
 
-    return hands.retry(email_ids)
+    return operations.retry(email_ids)
 
 
 def _decide(decision: str) -> "Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, Done]]":
     def decide(email_ids: Sequence[uuid.UUID]) -> "Mapping[uuid.UUID, Done]":
-        from truncus_django.outbox import hands
+        from truncus_django.outbox import operations
 
-        return hands.decide(email_ids, hands.Decision(decision))
+        return operations.decide(email_ids, operations.Decision(decision))
 
     return decide
 
@@ -514,7 +514,7 @@ def _ask(email: Email) -> None:
     """Ask Truncus about an e-mail and learn from the answer."""
     message_id = str(email.message_id)
     details = backend_of(email.mailer).client.get_email(message_id)
-    from truncus_django.tracking import learn
+    from truncus_django.log.transitions import learn
 
     learn({message_id: details})
     email.refresh_from_db()

@@ -55,7 +55,7 @@ class EmailChangeList(ChangeList):
         waiting = [email for email in self.result_list if email.state in _IN_OUTBOX]
         if not waiting:
             return
-        from truncus_django.admin.outbox import waits_of
+        from truncus_django.admin.outbox_panel import waits_of
 
         waits = waits_of([email.pk for email in waiting])
         for email in waiting:

@@ -13,7 +13,7 @@ from django.db.models.functions import TruncDate
 from django.utils import formats, timezone
 from django.utils.translation import gettext as _
 
-from truncus_django.admin.loose_scan import distinct_values
+from truncus_django.admin.distinct_values import distinct_values
 from truncus_django.admin.plots import Line, Stack, bars, lines
 from truncus_django.models import Email
 from truncus_django.states import State

@@ -13,15 +13,15 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from truncus_django.admin import labels, outbox
+from truncus_django.admin import display, outbox_panel
 from truncus_django.admin.resend import why_not_resendable
 from truncus_django.api.errors import AMBIGUOUS_HINT, hint_for
 from truncus_django.models import Email, EmailEvent
-from truncus_django.outbox.hands import Done
+from truncus_django.outbox.operations import Done
 from truncus_django.states import State
 
 if TYPE_CHECKING:
-    from truncus_django.admin.log import EmailAdmin
+    from truncus_django.admin.email_admin import EmailAdmin
 
 MOST_EVENTS = 200
 """Machines open some e-mails a thousand times."""
@@ -57,7 +57,7 @@ class Moment:
     @property
     def time(self) -> SafeString:
         """The time as the page shows it."""
-        return labels.moment(self.at)
+        return display.moment(self.at)
 
 
 def page_context(model_admin: "EmailAdmin", request: HttpRequest, email: Email) -> dict[str, Any]:
@@ -68,23 +68,23 @@ def page_context(model_admin: "EmailAdmin", request: HttpRequest, email: Email) 
     heard = EmailEvent.objects.filter(email=email).order_by("-occurred_at", "-id")
     events = list(heard[: MOST_EVENTS + 1])
     linked = Email.objects.only("id", "state", "created_at").order_by("created_at")
-    wait = outbox.waits_of([email.pk]).get(email.pk)
+    wait = outbox_panel.waits_of([email.pk]).get(email.pk)
     return {
         "title": _("E-mail"),
         "subtitle": None,
         "original": email,
         "change": True,
         "email": email,
-        "state": labels.state_label(email.state),
-        "sandbox": labels.sandbox_label() if email.is_sandbox else "",
+        "state": display.state_label(email.state),
+        "sandbox": display.sandbox_label() if email.is_sandbox else "",
         "timeline": _timeline(email, events[:MOST_EVENTS]),
         "has_more_events": len(events) > MOST_EVENTS,
         "ids": _ids(email),
         "facts": list(_facts(email)),
-        "outbox_facts": outbox.facts(email, wait),
+        "outbox_facts": outbox_panel.facts(email, wait),
         "trouble": _trouble(email),
         "attachments": [
-            {**file, "size_text": labels.size(file.get("size", 0))} for file in email.attachments
+            {**file, "size_text": display.size(file.get("size", 0))} for file in email.attachments
         ],
         "metadata": sorted(email.metadata.items()),
         "html_url": reverse(
@@ -111,7 +111,7 @@ def _timeline(email: Email, events: list[EmailEvent]) -> list[Moment]:
         (State.SENT, email.sent_at),
     )
     moments += [
-        Moment(at, str(state.label), labels.KINDS[state])
+        Moment(at, str(state.label), display.KINDS[state])
         for state, at in known
         if at is not None and state not in heard
     ]
@@ -120,7 +120,7 @@ def _timeline(email: Email, events: list[EmailEvent]) -> list[Moment]:
 
 
 def _heard(event: EmailEvent, *, tells_whom: bool) -> Moment:
-    kind = {"opened": "good", "clicked": "good"}.get(event.type) or labels.KINDS.get(event.type)
+    kind = {"opened": "good", "clicked": "good"}.get(event.type) or display.KINDS.get(event.type)
     return Moment(
         at=event.occurred_at,
         title=str(State(event.type).label) if event.type in State else event.type,
@@ -156,14 +156,14 @@ def _facts(email: Email) -> Iterator[tuple[str, list[Any]]]:
         (_("Tenant"), email.tenant_id),
         (_("Mailer"), email.mailer),
         (_("Template"), email.template_id),
-        (_("To be sent at"), email.send_at and labels.moment(email.send_at)),
+        (_("To be sent at"), email.send_at and display.moment(email.send_at)),
         (_("Opens"), _engagement(email.open_count, email.first_opened_at, email.last_opened_at)),
         (_("Clicks"), str(email.click_count)),
         (_("Opens tracked"), yes_or_no[email.track_opens]),
         (_("Clicks tracked"), yes_or_no[email.track_clicks]),
         (_("Requests"), str(email.attempts) if email.attempts else ""),
         (_("Place in its batch"), "" if email.batch_index is None else str(email.batch_index + 1)),
-        (_("Next question to Truncus"), email.next_sync_at and labels.moment(email.next_sync_at)),
+        (_("Next question to Truncus"), email.next_sync_at and display.moment(email.next_sync_at)),
     ]
     for name, value in facts:
         if value:
@@ -174,8 +174,8 @@ def _engagement(count: int, first: datetime | None, last: datetime | None) -> An
     if not count or first is None:
         return str(count)
     if count == 1 or last is None or last == first:
-        return format_html("{} · {}", count, labels.moment(first))
-    return format_html("{} · {} – {}", count, labels.moment(first), labels.moment(last))
+        return format_html("{} · {}", count, display.moment(first))
+    return format_html("{} · {} – {}", count, display.moment(first), display.moment(last))
 
 
 def _trouble(email: Email) -> dict[str, Any] | None:
@@ -195,26 +195,26 @@ def _trouble(email: Email) -> dict[str, Any] | None:
 
 
 def _buttons(
-    model_admin: "EmailAdmin", request: HttpRequest, email: Email, wait: outbox.Wait | None
+    model_admin: "EmailAdmin", request: HttpRequest, email: Email, wait: outbox_panel.Wait | None
 ) -> Iterator[dict[str, Any]]:
     """Yield the actions that the user may take on this e-mail, and why one is not possible."""
-    is_in_outbox = email.state in outbox.IN_OUTBOX
+    is_in_outbox = email.state in outbox_panel.IN_OUTBOX
     why_not = {
         "sync_now": "" if email.message_id else _("Truncus has given it no id."),
         "resend": why_not_resendable(email),
         "export_csv": "",
     }
     if is_in_outbox:
-        why_not["cancel"] = outbox.why_not_cancellable(wait)
+        why_not["cancel"] = outbox_panel.why_not_cancellable(wait)
     elif email.state == State.SCHEDULED:
         why_not["cancel"] = ""
-    if outbox.can_be_retried(email, wait):
+    if outbox_panel.can_be_retried(email, wait):
         why_not["retry"] = ""
     if email.state == State.UNKNOWN:
         why_not["decide_sent"] = why_not["decide_not_sent"] = ""
-        why_not["decide_send"] = "" if wait else outbox.told_of_one(Done.NOT_KEPT)
+        why_not["decide_send"] = "" if wait else outbox_panel.told_of_one(Done.NOT_KEPT)
         if wait:
-            why_not["resend"] = outbox.told_of_one(Done.UNDECIDED)
+            why_not["resend"] = outbox_panel.told_of_one(Done.UNDECIDED)
     for deed in model_admin.deeds_allowed(request):
         if deed.name in why_not:
             yield {"name": deed.name, "text": deed.button, "why_not": why_not[deed.name]}

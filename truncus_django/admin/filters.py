@@ -8,7 +8,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from truncus_django.admin.loose_scan import distinct_values
+from truncus_django.admin.distinct_values import distinct_values
 from truncus_django.models import Email
 
 if TYPE_CHECKING:

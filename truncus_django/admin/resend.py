@@ -7,10 +7,10 @@ from uuid import UUID
 
 from django.utils.translation import gettext as _
 
-from truncus_django.accounts import backend_of
-from truncus_django.admin.kept import is_kept, kept_fields, message_with
+from truncus_django.admin.stored_payload import is_kept, kept_fields, message_with
 from truncus_django.api import contract
 from truncus_django.api.errors import SendCancelled
+from truncus_django.mailers import backend_of
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email
 from truncus_django.states import UNSENT_STATES, State

@@ -10,15 +10,15 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
-from truncus_django.admin.outbox import pause
+from truncus_django.admin.outbox_panel import pause
 from truncus_django.admin.pages import page_basics
+from truncus_django.db.clock import Clock
 from truncus_django.models import Email, database
-from truncus_django.outbox import hands
-from truncus_django.outbox.clock import Clock
+from truncus_django.outbox import operations
 from truncus_django.outbox.health import PausedAccount, paused_accounts
 
 if TYPE_CHECKING:
-    from truncus_django.admin.log import EmailAdmin
+    from truncus_django.admin.email_admin import EmailAdmin
 
 
 def resume_page(model_admin: "EmailAdmin", request: HttpRequest) -> HttpResponse:
@@ -42,7 +42,7 @@ def resume_page(model_admin: "EmailAdmin", request: HttpRequest) -> HttpResponse
             "back_url": log,
         }
         return TemplateResponse(request, "admin/truncus_django/email/resume.html", context)
-    if hands.resume(account.account):
+    if operations.resume(account.account):
         _note(request, account)
         text = _("Requests are made again.")
         model_admin.message_user(request, text, messages.SUCCESS)

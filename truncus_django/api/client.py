@@ -19,6 +19,7 @@ from urllib.parse import quote
 from truncus_django import __version__
 from truncus_django.api import contract, readers, results
 from truncus_django.api.dialect import Dialect, DialectMemory, Form, adapt
+from truncus_django.api.encoding import EmailFields, encode
 from truncus_django.api.errors import (
     APIError,
     ConfigurationError,
@@ -34,7 +35,6 @@ from truncus_django.api.errors import (
     TruncusError,
     clears_doubt,
 )
-from truncus_django.api.fields import EmailFields, encode
 from truncus_django.api.keys import (
     MAX_KEY_LENGTH,
     ApiKey,

@@ -16,8 +16,8 @@ from enum import StrEnum
 from threading import Lock
 from typing import Any
 
+from truncus_django.api.encoding import EmailFields
 from truncus_django.api.errors import InvalidRequest
-from truncus_django.api.fields import EmailFields
 
 logger = logging.getLogger("truncus_django")
 

@@ -4,9 +4,9 @@ import django.db.models.deletion
 import django.utils.timezone
 from django.db import migrations, models
 
-import truncus_django.fields
-import truncus_django.ids
-import truncus_django.indexes
+import truncus_django.db.fields
+import truncus_django.db.indexes
+import truncus_django.db.uuid7
 
 
 class Migration(migrations.Migration):
@@ -21,7 +21,7 @@ class Migration(migrations.Migration):
                 (
                     "id",
                     models.UUIDField(
-                        default=truncus_django.ids.time_ordered_uuid,
+                        default=truncus_django.db.uuid7.time_ordered_uuid,
                         editable=False,
                         primary_key=True,
                         serialize=False,
@@ -30,25 +30,25 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "message_id",
-                    truncus_django.fields.ExactCharField(
+                    truncus_django.db.fields.ExactCharField(
                         max_length=255, null=True, verbose_name="Truncus id"
                     ),
                 ),
                 (
                     "global_message_id",
-                    truncus_django.fields.ExactCharField(
+                    truncus_django.db.fields.ExactCharField(
                         blank=True, max_length=255, verbose_name="global id"
                     ),
                 ),
                 (
                     "provider_message_id",
-                    truncus_django.fields.ExactCharField(
+                    truncus_django.db.fields.ExactCharField(
                         blank=True, max_length=255, verbose_name="provider's id"
                     ),
                 ),
                 (
                     "idempotency_key",
-                    truncus_django.fields.ExactCharField(
+                    truncus_django.db.fields.ExactCharField(
                         blank=True, max_length=255, verbose_name="idempotency key"
                     ),
                 ),
@@ -58,7 +58,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "mailer",
-                    truncus_django.fields.ExactCharField(
+                    truncus_django.db.fields.ExactCharField(
                         blank=True, max_length=100, verbose_name="mailer"
                     ),
                 ),
@@ -98,7 +98,7 @@ class Migration(migrations.Migration):
                 ("search_text", models.TextField(blank=True, editable=False)),
                 (
                     "tenant_id",
-                    truncus_django.fields.ExactCharField(
+                    truncus_django.db.fields.ExactCharField(
                         blank=True, max_length=255, verbose_name="tenant"
                     ),
                 ),
@@ -167,7 +167,7 @@ class Migration(migrations.Migration):
                 (
                     "id",
                     models.UUIDField(
-                        default=truncus_django.ids.time_ordered_uuid,
+                        default=truncus_django.db.uuid7.time_ordered_uuid,
                         editable=False,
                         primary_key=True,
                         serialize=False,
@@ -176,11 +176,15 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "message_id",
-                    truncus_django.fields.ExactCharField(max_length=255, verbose_name="Truncus id"),
+                    truncus_django.db.fields.ExactCharField(
+                        max_length=255, verbose_name="Truncus id"
+                    ),
                 ),
                 (
                     "event_id",
-                    truncus_django.fields.ExactCharField(max_length=255, verbose_name="event id"),
+                    truncus_django.db.fields.ExactCharField(
+                        max_length=255, verbose_name="event id"
+                    ),
                 ),
                 ("type", models.CharField(max_length=60, verbose_name="type")),
                 ("reason", models.CharField(blank=True, max_length=300, verbose_name="reason")),
@@ -243,7 +247,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="email",
-            index=truncus_django.indexes.PartialIndex(
+            index=truncus_django.db.indexes.PartialIndex(
                 fields=["resend_of"],
                 name="truncus_email_resend_of",
                 where=models.Q(("resend_of__isnull", False)),

@@ -7,8 +7,8 @@ from django.db import migrations, models
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.state import StateApps
 
-import truncus_django.fields
-import truncus_django.ids
+import truncus_django.db.fields
+import truncus_django.db.uuid7
 
 
 def nothing_to_do(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
@@ -59,7 +59,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "account",
-                    truncus_django.fields.ExactCharField(
+                    truncus_django.db.fields.ExactCharField(
                         max_length=100, primary_key=True, serialize=False
                     ),
                 ),
@@ -82,16 +82,16 @@ class Migration(migrations.Migration):
                 (
                     "id",
                     models.UUIDField(
-                        default=truncus_django.ids.time_ordered_uuid,
+                        default=truncus_django.db.uuid7.time_ordered_uuid,
                         editable=False,
                         primary_key=True,
                         serialize=False,
                     ),
                 ),
-                ("idempotency_key", truncus_django.fields.ExactCharField(max_length=255)),
+                ("idempotency_key", truncus_django.db.fields.ExactCharField(max_length=255)),
                 ("has_own_key", models.BooleanField(default=False)),
-                ("mailer", truncus_django.fields.ExactCharField(blank=True, max_length=100)),
-                ("account", truncus_django.fields.ExactCharField(blank=True, max_length=100)),
+                ("mailer", truncus_django.db.fields.ExactCharField(blank=True, max_length=100)),
+                ("account", truncus_django.db.fields.ExactCharField(blank=True, max_length=100)),
                 ("is_sandbox", models.BooleanField(default=False)),
                 (
                     "priority",
@@ -132,9 +132,9 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("size", models.PositiveIntegerField()),
-                ("mailer", truncus_django.fields.ExactCharField(blank=True, max_length=100)),
+                ("mailer", truncus_django.db.fields.ExactCharField(blank=True, max_length=100)),
                 ("is_sandbox", models.BooleanField(default=False)),
-                ("own_key", truncus_django.fields.ExactCharField(blank=True, max_length=255)),
+                ("own_key", truncus_django.db.fields.ExactCharField(blank=True, max_length=255)),
                 (
                     "priority",
                     models.PositiveSmallIntegerField(

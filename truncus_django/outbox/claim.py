@@ -16,8 +16,6 @@ from uuid import UUID, uuid4
 from django.db import connections
 from django.db.models import Min, Q, QuerySet
 
-from truncus_django import tracking
-from truncus_django.accounts import backend_of
 from truncus_django.api import contract
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.dialect import Form
@@ -25,6 +23,10 @@ from truncus_django.api.errors import ConfigurationError, OutcomeUnknown, log_te
 from truncus_django.api.keys import new_idempotency_key
 from truncus_django.api.transport import longest_request_s
 from truncus_django.conf import Settings
+from truncus_django.db.clock import Clock, moment_of, unix_of
+from truncus_django.db.transactions import committed
+from truncus_django.log import transitions
+from truncus_django.mailers import backend_of
 from truncus_django.models import (
     Email,
     OutboxAccount,
@@ -32,10 +34,9 @@ from truncus_django.models import (
     OutboxEntry,
     database,
 )
-from truncus_django.outbox import pace
-from truncus_django.outbox.clock import Clock, moment_of, unix_of
-from truncus_django.outbox.commit import committed
-from truncus_django.outbox.policy import (
+from truncus_django.outbox import rate_limit
+from truncus_django.outbox.outcomes import delete_batch, end, expire, regroup
+from truncus_django.outbox.retry_policy import (
     KEY_LIFE_S,
     LONGEST_RETRY_S,
     Facts,
@@ -43,9 +44,8 @@ from truncus_django.outbox.policy import (
     account_pause_s,
     before_request,
 )
-from truncus_django.outbox.settle import delete_batch, end, expire, regroup
 from truncus_django.outbox.waiting import waiting_mailers
-from truncus_django.sending import MAX_BATCH_BYTES
+from truncus_django.sending.direct import MAX_BATCH_BYTES
 
 LEASE_MARGIN_S = 5.0
 LOOK_AGAIN_S = 1.0
@@ -213,7 +213,7 @@ def _claim_of(mailer: str, clock: Clock, using: str) -> Claim | Rest:
 
 def _take(lane: _Lane, clock: Clock, using: str) -> Claim | Rest | None:
     """Take a request of a mailer; ``None`` where a batch was ended instead, and more may be due."""
-    account = pace.locked_account(lane.account, using=using)
+    account = rate_limit.locked_account(lane.account, using=using)
     now = clock.now()
     rest = _rest_of(account, lane, now)
     if rest is not None:
@@ -229,16 +229,16 @@ def _take(lane: _Lane, clock: Clock, using: str) -> Claim | Rest | None:
             return None
     else:
         return Rest(now + LOOK_AGAIN_S)  # others hold what there is
-    lane.client.learn(pace.dialect_of(account))
+    lane.client.learn(rate_limit.dialect_of(account))
     return _leased(batch, ids, account, lane, now)
 
 
 def _rest_of(account: OutboxAccount, lane: _Lane, now: float) -> Rest | None:
     """Return for how long an account may not make a request; ``None`` where it may now."""
-    resting = pace.paused_until(account, now=now)
+    resting = rate_limit.paused_until(account, now=now)
     if resting > now:
         return Rest(resting, paused={lane.mailer: log_text_of_code(account.error_code)})
-    allowed = pace.next_request_at(account, pace.limits(lane.settings), now=now)
+    allowed = rate_limit.next_request_at(account, rate_limit.limits(lane.settings), now=now)
     return Rest(allowed, is_pace=True) if allowed > now else None
 
 
@@ -413,8 +413,8 @@ def _leased(
     batch.save(force_insert=is_new, force_update=not is_new, using=database())
     if is_new:
         OutboxEntry.objects.filter(pk__in=ids).update(is_waiting=False, batch=batch)
-    tracking.begin(ids)
-    arrived_by = pace.note_request(account, lane.settings, now=now)
+    transitions.begin(ids)
+    arrived_by = rate_limit.note_request(account, lane.settings, now=now)
     batch.is_in_doubt = was_in_doubt
     return Claim(
         batch=batch,
@@ -426,7 +426,7 @@ def _leased(
         settings=lane.settings,
         client=lane.client,
         account_failures=account.failures,
-        dialect=pace.dialect_of(account),
+        dialect=rate_limit.dialect_of(account),
     )
 
 
@@ -466,12 +466,12 @@ def _note_misconfiguration(
     now = clock.now()
     # A pause that seems longer was noted before the clock was set back.
     latest = now + LONGEST_RETRY_S
-    if known is not None and now < pace.paused_until(known, now=now) <= latest:
-        return Rest(pace.paused_until(known, now=now), paused={mailer: known.error})
+    if known is not None and now < rate_limit.paused_until(known, now=now) <= latest:
+        return Rest(rate_limit.paused_until(known, now=now), paused={mailer: known.error})
     with committed(using):
-        account = pace.locked_account(name, using=using)
+        account = rate_limit.locked_account(name, using=using)
         now = clock.now()
-        resting = pace.paused_until(account, now=now)
+        resting = rate_limit.paused_until(account, now=now)
         if not now < resting <= now + LONGEST_RETRY_S:
             resting = now + account_pause_s(error, failures=account.failures, jitter=0.0)
             account.paused_until = moment_of(resting)

@@ -9,19 +9,19 @@ from django.core.mail import EmailMessage
 from django.db import transaction
 from django.utils import timezone
 
+from truncus_django.api.encoding import encode
 from truncus_django.api.errors import ConfigurationError, MessageError, OutcomeUnknown
-from truncus_django.api.fields import encode
 from truncus_django.api.results import LATEST
-from truncus_django.bulk import insert
 from truncus_django.conf import Settings
-from truncus_django.log import content_row
+from truncus_django.db.bulk import insert
+from truncus_django.log.recording import content_row
+from truncus_django.log.transitions import storable_moment
 from truncus_django.models import Email, OutboxEntry, Priority, database
-from truncus_django.outbox.wake import wake_after_commit
-from truncus_django.parcels import Parcel
-from truncus_django.payload import moment_in_utc
+from truncus_django.outbox.notify import wake_after_commit
+from truncus_django.sending.outgoing import Parcel
+from truncus_django.sending.payload import moment_in_utc
 from truncus_django.states import State
-from truncus_django.texts import did_you_mean
-from truncus_django.tracking import storable_moment
+from truncus_django.validation import did_you_mean
 
 MAX_INSERT_BYTES = 8 * 1024 * 1024
 """Rows go to the database in statements of about so many bytes: MariaDB takes 16 MB of each."""

@@ -11,6 +11,7 @@ from django.db.models import Count, Min, Q
 
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.conf import SETTING_NAMES, get_settings, mailers
+from truncus_django.db.clock import Clock, moment_of, unix_of
 from truncus_django.models import (
     Email,
     OutboxAccount,
@@ -19,8 +20,7 @@ from truncus_django.models import (
     Priority,
     database,
 )
-from truncus_django.outbox.clock import Clock, moment_of, unix_of
-from truncus_django.outbox.pace import recent_requests
+from truncus_django.outbox.rate_limit import recent_requests
 from truncus_django.outbox.waiting import HELD_BACK, waiting_mailers
 from truncus_django.states import State
 
@@ -266,7 +266,7 @@ def _last_error(accounts: Sequence[OutboxAccount], paused: Sequence[PausedAccoun
 def _mailers_by_account() -> Mapping[str, list[str]]:
     # Here and not above: the backend brings requests along, which a page of the admin does
     # without.
-    from truncus_django.accounts import backend_of
+    from truncus_django.mailers import backend_of
 
     users: dict[str, list[str]] = {}
     for name in dict.fromkeys([alias or "" for alias, _ in mailers()] + [""]):

@@ -12,17 +12,17 @@ from dataclasses import dataclass
 
 from django.db import DatabaseError, InterfaceError, connections, reset_queries
 
+from truncus_django.db.clock import Clock
 from truncus_django.models import database
 from truncus_django.outbox.claim import Rest
-from truncus_django.outbox.clock import Clock
-from truncus_django.outbox.dispatch import (
+from truncus_django.outbox.dispatcher import (
     SHORTEST_WAIT_S,
     Delivered,
     Dispatcher,
     Tally,
     expire_overdue,
 )
-from truncus_django.outbox.wake import Listener, while_sending
+from truncus_django.outbox.notify import Listener, while_sending
 
 logger = logging.getLogger("truncus_django")
 

@@ -15,15 +15,15 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connections
 from django.db.models import Q
 
-from truncus_django.ages import span
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.conf import get_settings, mailers
+from truncus_django.db.clock import Clock, moment_of
+from truncus_django.management.ages import span
+from truncus_django.management.progress import Progress
 from truncus_django.models import OutboxAccount, OutboxEntry, database
 from truncus_django.outbox.claim import Rest
-from truncus_django.outbox.clock import Clock, moment_of
-from truncus_django.outbox.dispatch import Delivered, Tally
+from truncus_django.outbox.dispatcher import Delivered, Tally
 from truncus_django.outbox.worker import Result, Watcher, Worker
-from truncus_django.progress import Progress
 
 _EVERY_S = 60.0
 """While it is busy a worker tells so often how far it is."""

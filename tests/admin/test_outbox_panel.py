@@ -1,0 +1,468 @@
+"""The outbox in the admin: what it shows, to whom, and what may be done there."""
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from tests.outbox.conftest import (
+    dispatcher,
+    emulator,
+    message,
+    outbox,
+    put,
+    put_all,
+    states,
+    travel,
+    waiting,
+)
+from truncus_django.message import TruncusMessage
+from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry
+from truncus_django.states import State
+
+__all__ = ["dispatcher", "emulator", "message", "outbox", "put", "states", "travel", "waiting"]
+
+pytestmark = pytest.mark.django_db
+
+LOG = "/admin/truncus_django/email/"
+RESUME = f"{LOG}outbox/resume/"
+ACTIONS = {
+    "retry": "retry_email",
+    "cancel": "cancel_email",
+    "decide_sent": "decide_email",
+    "decide_send": "decide_email",
+    "decide_not_sent": "decide_email",
+}
+
+
+def page_of(email: Email) -> str:
+    return reverse("admin:truncus_django_email_change", args=[email.pk])
+
+
+def confirm(client: Client, action: str, *emails: Email, **data: Any) -> str:
+    """Run an action of the list and answer its question; return what the user is told."""
+    ids = [str(email.pk) for email in emails]
+    chosen = {"action": action, "_selected_action": ids, "index": "0", **data}
+    question = client.post(LOG, chosen)
+    assert question.status_code == 200, question
+    assert 'name="confirmed"' in question.text
+    told = {"confirmed": "Yes", "click": str(question.context["click"])}
+    return messages_of(client, client.post(LOG, {**chosen, **told}))
+
+
+def messages_of(client: Client, response: Any) -> str:
+    assert response.status_code == 302, response
+    page = client.get(response["Location"])
+    return " ".join(str(message) for message in page.context["messages"])
+
+
+def age(emails: Iterable[Email], length: timedelta) -> None:
+    """Let e-mails have waited for so long."""
+    moment = timezone.now() - length
+    ids = [email.pk for email in emails]
+    Email.objects.filter(pk__in=ids).update(created_at=moment)
+    OutboxEntry.objects.filter(pk__in=ids).update(created_at=moment)
+
+
+def reload(email: Email) -> Email:
+    email.refresh_from_db()
+    return email
+
+
+@pytest.fixture
+def failed(emulator: Any, put: Any, dispatcher: Any) -> list[Email]:
+    """Two e-mails that failed because their domain was paused; now it is not."""
+    limits = {"requests_per_second": 0, "requests_per_minute": 0}
+    emulator.reset(**limits, domains={"example.com": "paused"})
+    emails = put(2)
+    dispatcher.drain()
+    emulator.reset(**limits)
+    return [reload(email) for email in emails]
+
+
+@pytest.fixture
+def unknown(emulator: Any, put: Any, dispatcher: Any, travel: Any) -> list[Email]:
+    """Two e-mails whose answer was lost a day ago."""
+    emails = put(2)
+    emulator.faults.next("reset_after")
+    dispatcher.step()  # no more: the next try may be due by then
+    travel(25 * 3600)
+    dispatcher.drain()
+    emulator.reset(requests_per_second=0, requests_per_minute=0)
+    return [reload(email) for email in emails]
+
+
+@pytest.fixture
+def paused(emulator: Any, put: Any, dispatcher: Any) -> OutboxAccount:
+    """An account whose key was revoked, and an e-mail that waits for it."""
+    emulator.reset(revoked_keys=["tr_test_emulator"])
+    put(1)
+    dispatcher.drain()
+    emulator.reset(requests_per_second=0, requests_per_minute=0)
+    return OutboxAccount.objects.get()
+
+
+class TestPanel:
+    def test_it_tells_what_waits_and_for_how_long(self, admin_client, put):
+        emails = put(3)
+        age(emails[:1], timedelta(minutes=4))
+
+        for path in ("", "dashboard/"):
+            page = admin_client.get(LOG + path).text
+            assert "truncus-outbox" in page
+            assert f'<a href="{LOG}?state__exact=pending">3</a>' in page
+            assert "4\xa0minutes" in page
+
+    def test_it_tells_of_the_next_try_and_the_last_error(self, admin_client, put, dispatcher):
+        put(1)
+        OutboxEntry.objects.update(payload="{")
+        put(1)
+        OutboxEntry.objects.filter(payload__startswith='{"').update(is_waiting=False)
+        batch = OutboxBatch.objects.create(
+            idempotency_key="k",
+            priority=5,
+            due_at=timezone.now() + timedelta(minutes=3),
+            error="The service is ill <b>",
+        )
+
+        page = admin_client.get(LOG).text
+
+        assert "The service is ill &lt;b&gt;" in page
+        assert timezone.localtime(batch.due_at).isoformat(timespec="seconds") in page
+
+    def test_it_is_not_there_without_an_outbox(self, admin_client, settings):
+        settings.TRUNCUS = {**settings.TRUNCUS, "DELIVERY": "direct"}
+        Email.objects.create(state=State.DELIVERED)
+
+        assert "truncus-outbox" not in admin_client.get(LOG).text
+
+    def test_it_is_there_for_what_is_left_in_one(self, admin_client, settings, put):
+        put(1)
+        settings.TRUNCUS = {**settings.TRUNCUS, "DELIVERY": "direct"}
+
+        assert "truncus-outbox" in admin_client.get(LOG).text
+
+    def test_a_paused_account_is_shown_with_its_reason(self, admin_client, paused):
+        page = admin_client.get(LOG).text
+
+        assert "rests until" in page
+        assert "revoked" in page
+        assert f"{RESUME}?account={paused.account}" in page
+
+    def test_that_no_worker_runs_is_shown(self, admin_client, put):
+        put(1)
+        assert "No worker seems to run" not in admin_client.get(LOG).text
+        age(Email.objects.all(), timedelta(hours=1))
+        assert "No worker seems to run" in admin_client.get(LOG).text
+
+    def test_queries_are_as_many_for_many(self, admin_client, put):
+        def queries() -> int:
+            with CaptureQueriesContext(connection) as captured:
+                assert admin_client.get(LOG).status_code == 200
+            return len(captured)
+
+        put(2)
+        admin_client.get(LOG)
+        few = queries()
+        put(60)
+
+        assert queries() <= few + 1  # the list has a second page, and so a count
+        assert few <= 20
+
+    def test_no_payload_is_read_for_the_list_or_a_page(self, admin_client, put):
+        [email] = put(1)
+        with CaptureQueriesContext(connection) as captured:
+            admin_client.get(LOG)
+            page = admin_client.get(page_of(email)).text
+
+        sql = " ".join(query["sql"] for query in captured).replace("`", '"')
+        assert "truncus_django_outboxentry" in sql
+        assert '"truncus_django_outboxentry"."payload"' not in sql
+        assert "is on its way" not in page
+
+
+class TestOneEmail:
+    def test_the_list_tells_for_how_long_it_waits_and_when_it_is_tried(
+        self, admin_client, message, dispatcher, emulator
+    ):
+        put_all([message(0, priority="high")])
+        emulator.faults.next("provider_502")
+        dispatcher.drain()
+
+        page = admin_client.get(LOG).text
+
+        assert "waits: less than a minute" in page
+        assert "next try" in page
+        assert "<code>PROVIDER_ERROR</code>" in page
+        assert "priority high" in page
+
+    def test_its_page_tells_where_it_stands(self, admin_client, message, dispatcher, emulator):
+        [email] = put_all([message(0, priority="low", expires_at=timedelta(hours=2))])
+        page = admin_client.get(page_of(email)).text
+        for text in ("Waits for its first request", "low", "Expires", "attachments included"):
+            assert text in page
+
+        emulator.faults.next("provider_502")
+        dispatcher.drain()
+
+        page = admin_client.get(page_of(email)).text
+        assert "Was not accepted; tried again at" in page
+        assert "PROVIDER_ERROR" in page
+
+    def test_its_page_tells_that_its_account_rests(self, admin_client, paused):
+        page = admin_client.get(page_of(Email.objects.get())).text
+        assert "rests until" in page
+        assert "revoked" in page
+
+    def test_a_text_that_waits_is_shown_only_where_texts_are_kept(
+        self, admin_client, put, settings
+    ):
+        [email] = put(1)
+        page = admin_client.get(page_of(email)).text
+        assert "may hold a reset link that still works" in page
+        assert "Your order 0" not in page
+        html = reverse("admin:truncus_django_email_html", args=[email.pk])
+        assert admin_client.get(html).status_code == 404
+
+        settings.TRUNCUS = {**settings.TRUNCUS, "STORE_BODIES": True}
+        [email] = put(1)
+        assert "Your order 0 is on its way." in admin_client.get(page_of(email)).text
+        html = reverse("admin:truncus_django_email_html", args=[email.pk])
+        assert "sandbox" in admin_client.get(html)["Content-Security-Policy"]
+
+    def test_only_what_makes_sense_is_offered(self, admin_client, failed, unknown, put):
+        def offered(email: Email) -> set[str]:
+            page = admin_client.get(page_of(email))
+            return {b["name"] for b in page.context["buttons"] if not b["why_not"]}
+
+        [waits] = put(1)
+        delivered = Email.objects.create(state=State.DELIVERED, to=["a@example.org"])
+        direct = Email.objects.create(state=State.UNKNOWN, to=["a@example.org"])
+
+        assert offered(waits) & ACTIONS.keys() == {"cancel"}
+        assert offered(failed[0]) & ACTIONS.keys() == {"retry"}
+        decisions = {"decide_sent", "decide_send", "decide_not_sent"}
+        assert offered(unknown[0]) & ACTIONS.keys() == decisions
+        assert offered(direct) & ACTIONS.keys() == {"decide_sent", "decide_not_sent"}
+        assert offered(delivered) & ACTIONS.keys() == set()
+
+    def test_what_a_worker_has_cannot_be_cancelled_and_says_so(self, admin_client, put):
+        [email] = put(1)
+        batch = OutboxBatch.objects.create(
+            idempotency_key="k", priority=5, due_at=timezone.now(), is_in_doubt=True
+        )
+        OutboxEntry.objects.update(is_waiting=False, batch=batch)
+        Email.objects.update(state=State.SENDING)
+
+        assert "its answer was lost" in admin_client.get(page_of(email)).text
+        assert "its answer was lost" in confirm(admin_client, "cancel", email)
+        assert reload(email).state == State.SENDING
+
+
+class TestActions:
+    def test_retry(self, admin_client, failed, dispatcher):
+        told = confirm(admin_client, "retry", *failed)
+
+        assert "2 e-mails wait to be sent again." in told
+        assert {reload(email).state for email in failed} == {State.PENDING}
+        assert [entry.change_message for entry in LogEntry.objects.all()] == [
+            "It waits to be sent again."
+        ] * 2
+        assert dispatcher.drain().accepted == 2
+
+    def test_one_is_told_by_its_name(self, admin_client, failed):
+        assert "<b>Order 0</b>: It waits to be sent again." in confirm(
+            admin_client, "retry", failed[0]
+        )
+
+    def test_cancel_what_waits_beside_what_is_scheduled(
+        self, admin_client, put, settings, emulator, dispatcher
+    ):
+        scheduled = put(1, send_at=timezone.now() + timedelta(days=1))
+        dispatcher.drain()
+        assert reload(scheduled[0]).state == State.SCHEDULED
+        waiting = put(2)
+        delivered = Email.objects.create(state=State.DELIVERED, subject="Gone out")
+
+        told = confirm(admin_client, "cancel", *scheduled, *waiting, delivered)
+
+        assert "2 e-mails were cancelled." in told
+        assert "<b>Gone out</b>: It is not scheduled." in told
+        assert {reload(email).state for email in [*scheduled, *waiting]} == {State.CANCELLED}
+        assert LogEntry.objects.filter(change_message="Cancelled.").count() == 3
+        assert dispatcher.drain().requests == 0
+
+    @pytest.mark.parametrize(
+        ("action", "state", "sends"),
+        [
+            ("decide_sent", State.SENT, 0),
+            ("decide_send", State.PENDING, 2),
+            ("decide_not_sent", State.FAILED, 0),
+        ],
+    )
+    def test_decide(self, admin_client, unknown, emulator, dispatcher, action, state, sends):
+        confirm(admin_client, action, *unknown)
+
+        assert {reload(email).state for email in unknown} == {state}
+        assert LogEntry.objects.count() == 2
+        assert dispatcher.drain().accepted == sends
+        assert len(emulator.emails) == sends
+
+    def test_all_that_a_filter_shows(self, admin_client, put):
+        emails = put(3)
+        Email.objects.create(state=State.DELIVERED)
+        told = confirm(admin_client, "cancel", emails[0], select_across="1")
+
+        assert "3 e-mails were cancelled." in told
+
+    def test_queries_are_as_many_for_many(self, admin_client, put):
+        def queries(emails: list[Email]) -> int:
+            with CaptureQueriesContext(connection) as captured:
+                admin_client.post(
+                    LOG,
+                    {
+                        "action": "cancel",
+                        "_selected_action": [str(email.pk) for email in emails],
+                        "index": "0",
+                        "confirmed": "Yes",
+                    },
+                )
+            return len(captured)
+
+        queries(put(1))
+        assert queries(put(2)) == queries(put(50))
+
+    @pytest.mark.parametrize("action", ACTIONS)
+    def test_an_action_needs_its_own_permission(self, may, action, failed, unknown, put):
+        emails = [*failed, *unknown, *put(1)]
+        others = set(ACTIONS.values()) - {ACTIONS[action]}
+        clerk = may("view_email", *others)
+        before = [email.state for email in emails]
+
+        ids = [str(email.pk) for email in emails]
+        clerk.post(
+            LOG, {"action": action, "_selected_action": ids, "index": "0", "confirmed": "Yes"}
+        )
+
+        assert [reload(email).state for email in emails] == before
+        assert not LogEntry.objects.exists()
+        assert all(f'value="{action}"' not in clerk.get(page_of(email)).text for email in emails)
+
+    def test_an_action_is_no_get(self, admin_client, put):
+        [email] = put(1)
+        admin_client.get(f"{LOG}?action=cancel&_selected_action={email.pk}&confirmed=1")
+        assert reload(email).state == State.PENDING
+
+
+class TestDeleting:
+    def test_what_waits_can_be_deleted(self, admin_client, put):
+        [email] = put(1)
+        admin_client.post(f"{LOG}{email.pk}/delete/", {"post": "yes"})
+        assert not Email.objects.exists()
+        assert not OutboxEntry.objects.exists()
+
+    def test_a_part_of_a_request_cannot(self, admin_client, put, dispatcher, emulator):
+        emails = put(2)
+        emulator.faults.next("reset_after")
+        dispatcher.step()
+
+        one = admin_client.post(f"{LOG}{emails[0].pk}/delete/", {"post": "yes"})
+        ids = [str(email.pk) for email in emails]
+        several = admin_client.post(
+            LOG,
+            {"action": "delete_selected", "_selected_action": ids, "index": "0", "post": "yes"},
+        )
+
+        assert "a part of a request" in one.text
+        assert "a part of a request" in several.text
+        assert OutboxEntry.objects.count() == 2
+
+
+class TestGoingOn:
+    def test_it_asks_and_then_goes_on(self, admin_client, paused, dispatcher):
+        question = admin_client.get(RESUME, {"account": paused.account})
+        assert "revoked" in question.text
+        assert OutboxAccount.objects.get().paused_until is not None
+
+        told = messages_of(admin_client, admin_client.post(RESUME, {"account": paused.account}))
+
+        assert "Requests are made again." in told
+        assert LogEntry.objects.get().change_message == "Went on before its pause ended."
+        assert dispatcher.drain().accepted == 1
+
+    @pytest.mark.parametrize("account", ["nobody", "", "\0"])
+    def test_what_does_not_rest_is_told(self, admin_client, account, put):
+        told = messages_of(admin_client, admin_client.post(RESUME, {"account": account}))
+        assert "does not rest any more" in told
+
+    def test_it_takes_the_permission(self, may, paused):
+        clerk = may("view_email", "cancel_email")
+
+        assert clerk.post(RESUME, {"account": paused.account}).status_code == 403
+        assert "Resume sending" not in clerk.get(LOG).text
+        assert OutboxAccount.objects.get().paused_until is not None
+
+
+class TestSendingAgain:
+    @pytest.mark.parametrize("delivery", ["outbox", "direct"])
+    def test_what_was_kept_is_sent_whole(
+        self, admin_client, emulator, dispatcher, settings, delivery
+    ):
+        settings.TRUNCUS = {**settings.TRUNCUS, "STORE_BODIES": True}
+        message = TruncusMessage(
+            "Your invoice",
+            "Attached.",
+            "Shop <shop@example.com>",
+            ["ann@example.org", "ben@example.org"],
+            cc=["copy@example.org"],
+            html="<p>Attached.</p>",
+            reply_to=["billing@example.com"],
+            headers={"X-Order": "42"},
+            attachments=[("invoice.txt", b"42 EUR", "text/plain")],
+            metadata={"order": "42"},
+        )
+        [email] = put_all([message])
+        dispatcher.drain()
+        [first] = emulator.emails
+        settings.TRUNCUS = {**settings.TRUNCUS, "DELIVERY": delivery}
+
+        confirm(admin_client, "resend", email)
+
+        again = Email.objects.get(resend_of=email)
+        assert again.state == (State.PENDING if delivery == "outbox" else State.DELIVERED)
+        dispatcher.drain()
+        second = emulator.emails[-1]
+        assert len(emulator.emails) == 2
+        assert second.payload == first.payload
+        assert again.attachment_count == 1
+
+    def test_what_failed_can_be_sent_as_a_new_one(self, admin_client, failed, dispatcher, emulator):
+        told = confirm(admin_client, "resend", failed[0])
+
+        assert "Sent again" in told
+        dispatcher.drain()
+        assert [email.subject for email in emulator.emails] == ["Order 0"]
+
+    def test_nothing_is_said_to_be_lost_that_was_kept(self, admin_client, failed):
+        Email.objects.update(attachment_count=2)
+        ids = [str(failed[0].pk)]
+        question = admin_client.post(
+            LOG, {"action": "resend", "_selected_action": ids, "index": "0"}
+        )
+        assert "its attachments" not in question.text
+
+    def test_what_cannot_be_read_falls_back_to_the_log(self, admin_client, failed):
+        OutboxEntry.objects.update(payload="{")
+        Email.objects.update(text_body="Kept by the log")
+
+        confirm(admin_client, "resend", failed[0])
+
+        again = OutboxEntry.objects.get(email__resend_of=failed[0])
+        assert "Kept by the log" in again.payload

@@ -1,0 +1,20 @@
+"""Lets pauses be short in the processes that are killed, so that a run takes minutes."""
+
+from django.apps import AppConfig
+from django.conf import settings
+
+
+class ChaosConfig(AppConfig):
+    """Shortens pauses, as ``settings.CHAOS`` says."""
+
+    name = "tests.chaos"
+
+    def ready(self) -> None:
+        """Set what no setting of a project can."""
+        from truncus_django.api import retry
+        from truncus_django.outbox import retry_policy
+
+        retry.FIRST_BACKOFF_S = settings.CHAOS.get("first_backoff_s", retry.FIRST_BACKOFF_S)
+        retry_policy.LONGEST_RETRY_S = settings.CHAOS.get(
+            "longest_retry_s", retry_policy.LONGEST_RETRY_S
+        )

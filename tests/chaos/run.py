@@ -1,0 +1,478 @@
+"""The run: processes are started, killed and replaced; at the end all books are compared."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import django
+import psutil
+from django.db import connections
+
+from tests.chaos import pace
+from tests.chaos.writer import GOOD, INVALID, SCHEDULED, SUPPRESSED
+from truncus_django.emulator.faults import Fault
+
+DATABASES = ("sqlite", "postgresql", "mariadb")
+RUNNERS = ("worker", "celery")
+TIMEOUT_S, DELAY_S = 2.0, 2.5
+"""Workers wait less long than a delay of the local Truncus takes: those answers come too late."""
+PATIENCE_S = 300.0
+"""For so long after the last e-mail and the last kill the outbox may take to become empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What happens in one run; everything that is left to chance follows from the seed."""
+
+    database: str
+    runner: str
+    broker: str = field(repr=False)
+    mails: int
+    kills: int
+    writers: int
+    workers: int
+    fault_rate: float
+    replay: str
+    write_seconds: float
+    seed: int
+
+
+def run(plan: Plan) -> tuple[list[str], dict[str, Any]]:
+    """Run ``plan``; return what differs at the end, and the facts of the run."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        database = stack.enter_context(_database(plan.database, folder))
+        truncus = stack.enter_context(_truncus(plan))
+        _set_up(plan, database, truncus.url)
+        ledgers = [folder / f"writer-{number}" for number in range(plan.writers)]
+        writers = [
+            stack.enter_context(_ended(_start_writer(plan, number, ledger)))
+            for number, ledger in enumerate(ledgers)
+        ]
+        crew = stack.enter_context(_ended_crew(Crew(plan)))
+        _let_die(plan, crew, writers)
+        problems = [f"writer {w.args} ended with {w.returncode}" for w in writers if w.wait()]
+        problems += _wait_until_empty(crew)
+        crew.stop()
+        told = truncus.tell()
+        books = _read(ledgers)
+        differences = problems + compare(books, told, is_replay_told=plan.replay == "first")
+        if crew.kills < plan.kills:
+            differences.append(f"{crew.kills} kills only; the work was done before")
+        facts = {
+            "committed": len(books.committed),
+            "rolled back": len(books.rolled_back),
+            "kills": crew.kills,
+            "stops": crew.stops,
+            **_count(told["requests"]),
+        }
+        return differences, facts
+
+
+def run_pace(name: str, *, seconds: float, workers: int, latency_s: float) -> pace.Use:
+    """Let workers send under the limits of a real account; return how well they used them."""
+    with TemporaryDirectory() as folder, _database(name, Path(folder)) as database:
+        _set_up_django({"database": database, "truncus": pace.TRUNCUS})
+        from truncus_django.backend import TruncusBackend
+        from truncus_django.message import TruncusMessage
+
+        messages = [
+            TruncusMessage(
+                f"Order {number}",
+                "It is on its way.",
+                "shop@example.com",
+                ["customer@example.org"],
+                idempotency_key=f"alone-{number}",  # a request for each
+            )
+            for number in range(pace.allowed_in(pace.START_UP_S + seconds) + pace.PER_MINUTE)
+        ]
+        TruncusBackend().send_messages(messages)
+        connections.close_all()
+        return pace.measure(database, seconds=seconds, workers=workers, latency_s=latency_s)
+
+
+# The processes ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _database(name: str, folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the settings of an empty database, which is dropped at the end."""
+    if name == "sqlite":
+        # As the documentation advises. A killed process loses nothing that it has written.
+        options = {
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,
+            "init_command": "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL",
+        }
+        yield {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": str(folder / "chaos.sqlite3"),
+            "OPTIONS": options,
+        }
+        return
+    from tests.databases import database
+
+    settings = {**database(name), "NAME": f"truncus_chaos_{os.getpid()}"}
+    settings.pop("TEST", None)
+    _on_server(name, settings, f"CREATE DATABASE {settings['NAME']}")
+    try:
+        yield settings
+    finally:
+        force = " WITH (FORCE)" if name == "postgresql" else ""
+        _on_server(name, settings, f"DROP DATABASE {settings['NAME']}{force}")
+
+
+def _on_server(name: str, settings: Mapping[str, Any], sql: str) -> None:
+    if name == "postgresql":
+        import psycopg
+
+        with psycopg.connect(
+            host=settings["HOST"], user=settings["USER"], dbname="postgres", autocommit=True
+        ) as connection:
+            connection.execute(sql)
+    else:
+        import pymysql
+
+        with pymysql.connect(
+            host=settings["HOST"], user=settings["USER"], password=settings["PASSWORD"]
+        ) as connection:
+            connection.cursor().execute(sql)
+
+
+class _Truncus:
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        assert process.stdout is not None
+        self.url: str = json.loads(process.stdout.readline())
+
+    def tell(self) -> dict[str, Any]:
+        told, _ = self._process.communicate("\n", timeout=60)
+        return json.loads(told)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _truncus(plan: Plan) -> Iterator[_Truncus]:
+    options = {
+        "requests_per_second": 0,
+        "requests_per_minute": 0,
+        "latency_s": 0.05,
+        "delay_s": DELAY_S,
+        "fault_rates": {fault.value: plan.fault_rate for fault in Fault},
+        "seed": plan.seed,
+        "keep": 100_000,
+        "batch_refusal": "whole",
+        "batch_replay": plan.replay,
+    }
+    process = _start("tests.chaos.truncus", json.dumps(options), pipes=True)
+    with _ended(process):
+        yield _Truncus(process)
+
+
+def _set_up(plan: Plan, database: dict[str, Any], url: str) -> None:
+    """Set the settings of this process and of all that it starts; make the tables."""
+    _set_up_django(
+        {
+            "database": database,
+            "truncus": {
+                "API_KEY": "tr_test_chaos",
+                "BASE_URL": url,
+                "DELIVERY": "outbox",
+                "DISPATCHER": plan.runner,
+                "TIMEOUT": TIMEOUT_S,
+                "REQUESTS_PER_SECOND": 0,
+                "REQUESTS_PER_MINUTE": 0,
+            },
+            # Half of all requests fail: real pauses would take hours.
+            "longest_retry_s": 2.0,
+            "first_backoff_s": 0.02,
+            "celery": {"broker": plan.broker, "queue": f"truncus-chaos-{os.getpid()}"},
+        }
+    )
+
+
+def _set_up_django(chaos: Mapping[str, Any]) -> None:
+    os.environ["CHAOS"] = json.dumps(chaos)
+    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.chaos.settings"
+    django.setup()
+    from django.core.management import call_command
+
+    call_command("migrate", verbosity=0)
+
+
+def _start(module: str, *arguments: str, pipes: bool = False) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE if pipes else None
+    return subprocess.Popen(
+        # Celery warns of root, whose machine a container is.
+        [sys.executable, "-W", "ignore::UserWarning:celery.platforms", "-m", module, *arguments],
+        stdin=pipe or subprocess.DEVNULL,
+        stdout=pipe or subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def _start_writer(plan: Plan, number: int, ledger: Path) -> subprocess.Popen[str]:
+    mails = plan.mails // plan.writers + (number < plan.mails % plan.writers)
+    return _start(
+        "tests.chaos.writer",
+        f"writer{number}",
+        f"--mails={mails}",
+        f"--seconds={plan.write_seconds}",
+        f"--seed={plan.seed}",
+        f"--ledger={ledger}",
+    )
+
+
+@contextmanager
+def _ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+class Crew:
+    """The workers, each in a process group of its own; and Celery's clock, where there is one."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._random = random.Random(plan.seed)
+        self.kills = self.stops = 0
+        self.workers = [self._hire(number) for number in range(plan.workers)]
+        self._stopped: list[tuple[float, subprocess.Popen[str]]] = []
+        self.beat = None
+        if plan.runner == "celery":
+            schedule = f"--schedule={TemporaryDirectory().name}"
+            self.beat = _start(*_CELERY, "beat", "--loglevel=ERROR", schedule)
+
+    def _hire(self, number: int) -> subprocess.Popen[str]:
+        concurrency = f"--concurrency={1 + number % 2}"
+        if self._plan.runner == "celery":
+            quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat")
+            name = f"--hostname=chaos-{os.getpid()}-{number}-{self.kills}@%h"
+            return _start(*_CELERY, "worker", "--loglevel=CRITICAL", concurrency, name, *quiet)
+        return _start("django", "truncus_worker", "--verbosity=0", "--poll=0.2", concurrency)
+
+    def kill_one(self) -> None:
+        """Kill a worker, or of Celery perhaps one of its children only; replace it."""
+        number = self._random.randrange(len(self.workers))
+        worker = self.workers[number]
+        children = psutil.Process(worker.pid).children()
+        self.kills += 1
+        if children and self._random.random() < 0.5:
+            self._random.choice(children).kill()  # Celery replaces it
+            return
+        os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait()
+        self.workers[number] = self._hire(number)
+
+    def stop_one(self, seconds: float) -> None:
+        """Let a worker stand still, as a machine that swaps or a laptop that sleeps does."""
+        worker = self._random.choice(self.workers)
+        os.killpg(worker.pid, signal.SIGSTOP)
+        self._stopped.append((time.monotonic() + seconds, worker))
+        self.stops += 1
+
+    def look_after(self) -> None:
+        """Let those go on that have stood still for long enough; nobody may die by himself."""
+        for entry in [entry for entry in self._stopped if entry[0] <= time.monotonic()]:
+            self._go_on(entry)
+        for worker in self.workers:
+            if worker.poll() is not None:
+                raise SystemExit(f"A worker ended by itself with {worker.returncode}.")
+
+    def _go_on(self, entry: tuple[float, subprocess.Popen[str]]) -> None:
+        self._stopped.remove(entry)
+        if entry[1].poll() is None:
+            os.killpg(entry[1].pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End all workers as an operator does: SIGTERM, and they end by themselves."""
+        for entry in list(self._stopped):
+            self._go_on(entry)
+        for process in filter(None, [*self.workers, self.beat]):
+            process.terminate()
+        for worker in self.workers:
+            if worker.wait(60) != 0:
+                raise SystemExit(f"A worker ended with {worker.returncode} on SIGTERM.")
+
+    def end(self) -> None:
+        """Leave no process behind."""
+        left = [process for process in [*self.workers, self.beat] if process is not None]
+        for process in left:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+        for process in left:
+            process.wait()
+
+
+_CELERY = ("celery", "--app=tests.chaos.celery_app")
+
+
+@contextmanager
+def _ended_crew(crew: Crew) -> Iterator[Crew]:
+    try:
+        yield crew
+    finally:
+        crew.end()
+        if crew.beat is not None:
+            _delete_queue()
+
+
+def _delete_queue() -> None:
+    """Leave nothing behind at the broker."""
+    from redis import Redis
+
+    from tests.chaos.celery_app import app
+
+    with app.connection_for_write() as broker:
+        channel = broker.default_channel
+        queue = app.amqp.queues[app.conf.task_default_queue].bind(channel)
+        queue.declare()
+        queue.delete()
+        if broker.transport.driver_type == "redis":
+            # Its prefix names this run. What killed workers had taken is there, too.
+            prefix = app.conf.broker_transport_options["global_keyprefix"]
+            with Redis.from_url(app.conf.broker_url) as redis:
+                for key in redis.scan_iter(f"{prefix}*"):
+                    redis.delete(key)
+
+
+def _let_die(plan: Plan, crew: Crew, writers: Sequence[subprocess.Popen[str]]) -> None:
+    """Kill workers at random moments for as long as the writers write, and after."""
+    chance = random.Random(f"{plan.seed} kills")
+    mean_s = plan.write_seconds / max(1.3 * plan.kills, 1)
+    while crew.kills < plan.kills or any(writer.poll() is None for writer in writers):
+        wake_at = time.monotonic() + chance.uniform(0, 2 * mean_s)
+        while time.monotonic() < wake_at:
+            crew.look_after()
+            time.sleep(min(0.05, max(0.0, wake_at - time.monotonic())))
+        if not _is_busy() and all(writer.poll() is not None for writer in writers):
+            return
+        if crew.kills % 8 == 7:
+            crew.stop_one(seconds=2 * TIMEOUT_S + 7)  # longer than its leases
+        crew.kill_one()
+
+
+def _is_busy() -> bool:
+    from truncus_django.models import OutboxBatch, OutboxEntry
+
+    return OutboxBatch.objects.exists() or OutboxEntry.objects.filter(is_waiting=True).exists()
+
+
+def _wait_until_empty(crew: Crew) -> list[str]:
+    deadline = time.monotonic() + PATIENCE_S
+    while _is_busy():
+        crew.look_after()
+        if time.monotonic() > deadline:
+            from truncus_django.models import OutboxAccount, OutboxBatch
+
+            return [
+                f"the outbox is not empty after {PATIENCE_S:.0f} s",
+                *map(str, OutboxBatch.objects.values()),
+                *map(str, OutboxAccount.objects.values()),
+            ]
+        time.sleep(0.2)
+    return []
+
+
+# The books ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What the writers know: subjects of committed e-mails with their kind, and of the others."""
+
+    committed: dict[str, str]
+    rolled_back: set[str]
+
+
+def _read(ledgers: Sequence[Path]) -> Books:
+    books = Books({}, set())
+    for ledger in ledgers:
+        for line in ledger.read_text().splitlines():
+            told = json.loads(line)
+            books.committed.update(told["committed"])
+            books.rolled_back.update(told["rolled_back"])
+    return books
+
+
+_FATES: Mapping[str, frozenset[str]] = {
+    GOOD: frozenset({"sent", "delivered"}),
+    SCHEDULED: frozenset({"scheduled"}),
+    SUPPRESSED: frozenset({"rejected"}),
+    INVALID: frozenset({"failed"}),
+}
+
+
+def compare(books: Books, told: Mapping[str, Any], *, is_replay_told: bool) -> list[str]:
+    """Return what differs between what was committed, what was accepted, and the rows.
+
+    Args:
+        is_replay_told: whether Truncus answers a repeated batch with what became of each e-mail.
+            If not, they count as accepted without an id, as far as anybody can know.
+    """
+    from truncus_django.models import Email, OutboxBatch, OutboxEntry
+
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for email in told["emails"]:
+        found.setdefault(email["subject"], []).append(email)
+    rows = {row.subject: row for row in Email.objects.all()}
+    kept = set(OutboxEntry.objects.values_list("email__subject", flat=True))
+    differences = []
+    for subject in found.keys() - books.committed.keys():
+        is_known = subject in books.rolled_back
+        differences.append(f"{subject}: {'rolled back' if is_known else 'unheard of'}, and sent")
+    strays = rows.keys() - books.committed.keys()
+    differences += [f"{subject}: not committed, and a row" for subject in strays]
+    if Email.objects.count() != len(rows):
+        differences.append("two rows for one e-mail")
+    if OutboxBatch.objects.exists():
+        differences.append("requests are left in the outbox")
+    for subject, kind in books.committed.items():
+        row, emails = rows.get(subject), found.get(subject, [])
+        if row is None:
+            differences.append(f"{subject}: committed, and no row")
+            continue
+        wanted = 0 if kind == INVALID else 1
+        fates = _FATES[kind]
+        if not is_replay_told and not row.message_id and kind in {SCHEDULED, SUPPRESSED}:
+            fates = _FATES[GOOD]
+        if len(emails) != wanted:
+            differences.append(f"{subject} ({kind}): taken {len(emails)} times, {row.state}")
+        if row.state not in fates:
+            differences.append(f"{subject} ({kind}): {row.state}, {row.error}")
+        is_nameless = not is_replay_told and not row.message_id
+        if emails and not is_nameless and row.message_id != emails[0]["id"]:
+            differences.append(f"{subject} ({kind}): has the id {row.message_id}")
+        if emails and row.idempotency_key != emails[0]["key"]:
+            differences.append(f"{subject} ({kind}): has another key than it was sent under")
+        is_kept = subject in kept
+        if is_kept != (row.state in {"failed", "rejected"}):
+            differences.append(
+                f"{subject} ({kind}): its payload is {'' if is_kept else 'not '}kept"
+            )
+    return differences
+
+
+def _count(requests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return figures of what was asked of Truncus."""
+    answered = Counter(request["key"] for request in requests if request["status"] in {0, 200, 500})
+    return {
+        "requests": len(requests),
+        "429": sum(request["status"] == 429 for request in requests),
+        "faults": sum(bool(request["fault"]) for request in requests),
+        "replays": sum(count - 1 for count in answered.values()),
+    }

@@ -1,0 +1,272 @@
+"""Waking: once after each commit, whatever is rolled back, and without harm to anybody."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from django.core.mail import EmailMessage
+from django.db import connection, connections, transaction
+
+from truncus_django import tasks
+from truncus_django.backend import TruncusBackend
+from truncus_django.conf import get_settings
+from truncus_django.models import OutboxEntry
+from truncus_django.outbox import notify as wake_module
+from truncus_django.outbox.notify import (
+    CHANNEL,
+    Listener,
+    forget_trouble,
+    wake,
+    wake_after_commit,
+    while_sending,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def no_trouble() -> Iterator[None]:
+    forget_trouble()
+    yield
+    forget_trouble()
+
+
+@pytest.fixture
+def woken(settings: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Whom e-mails wake, in place of waking them; here it is Celery."""
+    settings.TRUNCUS = {**settings.TRUNCUS, "DISPATCHER": "celery"}
+    found: list[str] = []
+    monkeypatch.setattr(wake_module, "wake", lambda using, dispatcher: found.append(dispatcher))
+    return found
+
+
+def send() -> None:
+    message = EmailMessage("Hello", "Hello", "shop@example.com", ["ann@example.org"])
+    assert TruncusBackend().send_messages([message]) == 1
+
+
+class Undone(Exception):
+    """Rolls a transaction back."""
+
+
+# Once after a commit --------------------------------------------------------------------------
+
+
+def test_each_e_mail_of_its_own_wakes(woken):
+    send()
+    send()
+    assert woken == ["celery", "celery"]
+
+
+def test_a_transaction_wakes_once_when_it_is_committed(woken):
+    with transaction.atomic():
+        for _ in range(3):
+            send()
+        assert woken == []
+    assert woken == ["celery"]
+
+
+def test_what_is_rolled_back_wakes_nobody_and_nothing_is_lost_afterwards(woken):
+    with suppress(Undone), transaction.atomic():
+        send()
+        raise Undone
+    assert woken == []
+    send()
+    assert woken == ["celery"]
+
+
+def test_a_savepoint_that_is_rolled_back_takes_no_wake_up_with_it(woken):
+    with transaction.atomic():
+        with suppress(Undone), transaction.atomic():
+            send()
+            raise Undone
+        send()
+        with suppress(Undone), transaction.atomic():
+            send()
+            raise Undone
+    assert woken == ["celery"]
+
+
+def test_a_wake_up_inside_a_savepoint_may_be_rolled_back_after_another_was_asked_for(woken):
+    with transaction.atomic():
+        with suppress(Undone), transaction.atomic():
+            with transaction.atomic():
+                send()
+            send()
+            raise Undone
+        with transaction.atomic():
+            send()
+    assert woken == ["celery"]
+
+
+def test_savepoints_that_are_kept_wake_once_together(woken):
+    with transaction.atomic():
+        for _ in range(3):
+            with transaction.atomic():
+                send()
+        send()
+    assert woken == ["celery"]
+
+
+def test_other_callbacks_of_the_transaction_are_left_alone(woken):
+    told: list[int] = []
+    with transaction.atomic():
+        for number in range(5):
+            transaction.on_commit(lambda number=number: told.append(number))
+            send()
+    assert told == [0, 1, 2, 3, 4]
+    assert woken == ["celery"]
+
+
+def test_whoever_sends_is_not_woken(woken):
+    with while_sending():
+        send()
+    assert woken == []
+    send()
+    assert woken == ["celery"]
+
+
+def test_workers_are_woken_where_the_database_can_do_it(monkeypatch, settings):
+    found: list[str] = []
+    monkeypatch.setattr(wake_module, "wake", lambda using, dispatcher: found.append(dispatcher))
+    send()
+    assert found == (["worker"] if connection.vendor == "postgresql" else [])
+
+
+# Trouble --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broken(settings: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A queue that fails, and with what secrets; each call is noted."""
+    settings.TRUNCUS = {**settings.TRUNCUS, "DISPATCHER": "celery"}
+    calls: list[str] = []
+
+    def fail(using: str) -> None:
+        calls.append(using)
+        raise ConnectionError("amqp://shop:password@broker")
+
+    monkeypatch.setattr(tasks, "wake_celery", fail)
+    return calls
+
+
+def test_a_broken_queue_harms_no_sender_and_is_logged_once(broken, caplog, monkeypatch):
+    monkeypatch.setattr(wake_module, "REST_S", 0.0)
+    send()
+    with transaction.atomic():
+        send()
+    assert OutboxEntry.objects.count() == 2
+    assert len(broken) == 2
+    [record] = caplog.records
+    assert "(DISPATCHER 'celery') could not be woken: ConnectionError." in record.getMessage()
+    assert "password" not in caplog.text
+
+
+def test_a_broken_queue_is_left_alone_for_a_while(broken):
+    send()
+    send()
+    assert len(broken) == 1
+
+
+def test_trouble_is_logged_again_after_it_was_over(broken, caplog, monkeypatch):
+    monkeypatch.setattr(wake_module, "REST_S", 0.0)
+    send()
+    with monkeypatch.context() as patched:
+        patched.setattr(tasks, "wake_celery", lambda using: None)
+        send()
+    send()
+    assert len(caplog.records) == 2
+
+
+def test_what_is_missing_is_said(monkeypatch, caplog):
+    monkeypatch.setattr(tasks, "dispatch", None)
+    wake("default", "celery")
+    assert 'pip install "truncus-django[celery]"' in caplog.text
+
+
+def test_a_queue_that_hangs_holds_nobody_up():
+    ends = threading.Event()
+    with pytest.raises(TimeoutError):
+        tasks._within(0.01, lambda: ends.wait(60) and None)
+    ends.set()
+
+
+def test_a_log_handler_that_sends_e_mail_ends_somewhere(broken, monkeypatch):
+    monkeypatch.setattr(wake_module, "REST_S", 0.0)
+
+    class Mailing(wake_module.logging.Handler):
+        def emit(self, record: Any) -> None:
+            send()
+
+    handler = Mailing()
+    wake_module.logger.addHandler(handler)
+    try:
+        send()
+    finally:
+        wake_module.logger.removeHandler(handler)
+    assert OutboxEntry.objects.count() == 2
+
+
+# The listener ---------------------------------------------------------------------------------
+
+
+def is_told() -> bool:
+    return connection.vendor == "postgresql"
+
+
+def test_a_listener_hears_of_a_commit():
+    with Listener("default") as listener:
+        assert listener.is_listening is is_told()
+        with transaction.atomic():
+            send()
+        assert listener.wait(60 if is_told() else 0.01) is is_told()
+        assert listener.wait(0.01) is False
+
+
+def test_a_deaf_listener_goes_by_the_clock():
+    with Listener("default", is_deaf=True) as listener:
+        send()
+        assert not listener.is_listening
+        assert listener.wait(0.01) is False
+
+
+def test_a_listener_can_be_interrupted_before_it_waits_and_while():
+    with Listener("default") as listener:
+        listener.interrupt()
+        began = time.monotonic()
+        assert listener.wait(600) is False
+        threading.Timer(0.05, listener.interrupt).start()
+        assert listener.wait(600) is False
+        assert time.monotonic() - began < 300
+    listener.interrupt()  # nobody waits any more
+
+
+def test_a_listener_that_lost_its_connection_says_so_and_listens_again():
+    with Listener("default") as listener:
+        with connection.cursor() as cursor:
+            if is_told():
+                cursor.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE query = %s AND datname = current_database()",
+                    [f"LISTEN {CHANNEL}"],
+                )
+        while listener.is_listening:
+            assert listener.wait(60)
+        # What came in between may have been missed.
+        assert listener.wait(60 if is_told() else 0.01) is is_told()
+        assert listener.is_listening is is_told()
+        wake_after_commit("default", get_settings())
+        assert listener.wait(60 if is_told() else 0.01) is is_told()
+
+
+def test_a_listener_without_a_server_waits_by_the_clock(monkeypatch):
+    monkeypatch.setattr(wake_module, "LISTEN_RETRY_S", 0.01)
+    monkeypatch.setattr(
+        type(connections["default"]), "connect", lambda self: (_ for _ in ()).throw(OSError)
+    )
+    with Listener("default") as listener:
+        assert not listener.is_listening
+        assert listener.wait(600 if is_told() else 0.01) is False

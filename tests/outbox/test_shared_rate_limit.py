@@ -1,0 +1,90 @@
+"""Questions about e-mails keep within what the outbox's workers leave of the limits."""
+
+import pytest
+
+from truncus_django.db.clock import Clock, moment_of
+from truncus_django.log.sync import SyncJob
+from truncus_django.mailers import backend_of
+from truncus_django.models import OutboxAccount
+from truncus_django.outbox.claim import Rest
+from truncus_django.outbox.rate_limit import SharedPacer, limits, next_request_at
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def limited(settings, emulator):
+    settings.TRUNCUS = {**settings.TRUNCUS, "REQUESTS_PER_SECOND": 4, "REQUESTS_PER_MINUTE": 6}
+
+
+@pytest.fixture
+def pacer(travel):
+    backend = backend_of("")
+    return SharedPacer(backend.client.account, backend.settings, sleep=travel)
+
+
+def test_requests_under_way_count_as_of_now_and_those_of_a_clock_that_was_set_back_not_at_all(
+    pacer,
+):
+    allowed = limits(backend_of("").settings)
+
+    under_way = OutboxAccount(recent_requests=[1004.0] * 4)
+    assert 1000 < next_request_at(under_way, allowed, now=1000.0) < 1002
+    set_back = OutboxAccount(recent_requests=[5000.0] * 4)
+    assert next_request_at(set_back, allowed, now=1000.0) == 1000
+
+
+def test_half_of_the_limits_is_left_to_what_is_sent(pacer, put, dispatcher):
+    assert [pacer.wait() > 0 for _ in range(4)] == [False, False, True, True]
+
+    put(1)
+    assert dispatcher.step().accepted == 1
+
+
+def test_a_question_counts_from_its_answer(pacer, travel):
+    for way_s in (4, 0):
+        pacer.wait()
+        travel(way_s)
+        pacer.answered()
+
+    assert pacer.pause_s() > 0
+
+
+def test_a_question_under_way_counts_for_as_long_as_it_may_arrive(pacer, travel):
+    for _ in range(2):
+        pacer.wait()
+
+    travel(2)
+    assert pacer.pause_s() > 0
+
+
+def test_what_is_sent_counts(pacer, message, dispatcher, travel, put):
+    for _ in range(3):
+        put(1)
+        assert dispatcher.step().accepted == 1
+
+    assert pacer.pause_s() > 50
+    assert isinstance(dispatcher.step(), Rest)
+    waited_s = pacer.wait()
+    assert 50 < waited_s < 62
+
+
+def test_a_pause_of_the_account_is_one_for_all(pacer, put, dispatcher):
+    put(1)
+    dispatcher.step()
+    OutboxAccount.objects.update(paused_until=moment_of(Clock("default").now() + 500))
+
+    assert 490 < pacer.pause_s() < 501
+
+
+def test_the_sync_asks_within_it(put, dispatcher, travel):
+    put(1)
+    dispatcher.step()
+    travel(120)
+    before = OutboxAccount.objects.get().recent_requests
+
+    job = SyncJob(sleep=travel)
+    job.ask_about(job._selection.due(moment_of(Clock("default").now() + 10**6)))
+
+    assert job.result.asked == 1
+    assert len(OutboxAccount.objects.get().recent_requests) == len(before) + 1

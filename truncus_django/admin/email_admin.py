@@ -1,0 +1,257 @@
+"""The log as Django's admin shows it: what there is to see and to do, and who may.
+
+Every process of a project imports this module; what only a page needs is imported by the page.
+"""
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import django
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import path
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from truncus_django.admin import display
+from truncus_django.admin.actions import EmailActions
+from truncus_django.admin.filters import EngagementFilter, MailerFilter, TenantFilter
+from truncus_django.admin.pages import page_basics
+from truncus_django.admin.paginator import LogPaginator
+from truncus_django.admin.search import search
+from truncus_django.models import Email
+from truncus_django.states import State
+
+if TYPE_CHECKING:
+    from django.contrib.admin.views.main import ChangeList
+
+    EmailAdminBase = admin.ModelAdmin[Email]
+else:
+    EmailAdminBase = admin.ModelAdmin
+
+
+class EmailAdmin(EmailActions, EmailAdminBase):
+    """Shows e-mails and what became of them. Nobody adds or changes one here."""
+
+    list_display = (
+        "state_label",
+        "recipients",
+        "subject_line",
+        "tenant",
+        "opens",
+        "clicks",
+        "sent",
+    )
+    list_display_links = ("recipients", "subject_line")
+    list_filter = (
+        "state",
+        TenantFilter,
+        MailerFilter,
+        "is_sandbox",
+        EngagementFilter,
+        "created_at",
+    )
+    list_per_page = 50
+    list_max_show_all = 200
+    date_hierarchy = "created_at"
+    search_fields = ("search_text",)  # search() looks for ids, too
+    search_help_text = _("An address, words of the subject, or any id.")
+    sortable_by = ("sent",)
+    # All columns named: Django would add "-pk", which no index of MariaDB serves.
+    ordering = ("-created_at", "pk")
+    paginator = LogPaginator
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    actions_selection_counter = True
+
+    class Media:
+        css: ClassVar = {"all": ["truncus_django/admin.css"]}
+
+    # The list ---------------------------------------------------------------------------------
+
+    @admin.display(description=_("state"))
+    def state_label(self, email: Email) -> SafeString:
+        """Return the state as a coloured label."""
+        label = display.state_label(email.state)
+        return format_html("{} {}", label, display.sandbox_label()) if email.is_sandbox else label
+
+    @admin.display(description=_("recipients"))
+    def recipients(self, email: Email) -> SafeString:
+        """Return the first recipient and how many more there are."""
+        return display.recipients(email)
+
+    @admin.display(description=_("subject"))
+    def subject_line(self, email: Email) -> SafeString:
+        """Return the subject, in its own direction of writing."""
+        return format_html("<bdi>{}</bdi>", email.subject or gettext("(no subject)"))
+
+    @admin.display(description=_("tenant"))
+    def tenant(self, email: Email) -> SafeString:
+        """Return the tenant as a small label."""
+        if not email.tenant_id:
+            return SafeString("")
+        return format_html('<span class="truncus-tag">{}</span>', email.tenant_id)
+
+    @admin.display(description=_("opens"))
+    def opens(self, email: Email) -> SafeString:
+        """Return how often it was opened."""
+        return _count(email.open_count)
+
+    @admin.display(description=_("clicks"))
+    def clicks(self, email: Email) -> SafeString:
+        """Return how often its links were clicked."""
+        return _count(email.click_count)
+
+    @admin.display(description=_("sent"), ordering="created_at")
+    def sent(self, email: Email) -> SafeString:
+        """Return when it went out, will go out, or was tried; or for how long it has waited."""
+        if email.state in {State.PENDING, State.SENDING}:
+            from truncus_django.admin.outbox_panel import waiting_cell
+
+            return waiting_cell(email, getattr(email, "wait", None))
+        if email.sent_at is not None:
+            return display.moment(email.sent_at)
+        if email.send_at is not None:
+            return format_html(
+                '<span class="truncus-none">{}</span> {}',
+                gettext("for"),
+                display.moment(email.send_at),
+            )
+        return format_html('<span class="truncus-none">{}</span>', display.moment(email.created_at))
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> "type[ChangeList]":
+        """Return the list that reads little."""
+        from truncus_django.admin.changelist import EmailChangeList
+
+        return EmailChangeList
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Email], search_term: str
+    ) -> tuple[QuerySet[Email], bool]:
+        """Return what the search finds, none of it twice."""
+        return search(queryset, search_term), False
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show the list, or run an action on some of it."""
+        if any("\0" in value for values in request.GET.lists() for value in values[1]):
+            return HttpResponseRedirect(request.path)  # no database has such texts
+        context = {"title": gettext("E-mails"), **(extra_context or {})}
+        if request.method == "GET":
+            context["outbox"] = self._outbox(request)
+            context["tools_are_in_the_title"] = django.VERSION >= (6, 1)  # no longer below it
+        try:
+            return super().changelist_view(request, context)
+        except (OverflowError, ValueError):  # a filter's value that no date can have
+            return HttpResponseRedirect(f"{request.path}?e=1")
+        except ValidationError:  # an action for what is no id
+            self.message_user(request, gettext("There is no such e-mail."), messages.ERROR)
+            return HttpResponseRedirect(request.path)
+
+    # An e-mail --------------------------------------------------------------------------------
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Show an e-mail, its ids and all that was heard about it."""
+        if request.method not in {"GET", "HEAD"}:
+            return HttpResponseNotAllowed(["GET", "HEAD"])
+        email = self.get_object(request, object_id)
+        if not self.has_view_permission(request, email):
+            raise PermissionDenied
+        if email is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined, no-any-return]
+        from truncus_django.admin.detail import page_context
+
+        context = {
+            **page_basics(self, request),
+            **page_context(self, request, email),
+            **(extra_context or {}),
+        }
+        return TemplateResponse(request, "admin/truncus_django/email/detail.html", context)
+
+    def html_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Return an e-mail's HTML, for the sandboxed frame on its page."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        from truncus_django.admin.html_preview import framed_html
+
+        return framed_html(self.get_object(request, object_id))
+
+    # The dashboard ----------------------------------------------------------------------------
+
+    def dashboard_view(self, request: HttpRequest) -> HttpResponse:
+        """Show how many e-mails were sent, delivered, opened, and how many came back."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        from truncus_django.admin.dashboard import dashboard_context
+
+        context = {
+            **page_basics(self, request),
+            **dashboard_context(request.GET),
+            "outbox": self._outbox(request),
+        }
+        return TemplateResponse(request, "admin/truncus_django/email/dashboard.html", context)
+
+    # The outbox -------------------------------------------------------------------------------
+
+    def _outbox(self, request: HttpRequest) -> dict[str, Any] | None:
+        """Return what the panel of the outbox shows; ``None`` where there is none to show."""
+        from truncus_django.admin.outbox_panel import panel
+
+        found = panel()
+        if found is None:
+            return None
+        return {"panel": found, "may_resume": self.has_retry_permission(request)}
+
+    def resume_view(self, request: HttpRequest) -> HttpResponse:
+        """Ask whether a paused account is to go on at once, and let it."""
+        if not self.has_view_permission(request) or not self.has_retry_permission(request):
+            raise PermissionDenied
+        from truncus_django.admin.resume import resume_page
+
+        return resume_page(self, request)
+
+    def get_urls(self) -> list[Any]:
+        """Return Django's pages, the dashboard, the frame and the outbox's question."""
+        view = self.admin_site.admin_view
+        name = f"{self.opts.app_label}_{self.opts.model_name}"
+        return [
+            path("dashboard/", view(self.dashboard_view), name=f"{name}_dashboard"),
+            path("outbox/resume/", view(self.resume_view), name=f"{name}_resume"),
+            path("<uuid:object_id>/html/", view(self.html_view), name=f"{name}_html"),
+            *super().get_urls(),
+        ]
+
+    def get_deleted_objects(
+        self, objs: Any, request: HttpRequest
+    ) -> tuple[list[Any], dict[str, int], set[str], list[Any]]:
+        """Return what goes along, and which e-mails must stay: those in requests of the outbox."""
+        from truncus_django.admin.outbox_panel import parts_of_requests
+
+        to_delete, counts, lacking, protected = super().get_deleted_objects(objs, request)
+        return list(to_delete), counts, lacking, [*protected, *parts_of_requests(objs)]
+
+    # Who may ----------------------------------------------------------------------------------
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Return that nobody adds an e-mail here: it is sent."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Email | None = None) -> bool:
+        """Return that nobody changes what was sent."""
+        return False
+
+
+def _count(number: int) -> SafeString:
+    kind = "truncus-count" if number else "truncus-none"
+    return format_html('<span class="{}">{}</span>', kind, number)

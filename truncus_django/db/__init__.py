@@ -1,0 +1,1 @@
+"""What the database needs to know or to be asked, whatever is stored in it."""

@@ -1,0 +1,1 @@
+"""The log: what was sent, and what became of it."""

@@ -1,0 +1,325 @@
+"""What a person does with e-mails of the outbox: try again, cancel, decide, go on.
+
+Each is safe while workers send and while somebody else does the same. Rows are locked in the order
+that workers keep to: accounts, requests, entries, e-mails. What a worker has in its hands is not
+touched, and the answer says so.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from uuid import UUID
+
+from django.db import connections, transaction
+
+from truncus_django.api.keys import new_idempotency_key
+from truncus_django.conf import get_settings
+from truncus_django.db.bulk import update_each
+from truncus_django.db.clock import Clock, moment_of
+from truncus_django.log import transitions
+from truncus_django.log.transitions import Conclusion
+from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
+from truncus_django.outbox import outcomes
+from truncus_django.outbox.notify import wake_after_commit
+from truncus_django.states import RESTARTABLE_STATES, State
+
+__all__ = ["Decision", "Done", "cancel", "decide", "resume", "retry"]
+
+_AT_ONCE = 500
+"""So many e-mails are handled in one transaction, which workers may have to wait for."""
+
+
+class Done(StrEnum):
+    """What became of one e-mail, or why nothing did."""
+
+    WAITS_AGAIN = "waits again"
+    """It is sent as a new request, as soon as its account lets it."""
+    DUE_NOW = "due now"
+    """Its next try is now, with the others of its request."""
+    CANCELLED = "cancelled"
+    SENT = "sent"
+    """A person says so."""
+    NOT_SENT = "not sent"
+    """A person says so, and leaves it at that."""
+
+    WAITS_ALREADY = "waits already"
+    BEING_SENT = "being sent"
+    """A worker has it in its hands."""
+    IN_DOUBT = "in doubt"
+    """A request of it may have been accepted, which only repeating that request can tell."""
+    UNDECIDED = "undecided"
+    """It may have been sent: somebody must :func:`decide` first."""
+    NOT_KEPT = "not kept"
+    """What was to be sent is not there any more."""
+    DOES_NOT_APPLY = "does not apply"
+    """It is in no state for that."""
+    GONE = "gone"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether anything was done to it."""
+        return self in _DONE
+
+
+_DONE = frozenset({Done.WAITS_AGAIN, Done.DUE_NOW, Done.CANCELLED, Done.SENT, Done.NOT_SENT})
+
+
+class Decision(StrEnum):
+    """What a person found out about an e-mail whose answer was lost for good."""
+
+    SENT = "sent"
+    """Truncus has it."""
+    SEND = "send"
+    """Truncus does not have it: send it, under a new key unless it has one of its own."""
+    NOT_SENT = "not sent"
+    """Truncus does not have it, and nobody needs it any more."""
+
+
+def retry(email_ids: Iterable[UUID]) -> dict[UUID, Done]:
+    """Try e-mails again now: those that failed, were refused or cancelled, or wait for a next try.
+
+    What failed is sent as it was stored, attachments and all; an expiry that is over is forgotten.
+    As many queries for 500 e-mails as for one.
+
+    Raises:
+        django.db.DatabaseError: those of the last transaction, of 500 at most, are as they were.
+    """
+    return _in_portions(email_ids, _retry)
+
+
+def cancel(email_ids: Iterable[UUID]) -> dict[UUID, Done]:
+    """Keep e-mails from being sent that wait, or whose request was surely not accepted.
+
+    What was to be sent is kept, so that :func:`retry` can take it back. As many queries for 500
+    e-mails as for one.
+
+    Raises:
+        django.db.DatabaseError: those of the last transaction, of 500 at most, are as they were.
+    """
+    return _in_portions(email_ids, _cancel)
+
+
+def decide(email_ids: Iterable[UUID], decision: Decision) -> dict[UUID, Done]:
+    """Say what became of e-mails that are ``unknown``.
+
+    Those of direct sends can be decided, too, but not be sent from here: nothing of them was kept.
+
+    Raises:
+        django.db.DatabaseError: those of the last transaction, of 500 at most, are as they were.
+    """
+    return _in_portions(email_ids, lambda held: _decide(held, decision))
+
+
+def resume(account: str) -> bool:
+    """Let an account make requests again before its pause ends; return whether it was paused.
+
+    Args:
+        account: as :class:`~truncus_django.models.OutboxAccount` names it.
+    """
+    using = database()
+    present = moment_of(Clock(using).now())
+    row = OutboxAccount.objects.filter(account=account).first()
+    if row is None or row.paused_until is None or row.paused_until <= present:
+        return False
+    # Apart from the next step: a worker that writes an answer down locks first the request, then
+    # the account.
+    waiting = OutboxBatch.objects.filter(account=account, lease=None, due_at__gt=present)
+    waiting.filter(error_code=row.error_code).update(due_at=present)
+    with transaction.atomic(using=using):
+        paused = OutboxAccount.objects.filter(account=account, paused_until=row.paused_until)
+        is_resumed = paused.update(paused_until=None, failures=0) == 1
+        if is_resumed:
+            wake_after_commit(using, get_settings())
+    return is_resumed
+
+
+# The steps ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """E-mails and all that there is of them in the outbox, locked until the transaction ends."""
+
+    ids: Sequence[UUID]
+    emails: Mapping[UUID, Email]
+    entries: Mapping[UUID, OutboxEntry]
+    batches: Mapping[UUID, OutboxBatch]
+    taken: Collection[UUID]
+    """E-mails that a worker has in its hands at this moment; they are not held."""
+    now: float
+
+    def batch_of(self, entry: OutboxEntry) -> OutboxBatch | None:
+        """Return the request that an entry belongs to."""
+        return self.batches.get(entry.serializable_value("batch"))
+
+    def is_with_a_worker(self, batch: OutboxBatch) -> bool:
+        """Whether a request of it may be under way."""
+        return batch.lease is not None and batch.due_at > moment_of(self.now)
+
+
+def _in_portions(
+    email_ids: Iterable[UUID], do: Callable[[_Held], dict[UUID, Done]]
+) -> dict[UUID, Done]:
+    ids = list(dict.fromkeys(email_ids))
+    using = database()
+    clock, settings = Clock(using), get_settings()
+    done: dict[UUID, Done] = {}
+    for start in range(0, len(ids), _AT_ONCE):
+        with transaction.atomic(using=using):
+            portion = do(_hold(ids[start : start + _AT_ONCE], clock.now(), using))
+            if {Done.WAITS_AGAIN, Done.DUE_NOW} & set(portion.values()):
+                wake_after_commit(using, settings)
+        done |= portion
+    return done
+
+
+def _hold(ids: Sequence[UUID], now: float, using: str) -> _Held:
+    features = connections[using].features
+    if features.has_select_for_update:
+        # Nothing is claimed as long as the accounts are locked.
+        list(OutboxAccount.objects.select_for_update().order_by("pk").values_list("pk"))
+    else:
+        transitions.take_write_lock()  # before anything is read
+    rows = OutboxEntry.objects.filter(pk__in=ids).order_by().values_list("pk", "batch")
+    kept: dict[UUID, UUID | None] = dict(rows)
+    batch_ids = {batch_id for batch_id in kept.values() if batch_id is not None}
+    # Those that are locked are with a worker, who writes down what came back and does not wait.
+    batches = OutboxBatch.objects.filter(pk__in=batch_ids).order_by("pk")
+    batches = batches.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
+    found = {batch.pk: batch for batch in batches} if batch_ids else {}
+    free = {pk for pk, batch_id in kept.items() if batch_id is None or batch_id in found}
+    # By their keys alone: MariaDB locks whatever it looks at on the way.
+    entries = OutboxEntry.objects.filter(pk__in=free).order_by("pk").defer("payload")
+    held = {
+        entry.pk: entry
+        for entry in (entries.select_for_update() if free else ())
+        if entry.serializable_value("batch") in {None, *found}
+    }
+    taken = kept.keys() - held.keys()
+    emails = Email.objects.filter(pk__in=[pk for pk in ids if pk not in taken]).order_by("pk")
+    return _Held(
+        ids=ids,
+        entries=held,
+        emails={email.pk: email for email in emails.only("state").select_for_update()},
+        batches=found,
+        taken=frozenset(taken),
+        now=now,
+    )
+
+
+def _retry(held: _Held) -> dict[UUID, Done]:
+    done = {pk: _what_to_retry(pk, held) for pk in held.ids}
+    _let_wait_again([pk for pk, what in done.items() if what is Done.WAITS_AGAIN], held.now)
+    due = [held.batch_of(held.entries[pk]) for pk, what in done.items() if what is Done.DUE_NOW]
+    if due:
+        # One whose lease has run out is due already.
+        resting = OutboxBatch.objects.filter(
+            pk__in={batch.pk for batch in due if batch is not None}, lease=None
+        )
+        resting.update(due_at=moment_of(held.now))
+    return done
+
+
+def _what_to_retry(pk: UUID, held: _Held) -> Done:
+    if pk in held.taken:
+        return Done.BEING_SENT
+    email, entry = held.emails.get(pk), held.entries.get(pk)
+    if email is None:
+        return Done.GONE
+    if entry is None:
+        return Done.NOT_KEPT if email.state in RESTARTABLE_STATES else Done.DOES_NOT_APPLY
+    if entry.is_waiting:
+        return Done.WAITS_ALREADY
+    batch = held.batch_of(entry)
+    if batch is not None:
+        return Done.BEING_SENT if held.is_with_a_worker(batch) else Done.DUE_NOW
+    if email.state == State.UNKNOWN:
+        return Done.UNDECIDED
+    return Done.WAITS_AGAIN if email.state in RESTARTABLE_STATES else Done.DOES_NOT_APPLY
+
+
+def _let_wait_again(ids: Sequence[UUID], now: float) -> None:
+    if not ids:
+        return
+    transitions.restart(ids)
+    entries = OutboxEntry.objects.filter(pk__in=ids)
+    entries.filter(expires_at__lte=moment_of(now)).update(expires_at=None)
+    # It waits from now on, behind those that wait already.
+    entries.update(is_waiting=True, batch=None, created_at=moment_of(now))
+
+
+def _cancel(held: _Held) -> dict[UUID, Done]:
+    done = {pk: _whether_to_cancel(pk, held) for pk in held.ids}
+    cancelled = [pk for pk, what in done.items() if what is Done.CANCELLED]
+    if cancelled:
+        entries = [held.entries[pk] for pk in cancelled]
+        outcomes.cancel(cancelled)
+        _close_ranks([batch for entry in entries if (batch := held.batch_of(entry)) is not None])
+    return done
+
+
+def _whether_to_cancel(pk: UUID, held: _Held) -> Done:
+    if pk in held.taken:
+        return Done.BEING_SENT
+    email, entry = held.emails.get(pk), held.entries.get(pk)
+    if email is None:
+        return Done.GONE
+    if entry is not None and entry.is_waiting:
+        return Done.CANCELLED
+    batch = None if entry is None else held.batch_of(entry)
+    if batch is None:
+        return Done.DOES_NOT_APPLY
+    if held.is_with_a_worker(batch):
+        return Done.BEING_SENT
+    return Done.IN_DOUBT if batch.is_in_doubt else Done.CANCELLED
+
+
+def _close_ranks(batches: Sequence[OutboxBatch]) -> None:
+    """Mend requests that have lost members: another content takes another key.
+
+    None of them has been accepted. A key of a message's own belongs to a request of one e-mail,
+    which is empty now.
+    """
+    touched = {batch.pk: batch for batch in batches}
+    if not touched:
+        return
+    members = OutboxEntry.objects.filter(batch__in=touched).order_by()
+    peopled = set(members.values_list("batch_id", flat=True).distinct())
+    OutboxBatch.objects.filter(pk__in=touched.keys() - peopled).delete()
+    used = [touched[pk] for pk in peopled if touched[pk].first_request_at is not None]
+    for batch in used:
+        batch.idempotency_key = new_idempotency_key()
+    update_each(OutboxBatch.objects.all(), used, ["idempotency_key"])
+    ids = [batch.pk for batch in used]
+    OutboxBatch.objects.filter(pk__in=ids).update(first_request_at=None, form=None)
+
+
+def _decide(held: _Held, decision: Decision) -> dict[UUID, Done]:
+    done = {pk: _whether_to_decide(pk, held, decision) for pk in held.ids}
+    chosen = [pk for pk, what in done.items() if what.is_done]
+    if not chosen:
+        return done
+    if decision is Decision.SEND:
+        _let_wait_again(chosen, held.now)
+    elif decision is Decision.SENT:
+        told = [Conclusion(pk, State.SENT) for pk in chosen]
+        transitions.conclude(told, ["state", "reason", "error_code", "error"])
+        outcomes.drop_sent(chosen)
+    else:
+        why = "Its answer was lost; a person decided that it was not sent."
+        told = [Conclusion(pk, State.FAILED, error=why) for pk in chosen]
+        transitions.conclude(told, ["state", "reason", "error_code", "error"])
+    return done
+
+
+def _whether_to_decide(pk: UUID, held: _Held, decision: Decision) -> Done:
+    if pk in held.taken:
+        return Done.BEING_SENT
+    email = held.emails.get(pk)
+    if email is None:
+        return Done.GONE
+    if email.state != State.UNKNOWN:
+        return Done.DOES_NOT_APPLY
+    if decision is Decision.SEND:
+        return Done.WAITS_AGAIN if pk in held.entries else Done.NOT_KEPT
+    return Done.SENT if decision is Decision.SENT else Done.NOT_SENT

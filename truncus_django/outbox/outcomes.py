@@ -1,0 +1,223 @@
+"""What came back → rows: each e-mail's state, and what is still to be done.
+
+The functions run inside a transaction of their caller's, who holds the batch or the entries.
+States move through :mod:`truncus_django.log.transitions` alone.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+
+from truncus_django.api.errors import TruncusError
+from truncus_django.api.keys import new_idempotency_key
+from truncus_django.api.results import SendResult
+from truncus_django.conf import get_settings
+from truncus_django.log import transitions
+from truncus_django.log.recording import ANSWER_FIELDS, add_answer
+from truncus_django.log.transitions import Conclusion
+from truncus_django.models import Email, OutboxBatch, OutboxEntry, database
+from truncus_django.states import State
+
+_FIELDS = [
+    *(name for name in ANSWER_FIELDS if name != "is_sandbox"),
+    "batch_index",
+    "idempotency_key",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one e-mail: a result, an error, or both where it was refused.
+
+    Attributes:
+        idempotency_key: of its latest request.
+        attempts: requests made for it.
+        batch_index: its place in the request; ``None`` where it was alone.
+    """
+
+    result: SendResult | None = None
+    error: TruncusError | None = None
+    idempotency_key: str = ""
+    attempts: int = 0
+    batch_index: int | None = None
+
+
+def conclude(outcomes: Mapping[UUID, Outcome]) -> None:
+    """Write down what became of e-mails, and drop or keep what was to be sent of them.
+
+    What was sent is dropped, unless ``STORE_BODIES``; what failed is kept, for a person may want
+    it tried again.
+    """
+    if not outcomes:
+        return
+    now = timezone.now()  # one for all, which costs the database less than one for each
+    conclusions = [_conclusion(pk, outcome, now) for pk, outcome in outcomes.items()]
+    _leave_out_known_ids(conclusions)
+    transitions.conclude(conclusions, _FIELDS)
+    drop_sent([pk for pk, outcome in outcomes.items() if outcome.error is None])
+    failed = [pk for pk, outcome in outcomes.items() if outcome.error is not None]
+    if failed:
+        OutboxEntry.objects.filter(pk__in=failed).update(is_waiting=False, batch=None)
+    _adopt_after_commit(conclusions)
+
+
+def _conclusion(pk: UUID, outcome: Outcome, now: datetime) -> Conclusion:
+    conclusion = Conclusion(
+        pk, batch_index=outcome.batch_index, idempotency_key=outcome.idempotency_key
+    )
+    add_answer(conclusion, outcome.result, outcome.error, at=now)
+    conclusion.attempts = outcome.attempts
+    if outcome.error is not None and outcome.error.ambiguous:
+        conclusion.error = (
+            text_of(outcome.error)
+            + " It may have been sent: find out in Truncus, then decide in the admin."
+        )
+    return conclusion
+
+
+def text_of(error: TruncusError) -> str:
+    """Return the text of an error, without advice about a message object that is no more."""
+    plain = copy.copy(error)
+    plain.ambiguous = False
+    return str(plain)
+
+
+def _leave_out_known_ids(conclusions: Sequence[Conclusion]) -> None:
+    """Keep an id that Truncus told twice with the e-mail that had it first.
+
+    A message with a key that was used before is answered with the id of the earlier one.
+    """
+    ids = [told.message_id for told in conclusions if told.message_id]
+    taken = Email.objects.filter(message_id__in=ids).order_by()
+    known = dict(taken.values_list("message_id", "pk"))
+    for told in conclusions:
+        if told.message_id and known.setdefault(told.message_id, told.pk) != told.pk:
+            told.message_id = None
+
+
+def _adopt_after_commit(conclusions: Sequence[Conclusion]) -> None:
+    """Apply events that came before the answer was written down."""
+    ids = [told.message_id for told in conclusions if told.message_id]
+    if ids and get_settings().webhook_secrets:
+        transaction.on_commit(lambda: transitions.adopt(ids), using=database(), robust=True)
+
+
+def drop_sent(email_ids: Sequence[UUID]) -> None:
+    """Drop what was to be sent of e-mails that are sent, but for what is to be kept."""
+    if not email_ids:
+        return
+    entries = OutboxEntry.objects.filter(pk__in=email_ids)
+    dropped, _ = entries.filter(is_kept=False).delete()
+    if dropped < len(email_ids):
+        entries.update(is_waiting=False, batch=None)
+
+
+def expire(email_ids: Sequence[UUID]) -> None:
+    """Note that e-mails were not sent in time, and drop what was to be sent."""
+    transitions.conclude([Conclusion(pk, State.EXPIRED) for pk in email_ids], ["state"])
+    OutboxEntry.objects.filter(pk__in=email_ids).delete()
+
+
+def cancel(email_ids: Sequence[UUID]) -> None:
+    """Note that a person does not want e-mails sent; what was to be sent is kept."""
+    transitions.conclude([Conclusion(pk, State.CANCELLED) for pk in email_ids], ["state"])
+    OutboxEntry.objects.filter(pk__in=email_ids).update(is_waiting=False, batch=None)
+
+
+def members(batch: OutboxBatch) -> list[UUID]:
+    """Return the ids of a batch's e-mails, in their order."""
+    entries = OutboxEntry.objects.filter(batch=batch).order_by(*OutboxEntry.IN_ORDER)
+    return list(entries.values_list("pk", flat=True))
+
+
+def end(batch: OutboxBatch, error: TruncusError) -> None:
+    """End a batch with one error for all its e-mails: failed, or unknown if it is ambiguous."""
+    outcome = Outcome(error=error, idempotency_key=batch.idempotency_key, attempts=batch.attempts)
+    conclude(dict.fromkeys(members(batch), outcome))
+    delete_batch(batch)
+
+
+def delete_batch(batch: OutboxBatch) -> None:
+    """Delete a batch in which nobody is left; the database refuses where somebody is."""
+    # delete() would ask first who is left, which the foreign key makes sure of without a query.
+    OutboxBatch.objects.filter(pk=batch.pk)._raw_delete(database())
+
+
+def postpone(
+    batch: OutboxBatch,
+    error: TruncusError,
+    *,
+    until: datetime,
+    is_in_doubt: bool,
+    failing_since: datetime | None = None,
+    code: str | None = None,
+    form: Mapping[str, bool] | None = None,
+) -> None:
+    """Let a batch wait for its next try, and say on its e-mails why.
+
+    ``batch`` itself stays as it is: where the end of the transaction is lost, this is done again.
+
+    Args:
+        until: when it is tried again.
+        is_in_doubt: whether any request of it may have been accepted.
+        failing_since: since when it fails for a fault of its own; ``None`` where the fault is not.
+        code: instead of the error's own.
+        form: what the e-mails were sent in, where that is another one than was thought before.
+    """
+    forms = {} if form is None else {"form": dict(form)}
+    text = text_of(error)
+    if is_in_doubt:
+        text += " It may have been accepted all the same; the very same request is made again."
+    told = {"error_code": (code or error.code or "")[:100], "error": text}
+    OutboxBatch.objects.filter(pk=batch.pk).update(
+        due_at=until,
+        lease=None,
+        is_in_doubt=is_in_doubt,
+        failures=batch.failures + 1,
+        failing_since=failing_since,
+        **told,
+        **forms,
+    )
+    emails = Email.objects.filter(outbox_entry__batch=batch).order_by()
+    emails.update(**told, attempts=batch.attempts, idempotency_key=batch.idempotency_key)
+
+
+def regroup(
+    batch: OutboxBatch,
+    parts: Sequence[Sequence[UUID]],
+    *,
+    due_at: datetime,
+    failures: int = 0,
+    failing_since: datetime | None = None,
+    code: str = "",
+    error: str = "",
+) -> None:
+    """Make requests of their own of parts of a batch, of which nothing was accepted.
+
+    Their keys are written before anything is asked. The batch goes when nobody is left in it.
+    """
+    for part in parts:
+        new = OutboxBatch(
+            idempotency_key=batch.idempotency_key if batch.has_own_key else new_idempotency_key(),
+            has_own_key=batch.has_own_key,
+            mailer=batch.mailer,
+            account=batch.account,
+            is_sandbox=batch.is_sandbox,
+            priority=batch.priority,
+            created_at=batch.created_at,
+            attempts=batch.attempts,
+            due_at=due_at,
+            failures=failures,
+            failing_since=failing_since,
+            error_code=code[:100],
+            error=error,
+        )
+        new.save(force_insert=True, using=database())
+        OutboxEntry.objects.filter(pk__in=part).update(batch=new)
+        if error:
+            Email.objects.filter(pk__in=part).update(error_code=new.error_code, error=error)

@@ -1,0 +1,195 @@
+"""The account's limits, its pauses and its dialect, shared by all workers through one row.
+
+No service besides the database is needed: whoever wants to make a request locks the row, sees the
+moments of the latest requests of all workers, and adds its own.
+
+Truncus counts a request when it arrives, which nobody here can see: after it was claimed, and
+before its answer came. So a request counts from its answer. Until then it counts as one that is
+just arriving, whenever that is looked at; and where no answer comes, because it is slow or the
+worker died, as one that arrived :data:`ARRIVES_WITHIN_S` after its claim. Then no window of any
+start holds more than the limits when its requests arrive, however long each was on its way; and
+windows that start at whole seconds or minutes hold no more either. It costs each window the time
+of one answer.
+
+Direct sends and others who use the key are not seen. What they use up is told by a 429, and all
+workers wait until it allows the next request.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from django.db import DatabaseError, InterfaceError, connections, transaction
+
+from truncus_django.api.rate_limit import free_at, limits_of
+from truncus_django.conf import Settings
+from truncus_django.db.clock import Clock, unix_of
+from truncus_django.db.transactions import committed
+from truncus_django.models import OutboxAccount, database
+
+SPANS = 1.0
+"""How many seconds a second of the limits has; another number where the pace is measured faster."""
+MARGIN = 1.01
+"""The clocks of this side's machines differ a little, and so does that of Truncus."""
+ARRIVES_WITHIN_S = 5.0
+"""A request that is not answered has arrived by then, if it was made at all."""
+ASKS = 3
+"""How often those who share the pace ask the database for the time, to know it well enough."""
+
+
+def locked_account(account: str, *, using: str) -> OutboxAccount:
+    """Return the row of an account, locked until the transaction ends.
+
+    The write comes first: SQLite, which has no locks for rows, is locked by it as a whole, and a
+    transaction that has read before it writes cannot wait for the lock.
+    """
+    rows = OutboxAccount.objects.using(using).filter(account=account)
+    if connections[using].features.has_select_for_update:
+        row = rows.select_for_update().first()
+        if row is not None:
+            return row
+    elif rows.update(account=account):
+        return rows.get()
+    with transaction.atomic(using=using):
+        OutboxAccount.objects.using(using).bulk_create(
+            [OutboxAccount(account=account)], ignore_conflicts=True
+        )
+    return rows.select_for_update().get()
+
+
+def limits(settings: Settings) -> list[tuple[float, int]]:
+    """Return the account's limits as pairs of a span in seconds and a number of requests."""
+    found = limits_of(
+        per_second=settings.requests_per_second, per_minute=settings.requests_per_minute
+    )
+    return [(span * SPANS * MARGIN, count) for span, count in found]
+
+
+def next_request_at(
+    account: OutboxAccount, limits: Iterable[tuple[float, int]], *, now: float
+) -> float:
+    """Return when the account may make its next request, in unix seconds; ``now`` or later."""
+    recent = [min(moment, now) for moment in recent_requests(account, now=now)]
+    return max(now, free_at(recent, limits, now=now))
+
+
+def paused_until(account: OutboxAccount, *, now: float) -> float:
+    """Return until when the account rests, in unix seconds; ``now`` where it does not."""
+    return now if account.paused_until is None else max(now, unix_of(account.paused_until))
+
+
+def note_request(account: OutboxAccount, settings: Settings, *, now: float) -> float | None:
+    """Count one more request in an account's row, which is locked.
+
+    Returns:
+        The moment by which it has arrived, in unix seconds, for :func:`note_answer`; ``None``
+        without limits.
+    """
+    most = max((count for _, count in limits(settings)), default=0)
+    arrived_by = round(now + ARRIVES_WITHIN_S, 6) if most else None
+    recent = [*recent_requests(account, now=now), arrived_by] if arrived_by else []
+    recent = sorted(recent)[-most:]  # no more than the limits look back
+    if recent != account.recent_requests:
+        account.recent_requests = recent
+        account.save(using=database(), update_fields=["recent_requests"])
+    return arrived_by
+
+
+def note_answer(account: str, arrived_by: float | None, clock: Clock) -> None:
+    """Let a request count from now on: it may have arrived only now.
+
+    Where the database fails, it counts from ``arrived_by``.
+
+    Args:
+        account: whose request it was.
+        arrived_by: what :func:`note_request` returned.
+        clock: of the outbox's database.
+    """
+    if arrived_by is None:
+        return
+    with suppress(DatabaseError, InterfaceError):
+        now = clock.now()
+        if now >= arrived_by:
+            return
+        with committed(database()):
+            row = locked_account(account, using=database())
+            recent = recent_requests(row, now=now)
+            if arrived_by in recent:
+                recent.remove(arrived_by)
+                row.recent_requests = sorted([*recent, round(now, 6)])
+                row.save(using=database(), update_fields=["recent_requests"])
+
+
+def recent_requests(account: OutboxAccount, *, now: float) -> list[float]:
+    """Return the moments by which an account's latest requests have arrived, in unix seconds.
+
+    Whatever somebody wrote into its row. A clock that was set back must not stop everything until
+    it is where it was: what lies too far ahead for a request under way is left out.
+    """
+    stored = account.recent_requests
+    if not isinstance(stored, list):
+        return []
+    return [
+        float(moment)
+        for moment in stored
+        if isinstance(moment, int | float)
+        and not isinstance(moment, bool)
+        and moment < now + 2 * ARRIVES_WITHIN_S
+    ]
+
+
+def dialect_of(account: OutboxAccount) -> Mapping[str, Any]:
+    """Return what an account's row knows of its dialect, whatever somebody wrote into it."""
+    return account.dialect if isinstance(account.dialect, dict) else {}
+
+
+class SharedPacer:
+    """Paces requests that send nothing, counted together with those of the outbox's workers.
+
+    It has the methods of :class:`~truncus_django.api.rate_limit.Pacer`. It takes half of the
+    limits, so that questions about e-mails never keep others from being sent.
+
+    Args:
+        account: whose limits.
+        settings: of a mailer that sends through it.
+        sleep: how to wait.
+    """
+
+    def __init__(
+        self, account: str, settings: Settings, *, sleep: Callable[[float], object] = time.sleep
+    ) -> None:
+        self._account = account
+        self._settings = settings
+        self._limits = [(span, max(1, count // 2)) for span, count in limits(settings)]
+        self._using = database()
+        self._clock = Clock(self._using, asks=ASKS)
+        self._sleep = sleep
+        self._arrived_by: float | None = None
+
+    def pause_s(self) -> float:
+        """Return the seconds until the next request may go; 0 for now."""
+        row = OutboxAccount.objects.filter(account=self._account).first()
+        return 0.0 if row is None else self._wait_s(row, self._clock.now())
+
+    def wait(self) -> float:
+        """Wait until the next request may go, count it, and return the seconds waited."""
+        waited_s = 0.0
+        while True:
+            with committed(self._using):
+                row = locked_account(self._account, using=self._using)
+                now = self._clock.now()
+                wait_s = self._wait_s(row, now)
+                if wait_s <= 0:
+                    self._arrived_by = note_request(row, self._settings, now=now)
+                    return waited_s
+            self._sleep(wait_s)
+            waited_s += wait_s
+
+    def answered(self) -> None:
+        """Let the latest request count from now on: it may have arrived only now."""
+        note_answer(self._account, self._arrived_by, self._clock)
+
+    def _wait_s(self, row: OutboxAccount, now: float) -> float:
+        allowed_at = next_request_at(row, self._limits, now=now)
+        return max(allowed_at, paused_until(row, now=now)) - now

@@ -1,0 +1,540 @@
+"""Django message → e-mail payload: one function without I/O, and what it is made of.
+
+Whatever a message holds is carried whole, or refused with an error that says what to do. With
+``UNSUPPORTED = "warn"``, what the API cannot carry is dropped instead, and named in
+:attr:`Payload.dropped`.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from email.utils import format_datetime
+from typing import Any
+
+from django.core.mail import EmailMessage
+from django.utils.functional import Promise
+from django.utils.timezone import get_current_timezone
+
+from truncus_django.api import contract
+from truncus_django.api.encoding import EmailFields, encode
+from truncus_django.api.errors import (
+    InvalidAddress,
+    InvalidHeader,
+    MessageError,
+    MessageTooLarge,
+    UnsupportedFeature,
+    redacted,
+)
+from truncus_django.api.keys import check_idempotency_key
+from truncus_django.api.readers import scalar_text
+from truncus_django.conf import Settings
+from truncus_django.message import MERGE_NAMES, UNSUPPORTED_ANYMAIL_NAMES
+from truncus_django.sending.addresses import address, address_list
+from truncus_django.sending.attachments import read_attachment
+from truncus_django.validation import HEADER_NAME, MIME_TYPE, checked_line, checked_text
+
+
+@dataclass(slots=True)
+class Payload:
+    """An e-mail ready to send.
+
+    Attributes:
+        email: the API's fields.
+        idempotency_key: the message's own, or ``None``.
+        is_sandbox: whether it is only to be checked and stored.
+        size: about how many bytes it is on the wire.
+        dropped: what was left out because the API cannot carry it.
+    """
+
+    email: EmailFields
+    idempotency_key: str | None
+    is_sandbox: bool
+    size: int
+    dropped: tuple[str, ...] = ()
+
+
+def build_payload(message: EmailMessage, settings: Settings, *, now: datetime) -> Payload:
+    """Return the payload of ``message``, with the defaults in ``settings``.
+
+    Args:
+        now: the moment that ``send_at`` must lie after; aware.
+
+    Raises:
+        MessageError: the message cannot be sent as it is; the error says what to do.
+    """
+    return _Builder(message, settings, now).build()
+
+
+def measure(payload: Payload) -> None:
+    """Take the size anew, and check what extra fields or receivers made of the e-mail.
+
+    Raises:
+        MessageError: it has no body, is too large, or holds what JSON cannot carry.
+    """
+    email = payload.email
+    payload.size = len(encode(email))
+    for kind, limit in _BODY_LIMITS.items():
+        body = email.get(kind)
+        if isinstance(body, str) and checked_text(body, f"The {kind} body") > limit:
+            raise MessageTooLarge(f"The {kind} body is over {limit:,} bytes. Shorten it.")
+    _check_there_is_a_body(email)
+
+
+def carry_over(
+    rebuilt: dict[str, Any], *, built: Mapping[str, Any], changed: Mapping[str, Any]
+) -> None:
+    """Change ``rebuilt`` as ``built`` was changed into ``changed``; dicts key by key.
+
+    Raises:
+        MessageError: a field was changed here, and otherwise in ``rebuilt``. Neither is taken: a
+            recipient that one of them removed must not come back with the other.
+    """
+    for name in built.keys() | changed.keys():
+        old, new, present = built.get(name), changed.get(name), rebuilt.get(name)
+        if new in (old, present):
+            continue
+        if isinstance(new, dict) and isinstance(present, dict):
+            carry_over(present, built=old if isinstance(old, dict) else {}, changed=new)
+        elif present != old:
+            raise MessageError(
+                f"Receivers of pre_send changed {redacted(repr(name))} of the message and of the "
+                "payload, and not alike; change it in one of them."
+            )
+        elif name in changed:
+            rebuilt[name] = new
+        else:
+            del rebuilt[name]
+
+
+def _check_there_is_a_body(email: Mapping[str, Any]) -> None:
+    if not any(email.get(key) for key in ("html", "text", "template_id", "react")):
+        raise MessageError(
+            "The message has no body, and the API needs a text, an HTML body or a template_id."
+        )
+
+
+class _Builder:
+    """One message on its way to a payload: each step reads one part of it."""
+
+    def __init__(self, message: EmailMessage, settings: Settings, now: datetime) -> None:
+        self.message = message
+        self.settings = settings
+        self.now = now
+        self.email = EmailFields()
+        self.size = 0
+        self.dropped: list[str] = []
+
+    def build(self) -> Payload:
+        self._add_addresses_and_headers()
+        self.email["subject"] = self._subject()
+        self._add_bodies()
+        if self.message.attachments:
+            self._add_attachments()
+        self._add_options()
+        has_extra = self._add_extra()
+        _check_there_is_a_body(self.email)
+        key = self._option("idempotency_key")
+        sandbox = self._option("sandbox")
+        if sandbox is not None and not isinstance(sandbox, bool):
+            raise MessageError("sandbox must be True, False or None.")
+        payload = Payload(
+            email=self.email,
+            idempotency_key=None
+            if key is None
+            else check_idempotency_key(_line_of(key, "idempotency_key")),
+            is_sandbox=self.settings.sandbox if sandbox is None else sandbox,
+            size=self.size,
+            dropped=tuple(self.dropped),
+        )
+        if has_extra:
+            measure(payload)
+        return payload
+
+    # Addresses and headers --------------------------------------------------------------------
+
+    def _add_addresses_and_headers(self) -> None:
+        message, email = self.message, self.email
+        headers = self._headers() if message.extra_headers else {}
+        sender = headers.pop("from", (None, message.from_email))[1]
+        email["from"] = _checked_sender(address(sender, "from"))
+        to = self._recipients("to")
+        if not to:
+            raise InvalidAddress(
+                "The message has no 'to' recipient, and the API needs one. For a mail with bcc "
+                "alone, put your own address into 'to'."
+            )
+        email["to"] = to if len(to) > 1 else to[0]
+        for name in ("cc", "bcc"):
+            recipients = self._recipients(name)
+            if recipients:
+                email[name] = recipients
+        self._check_shown_recipients(headers)
+        replies = self._reply_addresses(headers)
+        if replies:
+            email["reply_to"] = ", ".join(replies)
+        if headers:
+            email["headers"] = dict(headers.values())
+
+    def _recipients(self, name: str) -> list[str]:
+        given = getattr(self.message, name)
+        if not isinstance(given, list | tuple):
+            given = _as_list(given, name)
+        return [address(item, name, index) for index, item in enumerate(given) if item]
+
+    def _headers(self) -> dict[str, tuple[str, str]]:
+        """Return the extra headers by lower-case name, as pairs of name and text."""
+        headers: dict[str, tuple[str, str]] = {}
+        for name, value in self.message.extra_headers.items():
+            if not isinstance(name, str) or not HEADER_NAME.fullmatch(name):
+                raise InvalidHeader("A header's name must be printable ASCII without a colon.")
+            lower = name.lower()
+            if lower in headers:
+                raise InvalidHeader(f"The header {name!r} is given twice.")
+            if lower in _FORBIDDEN_HEADERS:
+                raise InvalidHeader(
+                    f"The header {name!r} cannot be set: {_FORBIDDEN_HEADERS[lower]}"
+                )
+            text = format_datetime(value) if isinstance(value, datetime) else _scalar_text(value)
+            if text is None:
+                raise InvalidHeader(
+                    f"The header {name!r} has a value of type {type(value).__name__}; "
+                    "give a string or a number."
+                )
+            headers[lower] = (name, checked_line(text, f"The header {name!r}", InvalidHeader))
+        return headers
+
+    def _check_shown_recipients(self, headers: dict[str, tuple[str, str]]) -> None:
+        """Take ``To`` and ``Cc`` out of the headers; the API shows the recipients themselves."""
+        for lower in ("to", "cc"):
+            if lower not in headers:
+                continue
+            name, text = headers.pop(lower)
+            if not self._are_recipients(text, lower):
+                self._unsupported(
+                    f"A {name} header that differs from the message's {lower!r}",
+                    "leave the header out: the API shows the recipients it sends to",
+                )
+
+    def _are_recipients(self, text: str, name: str) -> bool:
+        try:
+            return address_list(text, name) == self._recipients(name)
+        except InvalidAddress:  # such as "undisclosed-recipients:;"
+            return False
+
+    def _reply_addresses(self, headers: dict[str, tuple[str, str]]) -> list[str]:
+        if "reply-to" in headers:
+            name, text = headers.pop("reply-to")
+            return address_list(text, name)
+        return self._recipients("reply_to") if self.message.reply_to else []
+
+    # Subject and bodies -----------------------------------------------------------------------
+
+    def _subject(self) -> str:
+        subject = _scalar_text(self.message.subject)
+        if not subject or not subject.strip():
+            raise MessageError("The subject is empty or no string, and the API needs one.")
+        return checked_line(subject, "The subject", InvalidHeader)
+
+    def _add_bodies(self) -> None:
+        too_long: dict[str, int] = {}
+        for kind, body in self._bodies().items():
+            size = checked_text(body, f"The {kind} body")
+            if size > _BODY_LIMITS[kind]:
+                too_long[kind] = size
+            elif body:
+                self.email[kind] = body
+                self.size += size
+        for kind, size in too_long.items():
+            self._too_large(
+                f"The {kind} body has {size:,} bytes; the API takes {_BODY_LIMITS[kind]:,}.",
+                "Shorten it, or link to the rest.",
+                remains=not self.email.keys().isdisjoint(_BODY_LIMITS)
+                or self._option("template_id") is not None,
+            )
+
+    def _bodies(self) -> dict[str, str]:
+        """Return the bodies by kind, ``text`` and ``html``."""
+        message = self.message
+        bodies: dict[str, str] = {}
+        body = self._decoded(message.body)
+        if body:
+            base_type = f"text/{message.content_subtype}"
+            kind = _BODY_KINDS.get(base_type.lower())
+            if kind:
+                bodies[kind] = body
+            else:
+                # What is no type is not shown: it may be anything, and this is logged.
+                shown = base_type if MIME_TYPE.fullmatch(base_type) else "text/…"
+                self._unsupported(
+                    f"A body of type {shown}",
+                    "set content_subtype to 'plain' or 'html'",
+                )
+        for alternative in getattr(message, "alternatives", None) or ():
+            content, base_type = _content_and_type(alternative)
+            kind = _BODY_KINDS.get(base_type)
+            if kind is None:
+                self._unsupported(
+                    f"An alternative of type {base_type}",
+                    "attach it as a file instead; the API has one text and one HTML body",
+                )
+            elif kind in bodies:
+                self._unsupported(
+                    f"A second {kind} body",
+                    "keep one text and one HTML body",
+                )
+            else:
+                bodies[kind] = self._decoded(content)
+        return bodies
+
+    def _decoded(self, content: Any) -> str:
+        if isinstance(content, str):
+            return str(content) if type(content) is not str else content
+        if content is None:
+            return ""
+        if isinstance(content, Promise):
+            return str(content)
+        if isinstance(content, bytes | bytearray | memoryview):
+            encoding = str(self.message.encoding or "utf-8")
+            try:
+                return bytes(content).decode(encoding)
+            except (ValueError, LookupError):  # UnicodeError is a ValueError
+                raise MessageError(
+                    f"A body is bytes that are not {encoding}; give a string."
+                ) from None
+        raise MessageError(f"A body is a {type(content).__name__}; give a string.")
+
+    # Attachments ------------------------------------------------------------------------------
+
+    def _add_attachments(self) -> None:
+        found: list[dict[str, str]] = []
+        total = 0
+        for index, given in enumerate(self.message.attachments):
+            attachment = read_attachment(given, index=index, encoding=self.message.encoding)
+            if attachment.content_id is not None:
+                self._unsupported(
+                    f"The Content-ID of attachment {index + 1} (an image inside the HTML)",
+                    "link to the image by its URL, or attach it without a Content-ID",
+                )
+            if len(found) == contract.MAX_ATTACHMENTS:
+                self._too_large(
+                    f"The message has {len(self.message.attachments)} attachments; the API takes "
+                    f"{contract.MAX_ATTACHMENTS}.",
+                    "Send a link, or one archive with all files.",
+                )
+                break
+            total += attachment.size
+            if total > contract.MAX_ATTACHMENT_BYTES:
+                self._too_large(
+                    f"The attachments have over {contract.MAX_ATTACHMENT_BYTES:,} bytes together, "
+                    "which is the most that the API takes.",
+                    "Send a link to the file instead.",
+                )
+                total -= attachment.size
+                continue
+            found.append(attachment.as_field())
+        if found:
+            self.email["attachments"] = found
+            self.size += total * 4 // 3
+
+    # Options ----------------------------------------------------------------------------------
+
+    def _option(self, name: str) -> Any:
+        """Return an attribute of the message, or ``None``; Anymail's ``UNSET`` counts as none."""
+        value = getattr(self.message, name, None)
+        if isinstance(value, type) and value.__name__ == "UNSET":
+            return None
+        return value
+
+    def _add_options(self) -> None:
+        settings, email = self.settings, self.email
+        tenant = self._option("tenant_id")
+        tenant = settings.tenant_id if tenant is None else tenant
+        if tenant is not None:
+            email["tenant_id"] = _line_of(tenant, "tenant_id")
+        template = self._option("template_id")
+        if template is not None:
+            email["template_id"] = _line_of(template, "template_id")
+            if email.get("html"):
+                self._unsupported("An HTML body beside template_id", "leave one of them out")
+                del email["html"]
+        self._add_variables()
+        metadata = self._option("metadata")
+        if metadata or settings.metadata:
+            email["metadata"] = {**settings.metadata, **_strings(metadata or {}, "metadata")}
+        send_at = self._option("send_at")
+        if send_at is not None:
+            email["send_at"] = _future_moment(send_at, self.now)
+        for name in ("track_opens", "track_clicks"):
+            value = self._option(name)
+            value = getattr(settings, name) if value is None else value
+            if value is not None:
+                if not isinstance(value, bool):
+                    raise MessageError(f"{name} must be True, False or None.")
+                email[name] = value
+        for name in UNSUPPORTED_ANYMAIL_NAMES:
+            if self._option(name):
+                self._unsupported(f"The option {name!r}", _ANYMAIL_ADVICE[name])
+        for name in MERGE_NAMES:
+            if self._option(name) is not None:
+                self._unsupported(
+                    f"The option {name!r}",
+                    "send one message for each recipient; a list of them goes out in batches",
+                    can_be_dropped=False,  # one email would show the recipients to each other
+                )
+
+    def _add_variables(self) -> None:
+        variables, merged = self._option("variables"), self._option("merge_global_data")
+        if variables and merged:
+            raise MessageError(
+                "variables and merge_global_data are two names of one thing; set one."
+            )
+        chosen = variables or merged
+        if not chosen:
+            return
+        if "template_id" not in {**self.email, **(self._option("esp_extra") or {})}:
+            raise MessageError(
+                "The message has variables and no template_id: they would change nothing."
+            )
+        self.email["variables"] = _strings(chosen, "variables")
+
+    def _add_extra(self) -> bool:
+        extra = self._option("esp_extra")
+        if not extra:
+            return False
+        if not isinstance(extra, Mapping) or not all(isinstance(key, str) for key in extra):
+            raise MessageError("esp_extra must be a dict of the API's fields.")
+        self.email.update(extra)
+        return True
+
+    # What cannot be carried -------------------------------------------------------------------
+
+    def _unsupported(self, what: str, advice: str, *, can_be_dropped: bool = True) -> None:
+        if self.settings.unsupported != "warn" or not can_be_dropped:
+            raise UnsupportedFeature(f"{what} cannot be sent through Truncus: {advice}.")
+        self.dropped.append(what)
+
+    def _too_large(self, what: str, advice: str, *, remains: bool = True) -> None:
+        if self.settings.unsupported != "warn" or not remains:
+            raise MessageTooLarge(f"{what} {advice}")
+        self.dropped.append(what.rstrip("."))
+
+
+def _checked_sender(sender: str) -> str:
+    if sender.removesuffix(">").endswith("@localhost"):
+        raise InvalidAddress(
+            "The sender is at localhost, as Django's own DEFAULT_FROM_EMAIL and SERVER_EMAIL are. "
+            "Set both to an address at a domain that is verified in Truncus."
+        )
+    return sender
+
+
+_BODY_KINDS = {"text/plain": "text", "text/html": "html"}
+
+_BODY_LIMITS = {"text": contract.MAX_TEXT_BYTES, "html": contract.MAX_HTML_BYTES}
+
+_FORBIDDEN_HEADERS = {
+    "bcc": "it would show the recipients; use the message's 'bcc'.",
+    "subject": "use the message's 'subject'.",
+    "content-type": "Truncus builds the message's parts itself.",
+    "content-transfer-encoding": "Truncus builds the message's parts itself.",
+    "mime-version": "Truncus builds the message's parts itself.",
+}
+
+_ANYMAIL_ADVICE = {
+    "tags": "use metadata",
+    "envelope_sender": "Truncus sets the envelope's sender itself",
+}
+
+
+def _as_list(given: Any, name: str) -> list[Any]:
+    if given is None:
+        return []
+    if isinstance(given, str | Promise) or not isinstance(given, Iterable):
+        raise InvalidAddress(f"{name!r} must be a list or tuple of addresses.")
+    return list(given)
+
+
+def _content_and_type(alternative: Any) -> tuple[Any, str]:
+    try:
+        content, mimetype = alternative
+    except (TypeError, ValueError):
+        raise MessageError("An alternative must be a pair of content and type.") from None
+    base_type = str(mimetype).partition(";")[0].strip().lower()
+    if not MIME_TYPE.fullmatch(base_type):
+        # Not shown: where the two were swapped, it is the body.
+        raise MessageError(
+            "An alternative has no type like text/html; attach_alternative() takes the content "
+            "first, then the type."
+        )
+    return content, base_type
+
+
+def _scalar_text(value: Any) -> str | None:
+    """Return strings, lazy strings and numbers as a plain string, anything else as ``None``."""
+    return str(value) if isinstance(value, Promise) else scalar_text(value)
+
+
+def _line_of(value: Any, name: str) -> str:
+    text = None if isinstance(value, bool) else _scalar_text(value)
+    if not text:
+        raise MessageError(f"{name} must be a string that is not empty, or None.")
+    return checked_line(text, name, MessageError)
+
+
+def _strings(values: Any, name: str) -> dict[str, str]:
+    if not isinstance(values, Mapping):
+        raise MessageError(f"{name} must be a dict.")
+    strings = {}
+    for key, value in values.items():
+        text = _scalar_text(value)
+        if not isinstance(key, str) or text is None:
+            raise MessageError(
+                f"{name} must map strings to strings or numbers, "
+                f"not {type(key).__name__} to {type(value).__name__}."
+            )
+        checked_text(key, name)
+        checked_text(text, name)
+        strings[key] = text
+    return strings
+
+
+def _future_moment(value: Any, now: datetime) -> str:
+    """Return ``value`` as ISO 8601 in UTC, to the millisecond.
+
+    Like Anymail's: a datetime, a date (its first moment), unix seconds, or ISO 8601. What has no
+    zone is in the current time zone.
+    """
+    try:
+        moment = moment_in_utc(value)
+    except (ValueError, OverflowError, OSError, TypeError):
+        raise MessageError(
+            "send_at must be a datetime, a date, unix seconds or an ISO 8601 string."
+        ) from None
+    if moment <= now:
+        raise MessageError("send_at is in the past; leave it out to send now.")
+    precision = "milliseconds" if moment.microsecond else "seconds"
+    return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
+
+
+def moment_in_utc(value: Any) -> datetime:
+    """Return what :func:`_as_datetime` knows, in UTC; what has no zone is in the current one.
+
+    Raises:
+        ValueError, OverflowError, OSError, TypeError: it is no moment.
+    """
+    moment = _as_datetime(value)
+    if moment.tzinfo is None or moment.utcoffset() is None:
+        moment = moment.replace(tzinfo=get_current_timezone())
+    return moment.astimezone(UTC)
+
+
+def _as_datetime(value: Any) -> datetime:
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, date):
+        return datetime.combine(value, time.min)
+    if isinstance(value, str | Promise):
+        return datetime.fromisoformat(str(value))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return datetime.fromtimestamp(value, UTC)
+    raise TypeError(value)

@@ -1,9 +1,9 @@
 # Each target sets up what it needs: Python and make are enough.
 #
-#   make demo     the example shop sends its e-mails through a local Truncus
+#   make demo     the example shop sends its emails through a local Truncus
 #   make test     all tests, on this Python and the newest Django for it
 #   make check    style, types and import rules
-#   make chaos    workers killed at random, thousands of e-mails, all books compared
+#   make chaos    workers killed at random, thousands of emails, all books compared
 #   make bench    this package beside its peers, same work, one run
 #   make docs     every snippet, command and link of the documentation, tried
 #

@@ -20,13 +20,13 @@ from benchmarks.tables import ratio, table
 from benchmarks.targets import Results, Target, as_table, targets
 
 NOTES = """\
-Every e-mail has 2 KB of text and 2 KB of HTML and a recipient of its own. CPU is the sending
+Every email has 2 KB of text and 2 KB of HTML and a recipient of its own. CPU is the sending
 process's own, user and system, medians of all rounds; each contender has its own process, and one
 works at a time. Not counted for any: imports, building the messages, the first connection and
-{warm_up} e-mails of warm-up. Latency is added to every HTTP answer and to every SMTP reply, also to
+{warm_up} emails of warm-up. Latency is added to every HTTP answer and to every SMTP reply, also to
 the greeting (a mail takes 4 replies on an open connection, 7 with its own); opening a TCP
 connection adds none. Anymail and both SMTP backends open a connection for each send(). Variables of
-the environment that requests or a contender would read are taken out. Recording writes each e-mail
+the environment that requests or a contender would read are taken out. Recording writes each email
 to a file of SQLite, set up as Django does, or (WAL) as sites in production do."""
 
 PARTS = ("memory", "startup", "pages", "sync", "outbox")
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--mails", type=int, default=500, help="e-mails in a round")
+    parser.add_argument("--mails", type=int, default=500, help="emails in a round")
     parser.add_argument(
         "--latency", type=float, action="append", metavar="MS", help="default: 0 and 30"
     )
@@ -69,11 +69,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="rounds with latency, which are minutes of waiting and vary little",
     )
     parser.add_argument(
-        "--rows", type=int, default=admin_pages.ROWS, help="e-mails in the pages' databases"
+        "--rows", type=int, default=admin_pages.ROWS, help="emails in the pages' databases"
     )
-    parser.add_argument("--emails", type=int, default=sync.EMAILS, help="e-mails to sync")
+    parser.add_argument("--emails", type=int, default=sync.EMAILS, help="emails to sync")
     parser.add_argument(
-        "--queued", type=int, default=outbox.MAILS, help="e-mails to enqueue and to drain"
+        "--queued", type=int, default=outbox.MAILS, help="emails to enqueue and to drain"
     )
     parser.add_argument("--repeat-queued", type=int, default=outbox.ROUNDS, help="rounds of that")
     parser.add_argument(

@@ -1,7 +1,7 @@
-"""The admin over a million e-mails, beside post_office's: ``python -m benchmarks.admin_pages``.
+"""The admin over a million emails, beside post_office's: ``python -m benchmarks.admin_pages``.
 
 Each site has a process and a scratch database on PostgreSQL of its own, filled with the same
-e-mails over 365 days. A superuser opens its pages with Django's test client: wall clock from
+emails over 365 days. A superuser opens its pages with Django's test client: wall clock from
 request to finished answer, the database's work included; the pages of both sites take turns.
 What each page must show is looked for every time.
 """
@@ -61,7 +61,7 @@ class PageFigures:
     times_ms: Sequence[float]
     queries: int
     found: int
-    """How many e-mails it is about."""
+    """How many emails it is about."""
 
     @property
     def ms(self) -> float:
@@ -71,7 +71,7 @@ class PageFigures:
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """What was measured, over how many e-mails."""
+    """What was measured, over how many emails."""
 
     rows: int
     figures: Sequence[PageFigures]
@@ -89,7 +89,7 @@ def run(rows: int = ROWS, progress: Callable[[str], None] = lambda text: None) -
     with ExitStack() as stack:
         workers = {}
         for name in SITES:
-            progress(f"pages: {rows:,} e-mails for {name}")
+            progress(f"pages: {rows:,} emails for {name}")
             database = stack.enter_context(scratch_database(name))
             workers[name] = stack.enter_context(Worker(name, serve, name, database))
             workers[name].ask(("fill", rows))
@@ -112,12 +112,12 @@ def as_table(pages: Pages | None) -> str:
     peer = pages.find("post_office", "list").ms
     return table(
         [
-            f"admin, {pages.rows:,} e-mails, PostgreSQL, {REPEATS} times",
+            f"admin, {pages.rows:,} emails, PostgreSQL, {REPEATS} times",
             "ms",
             "min–max",
             "÷ post_office's list",
             "queries",
-            "e-mails",
+            "emails",
         ],
         [
             [
@@ -174,10 +174,10 @@ class Site:
     searched: ClassVar[str]
     """SQL of the text that is searched."""
     address: ClassVar[str]
-    """SQL of an e-mail's first address."""
+    """SQL of an email's first address."""
     per_page: ClassVar[int]
     tolerance: ClassVar[float] = 0.0
-    """How far the list's count of all e-mails may be off."""
+    """How far the list's count of all emails may be off."""
     fill_sql: ClassVar[str]
 
     def __init__(self, database: dict[str, Any]) -> None:
@@ -228,7 +228,7 @@ class Site:
         django.setup()
 
     def fill(self, rows: int) -> None:
-        """Make the tables, ``rows`` e-mails, the planner's statistics, and a superuser."""
+        """Make the tables, ``rows`` emails, the planner's statistics, and a superuser."""
         from django.contrib.auth import get_user_model
         from django.core.management import call_command
         from django.test import Client
@@ -380,7 +380,7 @@ def serve(name: str, database: dict[str, Any]) -> Callable[[Any], Any]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.admin_pages", description=__doc__)
-    parser.add_argument("--rows", type=int, default=ROWS, help="e-mails in each database")
+    parser.add_argument("--rows", type=int, default=ROWS, help="emails in each database")
     options = parser.parse_args(arguments)
     print(as_table(run(options.rows, lambda text: print(text, file=sys.stderr))))
 

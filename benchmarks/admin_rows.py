@@ -1,10 +1,10 @@
-"""What the databases of :mod:`benchmarks.admin_pages` hold: the same made-up e-mails in both.
+"""What the databases of :mod:`benchmarks.admin_pages` hold: the same made-up emails in both.
 
-Each e-mail has random numbers of its own, the same in each run.
+Each email has random numbers of its own, the same in each run.
 """
 
 DAYS = 365
-"""The e-mails are spread over so many, up to now."""
+"""The emails are spread over so many, up to now."""
 
 _MAILS_SQL = """
     SELECT n, fate, engagement,
@@ -123,7 +123,7 @@ POST_OFFICE_SQL = f"""
 
 
 def fill(sql: str, rows: int) -> None:
-    """Fill one of the tables with so many e-mails, and let the planner know them."""
+    """Fill one of the tables with so many emails, and let the planner know them."""
     from django.db import connection
 
     with connection.cursor() as cursor:

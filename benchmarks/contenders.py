@@ -1,7 +1,7 @@
 """Who sends: each contender as its own documentation says to use it.
 
 Only what a contender needs is imported, in its own process and before anything is measured. With
-``prepare()`` it builds its e-mails, sends a few others to open the first connection and to warm
+``prepare()`` it builds its emails, sends a few others to open the first connection and to warm
 up, and returns what is to be measured.
 """
 
@@ -29,7 +29,7 @@ BOTH: tuple[Mode, ...] = ("one by one", "as a list")
 class Job:
     """What is measured, and what is left to do after it.
 
-    ``send()`` returns how many e-mails it says were accepted.
+    ``send()`` returns how many emails it says were accepted.
     """
 
     send: Callable[[], int]
@@ -37,13 +37,13 @@ class Job:
 
 
 class Contender(abc.ABC):
-    """One way to send e-mails."""
+    """One way to send emails."""
 
     name: ClassVar[str]
     title: ClassVar[str]
     modes: ClassVar[tuple[Mode, ...]] = BOTH
     arrives: ClassVar[bool] = True
-    """Whether its e-mails leave the process."""
+    """Whether its emails leave the process."""
     is_http: ClassVar[bool] = True
 
     def __init__(self, sinks: Addresses) -> None:
@@ -216,7 +216,7 @@ class ThisBackendRecording(ThisBackend):
         }
 
     def prepare(self, mode: Mode, mails: Iterable[Mail], warm_up: Iterable[Mail]) -> Job:
-        """Make the tables anew; afterwards look that each e-mail is recorded once, as sent."""
+        """Make the tables anew; afterwards look that each email is recorded once, as sent."""
         from truncus_django.models import Email
         from truncus_django.states import State
 
@@ -228,7 +228,7 @@ class ThisBackendRecording(ThisBackend):
             job.finish()
             recorded = Email.objects.filter(state=State.SENT).values_list("to", flat=True)
             if sorted(to for [to] in recorded) != sorted(mail.recipient for mail in own + others):
-                raise AssertionError("the log does not hold each e-mail once")
+                raise AssertionError("the log does not hold each email once")
 
         return Job(job.send, finish)
 
@@ -312,7 +312,7 @@ class DjangoAlone(DjangoContender):
     name, title, arrives, is_http = "dummy", "Django alone (dummy)", False, False
 
     def settings(self) -> dict[str, Any]:
-        """Return a mailer that throws e-mails away."""
+        """Return a mailer that throws emails away."""
         return mailer("django.core.mail.backends.dummy.EmailBackend", {}, {})
 
 

@@ -1,8 +1,8 @@
-"""3,000 e-mails within the limits of a real account, and what one request for each would take.
+"""3,000 emails within the limits of a real account, and what one request for each would take.
 
 Ours is run: the emulator refuses what goes over 10 requests a second or 60 a minute. What one
-request for each e-mail takes is three quarters of an hour and more, so it is computed, from the
-same rule; and, to show that the rule is right, run with fewer e-mails and shorter minutes.
+request for each email takes is three quarters of an hour and more, so it is computed, from the
+same rule; and, to show that the rule is right, run with fewer emails and shorter minutes.
 """
 
 from collections.abc import Callable
@@ -43,9 +43,9 @@ def run(progress: Callable[[str], None] = lambda text: None) -> Limited:
     """Drain in batches within the real limits, and one by one within scaled ones.
 
     Raises:
-        WrongWork: not every e-mail was accepted once, or a request was refused.
+        WrongWork: not every email was accepted once, or a request was refused.
     """
-    progress(f"outbox: {MAILS:,} e-mails, {PER_SECOND}/s and {PER_MINUTE}/min")
+    progress(f"outbox: {MAILS:,} emails, {PER_SECOND}/s and {PER_MINUTE}/min")
     with (
         emulator_process("--keep", "100000") as url,
         Worker("limits", serve, Addresses(url, 0), 1.0) as worker,
@@ -55,12 +55,12 @@ def run(progress: Callable[[str], None] = lambda text: None) -> Limited:
     statuses = [(each["status"], each["count"]) for each in state["requests"]]
     if state["accepted"] != MAILS or any(status != 200 for status, _ in statuses):
         raise WrongWork(f"{state['accepted']} of {MAILS} were accepted, answers: {statuses}")
-    progress(f"outbox: {SCALED_MAILS} e-mails one by one, a minute of {60 * SCALE:g} s")
+    progress(f"outbox: {SCALED_MAILS} emails one by one, a minute of {60 * SCALE:g} s")
     with SinkProcess() as sink, Worker("limits", serve, sink.addresses, SCALE) as worker:
         scaled: Took = worker.ask((SCALED_MAILS, True))
         arrived = sink.report()
     if (arrived.mails, arrived.requests) != (SCALED_MAILS, SCALED_MAILS):
-        raise WrongWork(f"{arrived.mails} e-mails arrived in {arrived.requests} requests")
+        raise WrongWork(f"{arrived.mails} emails arrived in {arrived.requests} requests")
     return Limited(
         mails=MAILS,
         requests=sum(count for _, count in statuses),
@@ -105,7 +105,7 @@ class _LimitedOutbox(ThisOutbox):
         return {**super().truncus(), **limits}
 
     def fill(self, count: int, *, is_one_each: bool) -> None:
-        """Enqueue; an e-mail with a key of its own has a request of its own."""
+        """Enqueue; an email with a key of its own has a request of its own."""
         from truncus_django.message import TruncusMessage
 
         messages = [
@@ -125,7 +125,7 @@ def as_table(found: Limited) -> str:
     return table(
         [
             f"drain within {PER_SECOND}/s and {PER_MINUTE}/min",
-            "e-mails",
+            "emails",
             "requests",
             "seconds",
             "minutes",

@@ -1,4 +1,4 @@
-"""The e-mails that every contender sends: 2 KB of text and 2 KB of HTML to one recipient."""
+"""The emails that every contender sends: 2 KB of text and 2 KB of HTML to one recipient."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ _HTML_END = "</table></body></html>\n"
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """One e-mail, before anybody's own form of it."""
+    """One email, before anybody's own form of it."""
 
     recipient: str
     subject: str
@@ -42,7 +42,7 @@ def recipients(count: int, series: str) -> list[str]:
 
 
 def mails(count: int, series: str) -> Iterator[Mail]:
-    """Yield ``count`` e-mails, each to a recipient and with bodies of its own."""
+    """Yield ``count`` emails, each to a recipient and with bodies of its own."""
     for number, recipient in enumerate(recipients(count, series)):
         order = f"{series}-{number:05}"
         names = {"name": f"Customer {number}", "order": order}

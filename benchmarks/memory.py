@@ -1,6 +1,6 @@
 """What a 10 MB attachment costs in memory, in fresh processes: ``python -m benchmarks.memory``.
 
-Each process first sends a small e-mail; what it then holds is its baseline. The peak is Linux's own
+Each process first sends a small email; what it then holds is its baseline. The peak is Linux's own
 high-water mark of the process (``VmHWM``), set back to the baseline before the attachment's content
 is made. MB are 10**6 bytes, the attachment has 10 * 2**20: the most that the API takes.
 """
@@ -31,7 +31,7 @@ class Memory:
     """One process's memory, in MB.
 
     Attributes:
-        baseline_mb: held after a small e-mail.
+        baseline_mb: held after a small email.
         content_mb: what making the attachment's content added.
         peak_mb: the most that was added while content, message and request were made and sent.
     """
@@ -74,7 +74,7 @@ def _in_fresh_process(name: str, sink: SinkProcess) -> Memory:
         "-m", "benchmarks.memory", name, addresses.http_url, str(addresses.smtp_port)
     )
     if sink.report().mails != 2:
-        raise WrongWork(f"{name}: the e-mail with the attachment did not arrive")
+        raise WrongWork(f"{name}: the email with the attachment did not arrive")
     return Memory(**json.loads(printed))
 
 
@@ -91,7 +91,7 @@ def _measure(name: str, sinks: Addresses) -> Memory:
     message.attach_alternative("<p>Here</p>", "text/html")
     message.attach("file.bin", content, "application/octet-stream")
     if message.send() != 1:
-        raise RuntimeError("The e-mail was not accepted")
+        raise RuntimeError("The email was not accepted")
     return Memory(baseline, with_content - baseline, max(0.0, _peak() - baseline))
 
 

@@ -101,7 +101,7 @@ class Outbox:
         return self.fastest_drain(database, ways).wall_s / ours.wall_s
 
     def cost_ratio(self, database: str) -> float:
-        """Return what an e-mail costs with the most waiting, beside with the fewest."""
+        """Return what an email costs with the most waiting, beside with the fewest."""
         costs = [each for each in self.costs if each.database == database]
         return costs[-1].cpu_per_mail_us / costs[0].cpu_per_mail_us
 
@@ -112,7 +112,7 @@ def run(
     """Measure all of it.
 
     Raises:
-        WrongWork: an e-mail did not arrive, or arrived twice, or was not whole.
+        WrongWork: an email did not arrive, or arrived twice, or was not whole.
     """
     databases = ["SQLite", *(["PostgreSQL"] if scratch.answers() else [])]
     figures: list[Figures] = []
@@ -174,7 +174,7 @@ def _turns(
         own = f"{name}-{series}-{number}"
         filled = worker.ask(("fill", mode, count, own))
         if sink.report().mails:
-            raise WrongWork(f"{name}: enqueueing sent e-mails")
+            raise WrongWork(f"{name}: enqueueing sent emails")
         drained = worker.ask(("drain", way))
         _check(name, way, sink, count, own)
         yield mode, filled
@@ -182,10 +182,10 @@ def _turns(
 
 
 def _check(name: str, way: Way, sink: SinkProcess, count: int, series: str) -> None:
-    """Raise :class:`WrongWork` unless each recipient got one whole e-mail."""
+    """Raise :class:`WrongWork` unless each recipient got one whole email."""
     arrived = sink.report()
     if arrived.mails != count or arrived.recipients != digest_of(recipients(count, series)):
-        raise WrongWork(f"{name} over {way}: {arrived.mails} e-mails arrived, not {count} once")
+        raise WrongWork(f"{name} over {way}: {arrived.mails} emails arrived, not {count} once")
     whole = count * 2 * BODY_BYTES
     # In SMTP, headers and encodings come on top.
     if arrived.body_bytes < whole if way == "SMTP" else arrived.body_bytes != whole:
@@ -220,8 +220,8 @@ def _work_table(found: Outbox, database: str, work: Work | None, head: str) -> s
     rounds = len(ours.rounds)
     return table(
         [
-            f"{ours.mails:,} e-mails, {head}, {rounds} round" + "s" * (rounds > 1),
-            "CPU/e-mail µs",
+            f"{ours.mails:,} emails, {head}, {rounds} round" + "s" * (rounds > 1),
+            "CPU/email µs",
             "÷ this",
             "wall s",
             "÷ this",

@@ -1,4 +1,4 @@
-"""What sending an e-mail costs while few or many others wait.
+"""What sending an email costs while few or many others wait.
 
 Counted is a whole step of the worker but for its request: choosing a batch, writing down that it
 is being sent, reading it, and writing down the answers. On PostgreSQL CPU includes the server's
@@ -32,7 +32,7 @@ _CHUNK = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Medians of the steps, each for an e-mail."""
+    """Medians of the steps, each for an email."""
 
     database: str
     waiting: int
@@ -64,9 +64,9 @@ def as_table(costs: Sequence[Cost]) -> str:
     return table(
         [
             f"claim and settle, {STEPS} batches of {BATCH}",
-            "CPU/e-mail µs",
+            "CPU/email µs",
             "÷ fewest",
-            "wall/e-mail µs",
+            "wall/email µs",
             "÷ fewest",
             "queries/batch",
         ],
@@ -164,7 +164,7 @@ class _Project:
             step.cpu_s += self._cpu_s() - cpu
             step.wall_s += time.perf_counter() - wall
         if not isinstance(done, dispatcher.Delivered) or done.accepted != BATCH:
-            raise WrongWork(f"a step did not send {BATCH} e-mails, but {done}")
+            raise WrongWork(f"a step did not send {BATCH} emails, but {done}")
         self._outbox.prepare("as a list", list(mails(BATCH, f"{self._filled}")))()
         return step
 

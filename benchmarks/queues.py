@@ -1,4 +1,4 @@
-"""Apps that keep e-mails in the database until a worker sends them, each as its docs say.
+"""Apps that keep emails in the database until a worker sends them, each as its docs say.
 
 Each has a process of its own and a database of its own. Where a peer can be used in several ways,
 it is the quicker one, and it delivers in two: over SMTP, as both were made for, and through this
@@ -21,7 +21,7 @@ from benchmarks.processes import WrongWork
 from benchmarks.sink_process import Addresses
 
 Way = Literal["batches", "SMTP", "this backend"]
-"""How a queue delivers: with requests of 100, or an e-mail at a time."""
+"""How a queue delivers: with requests of 100, or an email at a time."""
 
 ONE_AT_A_TIME: tuple[Way, ...] = ("SMTP", "this backend")
 _BACKENDS: dict[Way, str] = {
@@ -43,7 +43,7 @@ class Queue(abc.ABC):
 
     Args:
         database: Django's settings for it; ``None`` for a new file of SQLite, as Django sets it up.
-        sinks: where its e-mails go.
+        sinks: where its emails go.
     """
 
     name: ClassVar[str]
@@ -119,7 +119,7 @@ class Queue(abc.ABC):
         """Deliver all that is in the queue, with one worker."""
 
     def clear(self) -> None:
-        """Forget all e-mails."""
+        """Forget all emails."""
         from django.core.management import call_command
 
         call_command("flush", interactive=False, verbosity=0)
@@ -150,7 +150,7 @@ class PostOffice(Queue):
     """django-post_office: its backend, ``mail.send_many()`` and ``send_queued_mail``.
 
     ``send_many()`` is what its documentation says to use for many: its backend's own
-    ``send_messages()`` saves each e-mail by itself. Five threads send, which is its default. What
+    ``send_messages()`` saves each email by itself. Five threads send, which is its default. What
     it logs to the console is left out.
     """
 

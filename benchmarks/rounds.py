@@ -36,7 +36,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one contender took to send all e-mails once, and what arrived."""
+    """What one contender took to send all emails once, and what arrived."""
 
     cpu_s: float
     wall_s: float
@@ -110,7 +110,7 @@ def run(
         progress: is told what begins.
 
     Raises:
-        WrongWork: an e-mail did not arrive, or arrived twice, or was not whole.
+        WrongWork: an email did not arrive, or arrived twice, or was not whole.
     """
     with ExitStack() as stack:
         workers = {
@@ -145,7 +145,7 @@ def _steps(
 def _measure(
     worker: Worker, sink: SinkProcess, mail_count: int, series: str, latency_ms: float
 ) -> tuple[Round, int]:
-    """Return what a round took, and how many e-mails the contender says were accepted."""
+    """Return what a round took, and how many emails the contender says were accepted."""
     sink.reset()
     worker.ask(("prepare", mail_count, series))
     sink.reset(latency_ms=latency_ms)
@@ -156,15 +156,15 @@ def _measure(
 
 
 def _check(entry: Entry, arrived: Arrived, accepted: int, mail_count: int, series: str) -> None:
-    """Raise :class:`WrongWork` unless each recipient got one whole e-mail."""
+    """Raise :class:`WrongWork` unless each recipient got one whole email."""
     contender = CONTENDERS[entry.contender]
     if accepted != mail_count and contender.arrives:
         raise WrongWork(f"{entry.title} says that {accepted} of {mail_count} were accepted")
     expected = mail_count if contender.arrives else 0
     if arrived.mails != expected:
-        raise WrongWork(f"{entry.title}: {arrived.mails} e-mails arrived, not {expected}")
+        raise WrongWork(f"{entry.title}: {arrived.mails} emails arrived, not {expected}")
     if expected and arrived.recipients != digest_of(recipients(mail_count, series)):
-        raise WrongWork(f"{entry.title}: the recipients are not those of the e-mails")
+        raise WrongWork(f"{entry.title}: the recipients are not those of the emails")
     whole = expected * 2 * BODY_BYTES
     # In SMTP, headers and encodings come on top.
     if arrived.body_bytes != whole if contender.is_http else arrived.body_bytes < whole:

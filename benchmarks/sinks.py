@@ -1,4 +1,4 @@
-"""The servers that take the e-mails: HTTP for Truncus and Resend alike, and SMTP.
+"""The servers that take the emails: HTTP for Truncus and Resend alike, and SMTP.
 
 ``python -m benchmarks.sinks`` prints their addresses as JSON and serves until its standard input
 ends. Both count what arrives. ``latency`` is the time between a request (in SMTP: a command, the
@@ -29,7 +29,7 @@ _RESEND_HEADERS = "ratelimit-limit: 100000\r\nratelimit-remaining: 9\r\nratelimi
 
 
 def digest_of(recipients: Iterable[str]) -> str:
-    """Return a digest of who got an e-mail, and how often."""
+    """Return a digest of who got an email, and how often."""
     return hashlib.sha256("\n".join(sorted(recipients)).encode()).hexdigest()
 
 
@@ -43,7 +43,7 @@ class Ledger:
     connections: set[int] = field(default_factory=set)
     body_bytes: int = 0
     last_id: int = 0
-    """Of any e-mail ever: two never have the same, and a log may rely on that."""
+    """Of any email ever: two never have the same, and a log may rely on that."""
 
     def reset(self, latency_s: float) -> None:
         """Count from nothing."""
@@ -51,7 +51,7 @@ class Ledger:
         self.recipients, self.connections = [], set()
 
     def report(self) -> dict[str, Any]:
-        """Return the counts. ``connections`` are those that brought an e-mail."""
+        """Return the counts. ``connections`` are those that brought an email."""
         return {
             "mails": len(self.recipients),
             "recipients": digest_of(self.recipients),
@@ -113,16 +113,16 @@ class HTTPConnection(_Connection):
         self.ledger.requests += 1
         self.ledger.connections.add(self.number)
         if path == "/api/v1/emails/send":
-            answer = _truncus_response(self._take_mail(json.loads(body)))
+            answer = _truncus_response(self._takemail(json.loads(body)))
         elif path == "/api/v1/emails/batch":
             answer = _truncus_response(self._take_batch(json.loads(body)["emails"]))
         elif path == "/emails":
-            answer = _resend_response(self._take_mail(json.loads(body)))
+            answer = _resend_response(self._takemail(json.loads(body)))
         else:
             answer = _response({"error": "Not found"}, status="404 Not Found")
         self.answer(answer)
 
-    def _take_mail(self, email: dict[str, Any]) -> dict[str, Any]:
+    def _takemail(self, email: dict[str, Any]) -> dict[str, Any]:
         ledger, to = self.ledger, email["to"]
         ledger.recipients.extend([to] if isinstance(to, str) else to)
         ledger.body_bytes += len(email["text"].encode()) + len(email["html"].encode())
@@ -137,7 +137,7 @@ class HTTPConnection(_Connection):
 
     def _take_batch(self, emails: list[dict[str, Any]]) -> dict[str, Any]:
         count = len(emails)
-        results = [{"index": index} | self._take_mail(mail) for index, mail in enumerate(emails)]
+        results = [{"index": index} | self._takemail(mail) for index, mail in enumerate(emails)]
         return {
             "total": count,
             "sent": count,

@@ -1,8 +1,8 @@
-"""Asking Truncus about 10,000 recorded e-mails: ``python -m benchmarks.sync``.
+"""Asking Truncus about 10,000 recorded emails: ``python -m benchmarks.sync``.
 
 The emulator, without request limits, has a process of its own, and so has the client, whose log is
 a file of SQLite. CPU is the client's, from the first question to the last write; beside it, what a
-bare ``requests`` session takes to read the same e-mails. Sending them before is not counted.
+bare ``requests`` session takes to read the same emails. Sending them before is not counted.
 """
 
 import argparse
@@ -26,14 +26,14 @@ EMAILS = 10_000
 BARE_EMAILS = 2_000
 _DELIVERED_WITHIN_S = 60.0
 
-# The local parts tell the emulator what becomes of an e-mail; of 20, so many each.
+# The local parts tell the emulator what becomes of an email; of 20, so many each.
 _FATES = {"customer": 12, "open": 5, "click": 1, "bounce": 1, "complaint": 1}
 _STATES = {"bounce": "bounced", "complaint": "complained"}
 
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """One sync of all e-mails, and bare requests."""
+    """One sync of all emails, and bare requests."""
 
     emails: int
     cpu_s: float
@@ -49,20 +49,20 @@ class Sync:
 
     @property
     def queries_per_100(self) -> float:
-        """Queries of the database for 100 e-mails."""
+        """Queries of the database for 100 emails."""
         return self.queries / self.emails * 100
 
 
 def run(emails: int = EMAILS, progress: Callable[[str], None] = lambda text: None) -> Sync:
-    """Send, let deliver, sync, and check that each e-mail's state and engagement are right."""
+    """Send, let deliver, sync, and check that each email's state and engagement are right."""
     with (
         emulator_process("--keep", "100000", *NO_LIMITS) as url,
         Worker("sync", serve, url) as worker,
     ):
-        progress(f"sync: sending {emails:,} e-mails")
+        progress(f"sync: sending {emails:,} emails")
         worker.ask(("send", emails))
         before = requests_of(url)
-        progress(f"sync: asking about {emails:,} e-mails")
+        progress(f"sync: asking about {emails:,} emails")
         cpu_s, wall_s, queries = worker.ask(("sync", emails))
         requests = requests_of(url) - before
         progress("sync: bare requests")
@@ -74,8 +74,8 @@ def as_table(found: Sync) -> str:
     """Return what :func:`run` found, to print."""
     return table(
         [
-            f"sync of {found.emails:,} e-mails, SQLite",
-            "CPU/e-mail µs",
+            f"sync of {found.emails:,} emails, SQLite",
+            "CPU/email µs",
             "÷ bare requests",
             "wall s",
             "requests",
@@ -154,7 +154,7 @@ class _Client:
         call_command("migrate", verbosity=0)
 
     def send(self, count: int) -> None:
-        """Send ``count`` e-mails, wait until all are delivered and opened, and make them due."""
+        """Send ``count`` emails, wait until all are delivered and opened, and make them due."""
         from django.core.mail import EmailMessage
         from django.utils import timezone
 
@@ -167,10 +167,10 @@ class _Client:
             for number, fate in enumerate(_fates(count))
         ]
         if default_backend().send_messages(messages) != count:
-            raise WrongWork("not every e-mail was accepted")
+            raise WrongWork("not every email was accepted")
         self._wait_for_last_step()
         if Email.objects.update(next_sync_at=timezone.now()) != count:
-            raise WrongWork("not every e-mail is recorded")
+            raise WrongWork("not every email is recorded")
 
     def _wait_for_last_step(self) -> None:
         """Steps are taken in the order of time, and the last click comes last."""
@@ -182,7 +182,7 @@ class _Client:
         until = time.monotonic() + _DELIVERED_WITHIN_S
         while not client.get_email(str(clicked.message_id)).click_count:
             if time.monotonic() > until:
-                raise WrongWork("the emulator has not delivered every e-mail")
+                raise WrongWork("the emulator has not delivered every email")
             time.sleep(0.1)
 
     def sync(self, count: int) -> tuple[float, float, int]:
@@ -208,7 +208,7 @@ class _Client:
         return cpu, wall, queries
 
     def _check(self, count: int) -> None:
-        """Raise :class:`WrongWork` unless each e-mail is where the emulator has brought it."""
+        """Raise :class:`WrongWork` unless each email is where the emulator has brought it."""
         from truncus_django.models import Email
 
         expected = Counter(
@@ -220,7 +220,7 @@ class _Client:
             raise WrongWork(f"states, opens and clicks are {found}, not {expected}")
 
     def read_barely(self, count: int) -> float:
-        """Return what a ``requests`` session takes to read an e-mail, in µs of CPU."""
+        """Return what a ``requests`` session takes to read an email, in µs of CPU."""
         import requests
 
         from truncus_django.models import Email
@@ -238,7 +238,7 @@ class _Client:
 
 
 def _fates(count: int) -> Iterator[str]:
-    """Yield what is to become of each of ``count`` e-mails, in turns."""
+    """Yield what is to become of each of ``count`` emails, in turns."""
     turn = [fate for fate, share in _FATES.items() for _ in range(share)]
     return islice(cycle(turn), count)
 

@@ -86,9 +86,9 @@ def targets(results: Results) -> Iterator[Target]:
     yield Target("django.setup(), with the app: without", 1.15, startup)
     yield from _page_targets(results.pages)
     requests_each = results.sync.requests / results.sync.emails if results.sync else None
-    yield Target("sync, requests per e-mail", 1, requests_each, unit="")
+    yield Target("sync, requests per email", 1, requests_each, unit="")
     queries = results.sync.queries_per_100 if results.sync else None
-    yield Target("sync, queries per 100 e-mails", 12, queries, unit="")
+    yield Target("sync, queries per 100 emails", 12, queries, unit="")
     yield from _outbox_targets(results.outbox)
 
 
@@ -108,10 +108,10 @@ def _page_targets(pages: Pages | None) -> Iterator[Target]:
     for name, keys in kinds.items():
         slowest = max((ours[key].ms for key in keys if key in ours), default=None)
         value = slowest / peer if slowest is not None and peer else None
-        yield Target(f"{rows} e-mails, {name}: post_office's list", 0.5, value)
+        yield Target(f"{rows} emails, {name}: post_office's list", 0.5, value)
     searched = pages.find("post_office", "address").ms if pages else None
     value = ours["address"].ms / searched if searched else None
-    yield Target(f"{rows} e-mails, search by address: post_office's", 0.5, value)
+    yield Target(f"{rows} emails, search by address: post_office's", 0.5, value)
     most = max((each.queries for each in ours.values()), default=None)
     yield Target("queries of any of these pages", 19, most, unit="")
 

@@ -67,7 +67,7 @@ class Seen:
 
     @property
     def emails(self) -> list[dict[str, Any]]:
-        """The e-mails of the request, of a batch or alone."""
+        """The emails of the request, of a batch or alone."""
         return self.body.get("emails", [self.body])
 
     @property
@@ -76,7 +76,7 @@ class Seen:
 
 
 class FakeTruncus:
-    """Accepts every e-mail, but for the answers that a test queues before."""
+    """Accepts every email, but for the answers that a test queues before."""
 
     def __init__(self, mock: responses.RequestsMock) -> None:
         self.seen: list[Seen] = []
@@ -107,7 +107,7 @@ class FakeTruncus:
         self._always = (status, headers, _raw(body))
 
     def refuses(self, subject: str, status: int = 400, code: str = "INVALID_REQUEST") -> None:
-        """Refuse every request that holds an e-mail with this subject."""
+        """Refuse every request that holds an email with this subject."""
         refusal = (status, {}, _raw({"error": "No", "code": code}))
         self._always = lambda seen: refusal if subject in seen.subjects else None
 
@@ -174,7 +174,7 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 class CountingServer(LocalServer):
-    """A real server that keeps connections, accepts every e-mail and counts both."""
+    """A real server that keeps connections, accepts every email and counts both."""
 
     def __init__(self) -> None:
         super().__init__(_Accept)

@@ -220,7 +220,7 @@ def test_an_app_that_catches_what_smtp_raises_goes_on_with_its_next_message(trun
 
 
 def test_an_app_that_catches_what_smtp_raises_goes_on_after_a_list(truncus):
-    with pytest.raises(OSError, match="1 of 2 e-mails were not sent"):
+    with pytest.raises(OSError, match="1 of 2 emails were not sent"):
         TruncusBackend().send_messages([message(), bad_message()])
 
 
@@ -268,7 +268,7 @@ def test_a_message_refused_in_a_batch_carries_its_own_status(truncus):
         {"index": 1, "status": "blocked", "code": "ALL_RECIPIENTS_SUPPRESSED"},
     ]})  # fmt: skip
     sent = messages(2)
-    with pytest.raises(MessagesNotSent, match="1 of 2 e-mails were not sent") as caught:
+    with pytest.raises(MessagesNotSent, match="1 of 2 emails were not sent") as caught:
         TruncusBackend().send_messages(sent)
     assert [failure.index for failure in caught.value] == [1]
     assert caught.value.accepted == 1
@@ -613,7 +613,7 @@ if django.VERSION >= (6, 1):
         assert second.body["tenant_id"] == "acme"
 
     @override_settings(MAILERS=MAILERS)
-    def test_alias_of_the_mailer_is_kept():
+    def test_alias_of_themailer_is_kept():
         assert mail.mailers["acme"].alias == "acme"
 
     @override_settings(MAILERS=MAILERS)

@@ -66,7 +66,7 @@ def test_a_python_snippet_runs(code, truncus_emulator, monkeypatch, tmp_path):
         run_as_tests(code, tmp_path)
     else:
         exec(compile(code, "snippet", "exec"), {})
-        with suppress(IndexError):  # the snippets about the client need no e-mail at the end
+        with suppress(IndexError):  # the snippets about the client need no email at the end
             assert truncus_emulator.requests[-1].status == 200
     conf.forget_settings()
 

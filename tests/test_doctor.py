@@ -326,7 +326,7 @@ def test_overdue_questions_are_told():
         )
     found = findings(network=False)["sync"]
     assert found.level is Level.WARN
-    assert found.found == "2 e-mails are overdue, the longest for 5 h 0 min."
+    assert found.found == "2 emails are overdue, the longest for 5 h 0 min."
 
 
 def test_stray_events_are_told():

@@ -276,7 +276,7 @@ def test_failing_receivers_after_a_send_harm_nothing_and_are_logged_once(
 
 @pytest.fixture
 def told_admins():
-    """Have the package's errors e-mailed to the admins, with Django's own as always."""
+    """Have the package's errors emailed to the admins, with Django's own as always."""
     handler = AdminEmailHandler()
     handler.setLevel(logging.ERROR)
     logging.getLogger("truncus_django").addHandler(handler)
@@ -332,7 +332,7 @@ def test_an_accepted_email_stays_accepted_where_the_admins_cannot_be_told(
     assert len(truncus.seen) == 2
 
 
-def test_alias_of_the_mailer_is_told(truncus, listen):
+def test_alias_of_themailer_is_told(truncus, listen):
     heard = []
     listen(pre_send, lambda alias, **facts: heard.append(alias))
     listen(post_send, lambda alias, **facts: heard.append(alias))

@@ -1,6 +1,6 @@
-"""The Django e-mail backend for Truncus.
+"""The Django email backend for Truncus.
 
-Set ``EMAIL_BACKEND = "truncus_django.backend.TruncusBackend"`` and every e-mail of a Django
+Set ``EMAIL_BACKEND = "truncus_django.backend.TruncusBackend"`` and every email of a Django
 project goes through the Truncus API.
 """
 

@@ -10,7 +10,7 @@ class TruncusConfig(AppConfig):
 
     name = "truncus_django"
     default_auto_field = "django.db.models.BigAutoField"
-    verbose_name = "Truncus e-mail"
+    verbose_name = "Truncus email"
 
     def ready(self) -> None:
         """Register the system checks."""

@@ -1,4 +1,4 @@
-"""TruncusBackend: Django's e-mails through the Truncus API."""
+"""TruncusBackend: Django's emails through the Truncus API."""
 
 import copy
 import logging
@@ -55,13 +55,13 @@ _MISCONFIGURATION = (ConfigurationError, AuthenticationError, ScopeError, TLSErr
 
 
 class TruncusBackend(BaseEmailBackend):
-    """Sends Django's e-mails through Truncus.
+    """Sends Django's emails through Truncus.
 
     One message is one request, several are batches of up to 100. Connections are kept by the
     process, so that ``open()``, ``close()`` and ``with`` are allowed and not needed.
 
     Args:
-        fail_silently: hide that e-mails were not delivered; never that settings are wrong.
+        fail_silently: hide that emails were not delivered; never that settings are wrong.
         alias: the mailer's name in ``MAILERS``, given by Django 6.1 and later.
         **options: settings in lower case, before those in ``TRUNCUS``; see
             :class:`truncus_django.conf.Settings`. Those of Django's SMTP backend are ignored, but
@@ -146,7 +146,7 @@ class TruncusBackend(BaseEmailBackend):
         return False
 
     def close(self) -> None:
-        """Do nothing: the process keeps its connections for the next e-mail."""
+        """Do nothing: the process keeps its connections for the next email."""
 
     def send_messages(self, email_messages: Iterable[EmailMessage]) -> int:
         """Send messages and return how many Truncus accepted.
@@ -272,7 +272,7 @@ class TruncusBackend(BaseEmailBackend):
         parcel.payload = payload
         if payload.dropped:
             logger.warning(
-                "Truncus cannot carry a part of an e-mail, which was dropped: %s",
+                "Truncus cannot carry a part of an email, which was dropped: %s",
                 "; ".join(payload.dropped),
             )
 
@@ -283,10 +283,10 @@ class TruncusBackend(BaseEmailBackend):
             raise
         except Exception as exc:  # noqa: BLE001  its fault must not cost the others of a list
             where = traceback.extract_tb(exc.__traceback__)[-1]
-            # Without the cause, whose frames hold the e-mail.
+            # Without the cause, whose frames hold the email.
             raise MessageError(
                 f"A pre_send receiver failed with {type(exc).__name__} in {where.name}() "
-                f"({Path(where.filename).name}, line {where.lineno}); the e-mail was not sent."
+                f"({Path(where.filename).name}, line {where.lineno}); the email was not sent."
             ) from None
 
     def _conclude(self, parcels: Sequence[Parcel]) -> None:
@@ -295,7 +295,7 @@ class TruncusBackend(BaseEmailBackend):
             parcel.message.truncus_status = _status(parcel)  # type: ignore[attr-defined]
             parcel.is_concluded = True
             if parcel.error is not None:
-                # The frames of a traceback hold the e-mail: for error reports, and in memory.
+                # The frames of a traceback hold the email: for error reports, and in memory.
                 parcel.error.__traceback__ = parcel.error.__context__ = None
             if parcel.result is not None:
                 forget(parcel)
@@ -306,12 +306,12 @@ class TruncusBackend(BaseEmailBackend):
             self._notify_of(parcel)
 
     def _record(self, parcels: Sequence[Parcel]) -> None:
-        """Have the request's e-mails recorded; what fails there harms nothing."""
+        """Have the request's emails recorded; what fails there harms nothing."""
         for _, answer in sends_concluded.send_robust(
             sender=type(self), parcels=parcels, alias=self.alias, settings=self.settings
         ):
             if isinstance(answer, Exception):
-                logger.error("E-mails were sent and not recorded: %s", type(answer).__name__)
+                logger.error("Emails were sent and not recorded: %s", type(answer).__name__)
 
     def _notify_of(self, parcel: Parcel) -> None:
         message, error = parcel.message, parcel.error
@@ -349,12 +349,12 @@ class TruncusBackend(BaseEmailBackend):
         if self.fail_silently and wrong_settings is None:
             with _outermost() as is_outermost:
                 for error in errors if is_outermost else ():
-                    logger.error("An e-mail was not sent: %s", log_text(error))
+                    logger.error("An email was not sent: %s", log_text(error))
             return accepted
         if len(parcels) == 1:
             raise errors[0]
         raise MessagesNotSent(
-            f"{len(failures)} of {len(parcels)} e-mails were not sent.",
+            f"{len(failures)} of {len(parcels)} emails were not sent.",
             failures=failures,
             accepted=accepted,
         ) from wrong_settings
@@ -367,7 +367,7 @@ _is_notifying: ContextVar[bool] = ContextVar("is_notifying", default=False)
 def _outermost() -> Iterator[bool]:
     """Yield whether this call is not inside here yet; what fails inside harms nothing.
 
-    Signals and failure logs run receivers and log handlers that may send e-mail themselves,
+    Signals and failure logs run receivers and log handlers that may send email themselves,
     Django's handler for the admins above all. Those inner sends are neither signalled nor logged
     again, or it would have no end.
     """

@@ -9,7 +9,7 @@
 ``truncus.E006``      ``DISPATCHER`` names something that is not installed
 ``truncus.E007``      a mailer's alias is longer than its column in the log
 ``truncus.E008``      ``DATABASE`` is no alias of ``DATABASES``
-``truncus.W001``      a live key with ``DEBUG = True`` and no sandbox: real e-mails from a test
+``truncus.W001``      a live key with ``DEBUG = True`` and no sandbox: real emails from a test
 ``truncus.W002``      ``DEFAULT_FROM_EMAIL`` or ``SERVER_EMAIL`` at a domain that nobody can verify
 ``truncus.W003``      ``DATABASE`` names a second alias of one SQLite file: it waits for itself
 ``truncus.W004``      ``DATABASE`` keeps the outbox out of the transactions of the default database
@@ -100,7 +100,7 @@ def _check_senders() -> Iterator[checks.CheckMessage]:
         sender = str(getattr(django_settings, name, ""))
         if sender.rstrip("> ").endswith("@localhost"):
             yield checks.Warning(
-                f"{name} is at localhost, and Truncus refuses e-mails from there.",
+                f"{name} is at localhost, and Truncus refuses emails from there.",
                 hint=f"Set {name} to an address at a domain that is verified in Truncus.",
                 id="truncus.W002",
             )
@@ -120,7 +120,7 @@ def _check_mailers_are_read() -> Iterator[checks.CheckMessage]:
 def _check_database() -> Iterator[checks.CheckMessage]:
     """Find a log without a database, and one that waits for itself on SQLite.
 
-    A file has one writer at a time. An e-mail that is sent in a transaction of the other alias
+    A file has one writer at a time. An email that is sent in a transaction of the other alias
     cannot be recorded before that ends, and that ends after the recording.
     """
     alias = get_settings().database or DEFAULT_DB_ALIAS
@@ -136,7 +136,7 @@ def _check_database() -> Iterator[checks.CheckMessage]:
     for other in sorted(django_settings.DATABASES.keys() - {alias}):
         if _sqlite_file(other) == file:
             yield checks.Warning(
-                f"TRUNCUS['DATABASE'] = {alias!r} is the same SQLite file as {other!r}: an e-mail "
+                f"TRUNCUS['DATABASE'] = {alias!r} is the same SQLite file as {other!r}: an email "
                 "that is sent in a transaction waits for its own lock, and is not recorded.",
                 hint=f"Give {alias!r} a file of its own and run migrate --database={alias}, or "
                 "remove TRUNCUS['DATABASE'].",
@@ -174,22 +174,22 @@ def _check_outbox(
     alias = get_settings().database or DEFAULT_DB_ALIAS
     if alias != DEFAULT_DB_ALIAS:
         yield checks.Warning(
-            f"TRUNCUS['DATABASE'] is {alias!r}: e-mails of the outbox are no part of transactions "
+            f"TRUNCUS['DATABASE'] is {alias!r}: emails of the outbox are no part of transactions "
             "of the default database, and are sent though these are rolled back.",
             hint="Remove TRUNCUS['DATABASE'], if your transactions are not all of that database.",
             id="truncus.W004",
         )
     if not all(settings.record for settings in in_outbox):
         yield checks.Warning(
-            "RECORD is off, and DELIVERY is 'outbox': each e-mail of the outbox is recorded all "
+            "RECORD is off, and DELIVERY is 'outbox': each email of the outbox is recorded all "
             "the same, for its record is what is sent.",
-            hint="Remove RECORD; TRUNCUS['RETENTION_DAYS'] and truncus_purge forget old e-mails.",
+            hint="Remove RECORD; TRUNCUS['RETENTION_DAYS'] and truncus_purge forget old emails.",
             id="truncus.W005",
         )
     database: dict[str, Any] = django_settings.DATABASES.get(alias, {})
     if not database.get("AUTOCOMMIT", True):
         yield checks.Warning(
-            f"The outbox is in the database {alias!r}, which has AUTOCOMMIT off: an e-mail is not "
+            f"The outbox is in the database {alias!r}, which has AUTOCOMMIT off: an email is not "
             "in the outbox before your code commits, even outside of transaction.atomic().",
             hint=f"Leave DATABASES[{alias!r}]['AUTOCOMMIT'] on, or give the outbox a database of "
             "its own by TRUNCUS['DATABASE'].",
@@ -276,7 +276,7 @@ def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[che
     real = settings.base_url.rstrip("/") == contract.DEFAULT_BASE_URL
     if django_settings.DEBUG and is_live and real and not settings.sandbox:
         yield checks.Warning(
-            f"DEBUG is on and the API key is a live one{where}: tests send real e-mails.",
+            f"DEBUG is on and the API key is a live one{where}: tests send real emails.",
             hint="Set TRUNCUS['SANDBOX'] = True, or use the emulator.",
             id="truncus.W001",
         )

@@ -35,15 +35,15 @@ class Settings:
     retry_budget: float = 30.0
     """Seconds that one call may wait between its tries, all together."""
     sandbox: bool = False
-    """Check and store e-mails, deliver none."""
+    """Check and store emails, deliver none."""
     tenant_id: str | None = None
     track_opens: bool | None = None
     """``None`` leaves it to the API, which tracks."""
     track_clicks: bool | None = None
     metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """Stored with every e-mail; a message's own values win."""
+    """Stored with every email; a message's own values win."""
     dialect: str = "auto"
-    """``"auto"``, ``"manual"`` or ``"sdk"``: the form of e-mails that the account takes."""
+    """``"auto"``, ``"manual"`` or ``"sdk"``: the form of emails that the account takes."""
     unsupported: str = "error"
     """``"error"``, or ``"warn"``: drop what the API cannot carry, and log it."""
     plain_http_hosts: tuple[str, ...] = ()
@@ -59,11 +59,11 @@ class Settings:
     """``"worker"``, ``"celery"`` or ``"tasks"``: who is woken to send what is in the outbox."""
 
     record: bool = True
-    """Whether e-mails are recorded, where ``truncus_django`` is in ``INSTALLED_APPS``."""
+    """Whether emails are recorded, where ``truncus_django`` is in ``INSTALLED_APPS``."""
     store_bodies: bool = False
     """Whether bodies are recorded, too: they hold reset links."""
     retention_days: int | None = None
-    """For how many days ``truncus_purge`` keeps settled e-mails where it is not told."""
+    """For how many days ``truncus_purge`` keeps settled emails where it is not told."""
     database: str | None = None
     """The alias of the log's database; with one of its own, a record survives a rollback."""
     webhook_secrets: tuple[str, ...] = field(default=(), repr=False)

@@ -1,7 +1,7 @@
 """Finds out whether everything that sending, the log and webhooks need is in order.
 
 Each examination yields findings: what was looked at, what was found, and what to do about it.
-Nothing is ever delivered: Truncus is asked to validate, and to take two e-mails in its sandbox.
+Nothing is ever delivered: Truncus is asked to validate, and to take two emails in its sandbox.
 """
 
 from collections.abc import Callable, Iterator
@@ -50,11 +50,11 @@ SKEW_NOTED_S = 30.0
 """From here on a clock is worth a word; webhooks are refused at ``WEBHOOK_TOLERANCE_S``."""
 OVERDUE = timedelta(hours=1)
 STRAY = timedelta(minutes=10)
-"""How long an event may wait for its e-mail to be recorded."""
+"""How long an event may wait for its email to be recorded."""
 
 
 OUTBOX_LATE_S, OUTBOX_TOO_LATE_S = 15 * 60.0, 60 * 60.0
-"""From which age of the oldest e-mail in the outbox on it is worth a word, or bad."""
+"""From which age of the oldest email in the outbox on it is worth a word, or bad."""
 
 
 class Level(StrEnum):
@@ -89,7 +89,7 @@ def examine(*, network: bool = True) -> Iterator[Finding]:
     """
     yield from examine_settings()
     for mailer in _mailer_names():
-        yield from examine_mailer(mailer, network=network)
+        yield from examinemailer(mailer, network=network)
     yield from examine_webhook()
     yield from examine_log()
     yield from examine_outbox()
@@ -123,7 +123,7 @@ def _mailer_names() -> list[str]:
 # Truncus ------------------------------------------------------------------------------------------
 
 
-def examine_mailer(mailer: str, *, network: bool = True) -> Iterator[Finding]:
+def examinemailer(mailer: str, *, network: bool = True) -> Iterator[Finding]:
     """Yield what is found about a mailer's key and account."""
     name = f" ({mailer})" if mailer else ""
     try:
@@ -184,21 +184,21 @@ def _examine_clock(server_time: datetime | None, name: str) -> Finding:
 
 
 def _examine_reading(client: TruncusClient, name: str) -> Iterator[Finding]:
-    """Yield whether the key may read, by asking about an e-mail that does not exist."""
+    """Yield whether the key may read, by asking about an email that does not exist."""
     what = "reading" + name
     try:
         client.get_email("truncus-doctor")
     except (NotFound, InvalidRequest, Conflict):
-        yield Finding(Level.OK, what, "The key may read e-mails.")
+        yield Finding(Level.OK, what, "The key may read emails.")
     except TruncusError as error:
         advice = error.hint or "truncus_sync needs it; webhooks do not."
         yield Finding(Level.FAIL, what, _told(error), advice)
     else:
-        yield Finding(Level.OK, what, "The key may read e-mails.")
+        yield Finding(Level.OK, what, "The key may read emails.")
 
 
 def _examine_dialect(settings: Settings, name: str) -> Iterator[Finding]:
-    """Yield which form of e-mails the account takes, from two sends in the sandbox."""
+    """Yield which form of emails the account takes, from two sends in the sandbox."""
     what = "dialect" + name
     client = TruncusClient(
         settings.api_key or "",
@@ -241,7 +241,7 @@ def _examine_dialect(settings: Settings, name: str) -> Iterator[Finding]:
 
 _HOW_FOUND_OUT = "Found out by sending two emails in the sandbox."
 _RECIPIENT = "truncus-doctor@example.com"
-"""Nobody: example.com takes no e-mail (RFC 2606), should the sandbox ever leak."""
+"""Nobody: example.com takes no email (RFC 2606), should the sandbox ever leak."""
 
 
 def _refuses(client: TruncusClient, **fields: Any) -> Lessons:
@@ -422,7 +422,7 @@ def _examine_overdue() -> Finding:
     return Finding(
         Level.WARN,
         "sync",
-        f"{found['count']} e-mails are overdue, the longest for {since}.",
+        f"{found['count']} emails are overdue, the longest for {since}.",
         "Run manage.py truncus_sync every minute, from cron or a timer.",
     )
 
@@ -431,11 +431,11 @@ def _examine_strays() -> Finding:
     strays = EmailEvent.objects.filter(email=None, received_at__lt=timezone.now() - STRAY)
     count = strays.order_by().count()
     if not count:
-        return Finding(Level.OK, "events", "All found their e-mail.")
+        return Finding(Level.OK, "events", "All found their email.")
     return Finding(
         Level.WARN,
         "events",
-        f"{count} events belong to no recorded e-mail.",
+        f"{count} events belong to no recorded email.",
         "Another system sends with this account, or RECORD was off. truncus_purge removes them.",
     )
 
@@ -459,7 +459,7 @@ def _examine_outbox(found: OutboxHealth) -> Iterator[Finding]:
         yield Finding(
             Level.FAIL,
             "outbox",
-            "Its tables know no transactions: e-mails can be lost, or sent twice.",
+            "Its tables know no transactions: emails can be lost, or sent twice.",
             "Change their engine to InnoDB.",
         )
     yield _examine_depth(found)
@@ -479,7 +479,7 @@ def _examine_outbox(found: OutboxHealth) -> Iterator[Finding]:
             hint or "Put right what it says; it goes on by itself, or at once from the admin.",
         )
     if found.unknown:
-        count = _counted(found.unknown, found, "e-mail", "e-mails")
+        count = _counted(found.unknown, found, "email", "emails")
         yield Finding(
             Level.WARN,
             "outbox: unknown",
@@ -489,7 +489,7 @@ def _examine_outbox(found: OutboxHealth) -> Iterator[Finding]:
 
 
 def _examine_depth(found: OutboxHealth) -> Finding:
-    waiting = _counted(found.pending, found, "e-mail waits", "e-mails wait")
+    waiting = _counted(found.pending, found, "email waits", "emails wait")
     age = "" if found.oldest_age_s is None else f", the oldest for {span(found.oldest_age_s)}"
     depth = f"{waiting}, {found.sending} in requests{age}."
     if found.is_unattended:

@@ -1,4 +1,4 @@
-"""Which account a recorded e-mail belongs to: its mailer's settings and client."""
+"""Which account a recorded email belongs to: its mailer's settings and client."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ def backend_of(mailer: str) -> "TruncusBackend":
         raise ConfigurationError("MAILERS must be a dict.")
     if mailer not in configured:
         raise ConfigurationError(
-            f"MAILERS has no mailer {mailer!r} any more. Put it back for as long as its e-mails "
+            f"MAILERS has no mailer {mailer!r} any more. Put it back for as long as its emails "
             "are of interest."
         )
     config = configured[mailer]

@@ -86,13 +86,13 @@ class TruncusMessage(EmailMultiAlternatives):
         tenant_id: isolates suppression lists.
         template_id: a template saved in Truncus, instead of ``html``.
         variables: what the template's ``{{name}}`` stand for.
-        metadata: strings that Truncus stores with the e-mail and does not send.
+        metadata: strings that Truncus stores with the email and does not send.
         send_at: when to send; a naive datetime is in the current time zone.
         track_opens, track_clicks: ``None`` as the settings say.
         idempotency_key: within 24 hours, the same key sends once.
         sandbox: check and store only; ``None`` as the settings say.
-        priority: ``"high"``, ``"normal"`` or ``"low"``: which e-mails leave the outbox first.
-        expires_at: when the e-mail is worth nothing any more, a moment like ``send_at`` or a
+        priority: ``"high"``, ``"normal"`` or ``"low"``: which emails leave the outbox first.
+        expires_at: when the email is worth nothing any more, a moment like ``send_at`` or a
             ``timedelta`` from now; the outbox does not send it after that.
 
     Raises:

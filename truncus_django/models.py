@@ -24,14 +24,14 @@ def database() -> str:
 
 
 class EmailQuerySet(models.QuerySet["Email"]):
-    """E-mails, by what is to be done with them."""
+    """Emails, by what is to be done with them."""
 
     def due_for_sync(self, at: datetime | None = None) -> Self:
-        """Return e-mails to ask Truncus about, now or ``at`` a moment, longest overdue first."""
+        """Return emails to ask Truncus about, now or ``at`` a moment, longest overdue first."""
         return self.filter(next_sync_at__lte=at or timezone.now()).order_by("next_sync_at")
 
     def settled(self) -> Self:
-        """Return e-mails that may be forgotten: nothing is to be done with them any more."""
+        """Return emails that may be forgotten: nothing is to be done with them any more."""
         return self.exclude(state__in=UNSENT_STATES)
 
 
@@ -47,7 +47,7 @@ class EmailManager(_EmailManager["Email"]):
         return self._db or database()
 
     def get_queryset(self) -> EmailQuerySet:
-        """Return all e-mails."""
+        """Return all emails."""
         return EmailQuerySet(self.model, using=self.db)
 
 
@@ -65,7 +65,7 @@ class EmailEventManager(models.Manager["EmailEvent"]):
 
 
 class Email(models.Model):
-    """One e-mail: what was sent, its state, and who opened it.
+    """One email: what was sent, its state, and who opened it.
 
     Only :mod:`truncus_django.log.transitions` moves ``state``. Bodies are kept only with
     ``STORE_BODIES``: they hold reset links.
@@ -132,8 +132,8 @@ class Email(models.Model):
     objects = EmailManager()
 
     class Meta:
-        verbose_name = _("e-mail")
-        verbose_name_plural = _("e-mails")
+        verbose_name = _("email")
+        verbose_name_plural = _("emails")
         ordering: ClassVar = ["-created_at"]
         indexes: ClassVar = [
             models.Index(fields=["-created_at"], name="truncus_email_created"),
@@ -141,7 +141,7 @@ class Email(models.Model):
             models.Index(fields=["tenant_id", "-created_at"], name="truncus_email_tenant"),
             models.Index(fields=["mailer", "-created_at"], name="truncus_email_mailer"),
             models.Index(fields=["is_sandbox", "-created_at"], name="truncus_email_sandbox"),
-            # Hardly any e-mail is one. (One of sandbox e-mails alone would do SQLite no good, which
+            # Hardly any email is one. (One of sandbox emails alone would do SQLite no good, which
             # does not see that "= ?" means them.)
             PartialIndex(
                 fields=["resend_of"],
@@ -159,12 +159,12 @@ class Email(models.Model):
             models.UniqueConstraint(fields=["message_id"], name="truncus_email_message_id")
         ]
         permissions: ClassVar = [
-            ("resend_email", _("Can send an e-mail again")),
-            ("cancel_email", _("Can cancel an e-mail that has yet to go out")),
-            ("sync_email", _("Can ask Truncus about an e-mail")),
-            ("export_email", _("Can export e-mails")),
+            ("resend_email", _("Can send an email again")),
+            ("cancel_email", _("Can cancel an email that has yet to go out")),
+            ("sync_email", _("Can ask Truncus about an email")),
+            ("export_email", _("Can export emails")),
             ("retry_email", _("Can try again what the outbox has not sent")),
-            ("decide_email", _("Can decide whether an unknown e-mail was sent")),
+            ("decide_email", _("Can decide whether an unknown email was sent")),
         ]
 
     def __str__(self) -> str:
@@ -182,9 +182,9 @@ class Email(models.Model):
 
 
 class EmailEvent(models.Model):
-    """Something that was heard about an e-mail, by webhook or by asking.
+    """Something that was heard about an email, by webhook or by asking.
 
-    ``email`` is empty as long as the e-mail is not recorded: an event can come before the answer
+    ``email`` is empty as long as the email is not recorded: an event can come before the answer
     to the send.
     """
 
@@ -196,7 +196,7 @@ class EmailEvent(models.Model):
 
     id = models.UUIDField(_("id"), primary_key=True, default=time_ordered_uuid, editable=False)
     email = models.ForeignKey(
-        Email, verbose_name=_("e-mail"), on_delete=models.CASCADE, null=True, related_name="events"
+        Email, verbose_name=_("email"), on_delete=models.CASCADE, null=True, related_name="events"
     )
     message_id = ExactCharField(_("Truncus id"), max_length=255)
     event_id = ExactCharField(_("event id"), max_length=255)
@@ -229,7 +229,7 @@ class EmailEvent(models.Model):
 
 
 class Priority(models.IntegerChoices):
-    """Which e-mails of a mailer go first."""
+    """Which emails of a mailer go first."""
 
     HIGH = 1, _("high")
     NORMAL = 5, _("normal")
@@ -264,7 +264,7 @@ class OutboxAccount(models.Model):
     """
     paused_until = models.DateTimeField(null=True)
     failures = models.PositiveIntegerField(default=0)
-    """How many requests in a row failed for a fault that was not the e-mails'."""
+    """How many requests in a row failed for a fault that was not the emails'."""
     error_code = models.CharField(max_length=100, blank=True)
     error = models.TextField(blank=True)
     dialect = models.JSONField(default=dict)
@@ -283,7 +283,7 @@ class OutboxAccount(models.Model):
 
 
 class OutboxBatch(models.Model):
-    """One request, fixed before it is first made: its e-mails, their order, and its key.
+    """One request, fixed before it is first made: its emails, their order, and its key.
 
     Whoever takes it moves ``due_at`` to the end of the lease and writes a ``lease`` of its own;
     a worker that dies leaves a batch that is due again when the lease has run out.
@@ -304,7 +304,7 @@ class OutboxBatch(models.Model):
     """Whose it is; empty between two attempts."""
     attempts = models.PositiveIntegerField(default=0)
     size = models.PositiveSmallIntegerField(default=0)
-    """How many e-mails its latest request held."""
+    """How many emails its latest request held."""
     failures = models.PositiveIntegerField(default=0)
     """Requests in a row that failed; those of a larger batch that it was a part of do not count."""
     created_at = models.DateTimeField(default=timezone.now)
@@ -315,7 +315,7 @@ class OutboxBatch(models.Model):
     is_in_doubt = models.BooleanField(default=False)
     """Whether a request of it may have been accepted; so from before each request to its answer."""
     form = models.JSONField(null=True)
-    """The form that its e-mails had at the first request in doubt."""
+    """The form that its emails had at the first request in doubt."""
     error_code = models.CharField(max_length=100, blank=True)
     error = models.TextField(blank=True)
 
@@ -331,11 +331,11 @@ class OutboxBatch(models.Model):
 
 
 class OutboxEntry(models.Model):
-    """What is to be sent of an e-mail, for as long as it may have to be sent.
+    """What is to be sent of an email, for as long as it may have to be sent.
 
     It waits, then it belongs to a batch, in whose request the entries stand in the order
-    :data:`IN_ORDER`; where its e-mail failed or is unknown, it is kept for a
-    person to decide. When the e-mail is sent it is deleted, or kept with ``STORE_BODIES``.
+    :data:`IN_ORDER`; where its email failed or is unknown, it is kept for a
+    person to decide. When the email is sent it is deleted, or kept with ``STORE_BODIES``.
     """
 
     email = models.OneToOneField(
@@ -352,7 +352,7 @@ class OutboxEntry(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
     is_waiting = models.BooleanField(default=True)
     is_kept = models.BooleanField(default=False)
-    """Whether it stays when the e-mail is sent, as ``STORE_BODIES`` of its mailer said."""
+    """Whether it stays when the email is sent, as ``STORE_BODIES`` of its mailer said."""
     batch = models.ForeignKey(
         OutboxBatch, on_delete=models.PROTECT, null=True, related_name="entries"
     )

@@ -4,22 +4,22 @@
 message, and the payload, a dict of the API's fields made of it; what is sent is the message as they
 leave it, with their changes of the payload. A field that they change in both, and not alike, is a
 :class:`~truncus_django.api.errors.MessageError`; a message that they leave without recipients is
-skipped. They may raise :class:`~truncus_django.api.errors.SendCancelled` to keep the e-mail from
+skipped. They may raise :class:`~truncus_django.api.errors.SendCancelled` to keep the email from
 being sent.
 
-``post_send`` (``message``, ``status``, ``alias``): Truncus accepted the e-mail; ``status`` is the
+``post_send`` (``message``, ``status``, ``alias``): Truncus accepted the email; ``status`` is the
 :class:`~truncus_django.message.TruncusStatus` that is also ``message.truncus_status``.
 
 ``send_failed`` (``message``, ``error``, ``alias``): it was not sent; ``error`` is the
 :class:`~truncus_django.api.errors.TruncusError` that says why.
 
 ``alias`` is the mailer's name in ``MAILERS`` (Django 6.1 and later) or ``None``. The sender is the
-backend's class. Failing receivers of the last two harm nothing, and each is logged once. E-mails
+backend's class. Failing receivers of the last two harm nothing, and each is logged once. Emails
 that one of these receivers sends, or a log handler about its failure, are not told to them again.
 
-Where e-mails are recorded, two more are sent after the transaction is committed, once each:
+Where emails are recorded, two more are sent after the transaction is committed, once each:
 
-``email_state_changed`` (``email``, ``old_state``, ``new_state``): news moved the recorded e-mail's
+``email_state_changed`` (``email``, ``old_state``, ``new_state``): news moved the recorded email's
 state. ``email_event`` (``email``, ``event``): something was heard about it, opens and clicks too.
 Their sender is :class:`~truncus_django.models.Email`.
 """
@@ -60,7 +60,7 @@ logging.getLogger("django.dispatch").addFilter(_is_not_told_here)
 def tell(signal: Signal, **facts: Any) -> None:
     """Send a signal; a receiver that fails harms nobody, and is logged once.
 
-    Django's own log line for it, each time, may be e-mailed to the admins; that e-mail has events
+    Django's own log line for it, each time, may be emailed to the admins; that email has events
     of its own, at which the receiver fails again, without end.
     """
     outer = _is_telling.set(True)

@@ -1,6 +1,6 @@
-"""The states of an e-mail, which of them outranks which, and what Truncus's words mean.
+"""The states of an email, which of them outranks which, and what Truncus's words mean.
 
-Late, repeated and out-of-order news never moves an e-mail back: a state gives way only to one of
+Late, repeated and out-of-order news never moves an email back: a state gives way only to one of
 a higher rank.
 """
 
@@ -14,7 +14,7 @@ from truncus_django.api import contract
 
 
 class State(models.TextChoices):
-    """What has become of an e-mail."""
+    """What has become of an email."""
 
     PENDING = "pending", _("pending")
     """It waits in the outbox."""
@@ -66,15 +66,15 @@ FINAL_STATES = frozenset(
         State.COMPLAINED,
     }
 )
-"""States that nothing follows. A delivered e-mail can still bounce or be complained about."""
+"""States that nothing follows. A delivered email can still bounce or be complained about."""
 
 UNSENT_STATES = frozenset({State.PENDING, State.SENDING, State.UNKNOWN, State.SCHEDULED})
-"""States of e-mails that must not be forgotten: something is still to be done with them."""
+"""States of emails that must not be forgotten: something is still to be done with them."""
 
 RESTARTABLE_STATES = frozenset(
     {State.UNKNOWN, State.CANCELLED, State.EXPIRED, State.FAILED, State.REJECTED}
 )
-"""States from which a person may put an e-mail into the outbox again."""
+"""States from which a person may put an email into the outbox again."""
 
 OPENED, CLICKED = "opened", "clicked"
 
@@ -104,14 +104,14 @@ def state_of(word: str | None) -> State | None:
 def state_of_event(word: str) -> State | None:
     """Return the state that an event leads to; ``None`` for a new one, for opens and clicks.
 
-    The event ``queued`` begins the life of each e-mail, scheduled ones too, and tells nothing;
+    The event ``queued`` begins the life of each email, scheduled ones too, and tells nothing;
     the status ``queued`` tells that Truncus will try again.
     """
     return None if word.lower() == contract.QUEUED else state_of(word)
 
 
 def outranks(new: str, old: str) -> bool:
-    """Return whether an e-mail in state ``old`` becomes ``new``."""
+    """Return whether an email in state ``old`` becomes ``new``."""
     return RANKS[new] > RANKS[old]
 
 
@@ -127,7 +127,7 @@ _SYNC_STEPS = (
 
 
 def next_sync(state: str, *, sent_at: datetime, now: datetime) -> datetime | None:
-    """Return when to ask Truncus about an e-mail next, or ``None`` for never again.
+    """Return when to ask Truncus about an email next, or ``None`` for never again.
 
     Args:
         state: where it stands; nothing follows a final state.

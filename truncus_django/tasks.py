@@ -5,9 +5,9 @@
 
 Other systems look into modules of this name as well, so importing it needs none of the two.
 
-A task runs for a short while, never waits long, and carries no e-mails. Where more is due later it
+A task runs for a short while, never waits long, and carries no emails. Where more is due later it
 puts one follow-up into the queue for all workers. What is lost of all that, a task or its worker,
-costs a delay: whichever task comes next, of another e-mail or of the schedule, finds everything.
+costs a delay: whichever task comes next, of another email or of the schedule, finds everything.
 """
 
 import time
@@ -46,7 +46,7 @@ LOST_AFTER_S = 30.0
 EXPIRES_S = 600.0
 """Tasks that piled up while no worker ran are dropped after this."""
 QUEUE_WITHIN_S = 2.0
-"""For how long whoever sends an e-mail is held up by a broker that does not answer."""
+"""For how long whoever sends an email is held up by a broker that does not answer."""
 
 
 def __getattr__(name: str) -> Any:

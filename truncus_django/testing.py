@@ -50,7 +50,7 @@ def run_emulator(**options: Any) -> "Iterator[Emulator]":
 
 @contextmanager
 def use_emulator(emulator: "Emulator") -> Iterator[None]:
-    """Let Django send every e-mail through ``emulator`` for the length of a ``with`` block.
+    """Let Django send every email through ``emulator`` for the length of a ``with`` block.
 
     ``TRUNCUS`` keeps what it has, but its key and base URL; every one of ``MAILERS``, or
     ``EMAIL_BACKEND`` where a project has no ``MAILERS``, becomes the Truncus back-end. Test
@@ -124,7 +124,7 @@ def _truncus_emulator_server() -> "Iterator[Emulator]":
 
 @_fixture("function")
 def truncus_emulator(_truncus_emulator_server: "Emulator") -> "Iterator[Emulator]":
-    """A fresh local Truncus; where Django is configured, its e-mail goes there.
+    """A fresh local Truncus; where Django is configured, its email goes there.
 
     ``truncus_emulator.reset(dialect="sdk")`` changes options for the rest of the test.
     """

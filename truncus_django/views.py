@@ -1,4 +1,4 @@
-"""The webhook: Truncus tells here what became of e-mails, and who opened them."""
+"""The webhook: Truncus tells here what became of emails, and who opened them."""
 
 import logging
 import time

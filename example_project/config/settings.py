@@ -1,4 +1,4 @@
-"""Settings of the example shop. What concerns e-mail comes first."""
+"""Settings of the example shop. What concerns email comes first."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import django
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-# E-mail -----------------------------------------------------------------------------------------
+# Email -----------------------------------------------------------------------------------------
 
 # Without an account: any key, and the address of ``python -m truncus_django.emulator``.
 TRUNCUS = {

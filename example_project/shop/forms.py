@@ -14,7 +14,7 @@ class SignUpForm(forms.Form):
     """Name and address; the password is chosen by the link in the mail."""
 
     name = forms.CharField(max_length=150, label="Your name")
-    email = forms.EmailField(max_length=150, label="E-mail address")
+    email = forms.EmailField(max_length=150, label="Email address")
 
     def save(self) -> User:
         """Return the new customer, or the one that already has this address."""

@@ -28,7 +28,7 @@ _REASONS = (
 
 
 def write(*, days: int, per_day: int = 22, seed: int = 4) -> int:
-    """Record made-up e-mails of the last ``days`` days, the same for a seed; return how many.
+    """Record made-up emails of the last ``days`` days, the same for a seed; return how many.
 
     The last hour is left to others.
 
@@ -48,7 +48,7 @@ def write(*, days: int, per_day: int = 22, seed: int = 4) -> int:
 
 
 def _moments(chance: random.Random, day: datetime, usual: float) -> list[datetime]:
-    """Return when e-mails went out on a day: fewer at the week-end, most of them at noon."""
+    """Return when emails went out on a day: fewer at the week-end, most of them at noon."""
     morning = day.replace(hour=0, minute=10)
     count = round((usual * 0.6 if day.weekday() >= 5 else usual) * chance.uniform(0.83, 1.17))
     return [morning + timedelta(minutes=chance.triangular(0, 1400, 700)) for _ in range(count)]

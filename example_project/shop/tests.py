@@ -44,7 +44,7 @@ class ShopTestCase(TestCase):
         return User.objects.create_user(email, email, first_name="Ann & Co")
 
     def newest_payload(self) -> dict[str, Any]:
-        """Return the newest e-mail as it was posted."""
+        """Return the newest email as it was posted."""
         return dict(self.emulator.emails[-1].payload or {})
 
 
@@ -154,7 +154,7 @@ class ManyTests(ShopTestCase):
         self.client.force_login(User.objects.create_superuser("owner"))
         chosen = {"action": "announce_delay", "_selected_action": [1, 2]}
         page = self.client.post(reverse("admin:shop_order_changelist"), chosen, follow=True)
-        self.assertContains(page, "1 customers were told; 1 of 2 e-mails were not sent.")
+        self.assertContains(page, "1 customers were told; 1 of 2 emails were not sent.")
 
     def test_digest_waits_at_truncus_and_is_there_once(self) -> None:
         customer, monday = self.customer(), datetime.now(ZoneInfo("UTC")) + timedelta(days=3)

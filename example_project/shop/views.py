@@ -26,7 +26,7 @@ def front(request: HttpRequest) -> HttpResponse:
 
 @login_required
 def place_order(request: HttpRequest) -> HttpResponse:
-    """Store the order and confirm it by e-mail."""
+    """Store the order and confirm it by email."""
     if request.method != "POST":  # back from the log-in
         return redirect("front")
     form = OrderForm(request.POST)
@@ -37,7 +37,7 @@ def place_order(request: HttpRequest) -> HttpResponse:
         messages.success(request, "Thank you! A confirmation is on its way to you.")
     else:
         messages.warning(
-            request, "Thank you! We could not e-mail the confirmation; please print this page."
+            request, "Thank you! We could not email the confirmation; please print this page."
         )
     return redirect(new_order)
 

@@ -17,7 +17,7 @@ def page_of(email: Email) -> str:
 
 
 def make(**fields: Any) -> Email:
-    """Record an e-mail that was delivered, but for ``fields``."""
+    """Record an email that was delivered, but for ``fields``."""
     number = Email.objects.count()
     to = fields.pop("to", [f"customer-{number}@example.org"])
     subject = fields.pop("subject", f"Order {number}")

@@ -104,7 +104,7 @@ def test_when_the_account_is_at_fault_the_rest_is_left(admin_client, emulator, s
     told = messages_of(admin_client, confirm(admin_client, "sync_now", *emails))
 
     assert "revoked" in told
-    assert "2 e-mails were left as they are." in told
+    assert "2 emails were left as they are." in told
     assert not LogEntry.objects.exists()
 
 
@@ -136,7 +136,7 @@ def test_nonsense_for_an_id_is_told(admin_client, emulator):
         LOG, {"action": "sync_now", "_selected_action": "nonsense", "index": "0"}
     )
 
-    assert "There is no such e-mail." in messages_of(admin_client, response)
+    assert "There is no such email." in messages_of(admin_client, response)
 
 
 def test_what_is_gone_meanwhile_is_no_crash(admin_client, sent, emulator):

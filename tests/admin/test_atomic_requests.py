@@ -84,7 +84,7 @@ def test_a_resend_whose_record_was_rolled_back_is_not_sent_a_second_time(
     confirm(admin_client, "resend", sent)
 
     accepted = [email.subject for email in emulator.emails if "ERROR" not in email.subject]
-    assert accepted == ["Your tea", "Your tea"]  # and what Django e-mails to the admins
+    assert accepted == ["Your tea", "Your tea"]  # and what Django emails to the admins
     assert Email.objects.filter(resend_of=sent).count() == 1
 
 
@@ -98,7 +98,7 @@ def test_the_export_streams_after_the_transaction(admin_client):
     assert LogEntry.objects.count() == 1
 
 
-def test_an_e_mail_can_be_deleted(admin_client):
+def test_an_email_can_be_deleted(admin_client):
     email = make()
 
     response = admin_client.post(f"{LOG}{email.pk}/delete/", {"post": "yes"})

@@ -88,10 +88,10 @@ def test_all_that_fits_the_filters_can_be_taken_at_once(admin_client):
     response = admin_client.post(f"{LOG}?state__exact=delivered", {**data, "confirmed": "Yes"})
 
     assert len(rows(response)) == 60
-    assert LogEntry.objects.get().object_repr == "60 e-mails"
+    assert LogEntry.objects.get().object_repr == "60 emails"
 
 
-def test_it_is_noted_on_the_e_mail_or_for_all(admin_client):
+def test_it_is_noted_on_the_email_or_for_all(admin_client):
     one, two = make(), make()
 
     confirm(admin_client, "export_csv", one)

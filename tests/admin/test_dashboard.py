@@ -32,7 +32,7 @@ def read(days: int = 30) -> dashboard.Statistics:
     return read_statistics(days, today=TODAY, zone=BERLIN)
 
 
-def test_counts_what_became_of_e_mails():
+def test_counts_what_became_of_emails():
     make(State.SENT)
     make(State.DEFERRED)
     make(State.DELIVERED, open_count=4, click_count=2)
@@ -123,7 +123,7 @@ def test_bounce_reasons_come_by_their_number():
     assert read().bounce_reasons == [("gone", 2), ("", 1), ("full", 1)]
 
 
-def test_queries_do_not_grow_with_e_mails(admin_client):
+def test_queries_do_not_grow_with_emails(admin_client):
     def queries() -> int:
         with CaptureQueriesContext(connection) as captured:
             assert admin_client.get(URL).status_code == 200

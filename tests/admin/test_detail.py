@@ -1,4 +1,4 @@
-"""An e-mail's page in the admin, and the frame that shows its HTML."""
+"""An email's page in the admin, and the frame that shows its HTML."""
 
 import json
 import re

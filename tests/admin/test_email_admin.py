@@ -1,4 +1,4 @@
-"""The list of e-mails in the admin: what it shows, finds and counts, and at what cost."""
+"""The list of emails in the admin: what it shows, finds and counts, and at what cost."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -19,7 +19,7 @@ HOSTILE = "<script>alert('x')</script>"
 
 
 class TestList:
-    def test_each_e_mail_has_its_state_recipients_subject_tenant_and_counts(self, admin_client):
+    def test_each_email_has_its_state_recipients_subject_tenant_and_counts(self, admin_client):
         make(
             to=["ann@example.org", "ben@example.org", "cleo@example.org"],
             subject="Your tea",
@@ -44,7 +44,7 @@ class TestList:
 
         assert shown(admin_client.get(LOG)) == ["1 days old", "2 days old", "3 days old"]
 
-    def test_queries_are_few_and_as_many_for_10_e_mails_as_for_200(self, admin_client):
+    def test_queries_are_few_and_as_many_for_10_emails_as_for_200(self, admin_client):
         admin_client.get(LOG)  # what is read once per process
 
         def queries(**params: str) -> int:
@@ -184,7 +184,7 @@ class TestFilters:
 
 
 class TestCalendar:
-    def test_only_periods_in_which_there_can_be_e_mails_are_offered(self, admin_client):
+    def test_only_periods_in_which_there_can_be_emails_are_offered(self, admin_client):
         make(created_at=datetime(2025, 11, 5, 12, tzinfo=UTC))
         make(created_at=datetime(2026, 2, 3, 12, tzinfo=UTC))
 
@@ -259,7 +259,7 @@ class TestCount:
         for _ in range(3):
             make()
 
-        assert "3 e-mails" in admin_client.get(LOG).text
+        assert "3 emails" in admin_client.get(LOG).text
 
     def test_a_long_filtered_list_is_counted_no_further_than_it_can_be_leafed_through(
         self, admin_client, monkeypatch
@@ -270,7 +270,7 @@ class TestCount:
 
         page = admin_client.get(f"{LOG}?state__exact=delivered")
 
-        assert "more than 5 e-mails" in page.text
+        assert "more than 5 emails" in page.text
         assert page.context["cl"].result_count == 5
 
     def test_a_long_log_is_estimated(self, admin_client, monkeypatch):
@@ -279,7 +279,7 @@ class TestCount:
         for _ in range(7):
             make()
 
-        assert "about 1,234,567 e-mails" in admin_client.get(LOG).text
+        assert "about 1,234,567 emails" in admin_client.get(LOG).text
 
     def test_where_there_is_no_estimate_it_is_counted(self, admin_client, monkeypatch):
         monkeypatch.setattr(paginator, "COUNT_LIMIT", 5)
@@ -287,7 +287,7 @@ class TestCount:
         for _ in range(7):
             make()
 
-        assert "7 e-mails" in admin_client.get(LOG).text
+        assert "7 emails" in admin_client.get(LOG).text
 
     def test_the_databases_estimate_can_be_asked_for(self):
         estimate = paginator._estimated_total()

@@ -64,7 +64,7 @@ def messages_of(client: Client, response: Any) -> str:
 
 
 def age(emails: Iterable[Email], length: timedelta) -> None:
-    """Let e-mails have waited for so long."""
+    """Let emails have waited for so long."""
     moment = timezone.now() - length
     ids = [email.pk for email in emails]
     Email.objects.filter(pk__in=ids).update(created_at=moment)
@@ -78,7 +78,7 @@ def reload(email: Email) -> Email:
 
 @pytest.fixture
 def failed(emulator: Any, put: Any, dispatcher: Any) -> list[Email]:
-    """Two e-mails that failed because their domain was paused; now it is not."""
+    """Two emails that failed because their domain was paused; now it is not."""
     limits = {"requests_per_second": 0, "requests_per_minute": 0}
     emulator.reset(**limits, domains={"example.com": "paused"})
     emails = put(2)
@@ -89,7 +89,7 @@ def failed(emulator: Any, put: Any, dispatcher: Any) -> list[Email]:
 
 @pytest.fixture
 def unknown(emulator: Any, put: Any, dispatcher: Any, travel: Any) -> list[Email]:
-    """Two e-mails whose answer was lost a day ago."""
+    """Two emails whose answer was lost a day ago."""
     emails = put(2)
     emulator.faults.next("reset_after")
     dispatcher.step()  # no more: the next try may be due by then
@@ -101,7 +101,7 @@ def unknown(emulator: Any, put: Any, dispatcher: Any, travel: Any) -> list[Email
 
 @pytest.fixture
 def paused(emulator: Any, put: Any, dispatcher: Any) -> OutboxAccount:
-    """An account whose key was revoked, and an e-mail that waits for it."""
+    """An account whose key was revoked, and an email that waits for it."""
     emulator.reset(revoked_keys=["tr_test_emulator"])
     put(1)
     dispatcher.drain()
@@ -270,7 +270,7 @@ class TestActions:
     def test_retry(self, admin_client, failed, dispatcher):
         told = confirm(admin_client, "retry", *failed)
 
-        assert "2 e-mails wait to be sent again." in told
+        assert "2 emails wait to be sent again." in told
         assert {reload(email).state for email in failed} == {State.PENDING}
         assert [entry.change_message for entry in LogEntry.objects.all()] == [
             "It waits to be sent again."
@@ -293,7 +293,7 @@ class TestActions:
 
         told = confirm(admin_client, "cancel", *scheduled, *waiting, delivered)
 
-        assert "2 e-mails were cancelled." in told
+        assert "2 emails were cancelled." in told
         assert "<b>Gone out</b>: It is not scheduled." in told
         assert {reload(email).state for email in [*scheduled, *waiting]} == {State.CANCELLED}
         assert LogEntry.objects.filter(change_message="Cancelled.").count() == 3
@@ -320,7 +320,7 @@ class TestActions:
         Email.objects.create(state=State.DELIVERED)
         told = confirm(admin_client, "cancel", emails[0], select_across="1")
 
-        assert "3 e-mails were cancelled." in told
+        assert "3 emails were cancelled." in told
 
     def test_queries_are_as_many_for_many(self, admin_client, put):
         def queries(emails: list[Email]) -> int:

@@ -1,4 +1,4 @@
-"""Sending an e-mail again from the admin."""
+"""Sending an email again from the admin."""
 
 import uuid
 
@@ -101,7 +101,7 @@ def test_a_resend_that_a_receiver_keeps_back_is_not_told_as_sent(
     finally:
         pre_send.disconnect(receiver)
 
-    assert "A pre_send receiver cancelled this e-mail" in told
+    assert "A pre_send receiver cancelled this email" in told
     assert "Sent again" not in told
     assert emulator.accepted == 1
 

@@ -81,7 +81,7 @@ def test_the_calendar(admin_client, emails):
     assert (titles[0], len(titles)) == ("February 2020", 11)
 
 
-def test_an_e_mails_page(admin_client, emails):
+def test_an_emails_page(admin_client, emails):
     email = emails[1]
     EmailEvent.objects.create(
         email=email,

@@ -1,4 +1,4 @@
-"""The two dialects: what a refusal teaches, and how an e-mail is adapted."""
+"""The two dialects: what a refusal teaches, and how an email is adapted."""
 
 import copy
 import pickle
@@ -271,13 +271,13 @@ def test_what_kept_a_lesson_from_being_applied_is_the_cause(truncus, answer, kin
     cause = batch.results[1].cause
     assert type(cause) is kind
     assert not cause.ambiguous
-    assert cause.__traceback__ is None  # its frames hold the e-mails
+    assert cause.__traceback__ is None  # its frames hold the emails
     assert type(pickle.loads(pickle.dumps(batch.results[1])).cause) is kind
     assert "cause" not in repr(batch.results[1])
 
 
 def test_a_limit_says_nothing_of_a_request_that_was_made_before(client, truncus):
-    """The answer that was lost may have been that to the e-mails in their second form."""
+    """The answer that was lost may have been that to the emails in their second form."""
     form = client.form
     truncus.answers(200, {"results": [sent(0), failed(1, HTML_REQUIRED)]})
     truncus.answers(429, {"error": "rate_limit_exceeded"}, {"Retry-After": "999"})

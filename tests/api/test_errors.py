@@ -334,10 +334,10 @@ def test_messages_not_sent_survives_pickling_with_its_failures_but_without_their
 
 def test_messages_not_sent_groups_equal_reasons():
     failures = [Failure(index, MessageError("Empty.")) for index in range(3)]
-    error = MessagesNotSent("4 of 9 e-mails were not sent.", failures=[
+    error = MessagesNotSent("4 of 9 emails were not sent.", failures=[
         *failures, Failure(7, EmailRefused("Blocked.")),
     ])  # fmt: skip
-    assert str(error) == "4 of 9 e-mails were not sent. 3 × Empty. · 1 × Blocked."
+    assert str(error) == "4 of 9 emails were not sent. 3 × Empty. · 1 × Blocked."
     assert [failure.index for failure in error] == [0, 1, 2, 7]
 
 

@@ -257,7 +257,7 @@ def test_other_answers_that_are_not_of_their_form_are_invalid(read):
         read({"hello": "world"})
 
 
-# An e-mail, read back -----------------------------------------------------------------------------
+# An email, read back -----------------------------------------------------------------------------
 
 COMMON = {
     "id": "m-1", "global_message_id": "g-1", "to": "ann@example.org", "cc": ["bob@example.org"],

@@ -1,5 +1,5 @@
 # ruff: noqa: E501  Markup is read more easily on a line of its own.
-"""HTML of e-mails that tries to run something, to load something, or to lead somewhere.
+"""HTML of emails that tries to run something, to load something, or to lead somewhere.
 
 Each speaks to ``{url}``, where anything that arrives is noted.
 """
@@ -205,5 +205,5 @@ RUN = "top.document.title=`pwned`;parent.pwned=1;alert(1);fetch(`{url}`);new Ima
 
 
 def hostile_html(kind: str, url: str) -> str:
-    """Return an e-mail's HTML of one kind, which speaks to ``url``."""
+    """Return an email's HTML of one kind, which speaks to ``url``."""
     return HOSTILE[kind].format(url=url, run=RUN.format(url=url))

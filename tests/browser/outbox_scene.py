@@ -9,7 +9,7 @@ from truncus_django.mailers import backend_of
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, Priority
 from truncus_django.states import State
 
-_ILL = "Truncus could not hand the e-mail to its provider (PROVIDER_ERROR, HTTP 502)."
+_ILL = "Truncus could not hand the email to its provider (PROVIDER_ERROR, HTTP 502)."
 _LOST = (
     "It may have been sent, over 24 hours ago; Truncus no longer knows its key. So it was not "
     "tried again; find out in Truncus, then decide in the admin."
@@ -18,7 +18,7 @@ _LIMITED = "Too many requests: 60 a minute are allowed (RATE_LIMIT_MINUTE, HTTP 
 
 
 def write_outbox() -> tuple[Email, Email]:
-    """Write it; return an e-mail that is tried again, and one that somebody has to decide on."""
+    """Write it; return an email that is tried again, and one that somebody has to decide on."""
     now = timezone.now()
     for number, (to, subject) in enumerate(_WAITING):
         priority = Priority.HIGH if subject.startswith("Your code") else Priority.NORMAL

@@ -1,4 +1,4 @@
-"""A log for the screenshots: 90 days of a past, and a present with an e-mail of each fate."""
+"""A log for the screenshots: 90 days of a past, and a present with an email of each fate."""
 
 from datetime import datetime, timedelta
 
@@ -15,7 +15,7 @@ def write_past() -> None:
 
 
 def write_present(*, now: datetime | None = None) -> Email:
-    """Record the last hours, one e-mail of each fate, and return the one to show in full."""
+    """Record the last hours, one email of each fate, and return the one to show in full."""
     moment = now or timezone.now()
     shown = None
     for minutes, to, subject, fields in _PRESENT:
@@ -50,7 +50,7 @@ def write_present(*, now: datetime | None = None) -> Email:
 
 
 def _write_life(email: Email) -> None:
-    """Record the events of an e-mail that was opened twice and clicked."""
+    """Record the events of an email that was opened twice and clicked."""
     at, to = email.created_at, email.to[0]
     told = (
         ("sent", 0, {}),

@@ -60,7 +60,7 @@ def _take(browser: Any, url: str, name: str, address: str, scheme: str, height: 
 
 @contextmanager
 def _site() -> Iterator[tuple[str, Any]]:
-    """Serve the admin over a database in memory; yield its URL and an e-mail with a life."""
+    """Serve the admin over a database in memory; yield its URL and an email with a life."""
     from django.contrib.auth.models import User
     from django.contrib.staticfiles.testing import StaticLiveServerTestCase
     from django.test.utils import setup_databases, teardown_databases

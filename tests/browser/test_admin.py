@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def send(emulator: Any) -> Callable[..., Email]:
-    """Return a function that sends an e-mail and returns its record."""
+    """Return a function that sends an email and returns its record."""
 
     def sending(subject: str, to: str = "ann@example.org", **options: Any) -> Email:
         TruncusMessage(subject, "Hello.", "shop@example.com", [to], **options).send()
@@ -29,7 +29,7 @@ def send(emulator: Any) -> Callable[..., Email]:
     return sending
 
 
-def test_somebody_signs_in_filters_and_opens_an_e_mail(page, send):
+def test_somebody_signs_in_filters_and_opens_an_email(page, send):
     send("Your order", html="<h1>Thank you</h1>")
     send("No such person", to="bounce@example.org")
     page.context.clear_cookies()
@@ -63,7 +63,7 @@ def test_an_id_is_copied_with_one_click(page, send):
 
 
 def press(page: Any, email: Email, button: str) -> None:
-    """Press a button on an e-mail's page and confirm."""
+    """Press a button on an email's page and confirm."""
     page.goto(f"{LOG}{email.pk}/change/")
     page.click(f".truncus-actions >> text={button}")
     page.click("input[name=confirmed]")

@@ -1,4 +1,4 @@
-"""E-mails that try everything: nothing of them runs, and nothing is asked of any server."""
+"""Emails that try everything: nothing of them runs, and nothing is asked of any server."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,8 +58,8 @@ def test_a_watched_browser_tells_whom_it_looks_for(browser, elsewhere, tmp_path)
 
 
 @pytest.fixture
-def hostile_mails(emulator: Any, elsewhere: Elsewhere) -> dict[str, tuple[Email, str]]:
-    """An e-mail of each kind, which speaks to another server and to the one that shows it."""
+def hostilemails(emulator: Any, elsewhere: Elsewhere) -> dict[str, tuple[Email, str]]:
+    """An email of each kind, which speaks to another server and to the one that shows it."""
     sent = {}
     for kind in HOSTILE:
         urls = (
@@ -76,14 +76,14 @@ def hostile_mails(emulator: Any, elsewhere: Elsewhere) -> dict[str, tuple[Email,
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_no_mail_speaks_to_anybody(
-    browser, hostile_mails, elsewhere, emulator, live_server, admin_user, tmp_path, view
+    browser, hostilemails, elsewhere, emulator, live_server, admin_user, tmp_path, view
 ):
     found: dict[str, list[str]] = {}
     with watched_browser(browser, tmp_path) as watched:
         sign_in(watched.context, live_server, admin_user)
         page = watched.context.new_page()
         happened = note_trouble(page)
-        for kind, (email, message_id) in hostile_mails.items():
+        for kind, (email, message_id) in hostilemails.items():
             url = {
                 "admin page": f"{live_server.url}{LOG}{email.pk}/change/",
                 "admin frame": f"{live_server.url}{LOG}{email.pk}/html/",

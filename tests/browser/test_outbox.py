@@ -19,14 +19,14 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def outbox(settings: Any, emulator: Any) -> Any:
-    """A local Truncus, to which e-mails go by way of the outbox; texts are not kept."""
+    """A local Truncus, to which emails go by way of the outbox; texts are not kept."""
     settings.TRUNCUS = {**settings.TRUNCUS, "DELIVERY": "outbox", "STORE_BODIES": False}
     return emulator
 
 
 @pytest.fixture
 def put(outbox: Any) -> Callable[..., Email]:
-    """Return a function that puts an e-mail into the outbox and returns its record."""
+    """Return a function that puts an email into the outbox and returns its record."""
 
     def putting(subject: str, **options: Any) -> Email:
         TruncusMessage(
@@ -42,7 +42,7 @@ def drain() -> None:
 
 
 def press(page: Any, email: Email, button: str) -> None:
-    """Press a button on an e-mail's page and confirm."""
+    """Press a button on an email's page and confirm."""
     page.goto(f"{LOG}{email.pk}/change/")
     page.get_by_role("button", name=button, exact=True).click()
     page.click("input[name=confirmed]")
@@ -50,7 +50,7 @@ def press(page: Any, email: Email, button: str) -> None:
 
 @pytest.fixture
 def unknown(put: Any, outbox: Any, monkeypatch: pytest.MonkeyPatch) -> Email:
-    """An e-mail whose answer was lost a day ago."""
+    """An email whose answer was lost a day ago."""
     email: Email = put("Your order")
     outbox.faults.next("reset_after")
     drain()
@@ -140,7 +140,7 @@ def test_retry_from_the_list(page, put, outbox):
     page.click("button[name=index]")
     page.click("input[name=confirmed]")
 
-    expect(page.locator(".messagelist")).to_contain_text("3 e-mails wait to be sent again.")
+    expect(page.locator(".messagelist")).to_contain_text("3 emails wait to be sent again.")
     drain()
     assert outbox.accepted == 3
 

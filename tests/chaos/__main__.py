@@ -1,7 +1,7 @@
-"""Thousands of e-mails, writers that roll back, a Truncus full of faults, workers that are killed.
+"""Thousands of emails, writers that roll back, a Truncus full of faults, workers that are killed.
 
 ``python -m tests.chaos --database postgresql --seed 7``. At the end Truncus must have
-accepted each committed e-mail exactly once and no other, and every row must be final and agree.
+accepted each committed email exactly once and no other, and every row must be final and agree.
 Exit status 1, with what differs, if not.
 """
 
@@ -47,7 +47,7 @@ def main() -> int:
     if differences:
         print(f"{len(differences)} differences; seed {plan.seed}", file=sys.stderr)
         return 1
-    print("Each committed e-mail was accepted once, none that was rolled back; all rows agree.")
+    print("Each committed email was accepted once, none that was rolled back; all rows agree.")
     return 0
 
 

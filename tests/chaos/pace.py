@@ -76,7 +76,7 @@ def allowed_in(seconds: float) -> int:
 
 
 def measure(database: Mapping[str, Any], *, seconds: float, workers: int, latency_s: float) -> Use:
-    """Let workers send e-mails that need a request each.
+    """Let workers send emails that need a request each.
 
     Args:
         database: settings of a database that other processes can open, and whose outbox is full.

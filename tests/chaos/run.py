@@ -28,7 +28,7 @@ RUNNERS = ("worker", "celery")
 TIMEOUT_S, DELAY_S = 2.0, 2.5
 """Workers wait less long than a delay of the local Truncus takes: those answers come too late."""
 PATIENCE_S = 300.0
-"""For so long after the last e-mail and the last kill the outbox may take to become empty."""
+"""For so long after the last email and the last kill the outbox may take to become empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -393,7 +393,7 @@ def _wait_until_empty(crew: Crew) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """What the writers know: subjects of committed e-mails with their kind, and of the others."""
+    """What the writers know: subjects of committed emails with their kind, and of the others."""
 
     committed: dict[str, str]
     rolled_back: set[str]
@@ -421,7 +421,7 @@ def compare(books: Books, told: Mapping[str, Any], *, is_replay_told: bool) -> l
     """Return what differs between what was committed, what was accepted, and the rows.
 
     Args:
-        is_replay_told: whether Truncus answers a repeated batch with what became of each e-mail.
+        is_replay_told: whether Truncus answers a repeated batch with what became of each email.
             If not, they count as accepted without an id, as far as anybody can know.
     """
     from truncus_django.models import Email, OutboxBatch, OutboxEntry
@@ -438,7 +438,7 @@ def compare(books: Books, told: Mapping[str, Any], *, is_replay_told: bool) -> l
     strays = rows.keys() - books.committed.keys()
     differences += [f"{subject}: not committed, and a row" for subject in strays]
     if Email.objects.count() != len(rows):
-        differences.append("two rows for one e-mail")
+        differences.append("two rows for one email")
     if OutboxBatch.objects.exists():
         differences.append("requests are left in the outbox")
     for subject, kind in books.committed.items():

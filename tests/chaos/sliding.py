@@ -35,7 +35,7 @@ class Arrival:
 
 
 class SlidingServer(LocalServer):
-    """Answers sends of one e-mail, and questions about one.
+    """Answers sends of one email, and questions about one.
 
     Args:
         limits: how many requests each span of so many seconds may hold.

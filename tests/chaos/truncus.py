@@ -31,7 +31,7 @@ def _let_delays_last(seconds: float) -> None:
 
 
 def _told(emulator: Emulator) -> dict[str, Any]:
-    """Return the e-mails by what they were sent as, and the requests without their content."""
+    """Return the emails by what they were sent as, and the requests without their content."""
     return {
         "emails": [
             {

@@ -1,6 +1,6 @@
-"""Puts e-mails into the outbox in transactions of all sizes, some rolled back; keeps a ledger.
+"""Puts emails into the outbox in transactions of all sizes, some rolled back; keeps a ledger.
 
-Each line of the ledger is one transaction that is over: which e-mails it committed, and of what
+Each line of the ledger is one transaction that is over: which emails it committed, and of what
 kind they are, and which were rolled back.
 """
 
@@ -19,7 +19,7 @@ GOOD, INVALID, SUPPRESSED, SCHEDULED = "good", "invalid", "suppressed", "schedul
 
 
 def _spoil(sender: object, payload: dict[str, Any], **kwargs: Any) -> None:
-    """Make of some e-mails what Truncus refuses, as a receiver of a project may do by mistake."""
+    """Make of some emails what Truncus refuses, as a receiver of a project may do by mistake."""
     if payload.get("metadata", {}).get("spoil"):
         payload["track_opens"] = "maybe"
 
@@ -32,7 +32,7 @@ class Writer:
     """One of several writers.
 
     Args:
-        name: tells its e-mails from those of others.
+        name: tells its emails from those of others.
         seed: of all its choices.
     """
 
@@ -44,7 +44,7 @@ class Writer:
         self.rolled_back: list[str] = []
 
     def transact(self, most: int) -> None:
-        """Make one transaction with up to ``most`` e-mails; remember what became of them."""
+        """Make one transaction with up to ``most`` emails; remember what became of them."""
         from django.db import transaction
 
         chance = self._random
@@ -117,7 +117,7 @@ class Writer:
 
 
 def main() -> None:
-    """Write as many e-mails as were asked for, in about so many seconds."""
+    """Write as many emails as were asked for, in about so many seconds."""
     parser = argparse.ArgumentParser()
     parser.add_argument("name")
     parser.add_argument("--mails", type=int, required=True)

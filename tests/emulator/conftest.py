@@ -62,7 +62,7 @@ class Client:
 
 
 def an_email(**changes: Any) -> dict[str, Any]:
-    """A good e-mail in both dialects; a field of None is left out."""
+    """A good email in both dialects; a field of None is left out."""
     email = {
         "to": "ada@example.com",
         "from": "Shop <shop@mail.example.com>",

@@ -1,4 +1,4 @@
-"""Every fault as a client meets it at the socket, and whether the e-mail was accepted."""
+"""Every fault as a client meets it at the socket, and whether the email was accepted."""
 
 import json
 import socket
@@ -15,7 +15,7 @@ SEND = "/api/v1/emails/send"
 
 
 def raw_exchange(emulator: Emulator) -> bytes:
-    """Send one e-mail over a bare socket and return all that comes back."""
+    """Send one email over a bare socket and return all that comes back."""
     host, port = emulator.url.removeprefix("http://").split(":")
     body = json.dumps(an_email()).encode()
     head = (

@@ -1,4 +1,4 @@
-"""One key, one e-mail: for 24 hours, per API key, and at the same time from many threads."""
+"""One key, one email: for 24 hours, per API key, and at the same time from many threads."""
 
 from concurrent.futures import ThreadPoolExecutor
 

@@ -171,7 +171,7 @@ def test_what_kept_a_lesson_from_being_applied_is_told(truncus_emulator, backend
     error = many[0].truncus_status.error
     assert isinstance(error, RateLimited)
     assert (error.retryable, error.retry_after, error.ambiguous) == (True, 100, False)
-    assert error.__traceback__ is None  # its frames hold the e-mails
+    assert error.__traceback__ is None  # its frames hold the emails
 
 
 @pytest.mark.parametrize("spoken", ["manual", "sdk"])

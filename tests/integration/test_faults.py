@@ -1,4 +1,4 @@
-"""Every fault at every step: exactly one e-mail, or an error that tells the truth about it."""
+"""Every fault at every step: exactly one email, or an error that tells the truth about it."""
 
 import itertools
 from collections import Counter

@@ -23,14 +23,14 @@ from truncus_django.models import Email
 
 @pytest.fixture(autouse=True)
 def recording(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Record every e-mail, and repeat requests at once."""
+    """Record every email, and repeat requests at once."""
     settings.TRUNCUS = {"API_KEY": "tr_test_log", "WEBHOOK_SECRETS": ["a secret"]}
     monkeypatch.setattr(retry, "FIRST_BACKOFF_S", 0.001)
 
 
 @pytest.fixture
 def emulator(recording: None, truncus_emulator: Any) -> Any:
-    """A fresh local Truncus that Django's e-mail goes to, with the log on."""
+    """A fresh local Truncus that Django's email goes to, with the log on."""
     return truncus_emulator
 
 
@@ -134,7 +134,7 @@ def count_queries() -> Callable[..., Any]:
 
 @pytest.fixture
 def sent(emulator: Any, settings: Any) -> Email:
-    """An e-mail that the emulator has, with its bodies."""
+    """An email that the emulator has, with its bodies."""
     settings.TRUNCUS = {**settings.TRUNCUS, "STORE_BODIES": True}
     TruncusMessage(
         "Your tea",

@@ -134,7 +134,7 @@ def test_what_truncus_told_is_recorded_and_raised(truncus, logged, naps):
 def test_a_message_that_cannot_be_sent_is_logged_by_the_kind_of_its_error(truncus, logged, caplog):
     odd = message(headers={f"X-{ADDRESS}": object()})
     assert TruncusBackend(fail_silently=True).send_messages([odd]) == 0
-    assert "An e-mail was not sent: InvalidHeader" in caplog.text
+    assert "An email was not sent: InvalidHeader" in caplog.text
 
 
 def test_what_is_dropped_of_a_message_is_logged_without_its_words(truncus, logged):

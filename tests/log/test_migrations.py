@@ -1,4 +1,4 @@
-"""The migrations: back to nothing and forward again, with e-mails and events in the log."""
+"""The migrations: back to nothing and forward again, with emails and events in the log."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -25,7 +25,7 @@ def migrate(transactional_db: None) -> Iterator[Any]:
 
 
 def fill() -> None:
-    """Record an e-mail, its resend, an event of it and one that waits for its e-mail."""
+    """Record an email, its resend, an event of it and one that waits for its email."""
     email = make(metadata={"order": "42"}, html_body="<p>Grüße 😀</p>")
     make(resend_of=email)
     for number, owner in enumerate((email, None)):
@@ -63,7 +63,7 @@ def test_the_log_can_be_taken_away_and_made_anew_with_data_in_it(migrate):
     assert (Email.objects.count(), EmailEvent.objects.count()) == (2, 2)
 
 
-def test_taking_back_the_last_migration_keeps_the_e_mails(migrate):
+def test_taking_back_the_last_migration_keeps_the_emails(migrate):
     before = indexes()
     fill()
 

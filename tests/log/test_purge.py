@@ -1,4 +1,4 @@
-"""``truncus_purge``: forgetting old e-mails, or only their bodies."""
+"""``truncus_purge``: forgetting old emails, or only their bodies."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def record() -> Any:
-    """Return a function that records an e-mail of some age, with as many events."""
+    """Return a function that records an email of some age, with as many events."""
 
     def record(days: int, *, state: str = State.DELIVERED, events: int = 1, **fields: Any) -> Email:
         moment = timezone.now() - timedelta(days=days, minutes=1)
@@ -63,7 +63,7 @@ def test_what_is_older_goes_with_its_events_and_the_rest_stays(record):
     told = purge("--older-than", "90d")
     assert list(Email.objects.all()) == [young]
     assert EmailEvent.objects.count() == 1
-    assert told.startswith("Deleted 1 e-mails, their 3 events and 0 events without an e-mail")
+    assert told.startswith("Deleted 1 emails, their 3 events and 0 events without an email")
     assert not Email.objects.filter(pk=old.pk).exists()
 
 
@@ -98,7 +98,7 @@ def test_only_the_given_states_go_and_stray_events_stay(record):
 def test_old_stray_events_go_too(record):
     event(100)
     young = event(10)
-    assert "1 events without an e-mail" in purge("--older-than", "90d")
+    assert "1 events without an email" in purge("--older-than", "90d")
     assert list(EmailEvent.objects.all()) == [young]
 
 
@@ -111,8 +111,8 @@ def test_bodies_alone_go_and_the_email_stays(record):
     assert (email.text_body, email.html_body, email.subject) == (None, None, "Hi")
     assert young.text_body == "Hello"
     assert EmailEvent.objects.count() == 2
-    assert told.startswith("Forgot the bodies of 1 e-mails")
-    assert purge("--older-than", "30d", "--bodies").startswith("Forgot the bodies of 0 e-mails")
+    assert told.startswith("Forgot the bodies of 1 emails")
+    assert purge("--older-than", "30d", "--bodies").startswith("Forgot the bodies of 0 emails")
 
 
 def test_a_resend_outlives_what_it_repeats(record):
@@ -152,9 +152,9 @@ def test_dry_run_counts_by_state_and_changes_nothing(record):
     record(100, state=State.FAILED)
     event(100)
     told = purge("--older-than", "90d", "--dry-run")
-    assert told.startswith("3 e-mails would go")
+    assert told.startswith("3 emails would go")
     assert "2  failed" in told
-    assert "1  events without an e-mail" in told
+    assert "1  events without an email" in told
     assert Email.objects.count() == 3
 
 
@@ -243,7 +243,7 @@ def test_a_webhook_for_an_email_that_is_being_purged_is_no_crash(record, in_thre
         told = purge("--older-than", "90d")
 
     assert len(deletions) == 2
-    assert told.startswith(f"Deleted {len(emails)} e-mails, their 4 events")
+    assert told.startswith(f"Deleted {len(emails)} emails, their 4 events")
     assert not Email.objects.exists()
     assert not EmailEvent.objects.exists()
 

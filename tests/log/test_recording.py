@@ -1,4 +1,4 @@
-"""Every e-mail leaves one record, and recording never costs one."""
+"""Every email leaves one record, and recording never costs one."""
 
 import asyncio
 import contextlib
@@ -105,7 +105,7 @@ def test_a_sent_email_is_recorded_with_all_its_fields(emulator, dialect, state):
 
 if django.VERSION >= (6, 1):
 
-    def test_the_mailer_is_recorded(emulator, settings):
+    def test_themailer_is_recorded(emulator, settings):
         settings.MAILERS = {**settings.MAILERS, "news": {"BACKEND": BACKEND}}
         message().send(using="news")
 
@@ -643,7 +643,7 @@ def test_trouble_with_a_coroutines_record_loses_no_email_and_is_logged_once(
 
     assert emulator.accepted == 2
     [line] = errors(caplog)
-    assert line.startswith("E-mails were sent and could not be recorded: ")
+    assert line.startswith("Emails were sent and could not be recorded: ")
     assert "SynchronousOnlyOperation" not in line
 
 

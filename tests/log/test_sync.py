@@ -1,4 +1,4 @@
-"""``truncus_sync``: asking Truncus what has become of e-mails."""
+"""``truncus_sync``: asking Truncus what has become of emails."""
 
 import json
 import os
@@ -38,7 +38,7 @@ DIALECTS = ("manual", "sdk")
 
 @pytest.fixture
 def send(emulator: Any, settings: Any, messages: Any) -> Any:
-    """Return a function that sends e-mails which are due for a question now."""
+    """Return a function that sends emails which are due for a question now."""
 
     def send(count: int = 1, *, mailer: str | None = None, **options: Any) -> list[Email]:
         before = set(Email.objects.values_list("pk", flat=True))
@@ -203,7 +203,7 @@ def test_dry_run_counts_and_makes_no_request(emulator, send):
     [other] = send()
     Email.objects.filter(pk=other.pk).update(state=State.DELIVERED)
     told = sync("--dry-run")
-    assert "3 e-mails are due" in told
+    assert "3 emails are due" in told
     assert "2  sent" in told
     assert "1  delivered" in told
     assert asked(emulator) == []
@@ -339,7 +339,7 @@ def test_a_key_without_the_scope_to_read_stops_its_mailer(emulator, send, accoun
     assert "read_events" in result.stopped["sender"]
 
 
-def test_no_connection_stops_the_mailer(emulator, send, settings):
+def test_no_connection_stops_themailer(emulator, send, settings):
     send(3)
     settings.TRUNCUS = {**settings.TRUNCUS, "BASE_URL": "http://127.0.0.1:1"}
     job = SyncJob()
@@ -360,7 +360,7 @@ def test_a_mailer_that_is_no_more_fails_with_a_clear_line(emulator, send, accoun
     assert len(asked(emulator)) == 2
 
 
-def test_failures_without_end_stop_the_mailer(emulator, send):
+def test_failures_without_end_stop_themailer(emulator, send):
     send(30)
     emulator.faults.rate("error_500", 1.0, path="email")
     job = SyncJob()
@@ -372,13 +372,13 @@ def test_failures_without_end_stop_the_mailer(emulator, send):
 def test_the_command_tells_what_was_done_and_what_failed(emulator, send):
     send(3)
     told = sync()
-    assert told.startswith("Asked about 3 e-mails in ")
+    assert told.startswith("Asked about 3 emails in ")
     assert "3 had news, 0 failed." in told
     send(1)
     Email.objects.update(message_id=None)
     [email] = send(1)
     Email.objects.filter(pk=email.pk).update(message_id="em_gone")
-    with pytest.raises(CommandError, match="1 e-mail could not be asked about"):
+    with pytest.raises(CommandError, match="1 email could not be asked about"):
         sync()
 
 
@@ -601,7 +601,7 @@ def test_what_another_job_claims_between_looking_and_claiming_is_passed_over(emu
     first, second = SyncJob(), SyncJob()
 
     class Overtaken:
-        """The due e-mails; whoever has looked at them is overtaken."""
+        """The due emails; whoever has looked at them is overtaken."""
 
         is_first = True
         db = due.db
@@ -655,7 +655,7 @@ TRUNCUS = {{"API_KEY": "tr_test_log", "BASE_URL": {url!r},
 @pytest.mark.django_db(transaction=True)
 def test_two_processes_ask_about_each_email_once(emulator, send, tmp_path: Path):
     emails = send(450)
-    emulator.reset(latency_s=0.001)  # so that both are at it; the e-mails are unknown by now
+    emulator.reset(latency_s=0.001)  # so that both are at it; the emails are unknown by now
     database = {name: connection.settings_dict[name] for name in ("ENGINE", "NAME", "OPTIONS")}
     if connection.vendor == "sqlite":  # other processes do not see into this one's memory
         database["NAME"] = str(tmp_path / "log.sqlite3")
@@ -717,27 +717,27 @@ class Terminal(StringIO):
 
 def test_a_terminal_sees_a_bar():
     time, stream = Time(), Terminal()
-    progress = Progress(4, "e-mails", stream=stream, clock=time.clock)
+    progress = Progress(4, "emails", stream=stream, clock=time.clock)
     for _ in range(4):
         time.sleep(1)
         progress.advance()
     progress.close()
     assert stream.getvalue().count("\r") == 5
-    assert stream.getvalue().endswith("100%  4 of 4 e-mails\n")
+    assert stream.getvalue().endswith("100%  4 of 4 emails\n")
 
 
 def test_a_file_sees_a_line_now_and_then():
     time, stream = Time(), StringIO()
-    progress = Progress(100, "e-mails", stream=stream, every=40, clock=time.clock)
+    progress = Progress(100, "emails", stream=stream, every=40, clock=time.clock)
     for _ in range(100):
         progress.advance()
     time.sleep(61)
     progress.advance()
     progress.close()
     assert stream.getvalue().splitlines() == [
-        "40 of 100 e-mails",
-        "80 of 100 e-mails",
-        "101 of 101 e-mails",
+        "40 of 100 emails",
+        "80 of 100 emails",
+        "101 of 101 emails",
     ]
 
 

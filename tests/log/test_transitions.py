@@ -1,4 +1,4 @@
-"""News moves an e-mail once, in whatever order and however often it comes."""
+"""News moves an email once, in whatever order and however often it comes."""
 
 import threading
 from collections.abc import Callable
@@ -74,7 +74,7 @@ def told(
 
 
 def stand(row: Email, *more: str) -> dict[str, Any]:
-    """What news has made of an e-mail."""
+    """What news has made of an email."""
     names = (
         "state", "reason", "sent_at", "delivered_at", "bounced_at", "complained_at",
         "first_opened_at", "last_opened_at", "open_count", "click_count", *more,
@@ -185,7 +185,7 @@ STORY = [
 )
 @given(st.permutations(STORY), st.lists(st.integers(0, len(STORY))), st.integers(0, len(STORY)))
 def test_every_order_of_news_leads_to_the_same_end(db, order, cuts, recorded_after):
-    """Told one by one or together, twice, and before the e-mail is recorded or after."""
+    """Told one by one or together, twice, and before the email is recorded or after."""
     with transaction.atomic():
         cuts = sorted({0, recorded_after, *cuts, len(order)})
         row = email() if recorded_after == 0 else None
@@ -271,7 +271,7 @@ def end_of(
     *,
     is_repeated: bool = False,
 ) -> dict[str, Any]:
-    """Tell webhooks, together up to a cut, and answers; return what becomes of the e-mail."""
+    """Tell webhooks, together up to a cut, and answers; return what becomes of the email."""
     first_answer = next((i for i, one in enumerate(steps) if isinstance(one, EmailDetails)), 99)
     written_after = min(written_after, first_answer)  # nobody asks before
     borders = sorted({0, written_after, len(steps), *cuts})
@@ -466,7 +466,7 @@ FORMS: dict[str, Callable[..., EmailDetails]] = {
 
 @pytest.fixture(params=FORMS)
 def opened(request: pytest.FixtureRequest) -> Callable[..., EmailDetails]:
-    """Return a function that makes an answer about an e-mail opened at these minutes."""
+    """Return a function that makes an answer about an email opened at these minutes."""
     return FORMS[request.param]
 
 
@@ -610,7 +610,7 @@ def test_opens_move_no_state():
     assert stand(row)["state"] == State.SENT
 
 
-# Before the e-mail --------------------------------------------------------------------------------
+# Before the email --------------------------------------------------------------------------------
 
 
 def test_events_before_their_email_are_kept_and_applied_when_it_is_recorded():
@@ -639,7 +639,7 @@ def test_an_answer_about_an_unknown_email_harms_nothing():
 def test_an_event_in_the_middle_of_the_recording_is_applied(
     shared_database, emulator, messages, in_threads
 ):
-    """The webhook's transaction does not see the e-mail, and ends before it is recorded."""
+    """The webhook's transaction does not see the email, and ends before it is recorded."""
     heard = threading.Event()
 
     def webhook() -> None:

@@ -26,7 +26,7 @@ def pytest_itemcollected(item: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def outbox(settings: Any) -> None:
-    """Put every e-mail into the outbox; the account has no limits."""
+    """Put every email into the outbox; the account has no limits."""
     settings.TRUNCUS = {
         "API_KEY": "tr_test_outbox",
         "DELIVERY": "outbox",
@@ -108,7 +108,7 @@ def dispatcher() -> Dispatcher:
 
 @pytest.fixture
 def states() -> Callable[[], list[str]]:
-    """Return a function that returns the states of all e-mails, oldest first."""
+    """Return a function that returns the states of all emails, oldest first."""
     return lambda: list(Email.objects.order_by("created_at").values_list("state", flat=True))
 
 

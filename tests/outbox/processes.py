@@ -1,4 +1,4 @@
-"""A site's processes beside the tests: they share its database, and its e-mail goes to an emulator.
+"""A site's processes beside the tests: they share its database, and its email goes to an emulator.
 
 The tests import what they use of these fixtures, and nothing else of this directory does.
 """

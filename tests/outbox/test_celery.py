@@ -133,7 +133,7 @@ def test_a_schedule_finds_what_nobody_was_woken_for(site, emulator, put, queue, 
     assert emulator.accepted == 2
 
 
-def test_several_processes_of_a_worker_send_each_e_mail_once(site, emulator, put, states, queue):
+def test_several_processes_of_a_worker_send_each_email_once(site, emulator, put, states, queue):
     worker = celery(site, queue, "worker", "--pool", "prefork", "--concurrency", "3")
     worker.says(" ready.")
     for number in range(20):
@@ -235,7 +235,7 @@ def test_always_eager_sends_after_the_commit(emulator, shared_database, put, app
     assert OutboxAccount.objects.count() == 1
 
 
-def test_the_task_carries_no_e_mail(shared_database, put, app, tmp_path):
+def test_the_task_carries_no_email(shared_database, put, app, tmp_path):
     with broker("files", tmp_path) as configuration:
         app(**configuration)
         put(1)

@@ -98,7 +98,7 @@ def test_the_database_is_not_asked():
 
 if django.VERSION >= (6, 1):
 
-    def test_one_mailer_with_an_outbox_is_enough(settings, monkeypatch):
+    def test_onemailer_with_an_outbox_is_enough(settings, monkeypatch):
         monkeypatch.setattr(checks, "find_spec", lambda name: None)
         settings.MAILERS = {
             "default": {"BACKEND": BACKEND, "OPTIONS": {"delivery": "direct"}},

@@ -676,7 +676,7 @@ def test_what_expires_between_two_tries_is_taken_out(emulator, message, dispatch
 
     assert states() == ["expired", "delivered"]
     first, second = keys_of(emulator)
-    assert first != second  # another request, for it holds other e-mails
+    assert first != second  # another request, for it holds other emails
 
 
 def test_what_expires_in_doubt_is_left_to_a_person(emulator, message, dispatcher, travel, states):
@@ -817,7 +817,7 @@ def spoil():
 def test_a_row_that_is_nonsense_fails_alone(
     emulator, put, dispatcher, settings, spoil, states, changes
 ):
-    """In the dialect that takes e-mails apart to send them."""
+    """In the dialect that takes emails apart to send them."""
     emulator.reset(dialect="sdk")
     settings.TRUNCUS = {**settings.TRUNCUS, "DIALECT": "sdk"}
     _, broken, _ = put(3, to=["ann@example.org", "ben@example.org"])
@@ -982,7 +982,7 @@ def test_sent_rows_drop_what_was_sent_unless_it_is_to_be_kept(
     assert isinstance(dispatcher.step(), Rest)
 
 
-def test_what_is_kept_is_the_mailers_to_say(emulator, message, dispatcher, settings):
+def test_what_is_kept_is_themailers_to_say(emulator, message, dispatcher, settings):
     settings.TRUNCUS = {**settings.TRUNCUS, "STORE_BODIES": True}
     TruncusBackend(store_bodies=False).send_messages([message(1)])
     dispatcher.drain()

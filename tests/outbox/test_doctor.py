@@ -28,7 +28,7 @@ def age(seconds):
 
 @pytest.fixture
 def busy(settings, put, emulator, dispatcher):
-    """An outbox whose account has just made a request, and in which three e-mails wait."""
+    """An outbox whose account has just made a request, and in which three emails wait."""
     settings.TRUNCUS = {**settings.TRUNCUS, "REQUESTS_PER_MINUTE": 1}
     put(1)
     dispatcher.drain()
@@ -45,7 +45,7 @@ def test_without_an_outbox_there_is_nothing_to_tell(settings):
 
 
 def test_an_empty_one_is_in_order(emulator):
-    assert findings() == {"outbox": Finding(Level.OK, "outbox", "0 e-mails wait, 0 in requests.")}
+    assert findings() == {"outbox": Finding(Level.OK, "outbox", "0 emails wait, 0 in requests.")}
 
 
 @pytest.mark.parametrize(
@@ -57,13 +57,13 @@ def test_depth_and_age_are_told(busy, age_s, level):
     found = findings()["outbox"]
 
     assert found.level is level
-    assert found.found.startswith("3 e-mails wait, 0 in requests, the oldest for ")
+    assert found.found.startswith("3 emails wait, 0 in requests, the oldest for ")
     assert bool(found.advice) is (level is not Level.OK)
 
 
 def test_many_are_not_counted_to_the_end(busy, monkeypatch):
     monkeypatch.setattr(doctor, "health", lambda: health_up_to(2))
-    assert findings()["outbox"].found.startswith("2+ e-mails wait")
+    assert findings()["outbox"].found.startswith("2+ emails wait")
 
 
 def health_up_to(limit):
@@ -121,7 +121,7 @@ def test_unknown_ones_are_told():
     found = findings()["outbox: unknown"]
 
     assert found.level is Level.WARN
-    assert found.found.startswith("1 e-mail may have been sent")
+    assert found.found.startswith("1 email may have been sent")
     assert "decide in the admin" in found.advice
 
 

@@ -18,7 +18,7 @@ SEND = (
 
 @pytest.fixture
 def shop(emulator: Any, tmp_path: Path) -> Any:
-    """Return a function that runs a command of the shop, whose e-mails go into an outbox."""
+    """Return a function that runs a command of the shop, whose emails go into an outbox."""
 
     def run(*arguments: str, **others: str) -> str:
         own = ("TRUNCUS", "DJANGO", "SHOP", "COV_CORE")
@@ -49,7 +49,7 @@ def shop(emulator: Any, tmp_path: Path) -> Any:
 def test_its_worker_sends(shop, emulator):
     assert shop("manage.py", "shell", "--verbosity", "0", "-c", SEND) == "1\n"
     assert emulator.accepted == 0
-    assert "Sent 1 e-mail in 1 request" in shop("manage.py", "truncus_worker", "--once")
+    assert "Sent 1 email in 1 request" in shop("manage.py", "truncus_worker", "--once")
     assert emulator.accepted == 1
 
 

@@ -1,4 +1,4 @@
-"""The migration of the outbox: it is not taken back while e-mails are still to be sent."""
+"""The migration of the outbox: it is not taken back while emails are still to be sent."""
 
 from collections.abc import Callable, Iterator
 
@@ -35,7 +35,7 @@ def test_what_waits_or_is_in_a_request_is_not_dropped(migrate, put, emulator, di
     states = list(Email.objects.values_list("state", flat=True))
     assert set(states) == {State.SENDING, State.PENDING}
 
-    with pytest.raises(CommandError, match="holds 3 e-mails that are still to be sent"):
+    with pytest.raises(CommandError, match="holds 3 emails that are still to be sent"):
         migrate(BEFORE)
 
     assert has_outbox()
@@ -45,7 +45,7 @@ def test_what_waits_or_is_in_a_request_is_not_dropped(migrate, put, emulator, di
 
 def test_one_is_one_too_many(migrate, put):
     put(1)
-    with pytest.raises(CommandError, match="holds 1 e-mail that is still to be sent"):
+    with pytest.raises(CommandError, match="holds 1 email that is still to be sent"):
         migrate("zero")
     assert OutboxEntry.objects.count() == 1
 

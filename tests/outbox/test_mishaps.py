@@ -1,4 +1,4 @@
-"""What must neither cost e-mails nor send them twice: faults that are not theirs, and doubt."""
+"""What must neither cost emails nor send them twice: faults that are not theirs, and doubt."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -155,7 +155,7 @@ def test_an_answer_is_true_whoever_has_the_lease_now(emulator, put, dispatcher, 
 def test_an_answer_to_a_request_that_is_no_more_is_not_written_down(
     emulator, put, dispatcher, states
 ):
-    """Its e-mails go by another key now."""
+    """Its emails go by another key now."""
     put(2)
     slow = claim(dispatcher.clock)
     members = dispatcher._members(slow)

@@ -36,7 +36,7 @@ def no_trouble() -> Iterator[None]:
 
 @pytest.fixture
 def woken(settings: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Whom e-mails wake, in place of waking them; here it is Celery."""
+    """Whom emails wake, in place of waking them; here it is Celery."""
     settings.TRUNCUS = {**settings.TRUNCUS, "DISPATCHER": "celery"}
     found: list[str] = []
     monkeypatch.setattr(wake_module, "wake", lambda using, dispatcher: found.append(dispatcher))
@@ -55,7 +55,7 @@ class Undone(Exception):
 # Once after a commit --------------------------------------------------------------------------
 
 
-def test_each_e_mail_of_its_own_wakes(woken):
+def test_each_email_of_its_own_wakes(woken):
     send()
     send()
     assert woken == ["celery", "celery"]
@@ -194,7 +194,7 @@ def test_a_queue_that_hangs_holds_nobody_up():
     ends.set()
 
 
-def test_a_log_handler_that_sends_e_mail_ends_somewhere(broken, monkeypatch):
+def test_a_log_handler_that_sends_email_ends_somewhere(broken, monkeypatch):
     monkeypatch.setattr(wake_module, "REST_S", 0.0)
 
     class Mailing(wake_module.logging.Handler):

@@ -1,4 +1,4 @@
-"""What a person does with e-mails of the outbox, also while workers do their work."""
+"""What a person does with emails of the outbox, also while workers do their work."""
 
 import threading
 from collections import Counter
@@ -35,7 +35,7 @@ def reload(email):
 
 @pytest.fixture
 def failed(emulator, put, dispatcher):
-    """Two e-mails of one request that failed because their domain was paused; now it is not."""
+    """Two emails of one request that failed because their domain was paused; now it is not."""
     emulator.reset(requests_per_second=0, requests_per_minute=0, domains={"example.com": "paused"})
     emails = put(2)
     dispatcher.drain()
@@ -46,7 +46,7 @@ def failed(emulator, put, dispatcher):
 
 @pytest.fixture
 def put_off(emulator, put, dispatcher):
-    """Three e-mails whose request surely failed at Truncus, and is made again in a while."""
+    """Three emails whose request surely failed at Truncus, and is made again in a while."""
     emails = put(3)
     emulator.faults.next("rate_limit", retry_after=600)
     dispatcher.drain()
@@ -56,7 +56,7 @@ def put_off(emulator, put, dispatcher):
 
 @pytest.fixture
 def in_doubt(emulator, put, dispatcher):
-    """Two e-mails that Truncus took and whose answer was lost."""
+    """Two emails that Truncus took and whose answer was lost."""
     emails = put(2)
     emulator.faults.next("reset_after")
     dispatcher.step()
@@ -365,7 +365,7 @@ def drain():
 @pytest.mark.django_db(transaction=True)
 class TestAtTheSameMoment:
     def test_workers_send_and_a_person_cancels(self, shared_database, emulator, put, in_threads):
-        """Each e-mail is sent or cancelled, never both, never neither."""
+        """Each email is sent or cancelled, never both, never neither."""
         emails = put(300)
         chosen = ids_of(emails)[::2]
 

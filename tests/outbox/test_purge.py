@@ -28,7 +28,7 @@ def make_old(emails):
 
 
 def of_state(put, *states):
-    """Put e-mails into the outbox that have come to these states, 31 days ago."""
+    """Put emails into the outbox that have come to these states, 31 days ago."""
     emails = put(len(states))
     for email, state in zip(emails, states, strict=True):
         Email.objects.filter(pk=email.pk).update(state=state)
@@ -74,7 +74,7 @@ def test_what_was_kept_without_texts_is_found(put):
     out = StringIO()
 
     call_command("truncus_purge", "--older-than", "30d", "--bodies", "--dry-run", stdout=out)
-    assert "1 e-mails would lose their bodies" in out.getvalue()
+    assert "1 emails would lose their bodies" in out.getvalue()
     purge("--bodies")
     assert not OutboxEntry.objects.exists()
 

@@ -88,7 +88,7 @@ def test_four_workers_use_the_limits_and_are_hardly_ever_refused(
 
     full_minutes = 4
     wanted = (full_minutes + 1) * PER_MINUTE
-    # Each goes alone for its key: a request for each e-mail.
+    # Each goes alone for its key: a request for each email.
     TruncusBackend().send_messages(
         [message(number, idempotency_key=f"alone-{number}") for number in range(wanted)]
     )

@@ -1,4 +1,4 @@
-"""Questions about e-mails keep within what the outbox's workers leave of the limits."""
+"""Questions about emails keep within what the outbox's workers leave of the limits."""
 
 import pytest
 

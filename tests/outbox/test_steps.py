@@ -142,7 +142,7 @@ def _go_on() -> None:
 
 @contextmanager
 def _provider_fails(subject: str, times: int = 1) -> Iterator[None]:
-    """Let the emulator's provider refuse an e-mail for as many times."""
+    """Let the emulator's provider refuse an email for as many times."""
     left = [times]
     take = Service._take
 
@@ -172,7 +172,7 @@ def _states() -> dict[str, str]:
 
 
 def _assert_all_agree(emulator: Any, *, sent: int) -> None:
-    """Every e-mail that is sent was accepted once, and the row has its id, if it has one."""
+    """Every email that is sent was accepted once, and the row has its id, if it has one."""
     accepted = {email.subject: email for email in emulator.emails}
     assert set(_accepted(emulator).values()) <= {1}, "sent twice"
     rows = list(Email.objects.all())
@@ -277,7 +277,7 @@ def test_killed_twice(victim: Victim, emulator: Any, put: Any) -> None:
     victim.dies_everywhere(before, lambda scene: _assert_all_agree(emulator, sent=2))
 
 
-# E-mails that are refused -------------------------------------------------------------------------
+# Emails that are refused -------------------------------------------------------------------------
 
 
 def test_refused_batch_is_halved(victim: Victim, emulator: Any, put: Any) -> None:
@@ -291,7 +291,7 @@ def test_refused_batch_is_halved(victim: Victim, emulator: Any, put: Any) -> Non
     def after(scene: Any) -> None:
         assert _states() == {"Order 0": State.SENT, "Order 1": State.FAILED}
         assert _accepted(emulator) == {"Order 0": 1}
-        assert "to is not a valid e-mail address" in Email.objects.get(subject="Order 1").error
+        assert "to is not a valid email address" in Email.objects.get(subject="Order 1").error
 
     victim.dies_everywhere(before, after)
     assert victim.gaps.count("the request") >= 3
@@ -314,7 +314,7 @@ def test_batch_with_a_member_that_the_provider_failed(
             if reading == "first" or not _was_replayed(emulator):
                 _assert_all_agree(emulator, sent=3)
                 return
-            # Truncus says of the whole that it was accepted, and of no e-mail that it failed.
+            # Truncus says of the whole that it was accepted, and of no email that it failed.
             assert set(_states().values()) == {State.SENT}
             assert _accepted(emulator) == {"Order 0": 1, "Order 2": 1}
 
@@ -326,7 +326,7 @@ def _was_replayed(emulator: Any) -> bool:
     return len(batches) > 1
 
 
-# E-mails that are not sent ------------------------------------------------------------------------
+# Emails that are not sent ------------------------------------------------------------------------
 
 
 def test_expiry(victim: Victim, emulator: Any, put: Any, message: Any) -> None:

@@ -41,7 +41,7 @@ class Queue:
         self.follow_ups.append((moment, wait_s))
 
     def run(self, count: int = 1) -> None:
-        """Run tasks that e-mails queued."""
+        """Run tasks that emails queued."""
         for _ in range(count):
             tasks.run(self.put)
 
@@ -57,7 +57,7 @@ def queue(transactional_db: None, emulator: Any) -> Queue:
 
 @pytest.fixture
 def failing(queue: Queue, emulator: Any, put: Callable[..., Any]) -> None:
-    """An e-mail that has failed and is to be tried again, in a minute."""
+    """An email that has failed and is to be tried again, in a minute."""
     emulator.faults.next("error_503", retry_after=60)
     put(1)
     queue.run()
@@ -192,7 +192,7 @@ IMMEDIATE = BACKENDS.__class__.__module__ + ".backends.immediate.ImmediateBacken
 
 @pytest.fixture
 def django_tasks(settings: Any) -> Iterator[Callable[..., None]]:
-    """Return a function that sets ``TASKS``, with e-mails that wake Django Tasks."""
+    """Return a function that sets ``TASKS``, with emails that wake Django Tasks."""
     settings.TRUNCUS = {**settings.TRUNCUS, "DISPATCHER": "tasks"}
 
     def configure(**backends: Any) -> None:

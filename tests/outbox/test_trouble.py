@@ -177,7 +177,7 @@ def test_payload_that_is_no_email_costs_no_other(emulator: Any, put: Any, payloa
 def test_request_that_a_bug_breaks_costs_no_other(
     shared_database: str, emulator: Any, put: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker that goes on finds out which e-mail it is, and sends the others."""
+    """A worker that goes on finds out which email it is, and sends the others."""
     real = dispatcher.request_results
 
     def break_down(client: Any, emails: Any, **options: Any) -> Any:
@@ -257,7 +257,7 @@ def test_key_that_is_revoked_half_way_and_replaced(
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
     ("dialect", "text"),
-    [("manual", "Monthly limit"), ("sdk", "plan's e-mails of this month are used up")],
+    [("manual", "Monthly limit"), ("sdk", "plan's emails of this month are used up")],
 )
 def test_quota_that_is_used_up(emulator: Any, put: Any, dialect: str, text: str) -> None:
     emulator.reset(monthly_limit=2, dialect=dialect)

@@ -26,7 +26,7 @@ def is_all_sent() -> bool:
 
 
 def put_requests(put: Callable[..., Any], count: int) -> None:
-    """Put e-mails into the outbox, of which each is a request of its own."""
+    """Put emails into the outbox, of which each is a request of its own."""
     for number in range(count):
         put(1, idempotency_key=f"key-{number}")
 
@@ -46,7 +46,7 @@ def test_once_sends_what_is_due_and_ends(site, emulator, put, states):
     run = site.worker("--once")
 
     assert run.status() == 0, run.output
-    assert run.count("Sent 250 e-mails in 3 requests, in ")
+    assert run.count("Sent 250 emails in 3 requests, in ")
     assert emulator.accepted == 250
     assert set(states()) == {"delivered"}
 
@@ -66,7 +66,7 @@ def test_once_waits_for_the_account_s_limits(site, emulator, put, states):
     run = site.worker("--once")
 
     assert run.status() == 0, run.output
-    assert run.count("Sent 5 e-mails in 5 requests, in ")
+    assert run.count("Sent 5 emails in 5 requests, in ")
     assert is_all_sent()
 
 
@@ -107,18 +107,18 @@ def test_no_address_is_said(site, emulator, put):
 # Until it is told to stop ---------------------------------------------------------------------
 
 
-def test_e_mails_are_sent_as_they_are_committed(site, emulator, put):
+def test_emails_are_sent_as_they_are_committed(site, emulator, put):
     # Told of them by PostgreSQL, a worker needs no look of its own.
     is_told = connections[database()].vendor == "postgresql"
     worker = ready(site.worker("--poll", "600" if is_told else "0.1"))
     put(1)
-    worker.says("Sent 1 e-mail in")  # and now it rests
+    worker.says("Sent 1 email in")  # and now it rests
     put(2)
-    worker.says("Sent 2 e-mails")
+    worker.says("Sent 2 emails")
 
     worker.signal(signal.SIGTERM)
     assert worker.status() == 0, worker.output
-    assert worker.count("Sent 3 e-mails in 2 requests, in ")
+    assert worker.count("Sent 3 emails in 2 requests, in ")
     assert emulator.accepted == 3
 
 
@@ -132,7 +132,7 @@ def test_a_request_in_progress_is_finished(site, emulator, put, states, number):
     worker.signal(number)
 
     assert worker.status() == 0, worker.output
-    assert worker.count("Sent 2 e-mails in 1 request, in ")
+    assert worker.count("Sent 2 emails in 1 request, in ")
     assert states() == ["delivered"] * 2
     assert len(emulator.requests) == 1
 
@@ -272,14 +272,14 @@ def test_a_database_that_is_gone_for_a_while_is_waited_for(
     is_told = connections[database()].vendor == "postgresql"
     worker = ready(site.worker("--poll", "600" if is_told else "0.1"))
     put(1)
-    worker.says("Sent 1 e-mail in")
+    worker.says("Sent 1 email in")
 
     interrupted_database(worker)
 
     put(2)
-    worker.says("Sent 2 e-mails")
+    worker.says("Sent 2 emails")
     put(3)
-    worker.says("Sent 3 e-mails")  # on PostgreSQL: it listens again
+    worker.says("Sent 3 emails")  # on PostgreSQL: it listens again
     worker.signal(signal.SIGTERM)
     assert worker.status() == 0
     assert worker.count("The outbox's database fails") <= 1
@@ -294,7 +294,7 @@ def test_a_pause_is_told_once(site, emulator, put):
     emulator.reset()
     OutboxAccount.objects.update(paused_until=None)
 
-    worker.says("Sent 1 e-mail in 1 request.")
+    worker.says("Sent 1 email in 1 request.")
 
     assert worker.count("rests: ") == 1, worker.output
 

@@ -57,7 +57,7 @@ def again(parcels: Sequence[Parcel]) -> list[Parcel]:
 
 
 class Api:
-    """Stands in for the client: accepts all, but for e-mails that ``refuse`` has an error for."""
+    """Stands in for the client: accepts all, but for emails that ``refuse`` has an error for."""
 
     account = "account"
     form = Form(Lessons(), is_pinned=False)
@@ -250,7 +250,7 @@ def test_a_limit_of_one_email_stops_nothing():
     assert set(kinds) == {None, QuotaExceeded}
 
 
-# What a refused e-mail means ----------------------------------------------------------------------
+# What a refused email means ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("code", "kind", "retryable"), [
@@ -274,7 +274,7 @@ def test_the_code_of_an_email_means_what_it_means_as_an_answer(code, kind, retry
     assert type(error) is kind
     assert (error.code, error.retryable, error.ambiguous) == (code, retryable, False)
     assert (error.attempts, error.status, error.is_from_truncus) == (2, None, True)
-    assert error.message == "Truncus failed the e-mail: In words"
+    assert error.message == "Truncus failed the email: In words"
 
 
 @pytest.mark.parametrize(("told", "kind", "code", "message"), [
@@ -290,7 +290,7 @@ def test_the_code_of_an_email_means_what_it_means_as_an_answer(code, kind, retry
 def test_a_code_is_known_in_the_place_of_words(told, kind, code, message):
     error = refusal_of(SendResult("rejected", **told))
     assert (type(error), error.code) == (kind, code)
-    assert message == ANY or error.message == f"Truncus rejected the e-mail{message}"
+    assert message == ANY or error.message == f"Truncus rejected the email{message}"
 
 
 def test_a_duplicate_of_a_refused_email_is_refused_whatever_its_code():
@@ -303,7 +303,7 @@ def test_the_failure_of_its_own_request_is_the_error_of_an_email():
     assert refusal_of(SendResult("failed", code="rate_limit_exceeded", cause=cause)) is cause
 
 
-# What an accepted e-mail says ---------------------------------------------------------------------
+# What an accepted email says ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("result", "warning"), [

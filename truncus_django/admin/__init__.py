@@ -1,4 +1,4 @@
-"""The log in Django's admin: the list, an e-mail's page, actions, and the dashboard."""
+"""The log in Django's admin: the list, an email's page, actions, and the dashboard."""
 
 from django.contrib import admin
 

@@ -1,4 +1,4 @@
-"""What may be done with e-mails: each with its permission, a question first, and in the history."""
+"""What may be done with emails: each with its permission, a question first, and in the history."""
 
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -38,12 +38,12 @@ MOST_OF_OUTBOX = 10_000
 """Of what is done in the database alone."""
 _MOST_MESSAGES = 10
 _ABOUT_ONE = (Conflict, EmailRefused, InvalidAnswer, MessageError, NotFound)
-"""Errors that say nothing about the next e-mail; after any other, it would fail as well."""
+"""Errors that say nothing about the next email; after any other, it would fail as well."""
 
 
 @dataclass(frozen=True)
 class Deed:
-    """Something that may be done with e-mails.
+    """Something that may be done with emails.
 
     Attributes:
         name: of the action.
@@ -60,7 +60,7 @@ class Deed:
 
 @dataclass(frozen=True)
 class Report:
-    """What became of one e-mail: a message for the user, and a line in its history if any."""
+    """What became of one email: a message for the user, and a line in its history if any."""
 
     level: int
     text: str | SafeString
@@ -121,7 +121,7 @@ EXPORT = Deed(
     "export_email",
     gettext_lazy("Export as CSV"),
     gettext_lazy(
-        "Download this as a CSV file? It holds addresses and subjects, and no texts of e-mails."
+        "Download this as a CSV file? It holds addresses and subjects, and no texts of emails."
     ),
 )
 DEEDS = (WAS_SENT, SEND_NOW, WAS_NOT_SENT, RETRY, SYNC, RESEND, CANCEL, EXPORT)
@@ -135,7 +135,7 @@ else:
 
 
 class EmailActions(ActionsBase):
-    """The actions of the list, which the buttons of an e-mail's page use as well."""
+    """The actions of the list, which the buttons of an email's page use as well."""
 
     actions = (
         "sync_now",
@@ -150,12 +150,12 @@ class EmailActions(ActionsBase):
 
     @admin.action(description=gettext_lazy("Sync now"), permissions=["sync"])
     def sync_now(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
-        """Ask Truncus about the chosen e-mails."""
+        """Ask Truncus about the chosen emails."""
         return self._ask_then_do(request, queryset, SYNC, _sync)
 
     @admin.action(description=gettext_lazy("Resend"), permissions=["resend"])
     def resend(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
-        """Send the chosen e-mails once more, each as a new one."""
+        """Send the chosen emails once more, each as a new one."""
         click = _uuid(request.POST.get("click"))
         words = request.POST.get("known_resends", "").split()
         known = [known_id for word in words if (known_id := _uuid(word)) is not None]
@@ -171,7 +171,7 @@ class EmailActions(ActionsBase):
         description=gettext_lazy("Cancel those that are scheduled or wait"), permissions=["cancel"]
     )
     def cancel(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
-        """Cancel those of the chosen e-mails that have yet to go out."""
+        """Cancel those of the chosen emails that have yet to go out."""
         if "confirmed" not in request.POST:
             return self._ask_about_many(request, queryset, CANCEL)
         emails = self._some_of(request, queryset)
@@ -186,12 +186,12 @@ class EmailActions(ActionsBase):
 
     @admin.action(description=gettext_lazy("Try again now"), permissions=["retry"])
     def retry(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
-        """Let the chosen e-mails of the outbox be tried again at once."""
+        """Let the chosen emails of the outbox be tried again at once."""
         return self._ask_then_do_at_once(request, queryset, RETRY, _retry)
 
     @admin.action(description=gettext_lazy("Mark unknown ones as sent"), permissions=["decide"])
     def decide_sent(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
-        """Decide that the unknown ones of the chosen e-mails were sent."""
+        """Decide that the unknown ones of the chosen emails were sent."""
         return self._ask_then_do_at_once(request, queryset, WAS_SENT, _decide("sent"))
 
     @admin.action(
@@ -199,19 +199,19 @@ class EmailActions(ActionsBase):
         permissions=["decide"],
     )
     def decide_send(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
-        """Decide that the unknown ones of the chosen e-mails were not sent, and send them."""
+        """Decide that the unknown ones of the chosen emails were not sent, and send them."""
         return self._ask_then_do_at_once(request, queryset, SEND_NOW, _decide("send"))
 
     @admin.action(description=gettext_lazy("Mark unknown ones as not sent"), permissions=["decide"])
     def decide_not_sent(
         self, request: HttpRequest, queryset: QuerySet[Email]
     ) -> HttpResponse | None:
-        """Decide that the unknown ones of the chosen e-mails were not sent and will not be."""
+        """Decide that the unknown ones of the chosen emails were not sent and will not be."""
         return self._ask_then_do_at_once(request, queryset, WAS_NOT_SENT, _decide("not sent"))
 
     @admin.action(description=gettext_lazy("Export as CSV"), permissions=["export"])
     def export_csv(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
-        """Download the chosen e-mails as a table."""
+        """Download the chosen emails as a table."""
         if "confirmed" not in request.POST:
             return self._question(request, queryset, EXPORT)
         from truncus_django.admin.csv import csv_response
@@ -222,15 +222,15 @@ class EmailActions(ActionsBase):
     # Who may ----------------------------------------------------------------------------------
 
     def has_sync_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may ask Truncus about e-mails."""
+        """Return whether the user may ask Truncus about emails."""
         return self._may(request, SYNC)
 
     def has_resend_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may send e-mails again."""
+        """Return whether the user may send emails again."""
         return self._may(request, RESEND)
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may cancel e-mails that have yet to go out."""
+        """Return whether the user may cancel emails that have yet to go out."""
         return self._may(request, CANCEL)
 
     def has_retry_permission(self, request: HttpRequest) -> bool:
@@ -238,11 +238,11 @@ class EmailActions(ActionsBase):
         return self._may(request, RETRY)
 
     def has_decide_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may decide whether unknown e-mails were sent."""
+        """Return whether the user may decide whether unknown emails were sent."""
         return self._may(request, WAS_SENT)
 
     def has_export_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may take e-mails out of the log."""
+        """Return whether the user may take emails out of the log."""
         return self._may(request, EXPORT)
 
     def deeds_allowed(self, request: HttpRequest) -> list[Deed]:
@@ -261,10 +261,10 @@ class EmailActions(ActionsBase):
         deed: Deed,
         do: Callable[[Email], Report],
     ) -> HttpResponse | None:
-        """Show the question; when it is confirmed, do it to each e-mail and tell what became."""
+        """Show the question; when it is confirmed, do it to each email and tell what became."""
         emails = list(queryset[: MOST_AT_ONCE + 1])
         if len(emails) > MOST_AT_ONCE:
-            text = _("Choose at most %(count)d e-mails at once.") % {"count": MOST_AT_ONCE}
+            text = _("Choose at most %(count)d emails at once.") % {"count": MOST_AT_ONCE}
             self.message_user(request, text, messages.ERROR)
             return None
         if "confirmed" not in request.POST:
@@ -309,12 +309,12 @@ class EmailActions(ActionsBase):
         return self._question(request, queryset, deed, None if is_everything else list(queryset))
 
     def _some_of(self, request: HttpRequest, queryset: QuerySet[Email]) -> list[Email] | None:
-        """Return the chosen e-mails; where they are too many, say so and return ``None``."""
+        """Return the chosen emails; where they are too many, say so and return ``None``."""
         chosen = queryset.only("id", "state", "message_id", "subject")
         emails = list(chosen[: MOST_OF_OUTBOX + 1])
         if len(emails) <= MOST_OF_OUTBOX:
             return emails
-        text = _("Choose at most %(count)d e-mails at once.") % {"count": MOST_OF_OUTBOX}
+        text = _("Choose at most %(count)d emails at once.") % {"count": MOST_OF_OUTBOX}
         self.message_user(request, text, messages.ERROR)
         return None
 
@@ -339,7 +339,7 @@ class EmailActions(ActionsBase):
                 self._note_all(request, changed, outbox_panel.told_of_one(kind))
 
     def _note_all(self, request: HttpRequest, emails: Sequence[Email], text: str) -> None:
-        """Write what was done to e-mails into the history of each."""
+        """Write what was done to emails into the history of each."""
         LogEntry.objects.log_actions(
             user_id=request.user.pk or 0,
             queryset=emails,
@@ -414,7 +414,7 @@ class EmailActions(ActionsBase):
             user_id=request.user.pk or 0,
             content_type_id=ContentType.objects.get_for_model(Email).pk,
             object_id=None,
-            object_repr=_("%(count)s e-mails") % {"count": shown},
+            object_repr=_("%(count)s emails") % {"count": shown},
             action_flag=CHANGE,
             change_message=_("Exported as CSV."),
         )
@@ -423,7 +423,7 @@ class EmailActions(ActionsBase):
         return reverse(f"{self.admin_site.name}:truncus_django_email_change", args=[email.pk])
 
 
-# What is done to one e-mail -----------------------------------------------------------------------
+# What is done to one email -----------------------------------------------------------------------
 
 
 def _sync(email: Email) -> Report:
@@ -511,7 +511,7 @@ def _decide(decision: str) -> "Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID
 
 
 def _ask(email: Email) -> None:
-    """Ask Truncus about an e-mail and learn from the answer."""
+    """Ask Truncus about an email and learn from the answer."""
     message_id = str(email.message_id)
     details = backend_of(email.mailer).client.get_email(message_id)
     from truncus_django.log.transitions import learn
@@ -528,7 +528,7 @@ def _left_out(count: int) -> list[Report]:
     if count == 0:
         return []
     text = ngettext(
-        "%(count)d e-mail was left as it is.", "%(count)d e-mails were left as they are.", count
+        "%(count)d email was left as it is.", "%(count)d emails were left as they are.", count
     )
     return [Report(messages.WARNING, text % {"count": count})]
 

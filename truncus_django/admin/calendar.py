@@ -1,7 +1,7 @@
 """The years, months and days above the list.
 
 Django's own date hierarchy asks for the different months of the filtered list, which reads all of
-it. Here the first and the last e-mail tell which periods there can be: two looks at an index.
+it. Here the first and the last email tell which periods there can be: two looks at an index.
 """
 
 import calendar
@@ -34,7 +34,7 @@ def build_calendar(
 
     Args:
         params: of the request.
-        first, last: when the oldest and the newest e-mail of the log were created.
+        first, last: when the oldest and the newest email of the log were created.
         link: returns the list's URL with other parameters; ``None`` takes one away.
     """
     if first is None or last is None:

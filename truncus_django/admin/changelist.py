@@ -40,7 +40,7 @@ class EmailChangeList(ChangeList):
     calendar: Calendar
 
     def get_results(self, request: HttpRequest) -> None:
-        """Read one page of e-mails, and the span of time that the log covers."""
+        """Read one page of emails, and the span of time that the log covers."""
         if self.query:
             self._look_whether_few_fit()
         self.queryset = self.queryset.only(*LISTED_FIELDS)
@@ -51,7 +51,7 @@ class EmailChangeList(ChangeList):
         self._find_out_what_waits()
 
     def _find_out_what_waits(self) -> None:
-        """Note on e-mails of the outbox where they stand; one query where there are any."""
+        """Note on emails of the outbox where they stand; one query where there are any."""
         waiting = [email for email in self.result_list if email.state in _IN_OUTBOX]
         if not waiting:
             return

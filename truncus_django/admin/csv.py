@@ -51,7 +51,7 @@ _ROWS_AT_ONCE = 2000
 
 
 def csv_response(queryset: QuerySet[Email]) -> StreamingHttpResponse:
-    """Return a download of all e-mails in ``queryset``, without their bodies."""
+    """Return a download of all emails in ``queryset``, without their bodies."""
     response = StreamingHttpResponse(_lines(queryset), content_type="text/csv; charset=utf-8")
     now = timezone.localtime() if settings.USE_TZ else timezone.now()
     name = now.strftime("emails-%Y-%m-%d.csv")

@@ -1,4 +1,4 @@
-"""How many e-mails were sent, and what became of them, added up by the database."""
+"""How many emails were sent, and what became of them, added up by the database."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ from truncus_django.states import State
 SPANS_DAYS = (7, 30, 90)
 DEFAULT_SPAN_DAYS = 30
 MOST_TENANTS = 50
-"""Of more tenants, only the 20 with the most e-mails are shown."""
+"""Of more tenants, only the 20 with the most emails are shown."""
 _SHOWN = 20
 
 _SENT = frozenset({State.SENT, State.DEFERRED, State.DELIVERED, State.BOUNCED, State.COMPLAINED})
@@ -30,7 +30,7 @@ _DELIVERED = frozenset({State.DELIVERED, State.COMPLAINED})
 
 @dataclass
 class Counts:
-    """E-mails of a day or a tenant, and how many of them came to what."""
+    """Emails of a day or a tenant, and how many of them came to what."""
 
     sent: int = 0
     delivered: int = 0
@@ -40,7 +40,7 @@ class Counts:
     complained: int = 0
 
     def add(self, state: str, count: int, opened: int, clicked: int) -> None:
-        """Count so many e-mails that are in one state."""
+        """Count so many emails that are in one state."""
         if state not in _SENT:
             return
         self.sent += count
@@ -90,7 +90,7 @@ class Statistics:
 def read_statistics(days: int, *, today: date, zone: tzinfo | None) -> Statistics:
     """Return the statistics of the last ``days`` days, ``today`` included; at most 4 queries.
 
-    E-mails in the sandbox are left out, and those that a wrong clock has dated after today.
+    Emails in the sandbox are left out, and those that a wrong clock has dated after today.
 
     Args:
         zone: where the days begin and end; ``None`` where Django uses no time zones.
@@ -124,7 +124,7 @@ def read_statistics(days: int, *, today: date, zone: tzinfo | None) -> Statistic
 
 
 def _day_expression(midnights: Sequence[datetime]) -> Expression:
-    """Return what tells the day of an e-mail: its date, or its place among the days, from 1.
+    """Return what tells the day of an email: its date, or its place among the days, from 1.
 
     PostgreSQL finds a place between midnights in half the time that it takes to turn a moment into
     a date of the time zone, and MariaDB and MySQL mostly have no time zones to do that with.
@@ -186,7 +186,7 @@ def dashboard_context(params: Mapping[str, str]) -> dict[str, Any]:
     by_day = [(day, stats.by_day[day]) for day in shown_days]
     tenants = sorted(stats.by_tenant.items(), key=lambda item: (-item[1].sent, item[0]))
     return {
-        "title": _("E-mail dashboard"),
+        "title": _("Email dashboard"),
         "subtitle": None,
         "spans": [{"days": span, "is_shown": span == days} for span in SPANS_DAYS],
         "days": days,
@@ -224,7 +224,7 @@ def _tile(name: str, count: int, rate: float, of: str, kind: str) -> dict[str, A
 
 def _volume_plot(by_day: Sequence[tuple[date, Counts]]) -> str:
     return bars(
-        _("E-mails per day"),
+        _("Emails per day"),
         [_day(day) for day, counts in by_day],
         [
             Stack(_("delivered"), "good", [counts.delivered for day, counts in by_day]),

@@ -1,4 +1,4 @@
-"""An e-mail's page: what was sent, all its ids, and all that was heard about it."""
+"""An email's page: what was sent, all its ids, and all that was heard about it."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from truncus_django.admin.email_admin import EmailAdmin
 
 MOST_EVENTS = 200
-"""Machines open some e-mails a thousand times."""
+"""Machines open some emails a thousand times."""
 
 _ADVICE: Mapping[str, Any] = {
     State.UNKNOWN: gettext_lazy(
@@ -63,14 +63,14 @@ class Moment:
 def page_context(model_admin: "EmailAdmin", request: HttpRequest, email: Email) -> dict[str, Any]:
     """Return what the template of the page shows; 5 queries besides those for permissions.
 
-    One more where the e-mail waits in the outbox: whether its account rests.
+    One more where the email waits in the outbox: whether its account rests.
     """
     heard = EmailEvent.objects.filter(email=email).order_by("-occurred_at", "-id")
     events = list(heard[: MOST_EVENTS + 1])
     linked = Email.objects.only("id", "state", "created_at").order_by("created_at")
     wait = outbox_panel.waits_of([email.pk]).get(email.pk)
     return {
-        "title": _("E-mail"),
+        "title": _("Email"),
         "subtitle": None,
         "original": email,
         "change": True,
@@ -197,7 +197,7 @@ def _trouble(email: Email) -> dict[str, Any] | None:
 def _buttons(
     model_admin: "EmailAdmin", request: HttpRequest, email: Email, wait: outbox_panel.Wait | None
 ) -> Iterator[dict[str, Any]]:
-    """Yield the actions that the user may take on this e-mail, and why one is not possible."""
+    """Yield the actions that the user may take on this email, and why one is not possible."""
     is_in_outbox = email.state in outbox_panel.IN_OUTBOX
     why_not = {
         "sync_now": "" if email.message_id else _("Truncus has given it no id."),

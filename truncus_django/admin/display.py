@@ -40,7 +40,7 @@ def state_label(state: str) -> SafeString:
 
 
 def sandbox_label() -> SafeString:
-    """Return the label of e-mails that were only checked and stored."""
+    """Return the label of emails that were only checked and stored."""
     return format_html('<span class="truncus-state truncus-sandbox">{}</span>', _("sandbox"))
 
 

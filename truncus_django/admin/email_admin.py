@@ -35,7 +35,7 @@ else:
 
 
 class EmailAdmin(EmailActions, EmailAdminBase):
-    """Shows e-mails and what became of them. Nobody adds or changes one here."""
+    """Shows emails and what became of them. Nobody adds or changes one here."""
 
     list_display = (
         "state_label",
@@ -141,7 +141,7 @@ class EmailAdmin(EmailActions, EmailAdminBase):
         """Show the list, or run an action on some of it."""
         if any("\0" in value for values in request.GET.lists() for value in values[1]):
             return HttpResponseRedirect(request.path)  # no database has such texts
-        context = {"title": gettext("E-mails"), **(extra_context or {})}
+        context = {"title": gettext("Emails"), **(extra_context or {})}
         if request.method == "GET":
             context["outbox"] = self._outbox(request)
             context["tools_are_in_the_title"] = django.VERSION >= (6, 1)  # no longer below it
@@ -150,10 +150,10 @@ class EmailAdmin(EmailActions, EmailAdminBase):
         except (OverflowError, ValueError):  # a filter's value that no date can have
             return HttpResponseRedirect(f"{request.path}?e=1")
         except ValidationError:  # an action for what is no id
-            self.message_user(request, gettext("There is no such e-mail."), messages.ERROR)
+            self.message_user(request, gettext("There is no such email."), messages.ERROR)
             return HttpResponseRedirect(request.path)
 
-    # An e-mail --------------------------------------------------------------------------------
+    # An email --------------------------------------------------------------------------------
 
     def change_view(
         self,
@@ -162,7 +162,7 @@ class EmailAdmin(EmailActions, EmailAdminBase):
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
-        """Show an e-mail, its ids and all that was heard about it."""
+        """Show an email, its ids and all that was heard about it."""
         if request.method not in {"GET", "HEAD"}:
             return HttpResponseNotAllowed(["GET", "HEAD"])
         email = self.get_object(request, object_id)
@@ -180,7 +180,7 @@ class EmailAdmin(EmailActions, EmailAdminBase):
         return TemplateResponse(request, "admin/truncus_django/email/detail.html", context)
 
     def html_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Return an e-mail's HTML, for the sandboxed frame on its page."""
+        """Return an email's HTML, for the sandboxed frame on its page."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         from truncus_django.admin.html_preview import framed_html
@@ -190,7 +190,7 @@ class EmailAdmin(EmailActions, EmailAdminBase):
     # The dashboard ----------------------------------------------------------------------------
 
     def dashboard_view(self, request: HttpRequest) -> HttpResponse:
-        """Show how many e-mails were sent, delivered, opened, and how many came back."""
+        """Show how many emails were sent, delivered, opened, and how many came back."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         from truncus_django.admin.dashboard import dashboard_context
@@ -235,7 +235,7 @@ class EmailAdmin(EmailActions, EmailAdminBase):
     def get_deleted_objects(
         self, objs: Any, request: HttpRequest
     ) -> tuple[list[Any], dict[str, int], set[str], list[Any]]:
-        """Return what goes along, and which e-mails must stay: those in requests of the outbox."""
+        """Return what goes along, and which emails must stay: those in requests of the outbox."""
         from truncus_django.admin.outbox_panel import parts_of_requests
 
         to_delete, counts, lacking, protected = super().get_deleted_objects(objs, request)
@@ -244,7 +244,7 @@ class EmailAdmin(EmailActions, EmailAdminBase):
     # Who may ----------------------------------------------------------------------------------
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Return that nobody adds an e-mail here: it is sent."""
+        """Return that nobody adds an email here: it is sent."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Email | None = None) -> bool:

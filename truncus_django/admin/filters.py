@@ -21,7 +21,7 @@ MOST_CHOICES = 30
 class IndexedValueFilter(admin.SimpleListFilter):
     """Chooses one value of an indexed column: from a list, or typed where there are many.
 
-    It is not shown where all e-mails have the same value.
+    It is not shown where all emails have the same value.
     """
 
     parameter_name: str
@@ -52,7 +52,7 @@ class IndexedValueFilter(admin.SimpleListFilter):
         return len(self.lookup_choices) > 1 or self.value() is not None
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Email]) -> QuerySet[Email]:
-        """Return the e-mails with the chosen value."""
+        """Return the emails with the chosen value."""
         value = self.value()
         return queryset if value is None else queryset.filter(**{self.parameter_name: value})
 
@@ -102,7 +102,7 @@ class EngagementFilter(admin.SimpleListFilter):
         ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Email]) -> QuerySet[Email]:
-        """Return the e-mails with the chosen engagement."""
+        """Return the emails with the chosen engagement."""
         match self.value():
             case "opened":
                 return queryset.filter(open_count__gt=0)

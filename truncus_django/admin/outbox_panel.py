@@ -1,7 +1,7 @@
-"""The outbox in the admin: a panel of how it is, and what there is to tell of one e-mail in it.
+"""The outbox in the admin: a panel of how it is, and what there is to tell of one email in it.
 
 What waits to be sent is never shown from here: it may be a reset link that still works. The texts
-of an e-mail are shown where ``STORE_BODIES`` keeps them, and nowhere else.
+of an email are shown where ``STORE_BODIES`` keeps them, and nowhere else.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -58,12 +58,12 @@ def panel() -> Panel | None:
     )
 
 
-# One e-mail ---------------------------------------------------------------------------------------
+# One email ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Where an e-mail of the outbox stands.
+    """Where an email of the outbox stands.
 
     Attributes:
         is_waiting: whether it belongs to no request yet.
@@ -85,7 +85,7 @@ class Wait:
 
 
 def waits_of(email_ids: Sequence[UUID]) -> dict[UUID, Wait]:
-    """Return where those e-mails stand of which something is kept; one query, or none for none."""
+    """Return where those emails stand of which something is kept; one query, or none for none."""
     if not email_ids:
         return {}
     rows = OutboxEntry.objects.filter(pk__in=email_ids).values_list(
@@ -120,10 +120,10 @@ def waits_of(email_ids: Sequence[UUID]) -> dict[UUID, Wait]:
 
 
 def waiting_cell(email: Email, wait: Wait | None) -> SafeString:
-    """Return what the list tells of an e-mail that is still to be sent."""
+    """Return what the list tells of an email that is still to be sent."""
     since = format_html(
         '<span class="truncus-none truncus-waits" title="{}">{}</span>',
-        _("Since this e-mail was written"),
+        _("Since this email was written"),
         _("waits: %(time)s") % {"time": _length(email.created_at)},
     )
     told: list[Any] = []
@@ -149,7 +149,7 @@ def _next_try(due_at: datetime) -> str:
 
 
 def facts(email: Email, wait: Wait | None) -> list[tuple[str, Any]]:
-    """Return what an e-mail's page tells of its place in the outbox; 1 query if it waits."""
+    """Return what an email's page tells of its place in the outbox; 1 query if it waits."""
     return [(name, value) for name, value in _facts(email, wait) if value]
 
 
@@ -195,21 +195,21 @@ def pause(account: PausedAccount) -> SafeString:
 
 
 def why_not_cancellable(wait: Wait | None) -> str:
-    """Return what keeps an e-mail of the outbox from being cancelled; empty for nothing."""
+    """Return what keeps an email of the outbox from being cancelled; empty for nothing."""
     if wait is None or wait.is_leased:
         return told_of_one(Done.BEING_SENT)
     return told_of_one(Done.IN_DOUBT) if wait.is_in_doubt else ""
 
 
 def can_be_retried(email: Email, wait: Wait | None) -> bool:
-    """Return whether trying an e-mail again means anything."""
+    """Return whether trying an email again means anything."""
     if wait is None or wait.is_waiting or wait.is_leased or email.state == State.UNKNOWN:
         return False
     return wait.has_request or email.state in RESTARTABLE_STATES
 
 
 def parts_of_requests(emails: Iterable[Email]) -> list[str]:
-    """Return what is told of those e-mails that cannot be deleted now.
+    """Return what is told of those emails that cannot be deleted now.
 
     A request of the outbox is repeated whole or not at all, so that nothing is sent twice.
     """
@@ -239,12 +239,12 @@ def level_of(done: Done) -> int:
 
 
 def told_of_one(done: Done) -> str:
-    """Return what became of one e-mail, as a sentence."""
+    """Return what became of one email, as a sentence."""
     return _ONE[done]()
 
 
 def told_of_many(done: Done, count: int) -> str:
-    """Return what became of so many e-mails, as a sentence."""
+    """Return what became of so many emails, as a sentence."""
     return _MANY[done](count) % {"count": count}
 
 
@@ -265,53 +265,53 @@ _ONE: Mapping[Done, Callable[[], str]] = {
 
 _MANY: Mapping[Done, Callable[[int], str]] = {
     Done.WAITS_AGAIN: lambda count: ngettext(
-        "%(count)d e-mail waits to be sent again.",
-        "%(count)d e-mails wait to be sent again.",
+        "%(count)d email waits to be sent again.",
+        "%(count)d emails wait to be sent again.",
         count,
     ),
     Done.DUE_NOW: lambda count: ngettext(
-        "%(count)d e-mail is tried again now.", "%(count)d e-mails are tried again now.", count
+        "%(count)d email is tried again now.", "%(count)d emails are tried again now.", count
     ),
     Done.CANCELLED: lambda count: ngettext(
-        "%(count)d e-mail was cancelled.", "%(count)d e-mails were cancelled.", count
+        "%(count)d email was cancelled.", "%(count)d emails were cancelled.", count
     ),
     Done.SENT: lambda count: ngettext(
-        "%(count)d e-mail counts as sent.", "%(count)d e-mails count as sent.", count
+        "%(count)d email counts as sent.", "%(count)d emails count as sent.", count
     ),
     Done.NOT_SENT: lambda count: ngettext(
-        "%(count)d e-mail counts as not sent.", "%(count)d e-mails count as not sent.", count
+        "%(count)d email counts as not sent.", "%(count)d emails count as not sent.", count
     ),
     Done.WAITS_ALREADY: lambda count: ngettext(
-        "%(count)d e-mail waits already.", "%(count)d e-mails wait already.", count
+        "%(count)d email waits already.", "%(count)d emails wait already.", count
     ),
     Done.BEING_SENT: lambda count: ngettext(
-        "%(count)d e-mail is being sent at this moment.",
-        "%(count)d e-mails are being sent at this moment.",
+        "%(count)d email is being sent at this moment.",
+        "%(count)d emails are being sent at this moment.",
         count,
     ),
     Done.IN_DOUBT: lambda count: ngettext(
-        "%(count)d e-mail may have been sent: its answer was lost, and is asked for again.",
-        "%(count)d e-mails may have been sent: their answers were lost, and are asked for again.",
+        "%(count)d email may have been sent: its answer was lost, and is asked for again.",
+        "%(count)d emails may have been sent: their answers were lost, and are asked for again.",
         count,
     ),
     Done.UNDECIDED: lambda count: ngettext(
-        "%(count)d e-mail may have been sent: mark it as sent or as not sent first.",
-        "%(count)d e-mails may have been sent: mark them as sent or as not sent first.",
+        "%(count)d email may have been sent: mark it as sent or as not sent first.",
+        "%(count)d emails may have been sent: mark them as sent or as not sent first.",
         count,
     ),
     Done.NOT_KEPT: lambda count: ngettext(
-        "Of %(count)d e-mail, what was to be sent was not kept.",
-        "Of %(count)d e-mails, what was to be sent was not kept.",
+        "Of %(count)d email, what was to be sent was not kept.",
+        "Of %(count)d emails, what was to be sent was not kept.",
         count,
     ),
     Done.DOES_NOT_APPLY: lambda count: ngettext(
-        "%(count)d e-mail is in no state for that.",
-        "%(count)d e-mails are in no state for that.",
+        "%(count)d email is in no state for that.",
+        "%(count)d emails are in no state for that.",
         count,
     ),
     Done.GONE: lambda count: ngettext(
-        "%(count)d e-mail is not there any more.",
-        "%(count)d e-mails are not there any more.",
+        "%(count)d email is not there any more.",
+        "%(count)d emails are not there any more.",
         count,
     ),
 }

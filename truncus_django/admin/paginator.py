@@ -1,4 +1,4 @@
-"""Counting e-mails without reading them all."""
+"""Counting emails without reading them all."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ else:
 
 
 class LogPaginator(PaginatorBase):
-    """Pages of a queryset of e-mails, which may be a million.
+    """Pages of a queryset of emails, which may be a million.
 
     Up to ``COUNT_LIMIT`` the count is exact. Beyond, the whole log is estimated where the database
     keeps statistics, and of a filtered list the first ``COUNT_LIMIT`` can be leafed through.
@@ -39,7 +39,7 @@ class LogPaginator(PaginatorBase):
 
     @cached_property
     def count(self) -> int:
-        """How many e-mails can be leafed through."""
+        """How many emails can be leafed through."""
         queryset: QuerySet[Email] = self.object_list  # type: ignore[assignment]
         counted = int(queryset.order_by()[: COUNT_LIMIT + 1].count())
         if counted <= COUNT_LIMIT:
@@ -56,7 +56,7 @@ class LogPaginator(PaginatorBase):
 
 
 def _estimated_total() -> int | None:
-    """Return how many e-mails the database believes it holds; ``None`` where it has no idea."""
+    """Return how many emails the database believes it holds; ``None`` where it has no idea."""
     connection = connections[Email.objects.db]
     sql = _ESTIMATES.get(connection.vendor)
     if sql is None:

@@ -1,4 +1,4 @@
-"""Sending a recorded e-mail again: a new e-mail with what the log knows of the old one."""
+"""Sending a recorded email again: a new email with what the log knows of the old one."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -30,11 +30,11 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Resend:
-    """What became of sending an e-mail again.
+    """What became of sending an email again.
 
     Attributes:
         outcome: whether it was sent.
-        record: of the new e-mail; ``None`` where ``RECORD`` is off.
+        record: of the new email; ``None`` where ``RECORD`` is off.
     """
 
     outcome: Outcome
@@ -42,7 +42,7 @@ class Resend:
 
 
 def why_not_resendable(email: Email) -> str:
-    """Return what keeps an e-mail from being sent again; the empty string for nothing."""
+    """Return what keeps an email from being sent again; the empty string for nothing."""
     if email.state in UNSENT_STATES - {State.UNKNOWN}:
         return _("It has yet to be sent.")
     if not email.to:
@@ -54,7 +54,7 @@ def why_not_resendable(email: Email) -> str:
 
 
 def what_is_lost(email: Email) -> list[str]:
-    """Return what the new e-mail will lack, because neither the log nor the outbox keeps it."""
+    """Return what the new email will lack, because neither the log nor the outbox keeps it."""
     if is_kept(email):
         return []
     lost = []
@@ -103,7 +103,7 @@ def build_message(email: Email, *, key: str) -> TruncusMessage:
 
 
 def resends_of(emails: Sequence[Email]) -> list[Email]:
-    """Return the earlier resends of e-mails, oldest first, without what was in them."""
+    """Return the earlier resends of emails, oldest first, without what was in them."""
     resends = Email.objects.filter(resend_of__in=emails).order_by("created_at", "pk")
     return list(resends.only("id", "message_id", "state", "resend_of_id"))
 

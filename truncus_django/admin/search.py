@@ -1,4 +1,4 @@
-"""Finding e-mails by an id, an address, or words of the subject."""
+"""Finding emails by an id, an address, or words of the subject."""
 
 import uuid
 
@@ -8,13 +8,13 @@ from truncus_django.models import Email
 
 _MOST_WORDS = 20
 _LONGEST = 1000
-"""Characters; databases refuse patterns that are much longer, and no e-mail has such words."""
+"""Characters; databases refuse patterns that are much longer, and no email has such words."""
 _MOST_WITH_ONE_ID = 200
-"""The e-mails of a batch share their idempotency key, and a batch holds 100."""
+"""The emails of a batch share their idempotency key, and a batch holds 100."""
 
 
 def search(queryset: QuerySet[Email], term: str) -> QuerySet[Email]:
-    """Return those e-mails that have ``term`` as an id, or all its words in addresses and subject.
+    """Return those emails that have ``term`` as an id, or all its words in addresses and subject.
 
     Ids are looked up on their own first, so that each lookup is one on an index.
     """

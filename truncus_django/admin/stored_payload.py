@@ -1,4 +1,4 @@
-"""What the outbox has kept of an e-mail: all that was to be sent, attachments included."""
+"""What the outbox has kept of an email: all that was to be sent, attachments included."""
 
 import json
 from typing import Any

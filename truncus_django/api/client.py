@@ -48,7 +48,7 @@ from truncus_django.api.transport import Answer, Request, Transport
 logger = logging.getLogger("truncus_django")
 
 EmailMapping = Mapping[str, Any]
-"""An e-mail to send, with the fields that the API documents ("from", "to", "subject", …)."""
+"""An email to send, with the fields that the API documents ("from", "to", "subject", …)."""
 
 _begun_requests: ContextVar[list[str] | None] = ContextVar("begun_requests", default=None)
 
@@ -75,7 +75,7 @@ class TruncusClient:
         timeout_s: seconds that a request and its answer may take together, once connected.
         max_retries: tries after the first, where repeating is safe.
         retry_budget_s: seconds that one call may wait between its tries, all together.
-        sandbox: whether e-mails are only checked and stored, where a call does not say.
+        sandbox: whether emails are only checked and stored, where a call does not say.
         dialect: ``"auto"``, ``"manual"`` or ``"sdk"``, see :mod:`truncus_django.api.dialect`.
         plain_http_hosts: hosts besides this machine that may be spoken to without TLS.
         transport: another one, for tests.
@@ -155,7 +155,7 @@ class TruncusClient:
         return self._memory.form
 
     def lessons(self) -> dict[str, bool]:
-        """What the account has taught about the form of e-mails, as JSON for another process."""
+        """What the account has taught about the form of emails, as JSON for another process."""
         return self._memory.export()
 
     def learn(self, lessons: Mapping[str, Any]) -> None:
@@ -171,7 +171,7 @@ class TruncusClient:
         idempotency_key: str | None = None,
         sandbox: bool | None = None,
     ) -> results.SendResult:
-        """Send one e-mail.
+        """Send one email.
 
         Args:
             email: the fields of the API. ``None`` values are left out.
@@ -179,7 +179,7 @@ class TruncusClient:
             sandbox: check and store only; ``None`` as the client says.
 
         Raises:
-            TruncusError: see :mod:`truncus_django.api.errors`. An e-mail that is blocked or
+            TruncusError: see :mod:`truncus_django.api.errors`. An email that is blocked or
                 rejected is no error here: it is told by the result's ``status``.
         """
         key = check_idempotency_key(idempotency_key or new_idempotency_key())
@@ -207,22 +207,22 @@ class TruncusClient:
         sandbox: bool | None = None,
         form: Form | None = None,
     ) -> results.BatchResult:
-        """Send 1 to 100 e-mails in one request; the result tells of each.
+        """Send 1 to 100 emails in one request; the result tells of each.
 
         Args:
             emails: as for :meth:`send`.
-            idempotency_key: belongs to the batch as it is: the same e-mails in the same order.
+            idempotency_key: belongs to the batch as it is: the same emails in the same order.
             sandbox: check and store only; ``None`` as the client says.
             form: where the key was used before and its answer lost, the ``form`` of the error, or
                 :attr:`form` at that time.
 
         Raises:
-            MessageTooLarge: there are more than 100 e-mails.
+            MessageTooLarge: there are more than 100 emails.
             TruncusError: the batch was refused as a whole, or no answer came.
         """
         if not 1 <= len(emails) <= contract.MAX_BATCH_SIZE:
             raise MessageTooLarge(
-                f"A batch holds 1 to {contract.MAX_BATCH_SIZE} e-mails, not {len(emails)}."
+                f"A batch holds 1 to {contract.MAX_BATCH_SIZE} emails, not {len(emails)}."
             )
         key = check_idempotency_key(idempotency_key)
         return self._send_batch(emails, key, sandbox, form, is_repeated=form is not None)
@@ -237,14 +237,14 @@ class TruncusClient:
         is_repeated: bool,
     ) -> results.BatchResult:
         """Send a batch; ``is_repeated`` tells that an answer to the same call was lost before."""
-        # Before the e-mails are adapted: another thread may learn, and older is more careful.
+        # Before the emails are adapted: another thread may learn, and older is more careful.
         form_under_key = form or self._memory.form
         with _telling_the_form(form_under_key):
             adapted = [self._memory.adapt(_without_none(email)) for email in emails]
             try:
                 answer = self._post_emails(contract.BATCH_PATH, {"emails": adapted}, key, sandbox)
             except InvalidRequest as error:
-                # Every e-mail is asked: one refusal may teach two lessons.
+                # Every email is asked: one refusal may teach two lessons.
                 taught = [self._memory.learn_from(error, email) for email in adapted]
                 if not any(taught):
                     raise
@@ -268,19 +268,19 @@ class TruncusClient:
         )
 
     def _check_replay(self, emails: Sequence[EmailMapping], form: Form) -> None:
-        """Refuse to take one ``duplicate`` for news of e-mails that the account may not take.
+        """Refuse to take one ``duplicate`` for news of emails that the account may not take.
 
         The first answer, which was lost, may have refused each of them for its form.
         """
         sent_before = [adapt(_without_none(email), form.lessons) for email in emails]
         if not form.is_pinned and any(map(self._memory.is_doubtful, sent_before)):
             raise OutcomeUnknown(
-                "Truncus knows the batch's key and does not tell what became of its e-mails, which "
+                "Truncus knows the batch's key and does not tell what became of its emails, which "
                 "it may have refused for lack of HTML or for a list in 'to'. Find out in Truncus; "
                 "if they were not sent, send new message objects."
             )
         logger.warning(
-            "Truncus answered a repeated batch of %d e-mails as a whole: they count as accepted, "
+            "Truncus answered a repeated batch of %d emails as a whole: they count as accepted, "
             "without ids.",
             len(emails),
         )
@@ -295,7 +295,7 @@ class TruncusClient:
         *,
         is_repeated: bool,
     ) -> results.BatchResult:
-        """Send those e-mails of a batch again that were refused for their dialect only.
+        """Send those emails of a batch again that were refused for their dialect only.
 
         Also where the lesson is known by now: a repeated batch gets its first answer again.
         """
@@ -322,7 +322,7 @@ class TruncusClient:
             if error.ambiguous:
                 error.form = form  # the caller asks for the first key again
                 raise
-            # The frames hold the e-mails, and the result is kept.
+            # The frames hold the emails, and the result is kept.
             error.__traceback__ = error.__context__ = None
             # What was accepted stays told; the others are told what kept them in the end.
             kept = results.SendResult(
@@ -344,7 +344,7 @@ class TruncusClient:
         )
 
     def validate(self, email: EmailMapping) -> results.Validation:
-        """Return what Truncus thinks of an e-mail, without creating it.
+        """Return what Truncus thinks of an email, without creating it.
 
         Only ``from``, ``to``, ``subject``, ``html`` and ``text`` are looked at.
         """
@@ -359,7 +359,7 @@ class TruncusClient:
         return self._request("POST", contract.VALIDATE_PATH, body=fields)
 
     def cancel(self, email_id: str) -> results.Cancellation:
-        """Cancel a scheduled e-mail; raises :class:`Conflict` unless it is scheduled."""
+        """Cancel a scheduled email; raises :class:`Conflict` unless it is scheduled."""
         path = contract.EMAIL_PATH.format(id=_quoted(email_id))
         try:
             return results.read_cancellation(self._request("DELETE", path).body)
@@ -372,28 +372,28 @@ class TruncusClient:
     # Reading ----------------------------------------------------------------------------------
 
     def get_email(self, email_id: str) -> results.EmailDetails:
-        """Return an e-mail's state and engagement; raises :class:`NotFound`."""
+        """Return an email's state and engagement; raises :class:`NotFound`."""
         path = contract.EMAIL_PATH.format(id=_quoted(email_id))
         answer = self._request("GET", path)
         return results.read_email(answer.body, answered_at=results.read_server_time(answer.headers))
 
     def list_events(self, message_id: str) -> tuple[results.DeliveryEvent, ...]:
-        """Return the delivery events of an e-mail; Truncus keeps them for 90 days."""
+        """Return the delivery events of an email; Truncus keeps them for 90 days."""
         path = f"{contract.EVENTS_PATH}?message_id={_quoted(message_id)}"
         return results.read_events(self._request("GET", path).body)
 
     def replay_event(self, event_id: str) -> results.Replay:
-        """Have one event's webhook sent again. The e-mail is not."""
+        """Have one event's webhook sent again. The email is not."""
         path = contract.REPLAY_EVENT_PATH.format(id=_quoted(event_id))
         return results.read_replay(self._request("POST", path).body)
 
     def replay_message(self, message_id: str) -> results.Replay:
-        """Have the webhooks of all events of an e-mail sent again. The e-mail is not."""
+        """Have the webhooks of all events of an email sent again. The email is not."""
         path = contract.REPLAY_MESSAGE_PATH.format(id=_quoted(message_id))
         return results.read_replay(self._request("POST", path).body)
 
     def check(self) -> results.CheckResult:
-        """Prove that Truncus is reachable and knows the API key; creates no e-mail.
+        """Prove that Truncus is reachable and knows the API key; creates no email.
 
         Raises:
             NetworkError: Truncus cannot be reached.
@@ -427,7 +427,7 @@ class TruncusClient:
         except APIError as error:
             if error.status not in {404, 405}:
                 raise
-            # Only one source knows the validation; an e-mail that does not exist needs a key too.
+            # Only one source knows the validation; an email that does not exist needs a key too.
             with suppress(NotFound, *_ANSWERS_TO_A_KNOWN_KEY):
                 self.get_email("check")
             return None
@@ -480,7 +480,7 @@ def noting_requests() -> Iterator[Sequence[str]]:
 
 @contextmanager
 def _telling_the_form(form: Form) -> Iterator[None]:
-    """Have an error that leaves e-mails in doubt tell the form that they were sent in."""
+    """Have an error that leaves emails in doubt tell the form that they were sent in."""
     try:
         yield
     except TruncusError as error:

@@ -56,7 +56,7 @@ EVENTS_KEPT_DAYS: Final = 90  # M+
 WEBHOOK_TOLERANCE_S: Final = 300  # M+
 WEBHOOK_SIGNATURE_PREFIX: Final = "tcsig_"  # M+: in the page's example value, not in its code
 
-# States of an e-mail in an answer to send. -----------------------------------------------------
+# States of an email in an answer to send. -----------------------------------------------------
 DELIVERED: Final = "delivered"  # M
 BOUNCED: Final = "bounced"  # M
 REJECTED: Final = "rejected"  # M

@@ -1,6 +1,6 @@
 """The two dialects of the API, and what a first refusal teaches.
 
-The published sources disagree on two points of an e-mail to send (contract, "Where the sources
+The published sources disagree on two points of an email to send (contract, "Where the sources
 disagree"): whether plain text may go alone, and whether ``to`` may be a list. What is sent
 follows the manual; a refusal that says otherwise is a lesson, and holds for that base URL and
 key as long as the process lives.
@@ -23,7 +23,7 @@ logger = logging.getLogger("truncus_django")
 
 
 class Dialect(StrEnum):
-    """Which form an e-mail is sent in: found out, or pinned."""
+    """Which form an email is sent in: found out, or pinned."""
 
     AUTO = "auto"
     MANUAL = "manual"
@@ -40,7 +40,7 @@ class Lessons:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The form that an e-mail was sent in, remembered with a key whose answer was lost.
+    """The form that an email was sent in, remembered with a key whose answer was lost.
 
     ``is_pinned`` tells that a setting said so, and no doubt is left.
     """
@@ -80,7 +80,7 @@ class DialectMemory:
 
     @property
     def lessons(self) -> Lessons:
-        """What e-mails are adapted to."""
+        """What emails are adapted to."""
         if self.dialect is Dialect.MANUAL:
             return _MANUAL
         if self.dialect is Dialect.SDK:
@@ -94,7 +94,7 @@ class DialectMemory:
 
     @property
     def form(self) -> Form:
-        """The form that e-mails are sent in now."""
+        """The form that emails are sent in now."""
         return Form(self.lessons, is_pinned=self.dialect is not Dialect.AUTO)
 
     def export(self) -> dict[str, bool]:
@@ -138,14 +138,14 @@ class DialectMemory:
         if at_risk and self._account not in _warned:
             _warned.add(self._account)
             logger.warning(
-                "The account takes the SDK's form of e-mails, which does not know %s; Truncus may "
+                "The account takes the SDK's form of emails, which does not know %s; Truncus may "
                 "leave that out.",
                 " and ".join(at_risk),
             )
         return adapt(email, lessons)
 
     def prove(self, email: Mapping[str, Any]) -> None:
-        """Note that an e-mail was accepted in its form."""
+        """Note that an email was accepted in its form."""
         if self.dialect is Dialect.AUTO and self.is_doubtful(email):
             with _lock:
                 proven = _proven.get(self._account, _MANUAL)
@@ -155,7 +155,7 @@ class DialectMemory:
                 )
 
     def is_doubtful(self, email: Mapping[str, Any]) -> bool:
-        """Return whether the account has yet to show that it takes e-mails of this form."""
+        """Return whether the account has yet to show that it takes emails of this form."""
         proven = _proven.get(self._account, _MANUAL)
         return (_lacks_html(email) and not proven.html_required) or (
             _has_a_list_in_to(email) and not proven.single_recipient
@@ -172,7 +172,7 @@ class DialectMemory:
         if wanted == _MANUAL:
             return False
         with _lock:
-            # Another thread may have learned it while this e-mail was on its way.
+            # Another thread may have learned it while this email was on its way.
             known = _learned.get(self._account, _MANUAL)
             learned = _learned[self._account] = Lessons(
                 html_required=known.html_required or wanted.html_required,
@@ -180,14 +180,14 @@ class DialectMemory:
             )
         if learned.html_required and not known.html_required:
             logger.warning(
-                "Truncus refused an e-mail without HTML. From now on a rendering of the text goes "
-                "beside it. Set TRUNCUS['DIALECT'] = 'sdk' to do so from the first e-mail on."
+                "Truncus refused an email without HTML. From now on a rendering of the text goes "
+                "beside it. Set TRUNCUS['DIALECT'] = 'sdk' to do so from the first email on."
             )
         if learned.single_recipient and not known.single_recipient:
             logger.warning(
                 "Truncus refused a list of recipients in 'to'. From now on the first stays there "
                 "and the others go first in 'cc'. Set TRUNCUS['DIALECT'] = 'sdk' to do so from "
-                "the first e-mail on."
+                "the first email on."
             )
         return True
 

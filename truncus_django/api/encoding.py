@@ -1,4 +1,4 @@
-"""The fields of an e-mail: out of error reports, and into JSON."""
+"""The fields of an email: out of error reports, and into JSON."""
 
 import json
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",",
 class EmailFields(dict[str, Any]):
     """A dict of the API's fields that shows only their names.
 
-    Error reports, Django's own e-mails to the admins among them, print the local variables of
+    Error reports, Django's own emails to the admins among them, print the local variables of
     every function on the way: addresses and reset links would be in them.
     """
 
     def __repr__(self) -> str:
-        return f"<e-mail with {', '.join(self)}>"
+        return f"<email with {', '.join(self)}>"
 
 
 def encode(body: Mapping[str, Any]) -> bytes:
@@ -30,10 +30,10 @@ def encode(body: Mapping[str, Any]) -> bytes:
         return _encode(body).encode()
     except UnicodeEncodeError:
         raise MessageError(
-            "The e-mail holds half a character (a lone surrogate); decode its source correctly."
+            "The email holds half a character (a lone surrogate); decode its source correctly."
         ) from None
     except (TypeError, ValueError, RecursionError):
         raise MessageError(
-            "The e-mail's payload holds a value that JSON cannot carry; use strings, numbers, "
+            "The email's payload holds a value that JSON cannot carry; use strings, numbers, "
             "lists and dicts."
         ) from None

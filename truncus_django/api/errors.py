@@ -3,7 +3,7 @@
 * TruncusError
 
   * ConfigurationError: wrong or missing settings
-  * MessageError: the e-mail itself cannot be sent; raised before any request
+  * MessageError: the email itself cannot be sent; raised before any request
 
     * UnsupportedFeature: the API cannot carry a part of it
     * InvalidAddress
@@ -28,11 +28,11 @@
     * QuotaExceeded (429): a monthly or daily cap; waiting minutes does not help
     * ServerError (5xx, 408)
     * InvalidAnswer: an answer that is not what the contract says
-    * EmailRefused: the request was taken and this e-mail refused (blocked, rejected, failed)
+    * EmailRefused: the request was taken and this email refused (blocked, rejected, failed)
 
   * OutcomeUnknown: an earlier send of this message may have been accepted
   * MessagesNotSent: some messages of a list were not sent; ``failures`` says which and why
-  * SendCancelled: raised by a ``pre_send`` receiver to keep an e-mail from being sent
+  * SendCancelled: raised by a ``pre_send`` receiver to keep an email from being sent
   * WebhookVerificationError
 
 Whatever keeps an email from being sent is an :exc:`OSError` too, as ``smtplib.SMTPException`` is:
@@ -101,8 +101,8 @@ _HINTS: Mapping[str, str] = {
     "DOMAIN_NOT_FOUND": "Add the sender's domain (DEFAULT_FROM_EMAIL) in Truncus and verify it.",
     "DOMAIN_PAUSED": "Truncus paused the domain for its bounces or complaints; see its dashboard.",
     "DOMAIN_TYPE_MISMATCH": "Use a domain that Truncus knows as transactional.",
-    "MONTHLY_LIMIT_EXCEEDED": "The plan's e-mails of this month are used up.",
-    "WARMUP_CAP_EXCEEDED": "The domain is warming up; its e-mails of today are used up.",
+    "MONTHLY_LIMIT_EXCEEDED": "The plan's emails of this month are used up.",
+    "WARMUP_CAP_EXCEEDED": "The domain is warming up; its emails of today are used up.",
     contract.SUPPRESSED_CODE: "The recipients bounced or complained before; do not retry.",
     "suppression_list": "The recipient bounced or complained before; do not retry.",
 }
@@ -115,7 +115,7 @@ _MAX_TEXT = 300
 
 
 def redacted(text: object) -> str:
-    """Return ``text`` on one line, shortened, without e-mail addresses and API keys.
+    """Return ``text`` on one line, shortened, without email addresses and API keys.
 
     Characters that cannot be shown are replaced: a terminal would obey some of them, and no
     encoding has half a character.
@@ -166,7 +166,7 @@ def log_text_of_code(code: str | None) -> str:
 
 
 AMBIGUOUS_HINT = (
-    "It is not known whether Truncus accepted the e-mail; sending the same unchanged message object"
+    "It is not known whether Truncus accepted the email; sending the same unchanged message object"
     " again cannot send it twice."
 )
 """What an ambiguous error says at its end, to whoever writes the code that sends."""
@@ -187,12 +187,12 @@ class TruncusError(Exception):
         retry_after: seconds that the API asked to wait, or ``None``.
         request_id: the answer's request id, where one was sent.
         retryable: whether the same request may succeed later.
-        ambiguous: whether the e-mail may have been accepted all the same. Sending the same
+        ambiguous: whether the email may have been accepted all the same. Sending the same
             unchanged message object again uses the same idempotency key.
         attempts: how many requests were made.
         is_from_truncus: whether it is Truncus's own word, told in its JSON. A proxy's page, a
             lost connection and what this side found are not.
-        form: where ``ambiguous``, the form that the e-mails of the lost answer went out in, to be
+        form: where ``ambiguous``, the form that the emails of the lost answer went out in, to be
             given to :meth:`TruncusClient.send_batch` with the same key.
     """
 
@@ -247,11 +247,11 @@ class ConfigurationError(TruncusError):
 
 
 class MessageError(TruncusError, OSError):
-    """The e-mail cannot be sent as it is; nothing was requested."""
+    """The email cannot be sent as it is; nothing was requested."""
 
 
 class UnsupportedFeature(MessageError):
-    """The e-mail has a part that the Truncus API cannot carry."""
+    """The email has a part that the Truncus API cannot carry."""
 
 
 class InvalidAddress(MessageError):
@@ -263,7 +263,7 @@ class InvalidHeader(MessageError):
 
 
 class MessageTooLarge(MessageError):
-    """The e-mail is over a documented size or count."""
+    """The email is over a documented size or count."""
 
 
 class NetworkError(TruncusError, OSError):
@@ -307,7 +307,7 @@ class NotFound(APIError):
 
 
 class Conflict(APIError):
-    """The e-mail's state does not allow this, such as cancelling what was sent (409)."""
+    """The email's state does not allow this, such as cancelling what was sent (409)."""
 
 
 class RateLimited(APIError):
@@ -327,7 +327,7 @@ class InvalidAnswer(APIError):
 
 
 class EmailRefused(APIError):
-    """Truncus took the request and refused this e-mail: blocked, rejected or failed."""
+    """Truncus took the request and refused this email: blocked, rejected or failed."""
 
 
 class OutcomeUnknown(TruncusError, OSError):
@@ -341,9 +341,9 @@ class OutcomeUnknown(TruncusError, OSError):
 
 
 class SendCancelled(TruncusError):
-    """Raised by a ``pre_send`` receiver: the e-mail is not sent, and that is no error."""
+    """Raised by a ``pre_send`` receiver: the email is not sent, and that is no error."""
 
-    def __init__(self, message: str = "A pre_send receiver cancelled this e-mail.") -> None:
+    def __init__(self, message: str = "A pre_send receiver cancelled this email.") -> None:
         super().__init__(message)
 
 
@@ -358,7 +358,7 @@ class Failure:
     Attributes:
         index: its place in the list that was given to ``send_messages()``.
         error: why.
-        message: the message object; ``None`` after pickling, so that no e-mail travels with an
+        message: the message object; ``None`` after pickling, so that no email travels with an
             error.
     """
 
@@ -430,7 +430,7 @@ def refusal(
         retry_after=retry_after_s(headers, body, now=now),
         request_id=_request_id(headers),
         retryable=kind in {RateLimited, ServerError},
-        # PROVIDER_ERROR with status "failed" tells that the provider did not take the e-mail; any
+        # PROVIDER_ERROR with status "failed" tells that the provider did not take the email; any
         # other failure of the server leaves that open.
         ambiguous=kind is ServerError and code != contract.PROVIDER_ERROR_CODE,
         is_from_truncus=_is_the_apis(body),

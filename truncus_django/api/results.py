@@ -16,7 +16,7 @@ from truncus_django.api.errors import InvalidAnswer, TruncusError, redacted
 
 @dataclass(frozen=True, slots=True)
 class MonthlyQuota:
-    """The plan's e-mails of this month, from the headers of a successful answer (source A)."""
+    """The plan's emails of this month, from the headers of a successful answer (source A)."""
 
     limit: int
     sent: int
@@ -25,21 +25,21 @@ class MonthlyQuota:
 
 @dataclass(frozen=True, slots=True)
 class SendResult:
-    """What became of one e-mail, as the answer to a send or as one item of a batch.
+    """What became of one email, as the answer to a send or as one item of a batch.
 
     Attributes:
         status: one of the states in :mod:`truncus_django.api.contract`.
         message_id: the id to ask Truncus about; ``None`` where the answer has none.
-        reason, code, error: why an e-mail bounced or was refused.
-        send_at: when a scheduled e-mail goes out.
-        retry_at: when Truncus itself tries a queued e-mail again.
+        reason, code, error: why an email bounced or was refused.
+        send_at: when a scheduled email goes out.
+        retry_at: when Truncus itself tries a queued email again.
         email_status: of a ``duplicate``, the state that the first send reached.
-        original_global_message_id: of a ``duplicate`` by content, the e-mail it repeats.
-        suppressed_addresses: of a ``blocked`` e-mail, the addresses on the suppression list.
-        warnings: what Truncus found odd about an e-mail that it sent.
+        original_global_message_id: of a ``duplicate`` by content, the email it repeats.
+        suppressed_addresses: of a ``blocked`` email, the addresses on the suppression list.
+        warnings: what Truncus found odd about an email that it sent.
         quota: the month's quota after this send, where it was told.
         attempts: how many requests it took.
-        cause: of an e-mail that ``failed`` without having been refused for good: why the request
+        cause: of an email that ``failed`` without having been refused for good: why the request
             failed that was to send it in the form which the account takes.
     """
 
@@ -65,17 +65,17 @@ class SendResult:
 
     @property
     def is_accepted(self) -> bool:
-        """Whether Truncus took the e-mail on, now or under the same key before.
+        """Whether Truncus took the email on, now or under the same key before.
 
         A state that is not in the contract comes with an answer of success and counts as
-        accepted: to send such an e-mail again would be the worse mistake.
+        accepted: to send such an email again would be the worse mistake.
         """
         status = self.email_status if self.status == contract.DUPLICATE else self.status
         return status not in contract.REFUSED_STATUSES
 
     @property
     def is_content_duplicate(self) -> bool:
-        """Whether this e-mail was held back because its content was sent a moment ago."""
+        """Whether this email was held back because its content was sent a moment ago."""
         return self.status == contract.DUPLICATE and self.original_global_message_id is not None
 
 
@@ -93,13 +93,13 @@ class BatchResult:
     attempts: int = 1
 
     def count(self, *statuses: str) -> int:
-        """Return how many e-mails ended in one of ``statuses``."""
+        """Return how many emails ended in one of ``statuses``."""
         return sum(result.status in statuses for result in self.results)
 
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """What Truncus thinks of an e-mail that was only looked at, never created.
+    """What Truncus thinks of an email that was only looked at, never created.
 
     ``recommendation`` is ``safe_to_send``, ``send_with_caution`` or ``do_not_send``.
     """
@@ -113,7 +113,7 @@ class Validation:
 
 @dataclass(frozen=True, slots=True)
 class ReportedEvent:
-    """One event in an e-mail's life; ``type`` is one of ``contract.EVENT_TYPES`` or a new one."""
+    """One event in an email's life; ``type`` is one of ``contract.EVENT_TYPES`` or a new one."""
 
     id: str | None
     type: str
@@ -123,7 +123,7 @@ class ReportedEvent:
 
 @dataclass(frozen=True, slots=True)
 class EmailDetails:
-    """An e-mail, read back.
+    """An email, read back.
 
     Engagement is the same whichever form it came in: where Truncus lists events, they are
     counted; where it counts, there are no events. ``answered_at`` is what Truncus's clock said when
@@ -171,7 +171,7 @@ class DeliveryEvent:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A webhook that Truncus sends again; the e-mail itself is not."""
+    """A webhook that Truncus sends again; the email itself is not."""
 
     is_replayed: bool
     event_id: str | None
@@ -181,7 +181,7 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class Cancellation:
-    """A scheduled e-mail that will not be sent."""
+    """A scheduled email that will not be sent."""
 
     id: str
     status: str
@@ -268,13 +268,13 @@ def read_send(
 def read_batch(
     body: Mapping[str, Any], *, size: int, attempts: int = 1, quota: MonthlyQuota | None = None
 ) -> BatchResult:
-    """Return the results in ``body``, the answer to a batch of ``size`` e-mails.
+    """Return the results in ``body``, the answer to a batch of ``size`` emails.
 
-    One ``duplicate`` for the whole batch is read as a ``duplicate`` for each e-mail, without ids
+    One ``duplicate`` for the whole batch is read as a ``duplicate`` for each email, without ids
     (contract, "Where the sources disagree", 5).
 
     Raises:
-        InvalidAnswer: an e-mail has no result, or there are results for no e-mail.
+        InvalidAnswer: an email has no result, or there are results for no email.
     """
     items = body.get("results")
     if not isinstance(items, list):
@@ -294,12 +294,12 @@ def read_batch(
             raise InvalidAnswer("A result of the batch is no object", ambiguous=True)
         index = item.get("index", place)
         if not isinstance(index, int) or not 0 <= index < size:
-            raise InvalidAnswer("A result belongs to no e-mail of the batch", ambiguous=True)
+            raise InvalidAnswer("A result belongs to no email of the batch", ambiguous=True)
         found[index] = read_send(item, attempts=attempts, quota=quota)
     results = tuple(result for result in found if result is not None)
     if len(results) != size:
         raise InvalidAnswer(
-            f"The answer tells of {len(results)} of {size} e-mails of the batch", ambiguous=True
+            f"The answer tells of {len(results)} of {size} emails of the batch", ambiguous=True
         )
     return BatchResult(results, quota=quota, attempts=attempts)
 
@@ -342,11 +342,11 @@ def read_validation(body: Mapping[str, Any]) -> Validation:
 
 
 def read_email(body: Mapping[str, Any], *, answered_at: datetime | None = None) -> EmailDetails:
-    """Return the e-mail in ``body``, in either form; :class:`InvalidAnswer` if it is none."""
+    """Return the email in ``body``, in either form; :class:`InvalidAnswer` if it is none."""
     email_id = _text(body, "id") or _text(body, "message_id")
     status = _text(body, "status")
     if email_id is None or status is None:
-        raise InvalidAnswer("An e-mail was read back without id or status")
+        raise InvalidAnswer("An email was read back without id or status")
     events = tuple(_read_event(event) for event in _objects(body, "events"))
     opens = sorted(e.created_at for e in events if e.type == "opened" and e.created_at is not None)
     first_open = opens[0] if opens else _moment(body, "opened_at")

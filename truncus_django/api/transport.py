@@ -107,7 +107,7 @@ class Request:
 
     @property
     def is_send(self) -> bool:
-        """Whether e-mails may be accepted by it."""
+        """Whether emails may be accepted by it."""
         return contract.IDEMPOTENCY_KEY_HEADER in self.headers
 
 

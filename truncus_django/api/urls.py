@@ -49,7 +49,7 @@ def check_base_url(base_url: str, plain_http_hosts: tuple[str, ...] = ()) -> str
         )
     if parts.scheme == "http" and not is_loopback(host) and host not in plain_http_hosts:
         raise ConfigurationError(
-            f"BASE_URL is plain http to {host!r}: API key and e-mails would travel in the clear. "
+            f"BASE_URL is plain http to {host!r}: API key and emails would travel in the clear. "
             f"Use https, or name the host in PLAIN_HTTP_HOSTS if its network is yours alone."
         )
     return base_url.rstrip("/")

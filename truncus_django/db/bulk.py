@@ -1,7 +1,7 @@
 """Many rows, each with values of its own, in one statement that is cheap to make.
 
 Django's ``bulk_update()`` builds and resolves an expression for each value of each row, which
-costs more than asking Truncus about the e-mail.
+costs more than asking Truncus about the email.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -74,7 +74,7 @@ def insert_new(rows: Sequence[models.Model], *, using: str) -> int:
 
     Returns how many were inserted.
 
-    What ``bulk_create(ignore_conflicts=True)`` does, without compiling its SQL for every e-mail;
+    What ``bulk_create(ignore_conflicts=True)`` does, without compiling its SQL for every email;
     the rows bring their keys along.
     """
     return insert(rows, using=using, on_conflict=OnConflict.IGNORE)
@@ -97,7 +97,7 @@ def insert(
     with transaction.atomic(using=using) if several else nullcontext():
         for start in range(0, len(rows), size):
             chunk = rows[start : start + size]
-            if len(chunk) == 1:  # of which each sent e-mail is one: no more work than need be
+            if len(chunk) == 1:  # of which each sent email is one: no more work than need be
                 row = chunk[0].__dict__
                 sql = _insert_sql(model, model._meta.db_table, using, 1, on_conflict)
                 is_plain = _PLAIN_TYPES.get(connection.vendor, frozenset())
@@ -144,7 +144,7 @@ def _columns(model: type[models.Model]) -> list[tuple[str, "models.Field[Any, An
 class _Column:
     """What rows have in a field, as the database takes it; prepared once where all have the same.
 
-    Of an e-mail's many fields most are the same in all of a batch, usually empty.
+    Of an email's many fields most are the same in all of a batch, usually empty.
     """
 
     def __init__(
@@ -162,11 +162,11 @@ class _Column:
 
 
 def _prepared(field: "models.Field[Any, Any]", value: Any, connection: BaseDatabaseWrapper) -> Any:
-    """Return what the driver is given; most columns of a new e-mail are empty, or text already."""
+    """Return what the driver is given; most columns of a new email are empty, or text already."""
     if value is None or (type(value) is str and isinstance(field, _TEXT)):
         return value
     is_empty = not value and type(value) in _EMPTY_JSON and connection.vendor in _PLAIN_TYPES
-    if is_empty and isinstance(field, models.JSONField):  # most lists of an e-mail are empty
+    if is_empty and isinstance(field, models.JSONField):  # most lists of an email are empty
         return _EMPTY_JSON[type(value)]
     return field.get_db_prep_save(value, connection)
 

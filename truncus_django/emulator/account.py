@@ -63,7 +63,7 @@ class Account:
         return self._domains.get(domain, other.value)
 
     def check_domain(self, domain: str) -> None:
-        """Return quietly if e-mail may be sent from ``domain``.
+        """Return quietly if email may be sent from ``domain``.
 
         Raises:
             Refusal: 400 in the SDK's dialect, 403 in the manual's.

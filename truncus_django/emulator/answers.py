@@ -23,7 +23,7 @@ _BLOCKED_STATUSES = {contract.BLOCKED, contract.REJECTED}
 
 
 def send_answer(email: StoredEmail, dialect: str) -> dict[str, Any]:
-    """Return what a send answers about an e-mail that was just taken."""
+    """Return what a send answers about an email that was just taken."""
     if dialect == SpokenDialect.MANUAL and email.status not in _QUEUED_STATUSES:
         return _manual_send_answer(email)
     ids = {"message_id": email.id, "global_message_id": email.global_message_id}
@@ -114,7 +114,7 @@ def batch_answer(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def email_answer(email: StoredEmail, dialect: str, *, bounce_rate: float) -> dict[str, Any]:
-    """Return an e-mail as it is read back."""
+    """Return an email as it is read back."""
     sandboxed = (
         email.submission.sandbox
         and email.status == contract.SENT
@@ -224,7 +224,7 @@ def _intelligence(email: StoredEmail, bounce_rate: float) -> dict[str, Any]:
 
 
 def events_answer(email: StoredEmail, *, since: float) -> dict[str, Any]:
-    """Return an e-mail's events, without those before ``since`` (unix seconds)."""
+    """Return an email's events, without those before ``since`` (unix seconds)."""
     return {
         "events": [
             {

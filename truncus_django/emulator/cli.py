@@ -24,7 +24,7 @@ from truncus_django.emulator.options import (
 )
 
 DESCRIPTION = """\
-A local Truncus: takes e-mail over the Truncus API, delivers it nowhere, and shows it in an inbox
+A local Truncus: takes email over the Truncus API, delivers it nowhere, and shows it in an inbox
 in the browser. Recipients named bounce, complaint, suppressed, deferred, open or click, at any
 domain, simulate what they say."""
 
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         SpokenDialect,
         "speak as the Truncus manual says, or as the Python SDK expects",
     )
-    _add_value(server, "--keep", "keep", "N", "e-mails kept")
+    _add_value(server, "--keep", "keep", "N", "emails kept")
     _add_account_arguments(parser.add_argument_group("account"))
     _add_limit_arguments(parser.add_argument_group("limits (0: none)"))
     _add_delivery_arguments(parser.add_argument_group("answers and delivery"))
@@ -94,8 +94,8 @@ def _add_account_arguments(account: _Group) -> None:
 def _add_limit_arguments(limits: _Group) -> None:
     _add_value(limits, "--requests-per-second", "requests_per_second", "N", "of each API key")
     _add_value(limits, "--requests-per-minute", "requests_per_minute", "N", "of each API key")
-    _add_value(limits, "--monthly-limit", "monthly_limit", "N", "e-mails of an API key in a month")
-    _add_value(limits, "--daily-limit", "daily_limit", "N", "e-mails of a domain in a day")
+    _add_value(limits, "--monthly-limit", "monthly_limit", "N", "emails of an API key in a month")
+    _add_value(limits, "--daily-limit", "daily_limit", "N", "emails of a domain in a day")
 
 
 def _add_delivery_arguments(delivery: _Group) -> None:
@@ -107,7 +107,7 @@ def _add_delivery_arguments(delivery: _Group) -> None:
         "between sent, delivered, opened and clicked",
     )
     _add_value(
-        delivery, "--retry-delay", "retry_delay_s", "SECONDS", "until a deferred e-mail is retried"
+        delivery, "--retry-delay", "retry_delay_s", "SECONDS", "until a deferred email is retried"
     )
     _add_switch(
         delivery,

@@ -4,7 +4,7 @@
 method   path                         what it does
 =======  ===========================  ==============================================================
 GET      ``/_emulator/state``         counts: accepted, connections, requests, faults; the options
-GET      ``/_emulator/emails``        ``?limit=&offset=&q=``: e-mails, newest first
+GET      ``/_emulator/emails``        ``?limit=&offset=&q=``: emails, newest first
 GET      ``/_emulator/requests``      ``?limit=``: the newest requests to the API, newest first
 POST     ``/_emulator/reset``         ``{options}``: forget everything; options as in Python
 POST     ``/_emulator/faults``        ``{fault, times?, path?, seconds?, retry_after?}`` or

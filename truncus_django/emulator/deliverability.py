@@ -1,4 +1,4 @@
-"""The deliverability report of ``/emails/validate``: a pure reading of one e-mail."""
+"""The deliverability report of ``/emails/validate``: a pure reading of one email."""
 
 import re
 from typing import Any
@@ -16,7 +16,7 @@ _HISTORY_DEPTH = 1000
 
 
 def validation_answer(payload: object, account: Account, mailbox: Mailbox) -> dict[str, Any]:
-    """Return how well an e-mail would probably arrive.
+    """Return how well an email would probably arrive.
 
     Raises:
         Refusal: 400, a field is missing or no string.
@@ -57,7 +57,7 @@ def validation_answer(payload: object, account: Account, mailbox: Mailbox) -> di
 
 def _text_fields(payload: object) -> dict[str, str]:
     if not isinstance(payload, dict):
-        raise invalid("The e-mail must be a JSON object")
+        raise invalid("The email must be a JSON object")
     fields = {}
     for name in ("from", "to", "subject", "html", "text"):
         value = payload.get(name)
@@ -105,7 +105,7 @@ def _is_disposable(address: str | None) -> bool:
 
 
 def _history(to: str | None, mailbox: Mailbox) -> dict[str, Any]:
-    """Return what the newest e-mails tell about a recipient."""
+    """Return what the newest emails tell about a recipient."""
     seen: dict[str, Any] = {"previous_sends": 0, "last_bounce": None, "last_complaint": None}
     for number, email in enumerate(mailbox.newest()):
         if number >= _HISTORY_DEPTH:

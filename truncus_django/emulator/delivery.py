@@ -1,6 +1,6 @@
-"""Simulated delivery: what happens to an e-mail after it was accepted, and when.
+"""Simulated delivery: what happens to an email after it was accepted, and when.
 
-Steps wait in one heap ordered by time and are taken by one thread, so that 100,000 e-mails cost
+Steps wait in one heap ordered by time and are taken by one thread, so that 100,000 emails cost
 no more than their entries. All of it runs under the service's lock.
 """
 
@@ -30,7 +30,7 @@ class _Step(Enum):
 
 
 class Delivery:
-    """The steps to come, and what each does to its e-mail."""
+    """The steps to come, and what each does to its email."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Delivery:
         return self._steps[0][0] if self._steps else None
 
     def accept(self, email: StoredEmail, *, now: float) -> None:
-        """Give a new e-mail its first state, and plan what follows from it."""
+        """Give a new email its first state, and plan what follows from it."""
         self._mailbox.log(email, "queued", at=now, payload={"to": email.draft.to[0]})
         if email.submission.sandbox:
             email.status = contract.SENT
@@ -75,7 +75,7 @@ class Delivery:
             self._hand_over(email, now)
 
     def block(self, email: StoredEmail, *, now: float) -> None:
-        """Record that an e-mail was refused because of suppressed recipients."""
+        """Record that an email was refused because of suppressed recipients."""
         event = self._mailbox.log(email, email.status, at=now, payload={"reason": email.reason})
         self._announce(email, event)
 
@@ -92,7 +92,7 @@ class Delivery:
         heapq.heappush(self._steps, (at, next(self._numbers), step, email))
 
     def _hand_over(self, email: StoredEmail, at: float) -> None:
-        """Give an e-mail to the mail provider, which may defer it once."""
+        """Give an email to the mail provider, which may defer it once."""
         if email.status == contract.CANCELLED:
             return
         if scenario_of_all(email.draft.to) is Scenario.DEFERRED and not email.retry_count:
@@ -111,7 +111,7 @@ class Delivery:
             self._plan(_Step.ARRIVE, email, at=at + self._options.delivery_delay_s)
 
     def _arrive(self, email: StoredEmail, at: float) -> None:
-        """Let the recipient's server take or bounce an e-mail."""
+        """Let the recipient's server take or bounce an email."""
         scenario = scenario_of_all(email.draft.to)
         delay_s = self._options.delivery_delay_s
         if scenario is Scenario.BOUNCE:

@@ -180,17 +180,17 @@ class Emulator:
 
     @property
     def emails(self) -> list[EmailRecord]:
-        """All e-mails that were accepted, in the order of acceptance; not the refused ones."""
+        """All emails that were accepted, in the order of acceptance; not the refused ones."""
         return [email for email in self._records() if email.status not in contract.REFUSED_STATUSES]
 
     @property
     def refused_emails(self) -> list[EmailRecord]:
-        """All e-mails that were blocked or rejected because of suppressed recipients."""
+        """All emails that were blocked or rejected because of suppressed recipients."""
         return [email for email in self._records() if email.status in contract.REFUSED_STATUSES]
 
     @property
     def accepted(self) -> int:
-        """How many e-mails were accepted; cheaper than the length of `emails`."""
+        """How many emails were accepted; cheaper than the length of `emails`."""
         with self._service.changed:
             return self._service.mailbox.accepted
 
@@ -216,7 +216,7 @@ class Emulator:
         return list(self._service.webhooks.attempts)
 
     def email(self, message_id: str) -> EmailRecord | None:
-        """Return the e-mail with this id, or None."""
+        """Return the email with this id, or None."""
         service = self._service
         service.run_due()
         with service.changed:
@@ -224,7 +224,7 @@ class Emulator:
             return None if email is None else email.record()
 
     def newest_emails(self, query: str = "") -> list[EmailRecord]:
-        """Return the e-mails that still have their body and hold ``query``, newest first."""
+        """Return the emails that still have their body and hold ``query``, newest first."""
         service = self._service
         service.run_due()
         with service.changed:

@@ -20,7 +20,7 @@ class Fault(StrEnum):
     truncated         a 200 whose body is shorter than its Content-Length         yes
     truncated_before  the same, but nothing was done                              no
     delay             the request waits ``seconds`` before it is looked at        yes
-    delay_after       the answer waits ``seconds`` after the e-mail was accepted  yes
+    delay_after       the answer waits ``seconds`` after the email was accepted  yes
     rate_limit        429 with Retry-After of ``retry_after`` seconds             no
     error_500         500 ``transient_failure``                                   no
     error_503         503 ``transient_failure`` with Retry-After                  no

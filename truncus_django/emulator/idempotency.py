@@ -15,7 +15,7 @@ class FirstAnswer:
 
     body: dict[str, Any]
     message_id: str
-    """Of the e-mail; empty for a batch."""
+    """Of the email; empty for a batch."""
     at: float
     """Unix seconds."""
 

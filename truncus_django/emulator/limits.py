@@ -74,7 +74,7 @@ def too_many_requests(
 
 
 class Quotas:
-    """How many e-mails each API key sent this month, and each domain today (UTC)."""
+    """How many emails each API key sent this month, and each domain today (UTC)."""
 
     def __init__(self, options: Options) -> None:
         """Begin with nothing counted."""
@@ -84,7 +84,7 @@ class Quotas:
         self._sent_by_domain: dict[tuple[str, str], int] = {}
 
     def check(self, api_key: str, domain: str, *, now: float) -> None:
-        """Return quietly if one more e-mail may be sent.
+        """Return quietly if one more email may be sent.
 
         Raises:
             Refusal: 429 whose ``Retry-After`` reaches to the next month or day.
@@ -103,7 +103,7 @@ class Quotas:
             raise _quota_spent("WARMUP_CAP_EXCEEDED", what, self._daily_limit, tomorrow, moment)
 
     def count(self, api_key: str, domain: str, *, now: float) -> None:
-        """Count one e-mail that was accepted."""
+        """Count one email that was accepted."""
         by_key, by_domain = (api_key, _month(now)), (domain, _day(now))
         self._sent_by_key[by_key] = self._sent_by_key.get(by_key, 0) + 1
         self._sent_by_domain[by_domain] = self._sent_by_domain.get(by_domain, 0) + 1
@@ -127,7 +127,7 @@ def _quota_spent(
     code: str, what: str, limit: int, renewed_at: datetime, moment: datetime
 ) -> Refusal:
     wait_s = math.ceil((renewed_at - moment).total_seconds())
-    message = f"{what} of {limit} e-mails reached. Retry after {wait_s} seconds."
+    message = f"{what} of {limit} emails reached. Retry after {wait_s} seconds."
     headers = {
         contract.RATE_LIMIT_HEADER: str(limit),
         contract.RATE_REMAINING_HEADER: "0",

@@ -1,4 +1,4 @@
-"""Every e-mail the emulator took, its events, and the frozen records that callers see."""
+"""Every email the emulator took, its events, and the frozen records that callers see."""
 
 import secrets
 from collections import deque
@@ -14,7 +14,7 @@ from truncus_django.emulator.validation import Draft
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to an e-mail."""
+    """Something that happened to an email."""
 
     id: str
     type: str
@@ -26,7 +26,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class EmailRecord:
-    """An e-mail as it stood when it was asked for."""
+    """An email as it stood when it was asked for."""
 
     id: str
     """The ``message_id`` of the answer."""
@@ -56,7 +56,7 @@ class EmailRecord:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """Who sends, and how: what is the same for all e-mails of one request."""
+    """Who sends, and how: what is the same for all emails of one request."""
 
     api_key: str
     """The key's fingerprint."""
@@ -67,7 +67,7 @@ class Submission:
 
 @dataclass(slots=True, eq=False)
 class StoredEmail:
-    """An e-mail as the emulator works on it; only under the service's lock."""
+    """An email as the emulator works on it; only under the service's lock."""
 
     draft: Draft
     """Without its content once it fell out of the inbox."""
@@ -125,7 +125,7 @@ class StoredEmail:
 
 
 class Mailbox:
-    """All e-mails by id, oldest first; the bodies of the newest ``keep`` only."""
+    """All emails by id, oldest first; the bodies of the newest ``keep`` only."""
 
     def __init__(self, *, keep: int, id_prefix: str) -> None:
         """Begin empty. Ids begin with ``id_prefix``."""
@@ -136,18 +136,18 @@ class Mailbox:
         self._kept_bytes = 0
         self._event_owner: dict[str, StoredEmail] = {}
         self.accepted = 0
-        """How many e-mails were accepted; the blocked and rejected are not among them."""
+        """How many emails were accepted; the blocked and rejected are not among them."""
 
     def __len__(self) -> int:
-        """Return how many e-mails there are, the blocked and rejected among them."""
+        """Return how many emails there are, the blocked and rejected among them."""
         return len(self._by_id)
 
     def __iter__(self) -> Iterator[StoredEmail]:
-        """Yield all e-mails, oldest first."""
+        """Yield all emails, oldest first."""
         return iter(self._by_id.values())
 
     def add(self, email: StoredEmail) -> None:
-        """Store an e-mail and give it its ids."""
+        """Store an email and give it its ids."""
         token = secrets.token_hex(12)
         email.id = f"{self._id_prefix}{token}"
         email.global_message_id = f"tr_gmid_{token}"
@@ -162,7 +162,7 @@ class Mailbox:
             old.forget_content()
 
     def get(self, message_id: str) -> StoredEmail | None:
-        """Return the e-mail with this ``message_id`` or ``global_message_id``, or None."""
+        """Return the email with this ``message_id`` or ``global_message_id``, or None."""
         token = message_id.rpartition("_")[2]
         email = self._by_id.get(self._id_prefix + token)
         return email if email and message_id in {email.id, email.global_message_id} else None
@@ -170,7 +170,7 @@ class Mailbox:
     def log(
         self, email: StoredEmail, kind: str, *, at: float, payload: Mapping[str, Any] | None = None
     ) -> Event:
-        """Add an event to an e-mail and return it."""
+        """Add an event to an email and return it."""
         event = Event(f"evt_{secrets.token_hex(10)}", kind, at, payload or {})
         email.events.append(event)
         email.updated_at = max(email.updated_at, at)
@@ -178,14 +178,14 @@ class Mailbox:
         return event
 
     def find_event(self, event_id: str) -> tuple[StoredEmail, Event] | None:
-        """Return an event and its e-mail, or None."""
+        """Return an event and its email, or None."""
         email = self._event_owner.get(event_id)
         if email is None:
             return None
         return next((email, event) for event in email.events if event.id == event_id)
 
     def newest(self, *, query: str = "") -> Iterator[StoredEmail]:
-        """Yield e-mails that still have their body, newest first, that hold ``query``."""
+        """Yield emails that still have their body, newest first, that hold ``query``."""
         needle = query.casefold()
         for email in reversed(self._with_body):
             if not needle or needle in _searchable(email):

@@ -67,9 +67,9 @@ class Options:
     requests_per_minute: int = 0
     """Per API key; 0 means no limit."""
     monthly_limit: int = 250_000
-    """E-mails per API key and calendar month (UTC), the largest plan; 0 means no limit."""
+    """Emails per API key and calendar month (UTC), the largest plan; 0 means no limit."""
     daily_limit: int = 0
-    """E-mails per sending domain and day (UTC), as while it warms up; 0 means no limit."""
+    """Emails per sending domain and day (UTC), as while it warms up; 0 means no limit."""
 
     batch_replay: str = BatchReplay.FIRST
     batch_refusal: str = BatchRefusal.ITEM
@@ -79,7 +79,7 @@ class Options:
     delivery_delay_s: float = 0.1
     """Seconds between the steps of simulated delivery: sent, delivered, opened, clicked."""
     retry_delay_s: float = 0.3
-    """Seconds until a deferred e-mail is tried again."""
+    """Seconds until a deferred email is tried again."""
     suppress_after_bounce: bool = False
     """Put an address that bounced or complained on its tenant's suppression list."""
 

@@ -22,7 +22,7 @@ class ListView:
 
     emails: Sequence[EmailRecord]
     total: int
-    """How many e-mails fit the search."""
+    """How many emails fit the search."""
     accepted: int
     query: str
     page: int
@@ -49,10 +49,10 @@ def text(value: object) -> str:
 
 
 def list_page(view: ListView) -> str:
-    """Return the page with the newest e-mails."""
+    """Return the page with the newest emails."""
     rows = "".join(_row(email) for email in view.emails)
     if not rows:
-        hint = "Nothing fits this search." if view.query else "No e-mail yet. Send one here."
+        hint = "Nothing fits this search." if view.query else "No email yet. Send one here."
         rows = f'<tr><td colspan="5" class="empty">{hint}</td></tr>'
     found = f"{view.total:,} found · " if view.query else ""
     body = f"""
@@ -69,10 +69,10 @@ def list_page(view: ListView) -> str:
 
 
 def mail_page(email: EmailRecord, attachments: Sequence[Attachment], has_html: bool) -> str:
-    """Return the page of one e-mail."""
+    """Return the page of one email."""
     payload = email.payload or {}
     body = f"""
-<header><h1><a href="/">Truncus emulator</a></h1><p><a href="/">All e-mails</a></p></header>
+<header><h1><a href="/">Truncus emulator</a></h1><p><a href="/">All emails</a></p></header>
 <main><h2>{text(email.subject)}</h2><p>{_badges(email)}</p>
 <div class="columns"><section><h3>Message</h3>{_fields(_message_fields(email))}</section>
 <section><h3>Events</h3>{_timeline(email.events)}</section></div>
@@ -250,7 +250,7 @@ def _html_frame(email_id: str) -> str:
     url = f"/mail/{quote(email_id)}/html"
     return (
         "<section><h3>HTML</h3>"
-        f'<iframe sandbox="" src="{url}" title="HTML of the e-mail" referrerpolicy="no-referrer">'
+        f'<iframe sandbox="" src="{url}" title="HTML of the email" referrerpolicy="no-referrer">'
         "</iframe></section>"
     )
 

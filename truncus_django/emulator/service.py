@@ -58,7 +58,7 @@ class Service:
         self._bounced = 0
 
     def send(self, payload: object, submission: Submission) -> Answer:
-        """Take one e-mail.
+        """Take one email.
 
         Raises:
             Refusal: it was not taken.
@@ -78,7 +78,7 @@ class Service:
             return self._ok(submission, body, now)
 
     def batch(self, payload: object, submission: Submission) -> Answer:
-        """Take up to 100 e-mails, each for itself.
+        """Take up to 100 emails, each for itself.
 
         Raises:
             Refusal: none was taken.
@@ -107,7 +107,7 @@ class Service:
             return self._ok(submission, body, now)
 
     def validate(self, payload: object) -> Answer:
-        """Rate an e-mail without taking it.
+        """Rate an email without taking it.
 
         Raises:
             Refusal: ``to``, ``from`` or ``subject`` is missing or no string.
@@ -117,7 +117,7 @@ class Service:
             return Answer(200, validation_answer(payload, self.account, self.mailbox))
 
     def email(self, message_id: str) -> Answer:
-        """Return an e-mail as it stands.
+        """Return an email as it stands.
 
         Raises:
             Refusal: 404, there is none with this id.
@@ -130,27 +130,27 @@ class Service:
             return Answer(200, body)
 
     def cancel(self, message_id: str) -> Answer:
-        """Cancel a scheduled e-mail.
+        """Cancel a scheduled email.
 
         Raises:
-            Refusal: 404 without such an e-mail, 409 when it is not scheduled.
+            Refusal: 404 without such an email, 409 when it is not scheduled.
         """
         with self.changed:
             now = self._catch_up()
             email = self._get(message_id)
             if email.status != contract.SCHEDULED:
                 codes = ("not_scheduled", "NOT_SCHEDULED")
-                raise Refusal(409, codes, "Only scheduled e-mails can be cancelled")
+                raise Refusal(409, codes, "Only scheduled emails can be cancelled")
             email.status = contract.CANCELLED
             self.mailbox.log(email, "cancelled", at=now)
             self.changed.notify_all()
             return Answer(200, {"id": email.id, "status": contract.CANCELLED})
 
     def events(self, message_id: str) -> Answer:
-        """Return the events of an e-mail of the last 90 days.
+        """Return the events of an email of the last 90 days.
 
         Raises:
-            Refusal: 400 without an id, 404 without such an e-mail.
+            Refusal: 400 without an id, 404 without such an email.
         """
         with self.changed:
             now = self._catch_up()
@@ -174,10 +174,10 @@ class Service:
             return _replayed_answer(*found, now)
 
     def replay_message(self, message_id: str) -> Answer:
-        """Send all webhooks of an e-mail again; the e-mail itself is not sent.
+        """Send all webhooks of an email again; the email itself is not sent.
 
         Raises:
-            Refusal: 404 without such an e-mail.
+            Refusal: 404 without such an email.
         """
         with self.changed:
             now = self._catch_up()
@@ -227,9 +227,9 @@ class Service:
     def _take(
         self, payload: object, submission: Submission, now: float, *, batch_index: int | None
     ) -> tuple[StoredEmail | None, dict[str, Any]]:
-        """Check, store and hand over one e-mail; return it and the answer about it.
+        """Check, store and hand over one email; return it and the answer about it.
 
-        No e-mail comes back where the same content was sent a moment ago.
+        No email comes back where the same content was sent a moment ago.
         """
         draft = check_email(payload, dialect=self.options.dialect, now=now)
         self.account.check_domain(draft.domain)
@@ -337,5 +337,5 @@ def _batch_emails(payload: object) -> list[object]:
     if not isinstance(emails, list):
         raise invalid("emails must be an array")
     if not 1 <= len(emails) <= contract.MAX_BATCH_SIZE:
-        raise invalid(f"emails must hold 1 to {contract.MAX_BATCH_SIZE} e-mails")
+        raise invalid(f"emails must hold 1 to {contract.MAX_BATCH_SIZE} emails")
     return emails

@@ -1,4 +1,4 @@
-"""What happens to an e-mail after it was sent, told by the local part of its recipient.
+"""What happens to an email after it was sent, told by the local part of its recipient.
 
 ===============  ================================================================================
 local part       what happens
@@ -24,7 +24,7 @@ DEFAULT_BOUNCE_REASON = "mailbox_does_not_exist"
 
 
 class Scenario(StrEnum):
-    """The simulated fates of an e-mail, named as the local parts that choose them."""
+    """The simulated fates of an email, named as the local parts that choose them."""
 
     DELIVER = "deliver"
     BOUNCE = "bounce"

@@ -1,4 +1,4 @@
-"""From the JSON of one e-mail to a checked draft, or a refusal that says what is wrong."""
+"""From the JSON of one email to a checked draft, or a refusal that says what is wrong."""
 
 import base64
 import binascii
@@ -31,7 +31,7 @@ _LINE_BREAK = re.compile(r"[\r\n\x00]")
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """One e-mail that passed every check of its fields. Addresses are bare, without names."""
+    """One email that passed every check of its fields. Addresses are bare, without names."""
 
     payload: Mapping[str, Any]
     """The JSON that was posted; empty once the content was left out."""
@@ -58,11 +58,11 @@ class Draft:
         return len(self.html) + len(self.text) + sum(len(a["content"]) for a in attachments)
 
     def without_content(self) -> "Draft":
-        """Return what is remembered of an e-mail when its content takes too much memory."""
+        """Return what is remembered of an email when its content takes too much memory."""
         return replace(self, payload={}, html="", text="", variables={})
 
     def content_digest(self) -> str:
-        """Return what is equal for two e-mails with the same content to the same recipients."""
+        """Return what is equal for two emails with the same content to the same recipients."""
         content = [
             self.sender,
             *(sorted(addresses) for addresses in (self.to, self.cc, self.bcc)),
@@ -92,7 +92,7 @@ def check_email(payload: object, *, dialect: str, now: float) -> Draft:
         Refusal: with HTTP 400, naming the first field that is wrong.
     """
     if not isinstance(payload, dict):
-        raise invalid("The e-mail must be a JSON object")
+        raise invalid("The email must be a JSON object")
     to = _recipients(payload, dialect)
     sender = _address("from", _required_text(payload, "from"))
     subject = _required_text(payload, "subject")
@@ -135,10 +135,10 @@ def _recipients(payload: Mapping[str, Any], dialect: str) -> tuple[str, ...]:
 
 def _address(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise invalid(f"{name} must hold e-mail addresses as strings")
+        raise invalid(f"{name} must hold email addresses as strings")
     address = bare_address(value)
     if address is None:
-        raise Refusal(400, INVALID_ADDRESS, f"{name} is not a valid e-mail address")
+        raise Refusal(400, INVALID_ADDRESS, f"{name} is not a valid email address")
     return address
 
 

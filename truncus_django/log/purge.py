@@ -1,4 +1,4 @@
-"""Forgets e-mails that are old enough, or only their bodies, in batches and constant memory.
+"""Forgets emails that are old enough, or only their bodies, in batches and constant memory.
 
 Never what is pending: see :data:`truncus_django.states.UNSENT_STATES`. Nor what is still part of a
 request of the outbox, whatever became of it: a request is repeated whole, or not at all.
@@ -22,12 +22,12 @@ __all__ = ["PURGEABLE_STATES", "Old", "Purge", "PurgeResult"]
 
 PURGEABLE_STATES = tuple(state for state in State if state not in UNSENT_STATES)
 _TRIES = 5
-"""An e-mail of a batch may get an event while it is deleted: then the whole batch is done again."""
+"""An email of a batch may get an event while it is deleted: then the whole batch is done again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Old:
-    """How many e-mails of one state would go, and the oldest of them."""
+    """How many emails of one state would go, and the oldest of them."""
 
     state: str
     count: int
@@ -41,7 +41,7 @@ class PurgeResult:
     Attributes:
         emails: how many were deleted, or lost their bodies.
         events: how many events went with them.
-        orphans: how many events without an e-mail went.
+        orphans: how many events without an email went.
     """
 
     emails: int = 0
@@ -55,11 +55,11 @@ class Purge:
 
     Attributes:
         before: what was recorded earlier goes.
-        states: only e-mails in one of these; all that are not pending if empty.
-        bodies_only: keep the e-mails, and forget their texts, their HTML and what the outbox has
+        states: only emails in one of these; all that are not pending if empty.
+        bodies_only: keep the emails, and forget their texts, their HTML and what the outbox has
             kept of them to be sent.
         batch_size: how many go in one transaction.
-        on_progress: called with a number of e-mails that are done.
+        on_progress: called with a number of emails that are done.
     """
 
     before: datetime
@@ -69,19 +69,19 @@ class Purge:
     on_progress: Callable[[int], None] = lambda count: None
 
     def __post_init__(self) -> None:
-        """Refuse states of e-mails with which something is still to be done.
+        """Refuse states of emails with which something is still to be done.
 
         Raises:
             ValueError: one of the states is pending, or unknown; or the batch size is below 1.
         """
         for state in self.states:
             if state not in PURGEABLE_STATES:
-                raise ValueError(f"E-mails in state {state!r} are never purged.")
+                raise ValueError(f"Emails in state {state!r} are never purged.")
         if self.batch_size < 1:
             raise ValueError("The batch size must be 1 or more.")
 
     def emails(self) -> EmailQuerySet:
-        """Return the e-mails that would go, or lose their bodies."""
+        """Return the emails that would go, or lose their bodies."""
         emails: EmailQuerySet = Email.objects.settled().filter(created_at__lt=self.before)
         if self.states:
             emails = emails.filter(state__in=self.states)
@@ -95,7 +95,7 @@ class Purge:
         return emails
 
     def orphans(self) -> QuerySet[EmailEvent]:
-        """Return the events without an e-mail that would go."""
+        """Return the events without an email that would go."""
         if self.bodies_only or self.states:
             return EmailEvent.objects.none()
         return EmailEvent.objects.filter(email=None, received_at__lt=self.before).order_by()
@@ -131,14 +131,14 @@ class Purge:
         return done
 
     def _forget(self, ids: Sequence[UUID]) -> tuple[int, int]:
-        """Return how many e-mails are done, and how many events went with them."""
-        # The e-mails are not locked beforehand: a webhook stores its event before it locks one.
+        """Return how many emails are done, and how many events went with them."""
+        # The emails are not locked beforehand: a webhook stores its event before it locks one.
         with transaction.atomic(using=Email.objects.db):
             emails = self._held(ids)
             return self._scrub(emails) if self.bodies_only else self._delete(emails)
 
     def _held(self, ids: Sequence[UUID]) -> EmailQuerySet:
-        """Return those e-mails that are still to go; none of them can be retried meanwhile."""
+        """Return those emails that are still to go; none of them can be retried meanwhile."""
         if connections[Email.objects.db].features.has_select_for_update:
             entries = OutboxEntry.objects.filter(pk__in=ids).order_by("pk")
             list(entries.select_for_update().values_list("pk"))
@@ -162,6 +162,6 @@ class Purge:
             if not ids:
                 return
             with transaction.atomic(using=EmailEvent.objects.db):
-                # Looked at again: its e-mail may have been recorded in this moment.
+                # Looked at again: its email may have been recorded in this moment.
                 count, _ = self.orphans().filter(pk__in=ids).delete()
             done.orphans += count

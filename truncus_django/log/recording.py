@@ -46,11 +46,11 @@ _SAVEPOINT = "truncus_log"
 _trouble: set[str] = set()
 """What kinds of trouble were logged since recording last worked."""
 _trouble_with_events: set[str] = set()
-"""The same for events that came before their e-mail was recorded."""
+"""The same for events that came before their email was recorded."""
 
 
 def record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings) -> None:
-    """Record the e-mails of one request. Two queries for any number up to 100.
+    """Record the emails of one request. Two queries for any number up to 100.
 
     One more for a message with a key of its own, and two where that key was in doubt.
 
@@ -62,8 +62,8 @@ def record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings) 
         return  # which proves nothing about the database
     try:
         off_the_event_loop(lambda: _record_somehow(sent, alias=alias, settings=settings))
-    except Exception as exc:  # noqa: BLE001  the e-mails are sent; this must not tell otherwise
-        _report(exc, _trouble, "E-mails were sent and could not be recorded")
+    except Exception as exc:  # noqa: BLE001  the emails are sent; this must not tell otherwise
+        _report(exc, _trouble, "Emails were sent and could not be recorded")
     else:
         _trouble.clear()
 
@@ -143,7 +143,7 @@ def _kept_whole(connection: BaseDatabaseWrapper) -> Iterator[None]:
 
 
 def _report(exc: Exception, known: set[str], what: str) -> None:
-    """Log a kind of trouble once: a log handler may send e-mail, which comes here again."""
+    """Log a kind of trouble once: a log handler may send email, which comes here again."""
     kind = type(exc).__name__
     if kind not in known:
         known.add(kind)
@@ -153,10 +153,10 @@ def _report(exc: Exception, known: set[str], what: str) -> None:
 
 
 def _adopt(message_ids: Sequence[str]) -> None:
-    """Apply events that came before; without Django's own log line, which has no end by e-mail."""
+    """Apply events that came before; without Django's own log line, which has no end by email."""
     try:
         adopt(message_ids)
-    except Exception as exc:  # noqa: BLE001  the e-mails are sent and recorded
+    except Exception as exc:  # noqa: BLE001  the emails are sent and recorded
         _report(exc, _trouble_with_events, "Events that came early could not be applied")
     else:
         _trouble_with_events.clear()
@@ -183,7 +183,7 @@ def _record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings)
     for parcel, row in zip(parcels, rows, strict=True):
         _remember_row(parcel, row)
     accepted = [row.message_id for row in rows if row.message_id]
-    # Without a secret, every webhook is refused: no event can have come before its e-mail.
+    # Without a secret, every webhook is refused: no event can have come before its email.
     # Where the caller commits by hand, nobody tells when: truncus_sync applies such events.
     is_told = connection.in_atomic_block or connection.get_autocommit()
     if accepted and settings.webhook_secrets and is_told:
@@ -193,8 +193,8 @@ def _record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings)
 def _take_over_unknown(parcel: Parcel, row: Email, using: str) -> bool:
     """Write the answer to the record of a send in doubt under the same own key, if there is one.
 
-    The same key is the same e-mail, though the message object is another: a task that is tried
-    again makes its message anew. A refusal without an answer about the e-mail settles no doubt.
+    The same key is the same email, though the message object is another: a task that is tried
+    again makes its message anew. A refusal without an answer about the email settles no doubt.
     Returns whether there was one, which ``row`` is then.
     """
     payload, result = parcel.payload, parcel.result

@@ -1,8 +1,8 @@
-"""Asks Truncus what has become of e-mails, within the account's request limits.
+"""Asks Truncus what has become of emails, within the account's request limits.
 
-A job claims up to 100 e-mails that are due, by moving their next question into the future, asks
+A job claims up to 100 emails that are due, by moving their next question into the future, asks
 about one after the other, and writes down what it heard every few seconds. Two jobs never ask
-about the same e-mail at the same time; a job that dies leaves claims that run out; one that is
+about the same email at the same time; a job that dies leaves claims that run out; one that is
 interrupted gives back what it has not asked.
 """
 
@@ -54,12 +54,12 @@ CHUNK_SIZE = 100
 WRITE_EVERY_S = 5.0
 """How long answers wait in memory before they are written."""
 CLAIM = timedelta(minutes=15)
-"""After so long, e-mails of a job that died are asked about by another."""
+"""After so long, emails of a job that died are asked about by another."""
 LONGEST_WAIT_S = 3600.0
 """What asks for a longer pause than this is left to the next run."""
 WAITS_IN_A_ROW = 5
 FAILURES_IN_A_ROW = 10
-"""After so many, the fault is not with the e-mails."""
+"""After so many, the fault is not with the emails."""
 
 _ACCOUNT_WIDE = (
     AuthenticationError,
@@ -76,7 +76,7 @@ _CANNOT_BE_STORED = (DataError, IntegrityError, OverflowError, TypeError, ValueE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which of the due e-mails to ask about; empty means all.
+    """Which of the due emails to ask about; empty means all.
 
     Attributes:
         since: only those recorded at or after this moment.
@@ -88,7 +88,7 @@ class Selection:
     states: Sequence[str] = ()
 
     def due(self, at: datetime) -> EmailQuerySet:
-        """Return the e-mails that are due at this moment, longest overdue first."""
+        """Return the emails that are due at this moment, longest overdue first."""
         emails: EmailQuerySet = Email.objects.due_for_sync(at).filter(message_id__isnull=False)
         if self.since is not None:
             emails = emails.filter(created_at__gte=self.since)
@@ -104,11 +104,11 @@ class SyncResult:
     """What a job has done so far.
 
     Attributes:
-        asked: about how many e-mails Truncus was asked.
+        asked: about how many emails Truncus was asked.
         changed: how many of them had news.
         failed: about how many no answer could be used, those in ``unknown`` among them.
         unknown: how many Truncus does not know any more; they are not asked about again.
-        adopted: how many events found their e-mail at last.
+        adopted: how many events found their email at last.
         reasons: what failed, and how often.
         stopped: mailers that were given up, and why.
     """
@@ -129,7 +129,7 @@ class SyncResult:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """How many e-mails of one mailer and state are due, and since when."""
+    """How many emails of one mailer and state are due, and since when."""
 
     mailer: str
     state: str
@@ -145,7 +145,7 @@ def count_due(selection: Selection | None = None, *, at: datetime | None = None)
 
 
 def adopt_orphans() -> int:
-    """Apply events whose e-mail was recorded after them; return how many.
+    """Apply events whose email was recorded after them; return how many.
 
     A safety net: recording does so itself, unless it is killed in between.
     """
@@ -164,7 +164,7 @@ def adopt_orphans() -> int:
 
 @dataclass(slots=True)
 class _Chunk:
-    """E-mails that are being asked about, and what is to be written about them.
+    """Emails that are being asked about, and what is to be written about them.
 
     Attributes:
         claimed_until: the moment that marks them as this job's; ``None`` where none does.
@@ -186,12 +186,12 @@ class _Account:
 
 
 class SyncJob:
-    """One run over the e-mails that are due at its beginning, each asked about once.
+    """One run over the emails that are due at its beginning, each asked about once.
 
     Args:
         selection: which of them; all if ``None``.
         limit: at most so many.
-        on_progress: called with a number of e-mails that are done.
+        on_progress: called with a number of emails that are done.
         now: the present.
         clock, sleep: monotonic seconds and how to wait.
     """
@@ -237,20 +237,20 @@ class SyncJob:
         return self.result
 
     def ask_about(self, emails: Iterable[Email]) -> SyncResult:
-        """Ask about these e-mails, due or not, and return what was done; for the admin."""
+        """Ask about these emails, due or not, and return what was done; for the admin."""
         askable = (email for email in emails if email.message_id)
         while batch := list(islice(askable, CHUNK_SIZE)):
             self._work_off(_Chunk(batch, claimed_until=None))
         return self.result
 
     def count_left(self) -> int:
-        """Return how many of the selected e-mails are still due."""
+        """Return how many of the selected emails are still due."""
         return self._selection.due(self._due_at).count()
 
     # Claiming ---------------------------------------------------------------------------------
 
     def _claim(self, size: int) -> _Chunk | None:
-        """Make up to ``size`` due e-mails this job's; ``None`` when there is none left."""
+        """Make up to ``size`` due emails this job's; ``None`` when there is none left."""
         due = self._selection.due(self._due_at).exclude(mailer__in=self.result.stopped)
         due = due.only("message_id", "mailer", "state", *_DATES)
         until = _mark_of(self._now() + CLAIM)
@@ -264,7 +264,7 @@ class SyncJob:
     # Asking -----------------------------------------------------------------------------------
 
     def _work_off(self, chunk: _Chunk) -> None:
-        """Ask about each e-mail of a chunk; whatever happens, what was heard is written."""
+        """Ask about each email of a chunk; whatever happens, what was heard is written."""
         try:
             for email in chunk.emails:
                 if email.mailer not in self.result.stopped:
@@ -279,7 +279,7 @@ class SyncJob:
                 self._give_back(chunk)
 
     def _ask_about(self, email: Email, chunk: _Chunk) -> None:
-        """Note the answer about one e-mail, or when to try again."""
+        """Note the answer about one email, or when to try again."""
         try:
             account = self._account_of(email.mailer)
         except ConfigurationError as error:
@@ -298,7 +298,7 @@ class SyncJob:
             chunk.dates.pop(email.pk, None)
 
     def _answer(self, account: _Account, email: Email, chunk: _Chunk) -> EmailDetails:
-        """Return what Truncus tells of an e-mail, waiting as long as its limits ask for."""
+        """Return what Truncus tells of an email, waiting as long as its limits ask for."""
         for _ in range(WAITS_IN_A_ROW):
             self._pause(account.pacer.pause_s(), chunk)
             try:
@@ -343,16 +343,16 @@ class SyncJob:
         if isinstance(error, NotFound):
             self.result.unknown += 1
             chunk.dates[email.pk] = None
-            self.result.reasons["Truncus does not know the e-mail; it is not asked again."] += 1
-        elif isinstance(error, _ACCOUNT_WIDE):  # not the e-mail's fault: its date stays
+            self.result.reasons["Truncus does not know the email; it is not asked again."] += 1
+        elif isinstance(error, _ACCOUNT_WIDE):  # not the email's fault: its date stays
             self.result.reasons[log_text(error)] += 1
         else:
             chunk.dates[email.pk] = transitions.next_question(email, now=self._now())
             self.result.reasons[log_text(error)] += 1
-        logger.warning("Truncus could not be asked about e-mail %s: %s", email.pk, kind)
+        logger.warning("Truncus could not be asked about email %s: %s", email.pk, kind)
 
     def _note_trouble(self, mailer: str, account: _Account, error: TruncusError) -> None:
-        """Give a mailer up where the next e-mail would fare no better."""
+        """Give a mailer up where the next email would fare no better."""
         account.failures_in_a_row += 0 if isinstance(error, NotFound) else 1
         if isinstance(error, _ACCOUNT_WIDE):
             self.result.stopped[mailer] = log_text(error)
@@ -386,7 +386,7 @@ class SyncJob:
                 self.result.failed += 1
                 self.result.reasons[f"The answer cannot be stored ({type(exc).__name__})."] += 1
                 logger.error(  # noqa: TRY400  a traceback would hold the answer
-                    "What Truncus told of e-mail %s cannot be stored: %s",
+                    "What Truncus told of email %s cannot be stored: %s",
                     email.pk,
                     type(exc).__name__,
                 )
@@ -397,7 +397,7 @@ class SyncJob:
         return in_tries(lambda: transitions.learn(answers, now=self._now()), using=Email.objects.db)
 
     def _give_back(self, chunk: _Chunk) -> None:
-        """Date the e-mails without an answer; but not where a webhook was faster."""
+        """Date the emails without an answer; but not where a webhook was faster."""
         dates, chunk.dates = chunk.dates, {}
         if not dates:
             return
@@ -409,7 +409,7 @@ class SyncJob:
 
 
 def _details(account: _Account, email: Email) -> EmailDetails:
-    """Return what Truncus tells of an e-mail, within its limits."""
+    """Return what Truncus tells of an email, within its limits."""
     account.pacer.wait()
     try:
         return account.client.get_email(str(email.message_id))
@@ -421,7 +421,7 @@ _DATES = ("is_sandbox", "sent_at", "send_at", "created_at", "next_sync_at")
 
 
 def _claim_by_lock(due: EmailQuerySet, size: int, until: datetime) -> list[Email]:
-    """Claim e-mails that nobody else is claiming in this moment."""
+    """Claim emails that nobody else is claiming in this moment."""
     with transaction.atomic(using=due.db):
         emails = list(due.select_for_update(skip_locked=True)[:size])
         if emails:
@@ -430,7 +430,7 @@ def _claim_by_lock(due: EmailQuerySet, size: int, until: datetime) -> list[Email
 
 
 def _claim_by_guard(due: EmailQuerySet, size: int, until: datetime) -> list[Email]:
-    """Claim e-mails by an update that passes over those which others claimed since."""
+    """Claim emails by an update that passes over those which others claimed since."""
     while emails := list(due[:size]):
         ids = [email.pk for email in emails]
         unclaimed = Q(next_sync_at__lte=max(email.next_sync_at for email in emails))  # type: ignore[type-var]

@@ -1,7 +1,7 @@
-"""News about e-mails → their state and engagement: the only place that moves a state.
+"""News about emails → their state and engagement: the only place that moves a state.
 
-News comes by webhook, one piece at a time, or by asking, for many e-mails at once; late, twice,
-out of order, and before the e-mail is recorded. Either way it is stored once as an
+News comes by webhook, one piece at a time, or by asking, for many emails at once; late, twice,
+out of order, and before the email is recorded. Either way it is stored once as an
 :class:`~truncus_django.models.EmailEvent`, and applied once. In whatever order it comes, the
 email ends in the same state, with the same reason, times and counts:
 
@@ -45,10 +45,10 @@ from truncus_django.states import (
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """One thing that was heard about an e-mail.
+    """One thing that was heard about an email.
 
     Attributes:
-        message_id: Truncus's id of the e-mail.
+        message_id: Truncus's id of the email.
         type: Truncus's word for what happened, such as ``"delivered"`` or ``"opened"``.
         occurred_at: when, aware.
         event_id: the provider's id of the event, or a digest that is the same for the same news.
@@ -94,7 +94,7 @@ def hear(news: Sequence[News]) -> int:
         _finish(moves, using)
         strays = {event.message_id for event in new if event.message_id not in emails}
         if strays:
-            # The e-mail may be recorded in this very moment, by a transaction that cannot see
+            # The email may be recorded in this very moment, by a transaction that cannot see
             # these events either: who commits last must look again. Should that fail, whoever
             # tells the news again makes up for it.
             transaction.on_commit(lambda: adopt(strays), using=using)
@@ -102,7 +102,7 @@ def hear(news: Sequence[News]) -> int:
 
 
 def adopt(message_ids: Iterable[str]) -> None:
-    """Apply events that came before their e-mails were recorded."""
+    """Apply events that came before their emails were recorded."""
     wanted = set(message_ids)
     using = Email.objects.db
     if not _has_strays(wanted, using):
@@ -116,7 +116,7 @@ def adopt(message_ids: Iterable[str]) -> None:
 
 
 def _has_strays(message_ids: set[str], using: str) -> bool:
-    """Whether events wait for these e-mails. Asked for every e-mail that is sent, so in SQL."""
+    """Whether events wait for these emails. Asked for every email that is sent, so in SQL."""
     connection = connections[using]
     quoted = connection.ops.quote_name
     places = ", ".join(["%s"] * len(message_ids))
@@ -130,9 +130,9 @@ def _has_strays(message_ids: set[str], using: str) -> bool:
 
 
 def learn(details: Mapping[str, EmailDetails], *, now: datetime | None = None) -> int:
-    """Apply what Truncus tells of e-mails that it was asked about; return how many changed.
+    """Apply what Truncus tells of emails that it was asked about; return how many changed.
 
-    A constant number of queries for any number of e-mails.
+    A constant number of queries for any number of emails.
 
     Args:
         details: by ``message_id``.
@@ -163,7 +163,7 @@ def learn(details: Mapping[str, EmailDetails], *, now: datetime | None = None) -
 
 
 def move(email: Email, state: State, *, reason: str = "", at: datetime | None = None) -> bool:
-    """Move one e-mail's state, if it gives way to ``state``; return whether it did.
+    """Move one email's state, if it gives way to ``state``; return whether it did.
 
     For what this process itself knows, such as a cancellation.
     """
@@ -179,12 +179,12 @@ def move(email: Email, state: State, *, reason: str = "", at: datetime | None = 
 
 
 def begin(email_ids: Sequence[uuid.UUID]) -> None:
-    """Note that waiting e-mails have become part of a request, which is about to be made."""
+    """Note that waiting emails have become part of a request, which is about to be made."""
     Email.objects.filter(pk__in=email_ids).order_by().update(state=State.SENDING)
 
 
 def restart(email_ids: Sequence[uuid.UUID]) -> int:
-    """Let e-mails wait in the outbox again; return how many.
+    """Let emails wait in the outbox again; return how many.
 
     The one way back, which only a person decides on.
     """
@@ -205,7 +205,7 @@ def restart(email_ids: Sequence[uuid.UUID]) -> int:
 
 @dataclass(slots=True)
 class Conclusion:
-    """What becomes of an e-mail of the outbox: fields of its record, under the record's names.
+    """What becomes of an email of the outbox: fields of its record, under the record's names.
 
     Lighter than a record of which most would be empty.
     """
@@ -234,14 +234,14 @@ _EARLIEST = ("sent_at", "delivered_at", "bounced_at")
 
 
 def conclude(conclusions: Sequence[Conclusion], names: Sequence[str]) -> None:
-    """Write down what became of e-mails of the outbox.
+    """Write down what became of emails of the outbox.
 
     Those that news outran keep their state and its reason.
 
-    A constant number of queries for any number of e-mails. Call it in a transaction.
+    A constant number of queries for any number of emails. Call it in a transaction.
 
     Args:
-        conclusions: one for each e-mail.
+        conclusions: one for each email.
         names: the fields that are written, ``state`` among them.
     """
     using, present = Email.objects.db, timezone.now()
@@ -288,7 +288,7 @@ def _tell_changes(changes: Mapping[uuid.UUID, tuple[str, str]]) -> None:
 
 
 def next_question(email: Email, *, now: datetime) -> datetime | None:
-    """Return when to ask Truncus about an e-mail next; nothing ever follows in the sandbox."""
+    """Return when to ask Truncus about an email next; nothing ever follows in the sandbox."""
     if email.is_sandbox or not email.message_id:
         return None
     sent_at = email.sent_at or email.send_at or email.created_at
@@ -356,7 +356,7 @@ _FEW = 20
 
 
 def _not_known(events: Sequence[EmailEvent]) -> list[EmailEvent]:
-    """Return what is not stored yet just so: of an e-mail asked about again, most of it is."""
+    """Return what is not stored yet just so: of an email asked about again, most of it is."""
     if len(events) < _FEW:
         return list(events)
     stored = EmailEvent.objects.filter(event_id__in={event.event_id for event in events}).order_by()
@@ -434,7 +434,7 @@ def _merge(
 
 
 def _locked(message_ids: set[str]) -> dict[str, Email]:
-    """Return the e-mails with these ids, locked in an order that all share."""
+    """Return the emails with these ids, locked in an order that all share."""
     if not message_ids:
         return {}
     take_write_lock()
@@ -453,7 +453,7 @@ def take_write_lock() -> None:
 
 
 def _apply_heard(emails: Mapping[str, Email], moves: _Moves) -> None:
-    """Apply all events of these e-mails that are not applied yet, in the order of time."""
+    """Apply all events of these emails that are not applied yet, in the order of time."""
     if not emails:
         return
     heard = EmailEvent.objects.filter(message_id__in=emails.keys(), email=None)
@@ -523,7 +523,7 @@ def _is_later(event: EmailEvent, email: Email) -> bool:
 def _count_webhooks(
     emails: Mapping[str, Email], moves: _Moves
 ) -> Mapping[tuple[str, str], tuple[int, int]]:
-    """Count opens and clicks of e-mails by the webhooks about them.
+    """Count opens and clicks of emails by the webhooks about them.
 
     Nothing in a webhook says which open of sync's it is, and their times may differ. But what
     sync is answered is all that had happened by then, be it a list or a number: a webhook about
@@ -571,7 +571,7 @@ def _count_answers(
     *,
     now: datetime,
 ) -> None:
-    """Count opens and clicks of e-mails by what was answered, and note how far that reaches."""
+    """Count opens and clicks of emails by what was answered, and note how far that reaches."""
     before = {message_id: email.asked_at for message_id, email in emails.items()}
     for message_id, email in emails.items():
         email.asked_at = _latest(email.asked_at, _reach(details[message_id], now))
@@ -659,7 +659,7 @@ def _move(email: Email, state: State, at: datetime, reason: str, moves: _Moves) 
 
 
 def _find_reasons(moves: _Moves) -> None:
-    """Give e-mails the reasons of their states, by the rule at the top."""
+    """Give emails the reasons of their states, by the rule at the top."""
     if not moves.reasons:
         return
     emails = {email.message_id: email for email in moves.reasons if email.message_id}

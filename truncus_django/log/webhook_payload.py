@@ -30,7 +30,7 @@ def read_news(body: bytes, *, signed_at: int) -> News:
         signed_at: the header's timestamp (unix seconds), which stands in for the body's own.
 
     Raises:
-        ValueError: it is no JSON object, or does not say which e-mail it is about.
+        ValueError: it is no JSON object, or does not say which email it is about.
     """
     try:
         told = json.loads(body)

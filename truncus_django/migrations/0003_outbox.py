@@ -16,7 +16,7 @@ def nothing_to_do(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> N
 
 
 def refuse_to_drop_emails(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
-    """Backwards: e-mails that are still to be sent would be gone with the tables."""
+    """Backwards: emails that are still to be sent would be gone with the tables."""
     entries = apps.get_model("truncus_django", "OutboxEntry").objects
     waiting = (
         entries.using(schema_editor.connection.alias)
@@ -24,7 +24,7 @@ def refuse_to_drop_emails(apps: StateApps, schema_editor: BaseDatabaseSchemaEdit
         .count()
     )
     if waiting:
-        emails = "1 e-mail that is" if waiting == 1 else f"{waiting} e-mails that are"
+        emails = "1 email that is" if waiting == 1 else f"{waiting} emails that are"
         raise CommandError(
             f"The outbox holds {emails} still to be sent, which going back would lose. Send "
             "what is due with manage.py truncus_worker --once, or cancel it in the admin; then "
@@ -43,15 +43,15 @@ class Migration(migrations.Migration):
             options={
                 "ordering": ["-created_at"],
                 "permissions": [
-                    ("resend_email", "Can send an e-mail again"),
-                    ("cancel_email", "Can cancel an e-mail that has yet to go out"),
-                    ("sync_email", "Can ask Truncus about an e-mail"),
-                    ("export_email", "Can export e-mails"),
+                    ("resend_email", "Can send an email again"),
+                    ("cancel_email", "Can cancel an email that has yet to go out"),
+                    ("sync_email", "Can ask Truncus about an email"),
+                    ("export_email", "Can export emails"),
                     ("retry_email", "Can try again what the outbox has not sent"),
-                    ("decide_email", "Can decide whether an unknown e-mail was sent"),
+                    ("decide_email", "Can decide whether an unknown email was sent"),
                 ],
-                "verbose_name": "e-mail",
-                "verbose_name_plural": "e-mails",
+                "verbose_name": "email",
+                "verbose_name_plural": "emails",
             },
         ),
         migrations.CreateModel(

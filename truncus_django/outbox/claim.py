@@ -166,7 +166,7 @@ def claim(clock: Clock) -> Claim | Rest:
 
 
 def mailers_with_work(now: float) -> list[str]:
-    """Return the mailers with e-mails that wait or are due, those with the most urgent first."""
+    """Return the mailers with emails that wait or are due, those with the most urgent first."""
     due = OutboxBatch.objects.filter(due_at__lte=moment_of(now)).order_by()
     first_due = due.values_list("mailer").annotate(Min("priority"), Min("created_at"))
     urgency = {mailer: (priority, moment) for mailer, priority, moment in first_due}
@@ -344,8 +344,8 @@ def _made_ready(batch: OutboxBatch, lane: _Lane, now: float) -> list[UUID]:
         has_lost_members=bool(expired) or len(parts) > 1,
     )
     if batch.is_in_doubt and len(members) != batch.size:
-        # Without the e-mail that was deleted it would be another request.
-        end(batch, OutcomeUnknown(_UNKNOWN.format(why="and an e-mail of its request was deleted")))
+        # Without the email that was deleted it would be another request.
+        end(batch, OutcomeUnknown(_UNKNOWN.format(why="and an email of its request was deleted")))
         return []
     if start is Start.UNKNOWN:
         end(batch, OutcomeUnknown(_UNKNOWN.format(why=_why_unknown(facts, expired))))
@@ -460,7 +460,7 @@ def facts_of(batch: OutboxBatch, *, now: float) -> Facts:
 def _note_misconfiguration(
     mailer: str, error: ConfigurationError, clock: Clock, using: str
 ) -> Rest:
-    """Let a mailer rest whose settings are of no use, and say so on its e-mails."""
+    """Let a mailer rest whose settings are of no use, and say so on its emails."""
     name = f"mailer:{mailer}"[:100]
     known = OutboxAccount.objects.filter(account=name).first()
     now = clock.now()

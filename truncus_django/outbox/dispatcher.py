@@ -62,7 +62,7 @@ class Delivered:
     """A request was made, and its answer written down.
 
     Attributes:
-        accepted, failed, unknown, postponed: of how many e-mails.
+        accepted, failed, unknown, postponed: of how many emails.
         error: what kept them, where there is one reason for all.
     """
 
@@ -98,7 +98,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """An e-mail of a batch, as it is sent now; ``email`` is empty where it cannot be read."""
+    """An email of a batch, as it is sent now; ``email`` is empty where it cannot be read."""
 
     pk: UUID
     email: EmailFields | None = field(repr=False)
@@ -206,7 +206,7 @@ class Dispatcher:
     # The request ------------------------------------------------------------------------------
 
     def _members(self, claim: Claim) -> list[_Member]:
-        """Return the batch's e-mails in their order, as they are sent now."""
+        """Return the batch's emails in their order, as they are sent now."""
         entries = OutboxEntry.objects.filter(batch=claim.batch).order_by(*OutboxEntry.IN_ORDER)
         soon = self.clock.now() + SEND_AT_MARGIN_S
         return [_member(pk, text, soon) for pk, text in entries.values_list("pk", "payload")]
@@ -255,7 +255,7 @@ class Dispatcher:
         Args:
             claim: whose request it was.
             write: writes it down.
-            is_answered: whether Truncus told of each e-mail: that is true whoever has the lease
+            is_answered: whether Truncus told of each email: that is true whoever has the lease
                 now, and who took it over will find no batch.
         """
         while True:
@@ -318,7 +318,7 @@ class Dispatcher:
         return Delivered(len(outcomes) - failed, failed, postponed=postponed)
 
     def _item_verdict(self, claim: Claim, error: TruncusError) -> Verdict:
-        """Return what follows for one e-mail of a request that was answered: there is no doubt."""
+        """Return what follows for one email of a request that was answered: there is no doubt."""
         facts = replace(
             facts_of(claim.batch, now=self.clock.now()),
             was_in_doubt=False,
@@ -329,7 +329,7 @@ class Dispatcher:
     def _try_items_again(self, claim: Claim, errors: Mapping[UUID, TruncusError]) -> None:
         """Make a request of those that failed for no fault of theirs, for when it may fare better.
 
-        A quota that ends in the middle of a batch is told of each e-mail that came too late.
+        A quota that ends in the middle of a batch is told of each email that came too late.
         """
         batch, now = claim.batch, self.clock.now()
         verdicts = [(self._item_verdict(claim, error), error) for error in errors.values()]
@@ -396,13 +396,13 @@ class Dispatcher:
         return after_failure(error, facts, jitter=self._jitter())
 
     def _set_aside(self, claim: Claim, members: Sequence[_Member]) -> Delivered:
-        """End e-mails whose payload cannot be read; the others go on without them.
+        """End emails whose payload cannot be read; the others go on without them.
 
         Unless the batch is in doubt: then it can be repeated as a whole only, and so not at all.
         """
         batch = claim.batch
         if batch.is_in_doubt:
-            end(batch, _Unreadable("A stored e-mail of its request cannot be read", ambiguous=True))
+            end(batch, _Unreadable("A stored email of its request cannot be read", ambiguous=True))
             return Delivered(unknown=len(members), error=_Unreadable.TEXT)
         broken = [member.pk for member in members if member.email is None]
         outcome = Outcome(error=_Unreadable(), attempts=batch.attempts)
@@ -445,7 +445,7 @@ class Dispatcher:
 
 
 def expire_overdue(clock: Clock) -> int:
-    """Note of waiting e-mails that are worth nothing any more that they expired; return how many.
+    """Note of waiting emails that are worth nothing any more that they expired; return how many.
 
     Raises:
         django.db.DatabaseError: the rest is left to the next time.
@@ -469,7 +469,7 @@ def expire_overdue(clock: Clock) -> int:
 
 
 def _bug(exc: Exception, *, is_ambiguous: bool) -> TruncusError:
-    """Return what an exception that nobody expects means for its e-mails: they are tried again.
+    """Return what an exception that nobody expects means for its emails: they are tried again.
 
     Of what it says nothing is told: it may hold what was to be sent.
     """
@@ -485,16 +485,16 @@ def _bug(exc: Exception, *, is_ambiguous: bool) -> TruncusError:
 
 
 class _Unreadable(MessageError):
-    """What was stored of an e-mail is no e-mail."""
+    """What was stored of an email is no email."""
 
-    TEXT = "What was stored of the e-mail cannot be read; it was not sent."
+    TEXT = "What was stored of the email cannot be read; it was not sent."
 
     def __init__(self, message: str = TEXT, *, ambiguous: bool = False) -> None:
         super().__init__(message, code="unreadable_payload", ambiguous=ambiguous)
 
 
 def _member(pk: UUID, text: str, soon: float) -> _Member:
-    """Read a stored e-mail; a ``send_at`` that is over by now means to send it now."""
+    """Read a stored email; a ``send_at`` that is over by now means to send it now."""
     try:
         email = json.loads(text)
     except (ValueError, RecursionError):
@@ -554,7 +554,7 @@ _TYPES: Mapping[str, Callable[[Any], bool]] = {
 
 
 def _is_about_send_at(error: TruncusError) -> bool:
-    """Whether Truncus does not want to schedule an e-mail, which is then held back here."""
+    """Whether Truncus does not want to schedule an email, which is then held back here."""
     return isinstance(error, APIError) and "send_at" in error.message
 
 

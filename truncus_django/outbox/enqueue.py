@@ -59,7 +59,7 @@ def check_options(options: Sequence[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An e-mail as it is written: its record, and what is to be sent."""
+    """An email as it is written: its record, and what is to be sent."""
 
     email: Email = field(repr=False)
     entry: OutboxEntry = field(repr=False)
@@ -70,7 +70,7 @@ def row_of(parcel: Parcel, *, alias: str | None, settings: Settings) -> Row:
 
     Raises:
         OutcomeUnknown: an earlier direct send may have been accepted, and its key is not the
-            message's own, so that the outbox would send it as another e-mail.
+            message's own, so that the outbox would send it as another email.
         MessageError: its priority or expiry is none, or its payload is no JSON.
     """
     payload = parcel.payload
@@ -104,9 +104,9 @@ def row_of(parcel: Parcel, *, alias: str | None, settings: Settings) -> Row:
 
 
 def enqueue(rows: Sequence[Row], settings: Settings) -> None:
-    """Write e-mails into the outbox, and wake whoever sends them once they are committed.
+    """Write emails into the outbox, and wake whoever sends them once they are committed.
 
-    Two inserts for up to 100 e-mails, both in the transaction that is open, or in one of their own.
+    Two inserts for up to 100 emails, both in the transaction that is open, or in one of their own.
 
     Raises:
         django.db.DatabaseError: nothing was written; so the caller's transaction says.
@@ -170,7 +170,7 @@ def expiry_of(message: EmailMessage) -> datetime | None:
     if moment >= LATEST:
         return None  # never
     if moment <= present:
-        raise MessageError("expires_at is in the past: the e-mail is worth nothing any more.")
+        raise MessageError("expires_at is in the past: the email is worth nothing any more.")
     return storable_moment(moment)
 
 

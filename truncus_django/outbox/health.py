@@ -42,7 +42,7 @@ class PausedAccount:
         account: its name in :class:`~truncus_django.models.OutboxAccount`.
         mailers: which mailers send through it; the empty name is that of ``TRUNCUS`` alone.
         until: when it goes on by itself.
-        reason: the error that it met; of its e-mails it tells nothing.
+        reason: the error that it met; of its emails it tells nothing.
     """
 
     account: str
@@ -68,16 +68,16 @@ class OutboxHealth:
 
     Attributes:
         at: that moment, by the database's clock.
-        pending: e-mails that wait for their first request, or for another after a retry by hand.
-        sending: e-mails in a request that is under way, or waits for its next try.
-        unknown: e-mails that may have been sent, and wait for a person's decision.
-        failed: e-mails that failed and can be retried: what was to be sent is kept.
+        pending: emails that wait for their first request, or for another after a retry by hand.
+        sending: emails in a request that is under way, or waits for its next try.
+        unknown: emails that may have been sent, and wait for a person's decision.
+        failed: emails that failed and can be retried: what was to be sent is kept.
         counted_up_to: where counting ended; a count of so many may be more. ``None``: nowhere.
-        oldest_age_s: seconds for which the oldest e-mail waits, since it was written or put back by
+        oldest_age_s: seconds for which the oldest email waits, since it was written or put back by
             hand; one that is held back until its ``send_at`` does not count. ``None``: none waits.
         next_attempt_at: the earliest of the next tries of what waits for one; ``None``: none does.
         last_request_at: when a request was last made, by any worker; ``None`` where nobody noted.
-        last_error: what keeps e-mails that wait for another try; empty where nothing does.
+        last_error: what keeps emails that wait for another try; empty where nothing does.
         overdue_leases: requests whose worker died over a minute ago and that nobody took over,
             though their account is not paused.
         paused: the accounts that make no request at present.
@@ -97,10 +97,10 @@ class OutboxHealth:
     paused: tuple[PausedAccount, ...] = field(default=())
 
     def is_healthy(self, *, max_age_s: float = 900.0) -> bool:
-        """Return whether e-mails leave: none waits too long, and workers take over from dead ones.
+        """Return whether emails leave: none waits too long, and workers take over from dead ones.
 
         Args:
-            max_age_s: seconds that an e-mail may wait.
+            max_age_s: seconds that an email may wait.
         """
         return self.overdue_leases == 0 and (self.oldest_age_s or 0.0) <= max_age_s
 
@@ -133,7 +133,7 @@ class OutboxHealth:
 def health(*, count_up_to: int | None = COUNT_UP_TO) -> OutboxHealth:
     """Return how the outbox is.
 
-    About ten queries, which cost the same for 1,000 e-mails that wait and for 100,000.
+    About ten queries, which cost the same for 1,000 emails that wait and for 100,000.
 
     Args:
         count_up_to: where to stop counting; ``None`` counts all, and costs accordingly.
@@ -216,7 +216,7 @@ def paused_accounts(
 
 
 def _counts(limit: int | None) -> Mapping[str, int]:
-    """Count e-mails by state in one query; of those that failed, the ones that can be retried."""
+    """Count emails by state in one query; of those that failed, the ones that can be retried."""
     connection = connections[database()]
     quoted = connection.ops.quote_name
     emails, entries = quoted(Email._meta.db_table), quoted(OutboxEntry._meta.db_table)

@@ -1,6 +1,6 @@
-"""Tells workers that there is work. Losing it costs a delay, never an e-mail.
+"""Tells workers that there is work. Losing it costs a delay, never an email.
 
-Nothing that fails here reaches whoever sends an e-mail: the e-mail is in the outbox by then.
+Nothing that fails here reaches whoever sends an email: the email is in the outbox by then.
 """
 
 import logging
@@ -66,9 +66,9 @@ def wake_after_commit(using: str, settings: Settings) -> None:
 
 @contextmanager
 def while_sending() -> Iterator[None]:
-    """Wake nobody for e-mails that are written in this thread: it is the one that sends.
+    """Wake nobody for emails that are written in this thread: it is the one that sends.
 
-    Otherwise a receiver that sends an e-mail about each one would, where tasks run in the process
+    Otherwise a receiver that sends an email about each one would, where tasks run in the process
     that queues them, be called inside itself without end.
     """
     before = getattr(_here, "is_sending", False)
@@ -104,7 +104,7 @@ def wake(using: str, dispatcher: str) -> None:
         return
     try:
         _way(dispatcher)(using)
-    except Exception as exc:  # noqa: BLE001  the e-mails are in the outbox; see the module
+    except Exception as exc:  # noqa: BLE001  the emails are in the outbox; see the module
         _resting_until[dispatcher] = time.monotonic() + REST_S
         report(dispatcher, exc)
     else:
@@ -130,7 +130,7 @@ def _notify(using: str) -> None:
 def report(dispatcher: str, exc: Exception) -> None:
     """Log a kind of trouble with a dispatcher's queue, once until it works again.
 
-    A log handler may send e-mail, which comes here again. What a queue's exception says is not
+    A log handler may send email, which comes here again. What a queue's exception says is not
     logged: it may hold the password of a broker.
     """
     kind = type(exc).__name__
@@ -138,7 +138,7 @@ def report(dispatcher: str, exc: Exception) -> None:
     if kind not in known:
         known.add(kind)
         logger.error(
-            "E-mails are in the outbox, and whoever sends them (DISPATCHER %r) could not be woken: "
+            "Emails are in the outbox, and whoever sends them (DISPATCHER %r) could not be woken: "
             "%s. They are sent later. Further ones are not logged.",
             dispatcher,
             str(exc) if isinstance(exc, ConfigurationError) else kind,
@@ -155,7 +155,7 @@ def forget_trouble() -> None:
 
 
 class Listener:
-    """Waits for e-mails in the outbox: woken at once on PostgreSQL, else by the clock alone.
+    """Waits for emails in the outbox: woken at once on PostgreSQL, else by the clock alone.
 
     Has a connection of its own, from Django's settings of the database, made again when it is
     lost. :meth:`wait` belongs to one thread; :meth:`interrupt` may be called from any, and from a
@@ -177,7 +177,7 @@ class Listener:
 
     @property
     def is_listening(self) -> bool:
-        """Whether e-mails are heard of at once."""
+        """Whether emails are heard of at once."""
         return self._connection is not None
 
     def __enter__(self) -> Self:
@@ -200,10 +200,10 @@ class Listener:
             self._sender.send(b"\0")
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until e-mails come, somebody interrupts, or for ``timeout_s`` seconds.
+        """Wait until emails come, somebody interrupts, or for ``timeout_s`` seconds.
 
         Returns:
-            Whether there may be e-mails: they were heard of, or some could have been missed while
+            Whether there may be emails: they were heard of, or some could have been missed while
             nobody listened.
         """
         has_missed = self._connection is None and self._listen()
@@ -240,13 +240,13 @@ class Listener:
                 cursor.execute(f"LISTEN {CHANNEL}")
         except Exception as exc:  # noqa: BLE001  the clock is enough to go by
             _close(connection)
-            logger.info("Not listening for e-mails of the outbox: %s", type(exc).__name__)
+            logger.info("Not listening for emails of the outbox: %s", type(exc).__name__)
             return False
         self._connection = connection
         return True
 
     def _read(self, raw: Any) -> None:
-        """Read what the server says, which is nothing but that there are e-mails, or that it ends.
+        """Read what the server says, which is nothing but that there are emails, or that it ends.
 
         Where it hung up, what came then may have been missed.
         """

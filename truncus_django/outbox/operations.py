@@ -1,7 +1,7 @@
-"""What a person does with e-mails of the outbox: try again, cancel, decide, go on.
+"""What a person does with emails of the outbox: try again, cancel, decide, go on.
 
 Each is safe while workers send and while somebody else does the same. Rows are locked in the order
-that workers keep to: accounts, requests, entries, e-mails. What a worker has in its hands is not
+that workers keep to: accounts, requests, entries, emails. What a worker has in its hands is not
 touched, and the answer says so.
 """
 
@@ -26,11 +26,11 @@ from truncus_django.states import RESTARTABLE_STATES, State
 __all__ = ["Decision", "Done", "cancel", "decide", "resume", "retry"]
 
 _AT_ONCE = 500
-"""So many e-mails are handled in one transaction, which workers may have to wait for."""
+"""So many emails are handled in one transaction, which workers may have to wait for."""
 
 
 class Done(StrEnum):
-    """What became of one e-mail, or why nothing did."""
+    """What became of one email, or why nothing did."""
 
     WAITS_AGAIN = "waits again"
     """It is sent as a new request, as soon as its account lets it."""
@@ -65,7 +65,7 @@ _DONE = frozenset({Done.WAITS_AGAIN, Done.DUE_NOW, Done.CANCELLED, Done.SENT, Do
 
 
 class Decision(StrEnum):
-    """What a person found out about an e-mail whose answer was lost for good."""
+    """What a person found out about an email whose answer was lost for good."""
 
     SENT = "sent"
     """Truncus has it."""
@@ -76,10 +76,10 @@ class Decision(StrEnum):
 
 
 def retry(email_ids: Iterable[UUID]) -> dict[UUID, Done]:
-    """Try e-mails again now: those that failed, were refused or cancelled, or wait for a next try.
+    """Try emails again now: those that failed, were refused or cancelled, or wait for a next try.
 
     What failed is sent as it was stored, attachments and all; an expiry that is over is forgotten.
-    As many queries for 500 e-mails as for one.
+    As many queries for 500 emails as for one.
 
     Raises:
         django.db.DatabaseError: those of the last transaction, of 500 at most, are as they were.
@@ -88,10 +88,10 @@ def retry(email_ids: Iterable[UUID]) -> dict[UUID, Done]:
 
 
 def cancel(email_ids: Iterable[UUID]) -> dict[UUID, Done]:
-    """Keep e-mails from being sent that wait, or whose request was surely not accepted.
+    """Keep emails from being sent that wait, or whose request was surely not accepted.
 
     What was to be sent is kept, so that :func:`retry` can take it back. As many queries for 500
-    e-mails as for one.
+    emails as for one.
 
     Raises:
         django.db.DatabaseError: those of the last transaction, of 500 at most, are as they were.
@@ -100,7 +100,7 @@ def cancel(email_ids: Iterable[UUID]) -> dict[UUID, Done]:
 
 
 def decide(email_ids: Iterable[UUID], decision: Decision) -> dict[UUID, Done]:
-    """Say what became of e-mails that are ``unknown``.
+    """Say what became of emails that are ``unknown``.
 
     Those of direct sends can be decided, too, but not be sent from here: nothing of them was kept.
 
@@ -138,14 +138,14 @@ def resume(account: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """E-mails and all that there is of them in the outbox, locked until the transaction ends."""
+    """Emails and all that there is of them in the outbox, locked until the transaction ends."""
 
     ids: Sequence[UUID]
     emails: Mapping[UUID, Email]
     entries: Mapping[UUID, OutboxEntry]
     batches: Mapping[UUID, OutboxBatch]
     taken: Collection[UUID]
-    """E-mails that a worker has in its hands at this moment; they are not held."""
+    """Emails that a worker has in its hands at this moment; they are not held."""
     now: float
 
     def batch_of(self, entry: OutboxEntry) -> OutboxBatch | None:
@@ -277,7 +277,7 @@ def _whether_to_cancel(pk: UUID, held: _Held) -> Done:
 def _close_ranks(batches: Sequence[OutboxBatch]) -> None:
     """Mend requests that have lost members: another content takes another key.
 
-    None of them has been accepted. A key of a message's own belongs to a request of one e-mail,
+    None of them has been accepted. A key of a message's own belongs to a request of one email,
     which is empty now.
     """
     touched = {batch.pk: batch for batch in batches}

@@ -1,4 +1,4 @@
-"""What came back → rows: each e-mail's state, and what is still to be done.
+"""What came back → rows: each email's state, and what is still to be done.
 
 The functions run inside a transaction of their caller's, who holds the batch or the entries.
 States move through :mod:`truncus_django.log.transitions` alone.
@@ -32,7 +32,7 @@ _FIELDS = [
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one e-mail: a result, an error, or both where it was refused.
+    """What became of one email: a result, an error, or both where it was refused.
 
     Attributes:
         idempotency_key: of its latest request.
@@ -48,7 +48,7 @@ class Outcome:
 
 
 def conclude(outcomes: Mapping[UUID, Outcome]) -> None:
-    """Write down what became of e-mails, and drop or keep what was to be sent of them.
+    """Write down what became of emails, and drop or keep what was to be sent of them.
 
     What was sent is dropped, unless ``STORE_BODIES``; what failed is kept, for a person may want
     it tried again.
@@ -88,7 +88,7 @@ def text_of(error: TruncusError) -> str:
 
 
 def _leave_out_known_ids(conclusions: Sequence[Conclusion]) -> None:
-    """Keep an id that Truncus told twice with the e-mail that had it first.
+    """Keep an id that Truncus told twice with the email that had it first.
 
     A message with a key that was used before is answered with the id of the earlier one.
     """
@@ -108,7 +108,7 @@ def _adopt_after_commit(conclusions: Sequence[Conclusion]) -> None:
 
 
 def drop_sent(email_ids: Sequence[UUID]) -> None:
-    """Drop what was to be sent of e-mails that are sent, but for what is to be kept."""
+    """Drop what was to be sent of emails that are sent, but for what is to be kept."""
     if not email_ids:
         return
     entries = OutboxEntry.objects.filter(pk__in=email_ids)
@@ -118,25 +118,25 @@ def drop_sent(email_ids: Sequence[UUID]) -> None:
 
 
 def expire(email_ids: Sequence[UUID]) -> None:
-    """Note that e-mails were not sent in time, and drop what was to be sent."""
+    """Note that emails were not sent in time, and drop what was to be sent."""
     transitions.conclude([Conclusion(pk, State.EXPIRED) for pk in email_ids], ["state"])
     OutboxEntry.objects.filter(pk__in=email_ids).delete()
 
 
 def cancel(email_ids: Sequence[UUID]) -> None:
-    """Note that a person does not want e-mails sent; what was to be sent is kept."""
+    """Note that a person does not want emails sent; what was to be sent is kept."""
     transitions.conclude([Conclusion(pk, State.CANCELLED) for pk in email_ids], ["state"])
     OutboxEntry.objects.filter(pk__in=email_ids).update(is_waiting=False, batch=None)
 
 
 def members(batch: OutboxBatch) -> list[UUID]:
-    """Return the ids of a batch's e-mails, in their order."""
+    """Return the ids of a batch's emails, in their order."""
     entries = OutboxEntry.objects.filter(batch=batch).order_by(*OutboxEntry.IN_ORDER)
     return list(entries.values_list("pk", flat=True))
 
 
 def end(batch: OutboxBatch, error: TruncusError) -> None:
-    """End a batch with one error for all its e-mails: failed, or unknown if it is ambiguous."""
+    """End a batch with one error for all its emails: failed, or unknown if it is ambiguous."""
     outcome = Outcome(error=error, idempotency_key=batch.idempotency_key, attempts=batch.attempts)
     conclude(dict.fromkeys(members(batch), outcome))
     delete_batch(batch)
@@ -158,7 +158,7 @@ def postpone(
     code: str | None = None,
     form: Mapping[str, bool] | None = None,
 ) -> None:
-    """Let a batch wait for its next try, and say on its e-mails why.
+    """Let a batch wait for its next try, and say on its emails why.
 
     ``batch`` itself stays as it is: where the end of the transaction is lost, this is done again.
 
@@ -167,7 +167,7 @@ def postpone(
         is_in_doubt: whether any request of it may have been accepted.
         failing_since: since when it fails for a fault of its own; ``None`` where the fault is not.
         code: instead of the error's own.
-        form: what the e-mails were sent in, where that is another one than was thought before.
+        form: what the emails were sent in, where that is another one than was thought before.
     """
     forms = {} if form is None else {"form": dict(form)}
     text = text_of(error)

@@ -148,7 +148,7 @@ class SharedPacer:
     """Paces requests that send nothing, counted together with those of the outbox's workers.
 
     It has the methods of :class:`~truncus_django.api.rate_limit.Pacer`. It takes half of the
-    limits, so that questions about e-mails never keep others from being sent.
+    limits, so that questions about emails never keep others from being sent.
 
     Args:
         account: whose limits.

@@ -28,14 +28,14 @@ KEY_LIFE_S = contract.IDEMPOTENCY_LIFE_S - 70 * 60.0
 """For how long a key is relied upon: Truncus's 24 hours, less what clocks may differ by, and less
 the hour by which moments without a time zone are wrong in one night of the year."""
 GIVE_UP_AFTER_S = 24 * 60 * 60.0
-"""E-mails that fail for so long, for a fault of their own request, are given up."""
+"""Emails that fail for so long, for a fault of their own request, are given up."""
 LONGEST_RETRY_S = 600.0
 QUOTA_RETRY_S = 900.0
 """Nobody tells when a quota is free again; asking seldom costs little."""
 LONGEST_WAIT_S = 3600.0
 """What asks for a longer wait is asked again after this."""
 FAILURES_TO_PAUSE = 2
-"""After so many requests in a row without success, the service is down, not the e-mails bad."""
+"""After so many requests in a row without success, the service is down, not the emails bad."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +48,8 @@ class Facts:
         was_in_doubt: whether an earlier request may have been accepted.
         key_age_s: since its key was first used; 0 where it was not.
         failing_s: for how long it has failed for a fault of its own; 0 at the first time.
-        size: how many e-mails are in it.
-        account_failures: requests of the account in a row that failed for no fault of the e-mails.
+        size: how many emails are in it.
+        account_failures: requests of the account in a row that failed for no fault of the emails.
     """
 
     attempts: int = 0
@@ -77,7 +77,7 @@ def before_request(facts: Facts, *, is_other_account: bool, has_lost_members: bo
 
     Args:
         is_other_account: whether its key was used with an account that is no more.
-        has_lost_members: whether an e-mail of it has expired, or goes in a request of its own.
+        has_lost_members: whether an email of it has expired, or goes in a request of its own.
     """
     is_over = is_other_account or facts.key_age_s >= KEY_LIFE_S
     if facts.was_in_doubt:
@@ -103,7 +103,7 @@ class Verdict:
         wait_s: seconds until the next try.
         pause_s: seconds for which the account makes no request at all.
         is_in_doubt: whether any request of the batch may have been accepted.
-        is_account_failure: whether the fault is not with the e-mails.
+        is_account_failure: whether the fault is not with the emails.
         is_own_failure: whether the batch may be given up if it goes on like this.
     """
 

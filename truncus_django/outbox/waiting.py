@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from truncus_django.models import OutboxEntry
 
 HELD_BACK = "held_back"
-"""The code of e-mails that Truncus does not want to schedule, and that wait here for their time."""
+"""The code of emails that Truncus does not want to schedule, and that wait here for their time."""
 
 
 def waiting_mailers() -> Iterator[str]:
-    """Yield the mailers of waiting e-mails, each by one step through the index."""
+    """Yield the mailers of waiting emails, each by one step through the index."""
     waiting = OutboxEntry.objects.filter(is_waiting=True).order_by("mailer")
     names = waiting.values_list("mailer", flat=True)
     name = names.first()

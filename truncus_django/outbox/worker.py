@@ -27,7 +27,7 @@ from truncus_django.outbox.notify import Listener, while_sending
 logger = logging.getLogger("truncus_django")
 
 POLL_S = 1.0
-"""How often a worker looks into the outbox where nobody tells it of e-mails."""
+"""How often a worker looks into the outbox where nobody tells it of emails."""
 POLL_LISTENING_S = 5.0
 """The same where it is told: a notification may get lost."""
 EXPIRE_EVERY_S = 30.0
@@ -46,7 +46,7 @@ class Watcher:
         """Nothing is to be sent now."""
 
     def on_listening(self, is_listening: bool) -> None:
-        """The worker begins; whether it is told of e-mails."""
+        """The worker begins; whether it is told of emails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Worker:
     Args:
         concurrency: threads; each makes one request at a time.
         poll_s: seconds between two looks into an outbox where nothing is due; by default 5 where
-            PostgreSQL tells of e-mails, else 1.
+            PostgreSQL tells of emails, else 1.
         is_once: end when nothing is due any more.
         watcher: is told what happens.
     """

@@ -1,4 +1,4 @@
-"""E-mail addresses in the form that the API takes: names in Unicode, domains in IDNA 2008."""
+"""Email addresses in the form that the API takes: names in Unicode, domains in IDNA 2008."""
 
 import re
 from email.errors import HeaderParseError

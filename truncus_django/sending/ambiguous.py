@@ -52,7 +52,7 @@ def remember(
 def recall(parcel: Parcel, client: TruncusClient, *, is_sandbox: bool) -> UnknownSend | None:
     """Return what :func:`remember` noted, if it is about this message as it is now.
 
-    A message that has changed since is another e-mail, and so is one that goes to another
+    A message that has changed since is another email, and so is one that goes to another
     account, or is a rehearsal where the other was none.
     """
     notes = [

@@ -24,7 +24,7 @@ _CHARSET = re.compile(r";\s*charset\s*=\s*(\"[^\"]*\"|[^;]*)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """One file of an e-mail; ``content_id`` is set where the HTML refers to it."""
+    """One file of an email; ``content_id`` is set where the HTML refers to it."""
 
     filename: str
     content: bytes

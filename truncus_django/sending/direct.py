@@ -126,7 +126,7 @@ def _place_in_batch(parcel: Parcel) -> int:
 def send_batches(client: TruncusClient, batches: Iterable[Batch], *, now: float) -> Iterator[Batch]:
     """Send ``batches`` one after the other, and yield each once its parcels are settled.
 
-    A batch that is refused for one of its e-mails is sent in parts. After an error that holds
+    A batch that is refused for one of its emails is sent in parts. After an error that holds
     for the whole account, or for the whole service, the rest is not tried: it would fail alike.
     """
     stopped_by: TruncusError | None = None
@@ -201,7 +201,7 @@ def request_results(
 
     Args:
         client: the account.
-        emails: the API's fields of 1 to 100 e-mails.
+        emails: the API's fields of 1 to 100 emails.
         key: the request's idempotency key.
         sandbox: check and store only.
         form: that of an earlier request under the key whose answer was lost; its error tells it.
@@ -251,7 +251,7 @@ def split(batch: Batch, error: TruncusError) -> list[Batch]:
 
 
 def parts_of(senders: Sequence[str], error: TruncusError) -> list[list[int]]:
-    """Return the parts, as places, that e-mails refused together may fare better in.
+    """Return the parts, as places, that emails refused together may fare better in.
 
     None where none can: the senders of each domain where one domain was refused, else halves.
     """
@@ -272,18 +272,18 @@ def parts_of(senders: Sequence[str], error: TruncusError) -> list[list[int]]:
 
 
 def refusal_of(result: SendResult) -> TruncusError:
-    """Return the error of an e-mail that was not accepted.
+    """Return the error of an email that was not accepted.
 
     That is what the same code means as the answer to a request: a limit, the sender's domain, the
     API key. Truncus's own failure is not ambiguous here, because Truncus says that it failed. All
-    else is an :class:`EmailRefused`. Where a request of its own was to send the e-mail and failed,
+    else is an :class:`EmailRefused`. Where a request of its own was to send the email and failed,
     it is the error of that request.
     """
     if result.cause is not None:
         return result.cause
     if result.status == contract.DUPLICATE:
         error: TruncusError = EmailRefused(
-            f"Truncus knows this e-mail's key, and had {result.email_status} the e-mail then; "
+            f"Truncus knows this email's key, and had {result.email_status} the email then; "
             "use another idempotency_key to send it anyway",
             is_from_truncus=True,
         )
@@ -291,7 +291,7 @@ def refusal_of(result: SendResult) -> TruncusError:
         code, reason = _code_and_reason(result)
         kind = kind_of(code) or EmailRefused
         error = kind(
-            f"Truncus {result.status} the e-mail" + (f": {reason}" if reason else ""),
+            f"Truncus {result.status} the email" + (f": {reason}" if reason else ""),
             code=code,
             retryable=kind in {RateLimited, ServerError} or code == contract.PROVIDER_ERROR_CODE,
             is_from_truncus=True,
@@ -312,17 +312,17 @@ def _code_and_reason(result: SendResult) -> tuple[str | None, str | None]:
 
 
 def note_acceptance(result: SendResult) -> None:
-    """Log that an e-mail was accepted, and as a warning what its sender may not expect."""
+    """Log that an email was accepted, and as a warning what its sender may not expect."""
     message_id = loggable_id(result.message_id)
     status = result.status if result.status in contract.ACCEPTED_STATUSES else "another status"
-    logger.debug("Truncus accepted e-mail %s: %s", message_id, status)
+    logger.debug("Truncus accepted email %s: %s", message_id, status)
     if result.is_content_duplicate:
         logger.warning(
-            "Truncus did not send an e-mail because it had just sent the same content: %s",
+            "Truncus did not send an email because it had just sent the same content: %s",
             loggable_id(result.original_global_message_id),
         )
     if result.warnings:
-        logger.warning("Truncus sent e-mail %s with %d warnings", message_id, len(result.warnings))
+        logger.warning("Truncus sent email %s with %d warnings", message_id, len(result.warnings))
 
 
 def _is_account_wide(error: TruncusError | None) -> bool:

@@ -53,7 +53,7 @@ class Parcel:
         unknown_send: an earlier send whose outcome is unknown, if the message is still the same.
         form: the form in force when its request was made.
         occurrence: how often the same message object comes before it in the list.
-        result, error: at the end, one of them is set (both where Truncus refused this e-mail), or
+        result, error: at the end, one of them is set (both where Truncus refused this email), or
             ``is_cancelled`` is; nothing of it where the message has no recipients.
         is_concluded: whether message, receivers and log have been told.
         email_id: of its record in the outbox, once it is there.

@@ -1,4 +1,4 @@
-"""Django message → e-mail payload: one function without I/O, and what it is made of.
+"""Django message → email payload: one function without I/O, and what it is made of.
 
 Whatever a message holds is carried whole, or refused with an error that says what to do. With
 ``UNSUPPORTED = "warn"``, what the API cannot carry is dropped instead, and named in
@@ -36,7 +36,7 @@ from truncus_django.validation import HEADER_NAME, MIME_TYPE, checked_line, chec
 
 @dataclass(slots=True)
 class Payload:
-    """An e-mail ready to send.
+    """An email ready to send.
 
     Attributes:
         email: the API's fields.
@@ -66,7 +66,7 @@ def build_payload(message: EmailMessage, settings: Settings, *, now: datetime) -
 
 
 def measure(payload: Payload) -> None:
-    """Take the size anew, and check what extra fields or receivers made of the e-mail.
+    """Take the size anew, and check what extra fields or receivers made of the email.
 
     Raises:
         MessageError: it has no body, is too large, or holds what JSON cannot carry.

@@ -1,4 +1,4 @@
-"""``manage.py truncus_purge``: forgets old e-mails, or only their bodies."""
+"""``manage.py truncus_purge``: forgets old emails, or only their bodies."""
 
 import argparse
 import sys
@@ -29,7 +29,7 @@ run goes on where this one stopped."""
 class Command(BaseCommand):
     """Forget what is old enough."""
 
-    help = "Deletes recorded e-mails and their events by age, or only the bodies of e-mails."
+    help = "Deletes recorded emails and their events by age, or only the bodies of emails."
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         """Show the examples as they are written."""
@@ -49,19 +49,19 @@ class Command(BaseCommand):
             action="append",
             default=[],
             choices=[state.value for state in PURGEABLE_STATES],
-            help="only e-mails in this state; repeatable",
+            help="only emails in this state; repeatable",
         )
         parser.add_argument(
             "--bodies",
             action="store_true",
-            help="only forget texts, HTML and what the outbox has kept of e-mails that are settled",
+            help="only forget texts, HTML and what the outbox has kept of emails that are settled",
         )
         parser.add_argument(
             "--batch-size",
             type=int,
             default=500,
             metavar="N",
-            help="e-mails in one transaction (500)",
+            help="emails in one transaction (500)",
         )
         parser.add_argument(
             "--dry-run", action="store_true", help="change nothing, and tell what would go"
@@ -98,15 +98,15 @@ class Command(BaseCommand):
     def _tell_old(self, purge: Purge) -> None:
         old, orphans = purge.count(), purge.orphans().count()
         count = sum(group.count for group in old)
-        what = "e-mails would lose their bodies" if purge.bodies_only else "e-mails would go"
+        what = "emails would lose their bodies" if purge.bodies_only else "emails would go"
         self.stdout.write(f"{count} {what}, recorded before {_shown(purge)}.")
         for group in old:
             self.stdout.write(f"{group.count:>10}  {group.state:<11} since {group.oldest:%Y-%m-%d}")
         if orphans:
-            self.stdout.write(f"{orphans:>10}  events without an e-mail")
+            self.stdout.write(f"{orphans:>10}  events without an email")
 
     def _run(self, purge: Purge) -> None:
-        progress = Progress(purge.emails().count(), "e-mails", stream=sys.stderr, every=10_000)
+        progress = Progress(purge.emails().count(), "emails", stream=sys.stderr, every=10_000)
         purge.on_progress = progress.advance
         result = PurgeResult()
         is_interrupted = False
@@ -117,11 +117,11 @@ class Command(BaseCommand):
         finally:
             progress.close()
         if purge.bodies_only:
-            done = f"Forgot the bodies of {result.emails} e-mails"
+            done = f"Forgot the bodies of {result.emails} emails"
         else:
             done = (
-                f"Deleted {result.emails} e-mails, their {result.events} events and "
-                f"{result.orphans} events without an e-mail"
+                f"Deleted {result.emails} emails, their {result.events} events and "
+                f"{result.orphans} events without an email"
             )
         self.stdout.write(f"{done}, recorded before {_shown(purge)}.")
         if is_interrupted:

@@ -1,4 +1,4 @@
-"""``manage.py truncus_sync``: asks Truncus what has become of e-mails."""
+"""``manage.py truncus_sync``: asks Truncus what has become of emails."""
 
 import argparse
 import sys
@@ -24,14 +24,14 @@ examples:
   manage.py truncus_sync --dry-run            what is due, by mailer and state; no request
 
 It is safe to run twice at once, and after Ctrl-C: what was heard is kept, the rest stays due. The
-exit status is 1 if any e-mail failed, and 130 after Ctrl-C."""
+exit status is 1 if any email failed, and 130 after Ctrl-C."""
 
 
 class Command(BaseCommand):
-    """Ask about e-mails that are due, and write down what Truncus tells."""
+    """Ask about emails that are due, and write down what Truncus tells."""
 
     help = (
-        "Asks Truncus about e-mails whose state or engagement can still change: soon after sending "
+        "Asks Truncus about emails whose state or engagement can still change: soon after sending "
         "often, then ever more seldom, never after 90 days. Keeps within REQUESTS_PER_SECOND and "
         "REQUESTS_PER_MINUTE."
     )
@@ -44,19 +44,19 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Take the selection."""
-        parser.add_argument("--limit", type=int, metavar="N", help="ask about at most N e-mails")
+        parser.add_argument("--limit", type=int, metavar="N", help="ask about at most N emails")
         parser.add_argument(
-            "--since", metavar="WHEN", help=f"only e-mails recorded since then: {EXPLANATION}"
+            "--since", metavar="WHEN", help=f"only emails recorded since then: {EXPLANATION}"
         )
         parser.add_argument(
-            "--tenant", action="append", default=[], help="only e-mails of this tenant; repeatable"
+            "--tenant", action="append", default=[], help="only emails of this tenant; repeatable"
         )
         parser.add_argument(
             "--state",
             action="append",
             default=[],
             choices=[state.value for state in State if state not in FINAL_STATES],
-            help="only e-mails in this state; repeatable",
+            help="only emails in this state; repeatable",
         )
         parser.add_argument(
             "--dry-run", action="store_true", help="make no request, and tell what is due"
@@ -91,18 +91,18 @@ class Command(BaseCommand):
         due = count_due(selection)
         count = sum(group.count for group in due)
         if not due:
-            self.stdout.write("No e-mail is due.")
+            self.stdout.write("No email is due.")
             return
         oldest = span((timezone.now() - min(group.oldest for group in due)).total_seconds())
         asked = f"; {limit} would be asked about" if limit is not None and limit < count else ""
-        self.stdout.write(f"{count} e-mails are due, the longest overdue for {oldest}{asked}.")
+        self.stdout.write(f"{count} emails are due, the longest overdue for {oldest}{asked}.")
         for group in due:
             self.stdout.write(f"{group.count:>10}  {group.state:<11} {group.mailer}".rstrip())
 
     def _sync(self, selection: Selection, limit: int | None) -> None:
         due = sum(group.count for group in count_due(selection))
         started = time.monotonic()
-        progress = Progress(due if limit is None else min(due, limit), "e-mails", stream=sys.stderr)
+        progress = Progress(due if limit is None else min(due, limit), "emails", stream=sys.stderr)
         job = SyncJob(selection, limit=limit, on_progress=progress.advance)
         is_interrupted = False
         try:
@@ -118,7 +118,7 @@ class Command(BaseCommand):
             )
         if not job.result.is_clean:
             several = "" if job.result.failed == 1 else "s"
-            raise CommandError(f"{job.result.failed} e-mail{several} could not be asked about.")
+            raise CommandError(f"{job.result.failed} email{several} could not be asked about.")
 
     def _tell(self, job: SyncJob, seconds: float) -> None:
         result = job.result
@@ -131,9 +131,9 @@ class Command(BaseCommand):
         if result.unknown:
             facts.append(f"{result.unknown} of these unknown to Truncus")
         if result.adopted:
-            facts.append(f"{result.adopted} stray events found their e-mail")
+            facts.append(f"{result.adopted} stray events found their email")
         left = job.count_left()
         rest = f" {left} are left." if left else ""
         self.stdout.write(
-            f"Asked about {result.asked} e-mails in {span(seconds)}: {', '.join(facts)}.{rest}"
+            f"Asked about {result.asked} emails in {span(seconds)}: {', '.join(facts)}.{rest}"
         )

@@ -39,8 +39,8 @@ examples:
   manage.py truncus_worker --once           send what is due, then end; for cron or after a deploy
   manage.py truncus_worker --verbosity 2    a line for each request
 
-Run any number of workers on any number of machines: each e-mail is sent once. On PostgreSQL a
-worker is told of e-mails as they are committed, elsewhere it looks each second. At SIGTERM or
+Run any number of workers on any number of machines: each email is sent once. On PostgreSQL a
+worker is told of emails as they are committed, elsewhere it looks each second. At SIGTERM or
 Ctrl-C the requests in progress are finished and written down (a request takes up to TIMEOUT
 seconds, 30 by default, and 20 more to connect at worst); a second signal ends the worker at once,
 and the next worker goes on where it was, without sending anything twice.
@@ -61,7 +61,7 @@ with supervisor:
 with cron, where nothing may run for long, or as a safety net beside Django Tasks:
   * * * * *  cd /srv/shop && venv/bin/python manage.py truncus_worker --once --verbosity 0
 
-The exit status is 0, also after a signal and where e-mails were refused; 1 where the worker could
+The exit status is 0, also after a signal and where emails were refused; 1 where the worker could
 not work."""
 
 
@@ -69,7 +69,7 @@ class Command(BaseCommand):
     """Send what is in the outbox."""
 
     help = (
-        "Sends the e-mails in the outbox (TRUNCUS['DELIVERY'] = 'outbox'), in batches and within "
+        "Sends the emails in the outbox (TRUNCUS['DELIVERY'] = 'outbox'), in batches and within "
         "REQUESTS_PER_SECOND and REQUESTS_PER_MINUTE, which all workers share. It survives a "
         "database or network that is gone for a while."
     )
@@ -98,7 +98,7 @@ class Command(BaseCommand):
             "--poll",
             type=float,
             metavar="SECONDS",
-            help="how often to look for e-mails: 1, or 5 where PostgreSQL tells of them",
+            help="how often to look for emails: 1, or 5 where PostgreSQL tells of them",
         )
 
     def handle(self, **options: Any) -> None:
@@ -217,14 +217,14 @@ class _Told(Watcher):
         self._progress: Progress | None = None
 
     def on_listening(self, is_listening: bool) -> None:
-        """Say how e-mails are found."""
+        """Say how emails are found."""
         if self._is_once:
             if self._verbosity > 0:
                 total = _count_due()
                 with suppress(*_NOBODY_LISTENS):
-                    self._progress = Progress(total, "e-mails", stream=sys.stderr)
+                    self._progress = Progress(total, "emails", stream=sys.stderr)
             return
-        how = "told of e-mails by PostgreSQL" if is_listening else "looking for e-mails"
+        how = "told of emails by PostgreSQL" if is_listening else "looking for emails"
         self._say(f"The outbox's worker runs, {how}. Ctrl-C or SIGTERM ends it.")
 
     def on_delivered(self, delivered: Delivered) -> None:
@@ -294,7 +294,7 @@ def _counts(tally: Tally) -> str:
     told = "".join(f", {part}" for part in parts)
     if not tally.requests:
         return "Sent nothing"
-    return f"Sent {_of(tally.accepted, 'e-mail')} in {_of(tally.requests, 'request')}{told}"
+    return f"Sent {_of(tally.accepted, 'email')} in {_of(tally.requests, 'request')}{told}"
 
 
 def _of(count: int, thing: str) -> str:
@@ -318,7 +318,7 @@ def _what_is_left(rest: Rest) -> str:
 
 
 def _count_due() -> int:
-    """Return how many e-mails are due, as far as that can be told."""
+    """Return how many emails are due, as far as that can be told."""
     try:
         now = moment_of(Clock(database()).now())
         is_due = Q(is_waiting=True) | Q(batch__due_at__lte=now)

@@ -200,7 +200,7 @@ def _write(path: Path, results: Results, found: Sequence[Target]) -> None:
         "pages": results.pages and asdict(results.pages),
         "sync": results.sync and asdict(results.sync),
         "outbox": results.outbox and asdict(results.outbox),
-        "targets": [{**asdict(each), "verdict": each.verdict} for each in found],
+        "targets": [{**asdict(each), "verdict": each.decision} for each in found],
     }
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

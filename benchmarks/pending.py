@@ -163,7 +163,7 @@ class _Project:
             done = self._dispatcher.step()
             step.cpu_s += self._cpu_s() - cpu
             step.wall_s += time.perf_counter() - wall
-        if not isinstance(done, dispatcher.Delivered) or done.accepted != BATCH:
+        if not isinstance(done, dispatcher.DispatchResult) or done.accepted != BATCH:
             raise WrongWork(f"a step did not send {BATCH} emails, but {done}")
         self._outbox.prepare("as a list", list(mails(BATCH, f"{self._filled}")))()
         return step

@@ -25,7 +25,7 @@ class Target:
     at_least: bool = False
 
     @property
-    def verdict(self) -> str:
+    def decision(self) -> str:
         """``reached``, ``missed`` or ``not measured``."""
         if self.value is None:
             return "not measured"
@@ -154,7 +154,7 @@ def as_table(found: Sequence[Target]) -> str:
                 each.text,
                 f"{'≥' if each.at_least else '≤'} {each.limit:g} {each.unit}".rstrip(),
                 "–" if each.value is None else f"{each.value:.3g} {each.unit}".rstrip(),
-                each.verdict,
+                each.decision,
             ]
             for each in found
         ],

@@ -15,7 +15,7 @@ import responses
 from hypothesis import HealthCheck, settings
 
 from tests.servers import LocalServer, QuietHandler, serving
-from truncus_django.api.dialect import forget_lessons
+from truncus_django.api.dialect import forget_capabilities
 from truncus_django.api.transport import Transport
 from truncus_django.backend import _shared_client
 from truncus_django.conf import forget_settings
@@ -46,7 +46,7 @@ def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def _forget() -> None:
-    forget_lessons()
+    forget_capabilities()
     forget_settings()
     _shared_client.cache_clear()
 

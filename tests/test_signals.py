@@ -225,14 +225,14 @@ def test_a_value_that_json_cannot_carry_costs_its_message_only(truncus, listen):
 
 
 def test_post_send_tells_of_each_accepted_message(truncus, listen):
-    heard = []
-    listen(post_send, lambda **facts: heard.append(facts))
+    known_events = []
+    listen(post_send, lambda **facts: known_events.append(facts))
     sent = [message("0"), message("1")]
     send(*sent)
-    assert [facts["message"] for facts in heard] == sent
-    assert [facts["status"] for facts in heard] == [one.truncus_status for one in sent]
-    assert heard[0]["sender"] is TruncusBackend
-    assert heard[0]["alias"] is None
+    assert [facts["message"] for facts in known_events] == sent
+    assert [facts["status"] for facts in known_events] == [one.truncus_status for one in sent]
+    assert known_events[0]["sender"] is TruncusBackend
+    assert known_events[0]["alias"] is None
 
 
 @pytest.mark.parametrize(("status", "answer", "kind"), [
@@ -333,8 +333,8 @@ def test_an_accepted_email_stays_accepted_where_the_admins_cannot_be_told(
 
 
 def test_alias_of_themailer_is_told(truncus, listen):
-    heard = []
-    listen(pre_send, lambda alias, **facts: heard.append(alias))
-    listen(post_send, lambda alias, **facts: heard.append(alias))
+    known_events = []
+    listen(pre_send, lambda alias, **facts: known_events.append(alias))
+    listen(post_send, lambda alias, **facts: known_events.append(alias))
     send(message(), alias="marketing")
-    assert heard == ["marketing", "marketing"]
+    assert known_events == ["marketing", "marketing"]

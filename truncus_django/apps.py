@@ -20,8 +20,8 @@ class TruncusConfig(AppConfig):
         sends_concluded.connect(_record, dispatch_uid="truncus_django.log.recording")
 
 
-def _record(*, parcels: Any, alias: str | None, settings: Any, **kwargs: Any) -> None:
+def _record(*, outgoing_messages: Any, alias: str | None, settings: Any, **kwargs: Any) -> None:
     if settings.record:
         from truncus_django.log.recording import record  # only where something is sent
 
-        record(parcels, alias=alias, settings=settings)
+        record(outgoing_messages, alias=alias, settings=settings)

@@ -42,8 +42,8 @@ from truncus_django.event_loop import is_database_refused
 from truncus_django.message import TruncusStatus
 from truncus_django.sending.ambiguous import fingerprint, forget, recall
 from truncus_django.sending.direct import note_acceptance, plan, send_batches
-from truncus_django.sending.outgoing import Parcel, UnknownSend
-from truncus_django.sending.payload import Payload, build_payload, carry_over, measure
+from truncus_django.sending.outgoing import AmbiguousSend, OutgoingMessage
+from truncus_django.sending.payload import Payload, build_payload, measure, merge_receiver_changes
 from truncus_django.signals import post_send, pre_send, send_failed, sends_concluded, tell
 from truncus_django.validation import did_you_mean
 
@@ -165,23 +165,33 @@ class TruncusBackend(BaseEmailBackend):
         if not messages:
             return 0
         client, settings, now = self.client, self.settings, time.time()
-        parcels = _parcels(messages)
+        outgoing_messages = _outgoing_messages(messages)
         if settings.delivery == "outbox":
-            return self._put_into_outbox(parcels, client, settings, now)
-        prepared = (self._prepared(parcel, client, settings, now) for parcel in parcels)
+            return self._put_into_outbox(outgoing_messages, client, settings, now)
+        prepared = (
+            self._prepared(outgoing, client, settings, now) for outgoing in outgoing_messages
+        )
         try:
             for batch in send_batches(client, plan(prepared, now=now), now=now):
-                self._conclude(batch.parcels)
+                self._finish(batch.outgoing_messages)
         finally:
             # What never made a request; and, when a time limit or Ctrl-C ends the call, the
             # request that it broke into.
-            self._conclude(
-                [parcel for parcel in parcels if parcel.is_settled and not parcel.is_concluded]
+            self._finish(
+                [
+                    outgoing
+                    for outgoing in outgoing_messages
+                    if outgoing.has_outcome and not outgoing.is_finished
+                ]
             )
-        return self._report(parcels)
+        return self._report(outgoing_messages)
 
     def _put_into_outbox(
-        self, parcels: Sequence[Parcel], client: TruncusClient, settings: Settings, now: float
+        self,
+        outgoing_messages: Sequence[OutgoingMessage],
+        client: TruncusClient,
+        settings: Settings,
+        now: float,
     ) -> int:
         """Write messages into the outbox; return how many, or raise what is wrong with the others.
 
@@ -198,78 +208,78 @@ class TruncusBackend(BaseEmailBackend):
         outbox = _outbox()
         outbox.check_options(self._options_by_hand())
         rows = []
-        for parcel in parcels:
-            self._prepared(parcel, client, settings, now)
-            if parcel.payload is None:
+        for outgoing in outgoing_messages:
+            self._prepared(outgoing, client, settings, now)
+            if outgoing.payload is None:
                 continue
             try:
-                row = outbox.row_of(parcel, alias=self.alias, settings=settings)
+                row = outbox.row_of(outgoing, alias=self.alias, settings=settings)
             except TruncusError as error:
-                parcel.error = error
+                outgoing.error = error
             else:
                 rows.append(row)
-                parcel.email_id = row.email.pk
-            parcel.payload = None  # the row holds it as text
+                outgoing.email_id = row.email.pk
+            outgoing.payload = None  # the row holds it as text
         if rows:
             try:
                 outbox.enqueue(rows, settings)
             except DatabaseError as exc:
                 exc.add_note("If the outbox has no tables yet, run manage.py migrate.")
                 raise
-        for parcel in parcels:
-            if not parcel.is_settled and parcel.email_id is None:
+        for outgoing in outgoing_messages:
+            if not outgoing.has_outcome and outgoing.email_id is None:
                 continue  # nobody to send it to
-            parcel.message.truncus_status = _status(parcel)  # type: ignore[attr-defined]
-            parcel.is_concluded = True
-            if parcel.error is not None:
-                parcel.error.__traceback__ = parcel.error.__context__ = None
-                self._notify_of(parcel)
-        return self._report(parcels)
+            outgoing.message.truncus_status = _status(outgoing)  # type: ignore[attr-defined]
+            outgoing.is_finished = True
+            if outgoing.error is not None:
+                outgoing.error.__traceback__ = outgoing.error.__context__ = None
+                self._notify_of(outgoing)
+        return self._report(outgoing_messages)
 
     # The steps of a send ----------------------------------------------------------------------
 
     def _prepared(
-        self, parcel: Parcel, client: TruncusClient, settings: Settings, now: float
-    ) -> Parcel:
+        self, outgoing: OutgoingMessage, client: TruncusClient, settings: Settings, now: float
+    ) -> OutgoingMessage:
         """Return the parcel with its payload, or with what keeps it from being sent.
 
         It has neither if there is nobody to send the message to.
         """
         try:
-            if not _has_recipients(parcel.message):
-                return parcel
-            sandbox = getattr(parcel.message, "sandbox", None)
+            if not _has_recipients(outgoing.message):
+                return outgoing
+            sandbox = getattr(outgoing.message, "sandbox", None)
             is_sandbox = settings.sandbox if sandbox is None else sandbox is True
-            parcel.unknown_send = recall(parcel, client, is_sandbox=is_sandbox)
-            if parcel.unknown_send is not None:
+            outgoing.ambiguous_send = recall(outgoing, client, is_sandbox=is_sandbox)
+            if outgoing.ambiguous_send is not None:
                 # Sent again as it was; receivers were asked then.
-                parcel.payload = _payload_of(parcel.unknown_send, parcel.message)
+                outgoing.payload = _payload_of(outgoing.ambiguous_send, outgoing.message)
             else:
-                self._prepare(parcel, settings, datetime.fromtimestamp(now, UTC))
+                self._prepare(outgoing, settings, datetime.fromtimestamp(now, UTC))
         except SendCancelled:
-            parcel.is_cancelled = True
+            outgoing.is_cancelled = True
         except TruncusError as error:
-            parcel.error = error
+            outgoing.error = error
         except Exception as exc:  # noqa: BLE001  one message must not cost the others of a list
-            parcel.error = MessageError(
+            outgoing.error = MessageError(
                 f"The message raised {type(exc).__name__} when it was read; it was not sent."
             )
-        return parcel
+        return outgoing
 
-    def _prepare(self, parcel: Parcel, settings: Settings, now: datetime) -> None:
+    def _prepare(self, outgoing: OutgoingMessage, settings: Settings, now: datetime) -> None:
         """Build the payload, and let receivers change or cancel it."""
-        payload = build_payload(parcel.message, settings, now=now)
+        payload = build_payload(outgoing.message, settings, now=now)
         if pre_send.has_listeners(type(self)):
-            before, built = fingerprint(parcel.message), copy.deepcopy(payload.email)
-            self._ask_receivers(parcel.message, payload.email)
-            if fingerprint(parcel.message) != before:
-                if not _has_recipients(parcel.message):
+            before, built = fingerprint(outgoing.message), copy.deepcopy(payload.email)
+            self._ask_receivers(outgoing.message, payload.email)
+            if fingerprint(outgoing.message) != before:
+                if not _has_recipients(outgoing.message):
                     return
                 changed = payload.email
-                payload = build_payload(parcel.message, settings, now=now)
-                carry_over(payload.email, built=built, changed=changed)
+                payload = build_payload(outgoing.message, settings, now=now)
+                merge_receiver_changes(payload.email, built=built, changed=changed)
             measure(payload)
-        parcel.payload = payload
+        outgoing.payload = payload
         if payload.dropped:
             logger.warning(
                 "Truncus cannot carry a part of an email, which was dropped: %s",
@@ -289,37 +299,40 @@ class TruncusBackend(BaseEmailBackend):
                 f"({Path(where.filename).name}, line {where.lineno}); the email was not sent."
             ) from None
 
-    def _conclude(self, parcels: Sequence[Parcel]) -> None:
+    def _finish(self, outgoing_messages: Sequence[OutgoingMessage]) -> None:
         """Tell messages, log and receivers what became of the parcels of a request."""
-        for parcel in parcels:
-            parcel.message.truncus_status = _status(parcel)  # type: ignore[attr-defined]
-            parcel.is_concluded = True
-            if parcel.error is not None:
+        for outgoing in outgoing_messages:
+            outgoing.message.truncus_status = _status(outgoing)  # type: ignore[attr-defined]
+            outgoing.is_finished = True
+            if outgoing.error is not None:
                 # The frames of a traceback hold the email: for error reports, and in memory.
-                parcel.error.__traceback__ = parcel.error.__context__ = None
-            if parcel.result is not None:
-                forget(parcel)
+                outgoing.error.__traceback__ = outgoing.error.__context__ = None
+            if outgoing.result is not None:
+                forget(outgoing)
         if sends_concluded.has_listeners(type(self)):
-            self._record(parcels)
-        for parcel in parcels:
-            parcel.payload = None  # a list may hold more than fits into memory at once
-            self._notify_of(parcel)
+            self._record(outgoing_messages)
+        for outgoing in outgoing_messages:
+            outgoing.payload = None  # a list may hold more than fits into memory at once
+            self._notify_of(outgoing)
 
-    def _record(self, parcels: Sequence[Parcel]) -> None:
+    def _record(self, outgoing_messages: Sequence[OutgoingMessage]) -> None:
         """Have the request's emails recorded; what fails there harms nothing."""
         for _, answer in sends_concluded.send_robust(
-            sender=type(self), parcels=parcels, alias=self.alias, settings=self.settings
+            sender=type(self),
+            outgoing_messages=outgoing_messages,
+            alias=self.alias,
+            settings=self.settings,
         ):
             if isinstance(answer, Exception):
                 logger.error("Emails were sent and not recorded: %s", type(answer).__name__)
 
-    def _notify_of(self, parcel: Parcel) -> None:
-        message, error = parcel.message, parcel.error
+    def _notify_of(self, outgoing: OutgoingMessage) -> None:
+        message, error = outgoing.message, outgoing.error
         if error is not None:
             if send_failed.has_listeners(type(self)):
                 self._notify(send_failed, message=message, error=error)
-        elif parcel.result is not None:
-            note_acceptance(parcel.result)
+        elif outgoing.result is not None:
+            note_acceptance(outgoing.result)
             if post_send.has_listeners(type(self)):
                 status = message.truncus_status  # type: ignore[attr-defined]
                 self._notify(post_send, message=message, status=status)
@@ -329,16 +342,17 @@ class TruncusBackend(BaseEmailBackend):
             if is_outermost:
                 tell(signal, sender=type(self), alias=self.alias, **facts)
 
-    def _report(self, parcels: Sequence[Parcel]) -> int:
+    def _report(self, outgoing_messages: Sequence[OutgoingMessage]) -> int:
         """Return how many were accepted, or raise what kept the others from it."""
         failures = [
-            Failure(parcel.index, parcel.error, parcel.message)
-            for parcel in parcels
-            if parcel.error is not None
+            Failure(outgoing.index, outgoing.error, outgoing.message)
+            for outgoing in outgoing_messages
+            if outgoing.error is not None
         ]
         accepted = sum(
-            (parcel.result is not None or parcel.email_id is not None) and parcel.error is None
-            for parcel in parcels
+            (outgoing.result is not None or outgoing.email_id is not None)
+            and outgoing.error is None
+            for outgoing in outgoing_messages
         )
         if not failures:
             return accepted
@@ -351,10 +365,10 @@ class TruncusBackend(BaseEmailBackend):
                 for error in errors if is_outermost else ():
                     logger.error("An email was not sent: %s", log_text(error))
             return accepted
-        if len(parcels) == 1:
+        if len(outgoing_messages) == 1:
             raise errors[0]
         raise MessagesNotSent(
-            f"{len(failures)} of {len(parcels)} emails were not sent.",
+            f"{len(failures)} of {len(outgoing_messages)} emails were not sent.",
             failures=failures,
             accepted=accepted,
         ) from wrong_settings
@@ -410,14 +424,14 @@ def _outbox() -> ModuleType:
     return enqueue
 
 
-def _parcels(messages: Sequence[EmailMessage]) -> list[Parcel]:
+def _outgoing_messages(messages: Sequence[EmailMessage]) -> list[OutgoingMessage]:
     seen: Counter[int] = Counter()
-    parcels = []
+    outgoing_messages = []
     for index, message in enumerate(messages):
         message.__dict__["truncus_status"] = None  # not that of an earlier send
-        parcels.append(Parcel(index, message, occurrence=seen[id(message)]))
+        outgoing_messages.append(OutgoingMessage(index, message, occurrence=seen[id(message)]))
         seen[id(message)] += 1
-    return parcels
+    return outgoing_messages
 
 
 def _has_recipients(message: EmailMessage) -> bool:
@@ -427,7 +441,7 @@ def _has_recipients(message: EmailMessage) -> bool:
         return True
 
 
-def _payload_of(earlier: UnknownSend, message: EmailMessage) -> Payload:
+def _payload_of(earlier: AmbiguousSend, message: EmailMessage) -> Payload:
     own_key = getattr(message, "idempotency_key", None)
     return Payload(
         email=earlier.email,
@@ -437,11 +451,11 @@ def _payload_of(earlier: UnknownSend, message: EmailMessage) -> Payload:
     )
 
 
-def _status(parcel: Parcel) -> TruncusStatus:
-    result, error = parcel.result, parcel.error
-    if parcel.is_cancelled:
+def _status(outgoing: OutgoingMessage) -> TruncusStatus:
+    result, error = outgoing.result, outgoing.error
+    if outgoing.is_cancelled:
         status = "cancelled"
-    elif parcel.email_id is not None:
+    elif outgoing.email_id is not None:
         status = "pending"
     elif result is not None:
         status = result.status
@@ -450,12 +464,12 @@ def _status(parcel: Parcel) -> TruncusStatus:
     return TruncusStatus(
         status=status,
         id=result.message_id if result else None,
-        idempotency_key=parcel.key,
+        idempotency_key=outgoing.key,
         answer=result,
         error=error,
         attempts=result.attempts if result else error.attempts if error else 0,
-        batch_size=parcel.batch_size,
-        email_id=parcel.email_id,
+        batch_size=outgoing.batch_size,
+        email_id=outgoing.email_id,
     )
 
 

@@ -23,7 +23,7 @@ from django.utils import timezone
 
 from truncus_django.api import contract
 from truncus_django.api.client import TruncusClient
-from truncus_django.api.dialect import Dialect, Lessons, lessons_in
+from truncus_django.api.dialect import Capabilities, Dialect, capabilities_in
 from truncus_django.api.errors import (
     ConfigurationError,
     Conflict,
@@ -49,7 +49,7 @@ SLOW_S = 2.0
 SKEW_NOTED_S = 30.0
 """From here on a clock is worth a word; webhooks are refused at ``WEBHOOK_TOLERANCE_S``."""
 OVERDUE = timedelta(hours=1)
-STRAY = timedelta(minutes=10)
+ORPHAN = timedelta(minutes=10)
 """How long an event may wait for its email to be recorded."""
 
 
@@ -244,7 +244,7 @@ _RECIPIENT = "truncus-doctor@example.com"
 """Nobody: example.com takes no email (RFC 2606), should the sandbox ever leak."""
 
 
-def _refuses(client: TruncusClient, **fields: Any) -> Lessons:
+def _refuses(client: TruncusClient, **fields: Any) -> Capabilities:
     """Return what a sandbox send is refused for; all else that goes wrong is raised."""
     email = {
         "from": django_settings.DEFAULT_FROM_EMAIL,
@@ -255,13 +255,13 @@ def _refuses(client: TruncusClient, **fields: Any) -> Lessons:
     try:
         result = client.send(email, sandbox=True)
     except InvalidRequest as error:
-        lessons = lessons_in(error.message, email)
-        if lessons == Lessons():
+        capabilities = capabilities_in(error.message, email)
+        if capabilities == Capabilities():
             raise
-        return lessons
+        return capabilities
     if result.is_accepted and not result.is_sandbox:
         raise InvalidAnswer("The answer to a sandbox send does not say that it was one")
-    return Lessons()
+    return Capabilities()
 
 
 def _told(error: TruncusError) -> str:
@@ -346,7 +346,7 @@ def examine_log() -> Iterator[Finding]:
     examinations: tuple[Callable[[], Finding], ...] = (
         _examine_migrations,
         _examine_overdue,
-        _examine_strays,
+        _examine_orphans,
     )
     for examination in examinations:
         try:
@@ -427,9 +427,9 @@ def _examine_overdue() -> Finding:
     )
 
 
-def _examine_strays() -> Finding:
-    strays = EmailEvent.objects.filter(email=None, received_at__lt=timezone.now() - STRAY)
-    count = strays.order_by().count()
+def _examine_orphans() -> Finding:
+    orphans = EmailEvent.objects.filter(email=None, received_at__lt=timezone.now() - ORPHAN)
+    count = orphans.order_by().count()
     if not count:
         return Finding(Level.OK, "events", "All found their email.")
     return Finding(

@@ -126,7 +126,7 @@ class Email(models.Model):
     click_count = models.PositiveIntegerField(_("clicks"), default=0)
     attempts = models.PositiveSmallIntegerField(_("requests"), default=0)
     next_sync_at = models.DateTimeField(_("next sync"), null=True)
-    asked_at = models.DateTimeField(_("last sync"), null=True)
+    answers_until = models.DateTimeField(_("last sync"), null=True)
     """How far Truncus's answers reach: when the latest of them was made, by Truncus's clock."""
 
     objects = EmailManager()
@@ -250,7 +250,7 @@ class OutboxManager(models.Manager[_Row]):
 
 
 class OutboxAccount(models.Model):
-    """What all workers share about one Truncus account: its pace, its pauses, its dialect.
+    """What all workers share about one Truncus account: its pace, its pauses, its capabilities.
 
     Locking its row lets one worker at a time choose what is sent next, and count the request.
     """
@@ -267,7 +267,7 @@ class OutboxAccount(models.Model):
     """How many requests in a row failed for a fault that was not the emails'."""
     error_code = models.CharField(max_length=100, blank=True)
     error = models.TextField(blank=True)
-    dialect = models.JSONField(default=dict)
+    capabilities = models.JSONField(default=dict)
     """What the account has taught, see :meth:`~truncus_django.api.client.TruncusClient.lessons`."""
     follow_up_at = models.DateTimeField(null=True)
     """For when a task has been put into the queue that goes on with the outbox."""
@@ -312,10 +312,10 @@ class OutboxBatch(models.Model):
     """When its key was first used; Truncus forgets keys after 24 hours."""
     failing_since = models.DateTimeField(null=True)
     """Since when it fails for a fault of its own, without another in between."""
-    is_in_doubt = models.BooleanField(default=False)
+    is_ambiguous = models.BooleanField(default=False)
     """Whether a request of it may have been accepted; so from before each request to its answer."""
-    form = models.JSONField(null=True)
-    """The form that its emails had at the first request in doubt."""
+    wire_format = models.JSONField(null=True)
+    """The one that its emails had at the first request whose outcome is ambiguous."""
     error_code = models.CharField(max_length=100, blank=True)
     error = models.TextField(blank=True)
 
@@ -351,7 +351,7 @@ class OutboxEntry(models.Model):
     expires_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(default=timezone.now)
     is_waiting = models.BooleanField(default=True)
-    is_kept = models.BooleanField(default=False)
+    is_retained = models.BooleanField(default=False)
     """Whether it stays when the email is sent, as ``STORE_BODIES`` of its mailer said."""
     batch = models.ForeignKey(
         OutboxBatch, on_delete=models.PROTECT, null=True, related_name="entries"

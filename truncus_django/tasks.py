@@ -79,8 +79,8 @@ def run(put: Put | None, follow_up_at: float | None = None) -> None:
         _clear_follow_up(follow_up_at)
     dispatcher = Dispatcher()
     with while_sending():
-        tally = dispatcher.drain(until=time.monotonic() + RUN_S, longest_wait_s=LONGEST_WAIT_S)
-    moment = tally.rest.until
+        stats = dispatcher.drain(until=time.monotonic() + RUN_S, longest_wait_s=LONGEST_WAIT_S)
+    moment = stats.rest.until
     if put is not None and moment is not None:
         _follow_up(moment, dispatcher.clock.now(), put)
 
@@ -138,7 +138,7 @@ if shared_task is not None:
     dispatch = shared_task(name=TASK_NAME, ignore_result=True)(_run_by_celery)
 
 
-def wake_celery(using: str) -> None:
+def notify_celery(using: str) -> None:
     """Queue a task of Celery.
 
     Args:
@@ -230,7 +230,7 @@ def _run_by_django_tasks(follow_up_at: float | None = None) -> None:
 _run_by_django_tasks.__qualname__ = _run_by_django_tasks.__name__ = "dispatch_outbox"
 
 
-def wake_django_tasks(using: str) -> None:
+def notify_django_tasks(using: str) -> None:
     """Queue a task of Django Tasks.
 
     Args:

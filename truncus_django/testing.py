@@ -74,10 +74,10 @@ def use_emulator(emulator: "Emulator") -> Iterator[None]:
         # Django 6.1 allows no EMAIL_* setting beside MAILERS, so a project that still has them
         # keeps them; the warning about that is the project's own, not this fixture's.
         overrides["EMAIL_BACKEND"] = BACKEND
-    from truncus_django.api.dialect import forget_lessons
+    from truncus_django.api.dialect import forget_capabilities
 
     override = override_settings(**overrides)
-    forget_lessons()  # the emulator of the test before may have spoken another dialect
+    forget_capabilities()  # the emulator of the test before may have spoken another dialect
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The EMAIL_BACKEND setting is deprecated")
         override.enable()

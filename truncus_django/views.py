@@ -13,8 +13,8 @@ from truncus_django.api import contract
 from truncus_django.api.errors import ConfigurationError, WebhookVerificationError
 from truncus_django.api.webhooks import verify
 from truncus_django.conf import get_settings
-from truncus_django.log.transitions import hear
-from truncus_django.log.webhook_payload import read_news
+from truncus_django.log.transitions import ingest
+from truncus_django.log.webhook_payload import read_event
 from truncus_django.models import database
 
 logger = logging.getLogger("truncus_django")
@@ -41,7 +41,7 @@ def webhook(request: HttpRequest) -> HttpResponse:
         if body is None:
             return _answer(413, "Too large.")
         signed_at = _verified_timestamp(request, body)
-        news = read_news(body, signed_at=signed_at)
+        incoming = read_event(body, signed_at=signed_at)
     except WebhookVerificationError as error:
         logger.warning("A webhook was refused: %s", error.message)
         return _answer(403, "Refused.")
@@ -60,7 +60,7 @@ def webhook(request: HttpRequest) -> HttpResponse:
             return _try_again(
                 "Webhooks are not stored: DATABASES has AUTOCOMMIT off for the log's database."
             )
-        hear([news])
+        ingest([incoming])
     except Exception as error:  # noqa: BLE001  whatever it is, Truncus must repeat it
         return _trouble(error)
     _reported.clear()

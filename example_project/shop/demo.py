@@ -262,7 +262,7 @@ def _ask_what_happened_later(rows: Sequence[Row], emulator: Emulator) -> None:
     open_questions = deque((row, message_id) for row in rows for message_id in row.ids)
     answers: dict[str, EmailDetails] = {}
 
-    def all_are_settled(_: Emulator) -> bool:
+    def all_are_finished(_: Emulator) -> bool:
         while open_questions:
             row, message_id = open_questions[0]
             email = client.get_email(message_id)
@@ -275,11 +275,11 @@ def _ask_what_happened_later(rows: Sequence[Row], emulator: Emulator) -> None:
         return True
 
     try:
-        emulator.wait_for(all_are_settled, timeout_s=_LONGEST_DELIVERY_S)
+        emulator.wait_for(all_are_finished, timeout_s=_LONGEST_DELIVERY_S)
     except TimeoutError:
         for row, _ in open_questions:
             row.later["on its way"] += 1
-    transitions.learn(answers)  # as truncus_sync does when its time has come
+    transitions.apply_details(answers)  # as truncus_sync does when its time has come
 
 
 def _shown(status: str, is_sandbox: bool) -> str:

@@ -21,7 +21,7 @@ def _atomic(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def heard() -> Any:
+def known_events() -> Any:
     """Where the signals of moved states were sent: whether inside a transaction."""
     told: list[bool] = []
 
@@ -33,7 +33,7 @@ def heard() -> Any:
     email_state_changed.disconnect(note)
 
 
-def test_sync_and_cancel_are_kept_and_told_after_the_commit(admin_client, emulator, heard):
+def test_sync_and_cancel_are_kept_and_told_after_the_commit(admin_client, emulator, known_events):
     TruncusMessage(
         "Tomorrow",
         "Soon.",
@@ -48,7 +48,7 @@ def test_sync_and_cancel_are_kept_and_told_after_the_commit(admin_client, emulat
 
     scheduled.refresh_from_db()
     assert scheduled.state == State.CANCELLED
-    assert heard == [False]
+    assert known_events == [False]
     assert LogEntry.objects.count() == 2
 
 

@@ -18,8 +18,8 @@ from tests.admin.pages import LOG, confirm, make, page_of
 from tests.conftest import FakeTruncus
 from truncus_django.api.errors import TruncusError
 from truncus_django.log.sync import SyncJob
-from truncus_django.log.transitions import hear
-from truncus_django.log.webhook_payload import read_news
+from truncus_django.log.transitions import ingest
+from truncus_django.log.webhook_payload import read_event
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, EmailEvent
 from truncus_django.states import State
@@ -236,7 +236,7 @@ def _webhook(truncus: FakeTruncus, at: Any) -> None:
     make(state=State.SENT, message_id="m-1")
     for word in ("opened", "bounced"):
         body = {"event": "email.delivery", "status": word, "message_id": "m-1", "timestamp": at}
-        hear([read_news(json.dumps(body).encode(), signed_at=1_790_000_000)])
+        ingest([read_event(json.dumps(body).encode(), signed_at=1_790_000_000)])
 
 
 def _answer_to_the_send(truncus: FakeTruncus, at: Any) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import API_KEY, HTML_REQUIRED, ONE_RECIPIENT
 from truncus_django.api import TruncusClient
-from truncus_django.api.dialect import Form, Lessons, adapt, text_as_html
+from truncus_django.api.dialect import Capabilities, WireFormat, adapt, text_as_html
 from truncus_django.api.errors import (
     AnswerLost,
     AuthenticationError,
@@ -278,26 +278,26 @@ def test_what_kept_a_lesson_from_being_applied_is_the_cause(truncus, answer, kin
 
 def test_a_limit_says_nothing_of_a_request_that_was_made_before(client, truncus):
     """The answer that was lost may have been that to the emails in their second form."""
-    form = client.form
+    wire_format = client.wire_format
     truncus.answers(200, {"results": [sent(0), failed(1, HTML_REQUIRED)]})
     truncus.answers(429, {"error": "rate_limit_exceeded"}, {"Retry-After": "999"})
     with pytest.raises(RateLimited) as caught:
-        client.send_batch([HTML, TEXT], idempotency_key="k", form=form)
+        client.send_batch([HTML, TEXT], idempotency_key="k", wire_format=wire_format)
     assert caught.value.ambiguous
-    assert caught.value.form == form
+    assert caught.value.wire_format == wire_format
 
 
 def test_a_refusal_of_the_content_says_it_all_the_same(client, truncus):
     truncus.answers(200, {"results": [sent(0), failed(1, HTML_REQUIRED)]})
     truncus.answers(400, {"error": "invalid_payload", "message": "No"})
-    batch = client.send_batch([HTML, TEXT], idempotency_key="k", form=client.form)
+    batch = client.send_batch([HTML, TEXT], idempotency_key="k", wire_format=client.wire_format)
     assert isinstance(batch.results[1].cause, InvalidRequest)
 
 
 # The form of what is in doubt ---------------------------------------------------------------------
 
-AS_THE_MANUAL = Form(Lessons(), is_pinned=False)
-WITH_HTML = Form(Lessons(html_required=True), is_pinned=False)
+AS_THE_MANUAL = WireFormat(Capabilities(), is_pinned=False)
+WITH_HTML = WireFormat(Capabilities(html_required=True), is_pinned=False)
 
 
 def lost(client, truncus, emails=(HTML, TEXT), **options):
@@ -315,14 +315,16 @@ def hasty():
 
 
 def test_a_lost_answer_tells_the_form_that_was_sent(hasty, truncus):
-    assert lost(hasty, truncus).form == AS_THE_MANUAL
+    assert lost(hasty, truncus).wire_format == AS_THE_MANUAL
 
 
 def test_a_lost_answer_after_a_lesson_tells_the_new_form(hasty, truncus):
     truncus.answers(400, HTML_REQUIRED)
     error = lost(hasty, truncus)
-    assert error.form == WITH_HTML
-    assert pickle.loads(pickle.dumps(error)).form == copy.copy(error).form == WITH_HTML
+    assert error.wire_format == WITH_HTML
+    assert (
+        pickle.loads(pickle.dumps(error)).wire_format == copy.copy(error).wire_format == WITH_HTML
+    )
 
 
 def test_a_lost_answer_to_one_email_tells_its_form_too(hasty, truncus):
@@ -330,32 +332,32 @@ def test_a_lost_answer_to_one_email_tells_its_form_too(hasty, truncus):
     truncus.loses_the_answer()
     with pytest.raises(AnswerLost) as caught:
         hasty.send(TEXT)
-    assert caught.value.form == WITH_HTML
+    assert caught.value.wire_format == WITH_HTML
 
 
 def test_a_repeated_request_that_is_lost_again_keeps_the_first_form(hasty, truncus):
     first = lost(hasty, truncus)
     truncus.answers(400, HTML_REQUIRED)
     hasty.send(TEXT)
-    assert lost(hasty, truncus, form=first.form).form == AS_THE_MANUAL
+    assert lost(hasty, truncus, wire_format=first.wire_format).wire_format == AS_THE_MANUAL
 
 
 def test_a_repeated_request_that_is_refused_first_has_the_new_form_only(hasty, truncus):
     first = lost(hasty, truncus)
     truncus.answers(400, HTML_REQUIRED)
-    assert lost(hasty, truncus, form=first.form).form == WITH_HTML
+    assert lost(hasty, truncus, wire_format=first.wire_format).wire_format == WITH_HTML
 
 
 def test_the_first_form_is_in_doubt_where_the_second_request_of_a_batch_is_lost(hasty, truncus):
     truncus.answers(200, {"results": [sent(0), failed(1, HTML_REQUIRED)]})
-    assert lost(hasty, truncus).form == AS_THE_MANUAL
+    assert lost(hasty, truncus).wire_format == AS_THE_MANUAL
 
 
 def test_an_error_that_leaves_no_doubt_tells_no_form(hasty, truncus):
     truncus.answers(429, {"error": "rate_limit_exceeded"})
     with pytest.raises(RateLimited) as caught:
         hasty.send_batch([HTML, TEXT], idempotency_key="k")
-    assert caught.value.form is None
+    assert caught.value.wire_format is None
 
 
 def test_a_batch_lost_in_its_new_form_is_believed_when_truncus_knows_its_key(hasty, truncus):
@@ -363,12 +365,12 @@ def test_a_batch_lost_in_its_new_form_is_believed_when_truncus_knows_its_key(has
     error = lost(hasty, truncus)
     known = {"status": "duplicate", "email_status": "sent"}
     truncus.answers(200, known)
-    batch = hasty.send_batch([HTML, TEXT], idempotency_key="k", form=error.form)
+    batch = hasty.send_batch([HTML, TEXT], idempotency_key="k", wire_format=error.wire_format)
     assert batch.is_replay
 
     truncus.answers(200, known)
     with pytest.raises(OutcomeUnknown):  # as it is with the form from before
-        hasty.send_batch([HTML, TEXT], idempotency_key="k", form=AS_THE_MANUAL)
+        hasty.send_batch([HTML, TEXT], idempotency_key="k", wire_format=AS_THE_MANUAL)
 
 
 def test_a_batch_is_in_doubt_where_the_answer_to_the_others_is_lost(client, truncus):
@@ -389,22 +391,22 @@ def test_a_batch_that_meets_a_limit_at_once_is_raised(client, truncus):
 
 
 def test_an_email_that_fits_is_left_as_it_is():
-    assert adapt(HTML, Lessons(html_required=True, single_recipient=True)) is HTML
+    assert adapt(HTML, Capabilities(html_required=True, single_recipient=True)) is HTML
 
 
 def test_an_email_is_not_changed_in_place():
     before = dict(MANY)
-    adapt(MANY, Lessons(html_required=True, single_recipient=True))
+    adapt(MANY, Capabilities(html_required=True, single_recipient=True))
     assert before == MANY
 
 
 def test_one_recipient_in_a_list_needs_no_cc():
-    adapted = adapt(TEXT | {"to": ["ann@example.org"]}, Lessons(single_recipient=True))
+    adapted = adapt(TEXT | {"to": ["ann@example.org"]}, Capabilities(single_recipient=True))
     assert adapted == TEXT
 
 
 def test_a_tuple_of_recipients_is_a_list_too():
-    adapted = adapt(TEXT | {"to": ("a@example.org", "b@example.org")}, Lessons(False, True))
+    adapted = adapt(TEXT | {"to": ("a@example.org", "b@example.org")}, Capabilities(False, True))
     assert (adapted["to"], adapted["cc"]) == ("a@example.org", ["b@example.org"])
 
 

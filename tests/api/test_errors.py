@@ -9,7 +9,7 @@ from email.utils import format_datetime
 import pytest
 
 from truncus_django.api import contract, errors
-from truncus_django.api.dialect import Form, Lessons
+from truncus_django.api.dialect import Capabilities, WireFormat
 from truncus_django.api.errors import (
     APIError,
     AuthenticationError,
@@ -30,11 +30,11 @@ from truncus_django.api.errors import (
     SendCancelled,
     ServerError,
     TruncusError,
-    clears_doubt,
     kind_of,
     redacted,
     refusal,
     retry_after_s,
+    rules_out_acceptance,
 )
 
 NOW = 1_767_225_600.0
@@ -167,7 +167,7 @@ def test_only_a_json_object_with_an_error_is_truncus_own_word(status, body, expe
     (NetworkError("Lost"), False),
 ])  # fmt: skip
 def test_only_truncus_refusal_of_the_content_clears_doubt(error, expected):
-    assert clears_doubt(error) is expected
+    assert rules_out_acceptance(error) is expected
 
 
 # Codes without an HTTP status ---------------------------------------------------------------------
@@ -308,7 +308,7 @@ def test_every_error_survives_pickling_with_all_attributes(kind, copied):
     error.__dict__ |= {
         "code": "DOMAIN_PAUSED", "status": 400, "retry_after": 1.5, "request_id": "r",
         "retryable": True, "ambiguous": True, "attempts": 3, "is_from_truncus": True,
-        "form": Form(Lessons(html_required=True), is_pinned=False),
+        "wire_format": WireFormat(Capabilities(html_required=True), is_pinned=False),
     }  # fmt: skip
     again = copied(error)
     assert type(again) is kind

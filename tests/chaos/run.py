@@ -355,10 +355,10 @@ def _let_die(plan: Plan, crew: Crew, writers: Sequence[subprocess.Popen[str]]) -
     chance = random.Random(f"{plan.seed} kills")
     mean_s = plan.write_seconds / max(1.3 * plan.kills, 1)
     while crew.kills < plan.kills or any(writer.poll() is None for writer in writers):
-        wake_at = time.monotonic() + chance.uniform(0, 2 * mean_s)
-        while time.monotonic() < wake_at:
+        notify_at = time.monotonic() + chance.uniform(0, 2 * mean_s)
+        while time.monotonic() < notify_at:
             crew.look_after()
-            time.sleep(min(0.05, max(0.0, wake_at - time.monotonic())))
+            time.sleep(min(0.05, max(0.0, notify_at - time.monotonic())))
         if not _is_busy() and all(writer.poll() is not None for writer in writers):
             return
         if crew.kills % 8 == 7:
@@ -435,8 +435,8 @@ def compare(books: Books, told: Mapping[str, Any], *, is_replay_told: bool) -> l
     for subject in found.keys() - books.committed.keys():
         is_known = subject in books.rolled_back
         differences.append(f"{subject}: {'rolled back' if is_known else 'unheard of'}, and sent")
-    strays = rows.keys() - books.committed.keys()
-    differences += [f"{subject}: not committed, and a row" for subject in strays]
+    orphans = rows.keys() - books.committed.keys()
+    differences += [f"{subject}: not committed, and a row" for subject in orphans]
     if Email.objects.count() != len(rows):
         differences.append("two rows for one email")
     if OutboxBatch.objects.exists():
@@ -459,10 +459,10 @@ def compare(books: Books, told: Mapping[str, Any], *, is_replay_told: bool) -> l
             differences.append(f"{subject} ({kind}): has the id {row.message_id}")
         if emails and row.idempotency_key != emails[0]["key"]:
             differences.append(f"{subject} ({kind}): has another key than it was sent under")
-        is_kept = subject in kept
-        if is_kept != (row.state in {"failed", "rejected"}):
+        is_retained = subject in kept
+        if is_retained != (row.state in {"failed", "rejected"}):
             differences.append(
-                f"{subject} ({kind}): its payload is {'' if is_kept else 'not '}kept"
+                f"{subject} ({kind}): its payload is {'' if is_retained else 'not '}kept"
             )
     return differences
 

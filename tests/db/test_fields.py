@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from truncus_django.admin.distinct_values import distinct_values
-from truncus_django.log.transitions import News, hear
+from truncus_django.log.transitions import IncomingEvent, ingest
 from truncus_django.models import Email, EmailEvent
 from truncus_django.states import State
 
@@ -16,7 +16,7 @@ NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
 def test_message_ids_that_differ_in_case_are_two():
     rows = [Email.objects.create(message_id=name, state=State.SENT) for name in ("msg_a", "msg_A")]
-    hear([News("msg_A", "delivered", NOON, "e-1")])
+    ingest([IncomingEvent("msg_A", "delivered", NOON, "e-1")])
 
     for row in rows:
         row.refresh_from_db()
@@ -25,7 +25,12 @@ def test_message_ids_that_differ_in_case_are_two():
 
 def test_event_ids_that_differ_in_case_are_two_events():
     Email.objects.create(message_id="m-1", state=State.SENT)
-    hear([News("m-1", "opened", NOON, "evt_a"), News("m-1", "opened", NOON, "evt_A")])
+    ingest(
+        [
+            IncomingEvent("m-1", "opened", NOON, "evt_a"),
+            IncomingEvent("m-1", "opened", NOON, "evt_A"),
+        ]
+    )
 
     assert EmailEvent.objects.count() == 2
     assert Email.objects.get().open_count == 2

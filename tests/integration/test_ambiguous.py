@@ -26,7 +26,7 @@ def a_message(**options: Any) -> TruncusMessage:
 
 
 @pytest.fixture
-def in_doubt(truncus_emulator: Any, backend: Any) -> Any:
+def ambiguous(truncus_emulator: Any, backend: Any) -> Any:
     """Return a function that sends messages whose answer is lost after they were accepted."""
 
     def lose(*messages: EmailMessage, **options: Any) -> None:
@@ -39,11 +39,11 @@ def in_doubt(truncus_emulator: Any, backend: Any) -> Any:
 
 
 @pytest.mark.parametrize("is_lost", [False, True])
-def test_a_rehearsal_does_not_forget_the_doubt(truncus_emulator, backend, in_doubt, is_lost):
+def test_a_rehearsal_does_not_forget_the_doubt(truncus_emulator, backend, ambiguous, is_lost):
     message = a_message()
-    in_doubt(message)
+    ambiguous(message)
     if is_lost:
-        in_doubt(message, sandbox=True)
+        ambiguous(message, sandbox=True)
     else:
         assert backend(sandbox=True).send_messages([message]) == 1
 
@@ -52,10 +52,10 @@ def test_a_rehearsal_does_not_forget_the_doubt(truncus_emulator, backend, in_dou
 
 
 def test_a_copy_that_is_another_email_does_not_forget_the_doubt(
-    truncus_emulator, backend, in_doubt
+    truncus_emulator, backend, ambiguous
 ):
     message = a_message()
-    in_doubt(message)
+    ambiguous(message)
     other = copy.copy(message)
     other.subject = "Other"
     backend().send_messages([other])
@@ -64,9 +64,9 @@ def test_a_copy_that_is_another_email_does_not_forget_the_doubt(
     assert truncus_emulator.accepted == 2
 
 
-def test_a_message_changed_back_is_recognised(truncus_emulator, backend, in_doubt):
+def test_a_message_changed_back_is_recognised(truncus_emulator, backend, ambiguous):
     message = a_message()
-    in_doubt(message)
+    ambiguous(message)
     message.subject = "Other"
     backend().send_messages([message])
     message.subject = "Hi"
@@ -84,18 +84,18 @@ def raising_receiver() -> Iterator[None]:
     pre_send.disconnect(dispatch_uid="raising")
 
 
-def test_receivers_are_not_asked_again(truncus_emulator, backend, in_doubt, request):
+def test_receivers_are_not_asked_again(truncus_emulator, backend, ambiguous, request):
     message = a_message()
-    in_doubt(message)
+    ambiguous(message)
     request.getfixturevalue("raising_receiver")
 
     assert backend().send_messages([message]) == 1
     assert truncus_emulator.accepted == 1
 
 
-def test_a_message_with_a_key_of_its_own_stays_in_doubt(truncus_emulator, backend, in_doubt):
+def test_a_message_with_a_key_of_its_own_stays_in_doubt(truncus_emulator, backend, ambiguous):
     message = a_message(idempotency_key="invoice-7")
-    in_doubt(message)
+    ambiguous(message)
     truncus_emulator.faults.next("rate_limit", retry_after=100)
 
     with pytest.raises(RateLimited) as caught:
@@ -117,20 +117,20 @@ def test_what_a_provider_failed_to_take_may_be_sent_one_by_one(truncus_emulator,
     assert truncus_emulator.accepted == 2
 
 
-def test_another_account_is_sent_the_message_as_it_is_there(truncus_emulator, backend, in_doubt):
+def test_another_account_is_sent_the_message_as_it_is_there(truncus_emulator, backend, ambiguous):
     message = a_message()
-    in_doubt(message, tenant_id="first")
+    ambiguous(message, tenant_id="first")
 
     backend(api_key="tr_test_other", tenant_id="second").send_messages([message])
 
     assert [email.tenant_id for email in truncus_emulator.emails] == ["first", "second"]
 
 
-def test_a_lazy_text_is_the_same_in_any_language(truncus_emulator, backend, in_doubt):
+def test_a_lazy_text_is_the_same_in_any_language(truncus_emulator, backend, ambiguous):
     message = a_message()
     message.subject = gettext_lazy("Yes")
     with translation.override("de"):
-        in_doubt(message)
+        ambiguous(message)
 
     assert backend().send_messages([message]) == 1
     assert [email.subject for email in truncus_emulator.emails] == ["Ja"]

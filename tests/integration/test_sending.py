@@ -382,12 +382,12 @@ def test_events_are_listed_and_replayed(emulator):
 def test_validation_and_check_create_no_email(emulator):
     client = client_of(emulator)
 
-    verdict = client.validate(
+    decision = client.validate(
         {"from": "shop@example.com", "to": "ann@example.org", "subject": "Hi", "html": "x"}
     )
     check = client.check()
 
-    assert verdict.recommendation in {"safe_to_send", "send_with_caution", "do_not_send"}
+    assert decision.recommendation in {"safe_to_send", "send_with_caution", "do_not_send"}
     assert check.latency_s > 0
     assert emulator.accepted == 0
 

@@ -148,12 +148,12 @@ def test_the_outbox_logs_nothing_of_an_email(quoting, logged, settings):
     TruncusBackend().send_messages([message() for _ in range(3)])
     dispatcher = Dispatcher(sleep=lambda seconds: None, jitter=lambda: 0.5)
 
-    tally = dispatcher.drain()
+    stats = dispatcher.drain()
     Email.objects.update(created_at=timezone.now() - timedelta(days=1))
 
-    assert tally.requests
+    assert stats.requests
     # What truncus_worker says besides counts.
-    logged += [*tally.reasons, *tally.rest.paused.values()]
+    logged += [*stats.reasons, *stats.rest.paused.values()]
     logged += [text for finding in examine_outbox() for text in told(finding)]
 
 

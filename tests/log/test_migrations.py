@@ -61,16 +61,3 @@ def test_the_log_can_be_taken_away_and_made_anew_with_data_in_it(migrate):
     assert not Email.objects.exists()
     fill()
     assert (Email.objects.count(), EmailEvent.objects.count()) == (2, 2)
-
-
-def test_taking_back_the_last_migration_keeps_the_emails(migrate):
-    before = indexes()
-    fill()
-
-    migrate("0001")
-    assert "truncus_email_search" not in indexes()
-    assert (Email.objects.count(), EmailEvent.objects.count()) == (2, 2)
-
-    migrate()
-    assert indexes() == before
-    assert (Email.objects.count(), EmailEvent.objects.count()) == (2, 2)

@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from truncus_django.log.purge import PURGEABLE_STATES, Purge, PurgeResult
-from truncus_django.log.transitions import News, hear
+from truncus_django.log.transitions import IncomingEvent, ingest
 from truncus_django.models import Email, EmailEvent
 from truncus_django.states import UNSENT_STATES, State
 
@@ -234,11 +234,11 @@ def in_between(word: str, do: Callable[[], Any]) -> Iterator[list[str]]:
 @pytest.mark.django_db(transaction=True)
 def test_a_webhook_for_an_email_that_is_being_purged_is_no_crash(record, in_threads):
     emails = [record(100, message_id=f"m-{number}") for number in range(3)]
-    news = News("m-1", "opened", timezone.now(), "e-new")
+    incoming = IncomingEvent("m-1", "opened", timezone.now(), "e-new")
 
     with in_between(
         f"DELETE FROM {connection.ops.quote_name(EmailEvent._meta.db_table)}",
-        lambda: in_threads(lambda: hear([news])),
+        lambda: in_threads(lambda: ingest([incoming])),
     ) as deletions:
         told = purge("--older-than", "90d")
 

@@ -34,7 +34,7 @@ from truncus_django.api.errors import MessagesNotSent, SendCancelled, TruncusErr
 from truncus_django.backend import TruncusBackend
 from truncus_django.db.bulk import insert_new
 from truncus_django.log import recording
-from truncus_django.log.transitions import News, hear
+from truncus_django.log.transitions import IncomingEvent, ingest
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, EmailEvent
 from truncus_django.signals import post_send, pre_send
@@ -106,10 +106,10 @@ def test_a_sent_email_is_recorded_with_all_its_fields(emulator, dialect, state):
 if django.VERSION >= (6, 1):
 
     def test_themailer_is_recorded(emulator, settings):
-        settings.MAILERS = {**settings.MAILERS, "news": {"BACKEND": BACKEND}}
-        message().send(using="news")
+        settings.MAILERS = {**settings.MAILERS, "incoming": {"BACKEND": BACKEND}}
+        message().send(using="incoming")
 
-        assert Email.objects.get().mailer == "news"
+        assert Email.objects.get().mailer == "incoming"
 
 
 def test_the_status_of_each_message_names_its_record(emulator, backend, messages):
@@ -239,7 +239,7 @@ def test_events_that_came_before_the_record_are_applied_to_it(emulator):
     first.send()
     Email.objects.all().delete()
     at = datetime(2026, 11, 1, tzinfo=UTC)
-    hear([News(first.truncus_status.id, "complained", at, "e-1")])
+    ingest([IncomingEvent(first.truncus_status.id, "complained", at, "e-1")])
     message(idempotency_key="k-1").send()
 
     assert Email.objects.get().state == State.COMPLAINED
@@ -318,8 +318,8 @@ def test_a_message_in_doubt_that_is_sent_again_updates_its_one_record(emulator, 
     sent = message(**({"idempotency_key": key} if key else {}))
     with pytest.raises(TruncusError):
         sent.send()
-    doubtful = Email.objects.get()
-    assert (doubtful.state, doubtful.message_id) == (State.UNKNOWN, None)
+    unconfirmed = Email.objects.get()
+    assert (unconfirmed.state, unconfirmed.message_id) == (State.UNKNOWN, None)
 
     emulator.faults.clear()
     again = pickle.loads(pickle.dumps(sent)) if pickled else sent
@@ -327,7 +327,7 @@ def test_a_message_in_doubt_that_is_sent_again_updates_its_one_record(emulator, 
 
     row = Email.objects.get()
     assert again.truncus_status.email_id == row.pk
-    assert (row.pk, row.state) == (doubtful.pk, State.DELIVERED)
+    assert (row.pk, row.state) == (unconfirmed.pk, State.DELIVERED)
     assert (row.error, row.reason) == ("", "")
     assert row.message_id
     assert emulator.accepted == 1
@@ -380,21 +380,21 @@ def test_a_new_message_with_the_key_of_one_in_doubt_settles_its_record(emulator,
     for subject in ("First", "Second"):
         with pytest.raises(TruncusError):
             message(subject=subject, idempotency_key="order-42").send()
-    doubtful = Email.objects.get()
-    assert (doubtful.state, doubtful.subject) == (State.UNKNOWN, "First")
+    unconfirmed = Email.objects.get()
+    assert (unconfirmed.state, unconfirmed.subject) == (State.UNKNOWN, "First")
 
     emulator.faults.clear()
     again = message(subject="Third", idempotency_key="order-42")
     again.send()
 
     row = Email.objects.get()
-    assert (row.pk, row.created_at) == (doubtful.pk, doubtful.created_at)
+    assert (row.pk, row.created_at) == (unconfirmed.pk, unconfirmed.created_at)
     assert (row.message_id, row.error) == (again.truncus_status.id, "")
     assert row.state in {State.SENT, State.DELIVERED}
     assert emulator.accepted == 1
 
 
-def in_doubt(**fields: Any) -> Email:
+def ambiguous(**fields: Any) -> Email:
     return Email.objects.create(
         **{"idempotency_key": "order-42", "state": State.UNKNOWN, "mailer": MAILER, **fields}
     )
@@ -415,7 +415,7 @@ MAILER = "default" if django.VERSION >= (6, 1) else ""
     ids=lambda fields: next(iter(fields)),
 )
 def test_a_key_settles_no_other_record(emulator, fields):
-    other = in_doubt(**fields)
+    other = ambiguous(**fields)
     message(idempotency_key="order-42").send()
 
     other.refresh_from_db()
@@ -424,23 +424,23 @@ def test_a_key_settles_no_other_record(emulator, fields):
 
 
 def test_a_refusal_of_the_request_settles_no_doubt(emulator):
-    doubtful = in_doubt()
+    unconfirmed = ambiguous()
     emulator.reset(domains={"example.com": "paused"})
     with pytest.raises(TruncusError):
         message(idempotency_key="order-42").send()
 
-    doubtful.refresh_from_db()
-    assert doubtful.state == State.UNKNOWN
+    unconfirmed.refresh_from_db()
+    assert unconfirmed.state == State.UNKNOWN
 
 
 def test_a_doubt_is_settled_beside_a_record_of_the_same_email(emulator):
     for _ in range(2):
         message(idempotency_key="order-42").send()
-        doubtful = in_doubt()
+        unconfirmed = ambiguous()
     message(idempotency_key="order-42").send()
 
-    doubtful.refresh_from_db()
-    assert doubtful.state == State.DELIVERED
+    unconfirmed.refresh_from_db()
+    assert unconfirmed.state == State.DELIVERED
     assert Email.objects.exclude(message_id=None).count() == 1
 
 

@@ -24,9 +24,9 @@ from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.backend import TruncusBackend
 from truncus_django.log import transitions
-from truncus_django.log.sync import Selection, SyncJob, adopt_orphans, count_due
-from truncus_django.log.transitions import hear
-from truncus_django.log.webhook_payload import read_news
+from truncus_django.log.sync import Selection, SyncJob, attach_orphans, count_due
+from truncus_django.log.transitions import ingest
+from truncus_django.log.webhook_payload import read_event
 from truncus_django.management.ages import moment_of
 from truncus_django.management.progress import Progress
 from truncus_django.models import Email, EmailEvent
@@ -156,7 +156,7 @@ def test_stray_events_find_their_email(emulator, send):
         occurred_at=timezone.now(),
         source=EmailEvent.Source.WEBHOOK,
     )
-    assert adopt_orphans() == 1
+    assert attach_orphans() == 1
     email.refresh_from_db()
     assert email.state == State.COMPLAINED
 
@@ -165,7 +165,7 @@ def test_events_of_unknown_emails_stay_strays(emulator, db):
     EmailEvent.objects.create(
         message_id="elsewhere", event_id="e-1", type="opened", occurred_at=timezone.now()
     )
-    assert adopt_orphans() == 0
+    assert attach_orphans() == 0
 
 
 def test_given_emails_are_asked_about_though_not_due(emulator, send):
@@ -273,14 +273,14 @@ def test_an_answer_that_is_none_fails_alone(truncus: FakeTruncus, settings, body
 
 def test_an_answer_that_no_database_takes_fails_alone(emulator, send, monkeypatch):
     emails = send(3)
-    learn = transitions.learn
+    real = transitions.apply_details
 
-    def learn_or_fail(details: Any, **options: Any) -> int:
+    def apply_or_fail(details: Any, **options: Any) -> int:
         if emails[1].message_id in details:
             raise ValueError("A string literal cannot contain NUL (0x00) characters.")
-        return learn(details, **options)
+        return real(details, **options)
 
-    monkeypatch.setattr(transitions, "learn", learn_or_fail)
+    monkeypatch.setattr(transitions, "apply_details", apply_or_fail)
     result = SyncJob().run()
     assert (result.asked, result.changed, result.failed) == (3, 2, 1)
     assert Email.objects.filter(next_sync_at__gt=timezone.now()).count() == 3
@@ -312,7 +312,7 @@ def test_late_webhooks_about_what_was_answered_add_nothing_however_clocks_differ
     SyncJob().run()
     for at in (*opens, theirs + 60):
         body = {"event": "email.open", "message_id": "m-1", "timestamp": at}
-        hear([read_news(json.dumps(body).encode(), signed_at=theirs + 90)])
+        ingest([read_event(json.dumps(body).encode(), signed_at=theirs + 90)])
         expected = 3 if at > theirs else 2
         assert Email.objects.get().open_count == expected
 
@@ -539,16 +539,16 @@ def test_a_connection_that_the_server_ends_costs_no_answer(
 
 def test_answers_are_kept_until_they_are_written(emulator, send, monkeypatch):
     send(3)
-    learn = transitions.learn
+    real = transitions.apply_details
     tries = []
 
     def fail_at_first(*arguments: Any, **options: Any) -> int:
         tries.append(1)
         if len(tries) <= 3:
             raise InterfaceError(0, "")
-        return learn(*arguments, **options)
+        return real(*arguments, **options)
 
-    monkeypatch.setattr(transitions, "learn", fail_at_first)
+    monkeypatch.setattr(transitions, "apply_details", fail_at_first)
     monkeypatch.setattr("truncus_django.log.sync.WRITE_EVERY_S", -1)
     with pytest.raises(CommandError, match=r"The database failed \(InterfaceError\)"):
         sync()

@@ -1,4 +1,4 @@
-"""News moves an email once, in whatever order and however often it comes."""
+"""IncomingEvent moves an email once, in whatever order and however often it comes."""
 
 import threading
 from collections.abc import Callable
@@ -18,13 +18,13 @@ from truncus_django.api.errors import TruncusError
 from truncus_django.api.results import EmailDetails, ReportedEvent, SendResult
 from truncus_django.log.recording import ANSWER_FIELDS, add_answer
 from truncus_django.log.transitions import (
-    Conclusion,
-    News,
-    adopt,
-    conclude,
+    EmailUpdate,
+    IncomingEvent,
+    apply_details,
+    attach,
     digest,
-    hear,
-    learn,
+    finish,
+    ingest,
     move,
     restart,
 )
@@ -49,10 +49,10 @@ def email(message_id: str = "m-1", state: str = State.SENT, **fields: Any) -> Em
     return Email.objects.create(message_id=message_id, state=state, **fields)
 
 
-def news(word: str, minute: float = 0, message_id: str = "m-1", **fields: Any) -> News:
+def incoming(word: str, minute: float = 0, message_id: str = "m-1", **fields: Any) -> IncomingEvent:
     at = START + timedelta(minutes=minute)
     event_id = digest(message_id, word, minute, fields.get("source"))
-    return News(message_id, word, at, **{"event_id": event_id, **fields})
+    return IncomingEvent(message_id, word, at, **{"event_id": event_id, **fields})
 
 
 def told(
@@ -91,14 +91,14 @@ def signalled() -> Any:
     def moved(sender: Any, email: Email, old_state: str, new_state: str, **_: Any) -> None:
         seen.append((str(old_state), str(new_state)))
 
-    def heard(sender: Any, email: Email, event: EmailEvent, **_: Any) -> None:
+    def known_events(sender: Any, email: Email, event: EmailEvent, **_: Any) -> None:
         seen.append(event.type)
 
     email_state_changed.connect(moved)
-    email_event.connect(heard)
+    email_event.connect(known_events)
     yield seen
     email_state_changed.disconnect(moved)
-    email_event.disconnect(heard)
+    email_event.disconnect(known_events)
 
 
 # States -------------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ def signalled() -> Any:
 def test_news_moves_an_email_and_says_when():
     row = email()
 
-    assert hear([news("delivered", 1), news("bounced", 2, reason="mailbox_full")]) == 2
+    assert ingest([incoming("delivered", 1), incoming("bounced", 2, reason="mailbox_full")]) == 2
     row.refresh_from_db()
     assert (row.state, row.reason) == (State.BOUNCED, "mailbox_full")
     assert row.delivered_at == START + timedelta(minutes=1)
@@ -116,8 +116,8 @@ def test_news_moves_an_email_and_says_when():
 
 def test_late_news_is_kept_and_moves_nothing_back():
     row = email()
-    hear([news("complained", 3)])
-    hear([news("delivered", 1)])
+    ingest([incoming("complained", 3)])
+    ingest([incoming("delivered", 1)])
 
     row.refresh_from_db()
     assert row.state == State.COMPLAINED
@@ -128,14 +128,14 @@ def test_late_news_is_kept_and_moves_nothing_back():
 def test_repeated_news_is_stored_and_applied_once():
     row = email()
 
-    assert hear([news("opened"), news("opened")]) == 1
-    assert hear([news("opened")]) == 0
+    assert ingest([incoming("opened"), incoming("opened")]) == 1
+    assert ingest([incoming("opened")]) == 0
     assert (stand(row)["open_count"], row.events.count()) == (1, 1)
 
 
 def test_unknown_words_are_kept_and_move_nothing():
     row = email()
-    hear([news("translated")])
+    ingest([incoming("translated")])
 
     assert stand(row)["state"] == State.SENT
     assert row.events.get().type == "translated"
@@ -143,40 +143,40 @@ def test_unknown_words_are_kept_and_move_nothing():
 
 def test_a_reason_belongs_to_its_state():
     row = email(state=State.DEFERRED, reason="greylisted")
-    hear([news("delivered")])
+    ingest([incoming("delivered")])
 
     assert stand(row)["reason"] == ""
 
 
 def test_a_delivered_email_was_sent_even_if_nobody_said_so():
     row = email(state=State.SCHEDULED)
-    hear([news("delivered", 5)])
+    ingest([incoming("delivered", 5)])
 
     assert stand(row)["sent_at"] == START + timedelta(minutes=5)
 
 
 def test_a_final_state_is_not_asked_about_again():
     row = email(next_sync_at=START)
-    hear([news("bounced")])
+    ingest([incoming("bounced")])
 
     row.refresh_from_db()
     assert row.next_sync_at is None
 
 
 STORY = [
-    news("sent", 0),
-    news("deferred", 1, reason="greylisted"),
-    news("delivered", 2),
-    news("delivered", 3),
-    news("opened", 4),
-    news("opened", 5),
-    news("opened", 4, source=SYNC),
-    news("clicked", 5),
-    news("failed", 1.5, reason="other"),
-    news("cancelled", 1.5),
-    news("bounced", 6, reason="mailbox_full"),
-    news("queued", 0),
-    news("translated", 2),
+    incoming("sent", 0),
+    incoming("deferred", 1, reason="greylisted"),
+    incoming("delivered", 2),
+    incoming("delivered", 3),
+    incoming("opened", 4),
+    incoming("opened", 5),
+    incoming("opened", 4, source=SYNC),
+    incoming("clicked", 5),
+    incoming("failed", 1.5, reason="other"),
+    incoming("cancelled", 1.5),
+    incoming("bounced", 6, reason="mailbox_full"),
+    incoming("queued", 0),
+    incoming("translated", 2),
 ]
 
 
@@ -190,11 +190,11 @@ def test_every_order_of_news_leads_to_the_same_end(db, order, cuts, recorded_aft
         cuts = sorted({0, recorded_after, *cuts, len(order)})
         row = email() if recorded_after == 0 else None
         for start, end in pairwise(cuts):
-            hear(order[start:end])
-            hear(order[start:end][:1])
+            ingest(order[start:end])
+            ingest(order[start:end][:1])
             if end == recorded_after and row is None:
                 row = email()
-                adopt(["m-1"])
+                attach(["m-1"])
         assert row is not None
         assert stand(row) == {
             "state": State.BOUNCED,
@@ -217,12 +217,12 @@ MINUTES = st.integers(1, 6)
 
 
 @st.composite
-def webhooks(draw: st.DrawFn) -> News:
+def webhooks(draw: st.DrawFn) -> IncomingEvent:
     """About any event; some have the id under which sync tells the same one."""
     word, at = draw(st.sampled_from(WORDS)), draw(MINUTES)
     late = draw(st.sampled_from([0, A_LITTLE_LATER, -A_LITTLE_LATER]))
     event_id = draw(st.sampled_from([f"m-1-{word}-{at}", f"{word}-{at + late}"]))
-    return news(word, at + late, reason=draw(REASONS), event_id=event_id)
+    return incoming(word, at + late, reason=draw(REASONS), event_id=event_id)
 
 
 @st.composite
@@ -256,15 +256,15 @@ def written_by_the_log(status: str, reason: str) -> Callable[[], None]:
 
 def written_by_the_outbox(status: str, reason: str) -> Callable[[], None]:
     waiting = Email.objects.create(mailer="a", state=State.SENDING)
-    conclusion = Conclusion(waiting.pk)
+    update = EmailUpdate(waiting.pk)
     answer = record_of(status, reason)
     for name in ANSWER_FIELDS:
-        setattr(conclusion, name, getattr(answer, name))
-    return lambda: conclude([conclusion], ANSWER_FIELDS)
+        setattr(update, name, getattr(answer, name))
+    return lambda: finish([update], ANSWER_FIELDS)
 
 
 def end_of(
-    steps: list[News | EmailDetails],
+    steps: list[IncomingEvent | EmailDetails],
     cuts: list[int],
     write: Callable[[], None],
     written_after: int,
@@ -278,21 +278,21 @@ def end_of(
     if written_after == 0:
         write()
     for start, end in pairwise(borders):
-        heard: list[News] = []
+        known_events: list[IncomingEvent] = []
         for step in steps[start:end]:
-            if isinstance(step, News):
-                heard.append(step)
+            if isinstance(step, IncomingEvent):
+                known_events.append(step)
                 continue
-            hear(heard)
-            heard = []
+            ingest(known_events)
+            known_events = []
             for _ in range(2 if is_repeated else 1):
-                learn({"m-1": step}, now=minute(3.5))
-        hear(heard)
+                apply_details({"m-1": step}, now=minute(3.5))
+        ingest(known_events)
         if is_repeated:
-            hear(heard[:1])
+            ingest(known_events[:1])
         if end == written_after:
             write()
-            adopt(["m-1"])
+            attach(["m-1"])
     return stand(Email.objects.get(message_id="m-1"), "error_code", "error")
 
 
@@ -330,19 +330,19 @@ def test_every_order_of_webhooks_answers_and_records_leads_to_the_same_end(db, d
 def test_of_two_bounces_the_reason_is_that_of_the_first_by_time(order):
     row = email()
     bounces = [
-        news("bounced", 1, reason="no_mx_record"),
-        news("bounced", 2, reason="mailbox_full"),
+        incoming("bounced", 1, reason="no_mx_record"),
+        incoming("bounced", 2, reason="mailbox_full"),
     ]
     for place in order:
-        hear([bounces[place]])
+        ingest([bounces[place]])
 
     assert stand(row)["reason"] == "no_mx_record"
 
 
 def test_the_reason_of_an_event_stands_over_those_of_answers():
     row = email(state=State.BOUNCED, reason="a bounce")
-    hear([news("bounced", 1, reason="mailbox_full")])
-    learn({"m-1": told("bounced", intelligence={"failure_reason": "a failure"})})
+    ingest([incoming("bounced", 1, reason="mailbox_full")])
+    apply_details({"m-1": told("bounced", intelligence={"failure_reason": "a failure"})})
 
     assert stand(row)["reason"] == "mailbox_full"
 
@@ -350,8 +350,8 @@ def test_the_reason_of_an_event_stands_over_those_of_answers():
 def test_one_event_told_by_two_sources_has_the_earlier_time_and_the_reason_of_either():
     row = email()
     answer = told("bounced", ("bounced", 2))
-    learn({"m-1": answer})
-    hear([news("bounced", 1, event_id=str(answer.events[0].id), reason="mailbox_full")])
+    apply_details({"m-1": answer})
+    ingest([incoming("bounced", 1, event_id=str(answer.events[0].id), reason="mailbox_full")])
 
     assert (row.events.get().reason, row.events.get().occurred_at) == ("mailbox_full", minute(1))
     assert (stand(row)["reason"], stand(row)["bounced_at"]) == ("mailbox_full", minute(1))
@@ -359,11 +359,11 @@ def test_one_event_told_by_two_sources_has_the_earlier_time_and_the_reason_of_ei
 
 def test_an_outcome_of_the_outbox_that_news_outran_takes_nothing_back():
     row = email(state=State.SENDING)
-    hear([news("bounced", 2, reason="mailbox_full"), news("delivered", 1)])
-    told_late = Conclusion(
+    ingest([incoming("bounced", 2, reason="mailbox_full"), incoming("delivered", 1)])
+    told_late = EmailUpdate(
         row.pk, State.DELIVERED, message_id="m-1", sent_at=minute(3), delivered_at=minute(3)
     )
-    conclude([told_late], ANSWER_FIELDS)
+    finish([told_late], ANSWER_FIELDS)
 
     assert stand(row, "next_sync_at") == {
         "state": State.BOUNCED,
@@ -384,7 +384,7 @@ def test_an_outcome_of_the_outbox_that_news_outran_takes_nothing_back():
 def test_an_outcome_of_the_outbox_that_news_outran_is_not_signalled(signalled):
     row = email(state=State.BOUNCED)
     with transaction.atomic():
-        conclude([Conclusion(row.pk, State.DELIVERED, message_id="m-1")], ANSWER_FIELDS)
+        finish([EmailUpdate(row.pk, State.DELIVERED, message_id="m-1")], ANSWER_FIELDS)
 
     assert signalled == []
 
@@ -412,7 +412,7 @@ def test_only_what_was_surely_not_sent_starts_over():
 def test_what_is_heard_of_the_attempt_before_moves_nothing():
     row = email(state=State.FAILED)
     restart([row.pk])
-    hear([news("delivered"), news("opened", 1)])
+    ingest([incoming("delivered"), incoming("opened", 1)])
 
     assert (stand(row)["state"], row.open_count, row.delivered_at) == (State.PENDING, 0, None)
     assert EmailEvent.objects.filter(email=None).count() == 2
@@ -428,8 +428,8 @@ OPENS = [("delivered", 0), ("opened", 1), ("opened", 2), ("clicked", 2)]
 def test_opens_told_by_webhook_and_sync_count_once(webhook_first):
     row = email()
     steps: list[Callable[[], object]] = [
-        lambda: hear([news(word, minute) for word, minute in OPENS]),
-        lambda: learn({"m-1": told("delivered", *OPENS)}),
+        lambda: ingest([incoming(word, minute) for word, minute in OPENS]),
+        lambda: apply_details({"m-1": told("delivered", *OPENS)}),
     ]
     for step in steps if webhook_first else reversed(steps):
         step()
@@ -439,17 +439,17 @@ def test_opens_told_by_webhook_and_sync_count_once(webhook_first):
 
 def test_opens_that_were_only_counted_are_not_counted_again_when_their_webhooks_come():
     row = email()
-    learn({"m-1": told(open_count=2, click_count=1, first_opened_at=START)})
-    hear([news(word, minute) for word, minute in OPENS])
+    apply_details({"m-1": told(open_count=2, click_count=1, first_opened_at=START)})
+    ingest([incoming(word, minute) for word, minute in OPENS])
 
     assert (stand(row)["open_count"], stand(row)["click_count"]) == (2, 1)
 
 
 def test_sync_makes_up_for_webhooks_that_were_lost():
     row = email()
-    hear([news("opened", 1)])
-    learn({"m-1": told("delivered", *OPENS)}, now=minute(8))
-    hear([news("opened", 9)])
+    ingest([incoming("opened", 1)])
+    apply_details({"m-1": told("delivered", *OPENS)}, now=minute(8))
+    ingest([incoming("opened", 9)])
 
     assert stand(row)["open_count"] == 3
 
@@ -473,8 +473,8 @@ def opened(request: pytest.FixtureRequest) -> Callable[..., EmailDetails]:
 @pytest.mark.parametrize("shift", [A_LITTLE_LATER, -A_LITTLE_LATER])
 def test_one_open_told_with_two_times_counts_once(opened, shift):
     row = email()
-    hear([news("opened", 1 + shift)])
-    learn({"m-1": opened(1)}, now=minute(5))
+    ingest([incoming("opened", 1 + shift)])
+    apply_details({"m-1": opened(1)}, now=minute(5))
 
     assert stand(row)["open_count"] == 1
 
@@ -482,29 +482,29 @@ def test_one_open_told_with_two_times_counts_once(opened, shift):
 @pytest.mark.parametrize("shift", [A_LITTLE_LATER, -A_LITTLE_LATER])
 def test_a_late_webhook_about_what_sync_has_told_counts_nothing(opened, shift):
     row = email()
-    learn({"m-1": opened(1, 2)}, now=minute(5))
+    apply_details({"m-1": opened(1, 2)}, now=minute(5))
     for at in (1, 2):
-        hear([news("opened", at + shift)])
+        ingest([incoming("opened", at + shift)])
         assert stand(row)["open_count"] == 2
 
 
 def test_an_open_after_sync_is_one_more_though_its_forerunners_had_no_webhooks(opened):
     row = email()
-    learn({"m-1": opened(1, 2)}, now=minute(5))
+    apply_details({"m-1": opened(1, 2)}, now=minute(5))
     for _ in range(2):
-        hear([news("opened", 6)])
-    hear([news("opened", 2 + A_LITTLE_LATER)])
+        ingest([incoming("opened", 6)])
+    ingest([incoming("opened", 2 + A_LITTLE_LATER)])
     assert stand(row)["open_count"] == 3
 
-    learn({"m-1": opened(1, 2, 6 - A_LITTLE_LATER)}, now=minute(7))
-    hear([news("opened", 8), news("opened", 9)])
+    apply_details({"m-1": opened(1, 2, 6 - A_LITTLE_LATER)}, now=minute(7))
+    ingest([incoming("opened", 8), incoming("opened", 9)])
     assert stand(row)["open_count"] == 5
 
 
 def test_an_answer_older_than_a_webhook_takes_no_open_back(opened):
     row = email()
-    hear([news("opened", 1), news("opened", 2)])
-    learn({"m-1": opened(1)}, now=minute(5))
+    ingest([incoming("opened", 1), incoming("opened", 2)])
+    apply_details({"m-1": opened(1)}, now=minute(5))
 
     assert stand(row)["open_count"] == 2
 
@@ -523,8 +523,8 @@ def test_one_open_counts_once_however_far_truncuss_clock_is_ahead(
     row = email()
     dated = {"answered_at": minute(1.2 + skew)} if is_dated else {}
     steps: list[Callable[[], object]] = [
-        lambda: hear([news("opened", 1 + skew + shift)]),
-        lambda: learn({"m-1": opened(1 + skew, **dated)}, now=minute(1.2)),
+        lambda: ingest([incoming("opened", 1 + skew + shift)]),
+        lambda: apply_details({"m-1": opened(1 + skew, **dated)}, now=minute(1.2)),
     ]
     for step in steps if webhook_first else reversed(steps):
         step()
@@ -538,10 +538,10 @@ def test_one_open_counts_once_however_far_truncuss_clock_is_ahead(
 def test_two_opens_and_one_after_the_answer_count_as_three_by_any_clock(opened, shift, skew, order):
     row = email()
     steps: list[Callable[[], object]] = [
-        lambda: hear([news("opened", 1 + skew + shift)]),
-        lambda: hear([news("opened", 2 + skew + shift)]),
-        lambda: hear([news("opened", 4 + skew + shift)]),
-        lambda: learn(
+        lambda: ingest([incoming("opened", 1 + skew + shift)]),
+        lambda: ingest([incoming("opened", 2 + skew + shift)]),
+        lambda: ingest([incoming("opened", 4 + skew + shift)]),
+        lambda: apply_details(
             {"m-1": opened(1 + skew, 2 + skew, answered_at=minute(3 + skew))}, now=minute(3)
         ),
     ]
@@ -558,8 +558,10 @@ def test_an_open_after_the_answer_is_one_more_though_the_first_had_no_webhook(
 ):
     row = email()
     steps: list[Callable[[], object]] = [
-        lambda: learn({"m-1": opened(1 + skew, answered_at=minute(2 + skew))}, now=minute(2)),
-        lambda: hear([news("opened", 3 + skew)]),
+        lambda: apply_details(
+            {"m-1": opened(1 + skew, answered_at=minute(2 + skew))}, now=minute(2)
+        ),
+        lambda: ingest([incoming("opened", 3 + skew)]),
     ]
     for step in steps if answer_first else reversed(steps):
         step()
@@ -570,11 +572,11 @@ def test_an_open_after_the_answer_is_one_more_though_the_first_had_no_webhook(
 def test_a_count_that_was_too_high_is_mended_by_the_next_answer():
     """Ours stands in for the answer's clock; it was half a minute behind."""
     row = email()
-    learn({"m-1": FORMS["counted"](1, 5)}, now=minute(5))
-    hear([news("opened", 5.4)])
+    apply_details({"m-1": FORMS["counted"](1, 5)}, now=minute(5))
+    ingest([incoming("opened", 5.4)])
     assert stand(row)["open_count"] == 3
 
-    learn({"m-1": FORMS["counted"](1, 5)}, now=minute(7))
+    apply_details({"m-1": FORMS["counted"](1, 5)}, now=minute(7))
     assert stand(row)["open_count"] == 2
 
 
@@ -583,29 +585,29 @@ def test_an_event_without_time_and_id_is_told_again_by_each_answer_and_counts_on
     undated = ReportedEvent(None, "opened", None)
     for hour in (1, 2):
         answer = EmailDetails("m-1", "sent", open_count=2, events=(undated, undated))
-        learn({"m-1": answer}, now=minute(60 * hour))
+        apply_details({"m-1": answer}, now=minute(60 * hour))
 
     assert (row.events.count(), stand(row)["open_count"]) == (2, 2)
 
 
 def test_clicks_are_counted_apart_from_opens():
     row = email()
-    learn({"m-1": told("delivered", *OPENS)}, now=minute(5))
-    hear([news("clicked", 6)])
+    apply_details({"m-1": told("delivered", *OPENS)}, now=minute(5))
+    ingest([incoming("clicked", 6)])
 
     assert (stand(row)["open_count"], stand(row)["click_count"]) == (2, 2)
 
 
 def test_two_opens_in_one_second_with_ids_count_as_two():
     row = email()
-    hear([news("opened", event_id="e-1"), news("opened", event_id="e-2")])
+    ingest([incoming("opened", event_id="e-1"), incoming("opened", event_id="e-2")])
 
     assert stand(row)["open_count"] == 2
 
 
 def test_opens_move_no_state():
     row = email()
-    hear([news("opened"), news("clicked")])
+    ingest([incoming("opened"), incoming("clicked")])
 
     assert stand(row)["state"] == State.SENT
 
@@ -614,25 +616,25 @@ def test_opens_move_no_state():
 
 
 def test_events_before_their_email_are_kept_and_applied_when_it_is_recorded():
-    hear([news("delivered"), news("opened", 1)])
+    ingest([incoming("delivered"), incoming("opened", 1)])
     row = email()
-    adopt(["m-1"])
+    attach(["m-1"])
 
     assert (stand(row)["state"], row.open_count) == (State.DELIVERED, 1)
-    adopt(["m-1"])
+    attach(["m-1"])
     assert stand(row)["open_count"] == 1
 
 
 def test_events_that_nobody_adopted_are_applied_with_the_next_news():
-    hear([news("delivered"), news("opened", 1)])
+    ingest([incoming("delivered"), incoming("opened", 1)])
     row = email()
-    hear([news("clicked", 2)])
+    ingest([incoming("clicked", 2)])
 
     assert (stand(row)["state"], row.open_count, row.click_count) == (State.DELIVERED, 1, 1)
 
 
 def test_an_answer_about_an_unknown_email_harms_nothing():
-    assert learn({"m-2": told("delivered", message_id="m-2")}) == 0
+    assert apply_details({"m-2": told("delivered", message_id="m-2")}) == 0
 
 
 @pytest.mark.django_db(transaction=True)
@@ -640,11 +642,11 @@ def test_an_event_in_the_middle_of_the_recording_is_applied(
     shared_database, emulator, messages, in_threads
 ):
     """The webhook's transaction does not see the email, and ends before it is recorded."""
-    heard = threading.Event()
+    known_events = threading.Event()
 
     def webhook() -> None:
-        hear([news("bounced", message_id=sent.truncus_status.id)])
-        heard.set()
+        ingest([incoming("bounced", message_id=sent.truncus_status.id)])
+        known_events.set()
 
     [sent] = messages(1)
     with transaction.atomic(shared_database):
@@ -652,7 +654,7 @@ def test_an_event_in_the_middle_of_the_recording_is_applied(
         thread = threading.Thread(target=lambda: in_threads(webhook))
         thread.start()
         if connection.vendor == "postgresql":  # the others wait for the end of this transaction
-            assert heard.wait(20)
+            assert known_events.wait(20)
             assert EmailEvent.objects.get().email is None
     thread.join()
     assert Email.objects.get().state == State.BOUNCED
@@ -676,7 +678,7 @@ def test_an_email_recorded_in_the_middle_of_a_webhook_gets_its_event(
     sent.send()
     Email.objects.all().delete()
     with transaction.atomic(shared_database):
-        hear([news("bounced", message_id=sent.truncus_status.id)])
+        ingest([incoming("bounced", message_id=sent.truncus_status.id)])
         thread = threading.Thread(target=lambda: in_threads(record))
         thread.start()
         if connection.vendor != "sqlite":  # which has one writer at a time
@@ -689,11 +691,11 @@ def test_an_email_recorded_in_the_middle_of_a_webhook_gets_its_event(
 @pytest.mark.django_db(transaction=True)
 def test_news_told_by_many_threads_at_once_is_applied_once(shared_database, in_threads):
     rows = [email(f"m-{number}") for number in range(3)]
-    story = [news(word, minute, row.message_id) for row in rows for word, minute in OPENS]
+    story = [incoming(word, minute, row.message_id) for row in rows for word, minute in OPENS]
 
     def tell(first: int) -> int:
         pieces = story[first:] + story[:first]
-        return sum(hear([piece]) for piece in pieces) + hear(pieces)
+        return sum(ingest([piece]) for piece in pieces) + ingest(pieces)
 
     new = in_threads(*[lambda first=first: tell(first) for first in (0, 3, 6, 9)])
 
@@ -708,7 +710,7 @@ def test_an_answer_moves_state_and_counts_and_sets_the_next_question():
     row = email(sent_at=START)
     answer = told("delivered", *OPENS, global_message_id="g-1", provider_message_id="p-1")
 
-    assert learn({"m-1": answer}, now=START) == 1
+    assert apply_details({"m-1": answer}, now=START) == 1
     row.refresh_from_db()
     assert (row.state, row.open_count, row.click_count) == (State.DELIVERED, 2, 1)
     assert (row.global_message_id, row.provider_message_id) == ("g-1", "p-1")
@@ -719,7 +721,7 @@ def test_an_answer_moves_state_and_counts_and_sets_the_next_question():
 def test_an_answer_that_tells_nothing_new_only_sets_the_next_question():
     row = email(state=State.DELIVERED, sent_at=START, delivered_at=START)
 
-    assert learn({"m-1": told(updated_at=START)}, now=START + timedelta(hours=2)) == 0
+    assert apply_details({"m-1": told(updated_at=START)}, now=START + timedelta(hours=2)) == 0
     row.refresh_from_db()
     assert row.next_sync_at == START + timedelta(hours=3)
 
@@ -728,23 +730,23 @@ def test_an_answer_that_tells_nothing_new_only_sets_the_next_question():
 def test_an_answer_that_tells_no_more_than_an_id_is_a_change(name):
     row = email(state=State.DELIVERED)
 
-    assert learn({"m-1": told(**{name: "id-1"})}) == 1
+    assert apply_details({"m-1": told(**{name: "id-1"})}) == 1
     row.refresh_from_db()
     assert getattr(row, name) == "id-1"
-    assert learn({"m-1": told(**{name: "id-1"})}) == 0
+    assert apply_details({"m-1": told(**{name: "id-1"})}) == 0
 
 
-@pytest.mark.parametrize("step", ["hear", "learn", "conclude"])
+@pytest.mark.parametrize("step", ["ingest", "apply_details", "finish"])
 def test_nothing_is_asked_about_an_email_of_the_sandbox(step):
     now = timezone.now()
     row = email(is_sandbox=True, state=State.SCHEDULED, next_sync_at=now)
-    if step == "hear":
-        hear([news("delivered")])
-    elif step == "learn":
-        learn({"m-1": told("sent")})
+    if step == "ingest":
+        ingest([incoming("delivered")])
+    elif step == "apply_details":
+        apply_details({"m-1": told("sent")})
     else:
-        answer = Conclusion(row.pk, State.SENT, message_id="m-1", is_sandbox=True, sent_at=now)
-        conclude([answer], ["state", "message_id"])
+        answer = EmailUpdate(row.pk, State.SENT, message_id="m-1", is_sandbox=True, sent_at=now)
+        finish([answer], ["state", "message_id"])
 
     row.refresh_from_db()
     assert row.state != State.SCHEDULED
@@ -754,7 +756,7 @@ def test_nothing_is_asked_about_an_email_of_the_sandbox(step):
 def test_the_reason_of_a_bounce_is_learned_after_its_event():
     row = email()
     answer = told("bounced", ("bounced", 1), intelligence={"failure_reason": "mailbox_full"})
-    learn({"m-1": answer})
+    apply_details({"m-1": answer})
 
     assert stand(row)["reason"] == "mailbox_full"
 
@@ -762,7 +764,7 @@ def test_the_reason_of_a_bounce_is_learned_after_its_event():
 def test_a_scheduled_email_stays_scheduled_until_it_is_sent():
     at = timezone.now() + timedelta(days=2)
     row = email(state=State.SCHEDULED, send_at=at)
-    learn({"m-1": told("scheduled", ("queued", 0))})
+    apply_details({"m-1": told("scheduled", ("queued", 0))})
 
     row.refresh_from_db()
     assert (row.state, row.sent_at) == (State.SCHEDULED, None)
@@ -771,7 +773,7 @@ def test_a_scheduled_email_stays_scheduled_until_it_is_sent():
 
 def test_an_answer_larger_than_a_column_harms_nothing():
     row = email()
-    learn({"m-1": told(open_count=10**30, global_message_id="g" * 5000)})
+    apply_details({"m-1": told(open_count=10**30, global_message_id="g" * 5000)})
 
     assert stand(row)["open_count"] == 2**31 - 1
 
@@ -782,7 +784,7 @@ def test_learning_costs_a_constant_number_of_queries_per_hundred(count_queries):
         for message_id in ids:
             email(message_id)
         with count_queries() as queries:
-            learn({i: told("delivered", *OPENS, message_id=i) for i in ids})
+            apply_details({i: told("delivered", *OPENS, message_id=i) for i in ids})
         assert set(Email.objects.filter(message_id__in=ids).values_list("state")) == {
             (State.DELIVERED,)
         }
@@ -798,7 +800,7 @@ def test_learning_costs_a_constant_number_of_queries_per_hundred(count_queries):
 def test_hearing_one_piece_of_news_costs_few_queries(count_queries):
     email()
     with count_queries() as queries:
-        hear([news("opened")])
+        ingest([incoming("opened")])
 
     assert len(queries) <= 9
 
@@ -810,12 +812,12 @@ def test_hearing_one_piece_of_news_costs_few_queries(count_queries):
 def test_signals_come_after_the_commit_once(signalled):
     email()
     with transaction.atomic():
-        hear([news("delivered"), news("opened", 1)])
-        hear([news("delivered")])
+        ingest([incoming("delivered"), incoming("opened", 1)])
+        ingest([incoming("delivered")])
         assert signalled == []
 
     assert signalled == ["delivered", "opened", ("sent", "delivered")]
-    hear([news("delivered")])
+    ingest([incoming("delivered")])
     assert len(signalled) == 3
 
 
@@ -823,7 +825,7 @@ def test_signals_come_after_the_commit_once(signalled):
 def test_a_rolled_back_move_is_not_signalled(signalled):
     email()
     with transaction.atomic():
-        hear([news("delivered")])
+        ingest([incoming("delivered")])
         transaction.set_rollback(True)
 
     assert signalled == []
@@ -832,8 +834,8 @@ def test_a_rolled_back_move_is_not_signalled(signalled):
 @pytest.mark.django_db(transaction=True)
 def test_one_open_told_by_webhook_and_sync_is_signalled_once(signalled):
     email(state=State.DELIVERED)
-    hear([news("opened", 1)])
-    learn({"m-1": told("delivered", ("opened", 1 + A_LITTLE_LATER))})
+    ingest([incoming("opened", 1)])
+    apply_details({"m-1": told("delivered", ("opened", 1 + A_LITTLE_LATER))})
 
     assert signalled == ["opened"]
 
@@ -841,18 +843,18 @@ def test_one_open_told_by_webhook_and_sync_is_signalled_once(signalled):
 @pytest.mark.django_db(transaction=True)
 def test_two_opens_close_together_are_signalled_twice(signalled):
     email(state=State.DELIVERED)
-    hear([news("opened", 1)])
-    learn({"m-1": told("delivered", ("opened", 1 + A_LITTLE_LATER), ("opened", 1.3))})
+    ingest([incoming("opened", 1)])
+    apply_details({"m-1": told("delivered", ("opened", 1 + A_LITTLE_LATER), ("opened", 1.3))})
 
     assert signalled == ["opened", "opened"]
 
 
 @pytest.mark.django_db(transaction=True)
 def test_events_that_came_early_are_signalled_with_their_email(signalled):
-    hear([news("delivered")])
+    ingest([incoming("delivered")])
     assert signalled == []
     email()
-    adopt(["m-1"])
+    attach(["m-1"])
 
     assert signalled == ["delivered", ("sent", "delivered")]
 
@@ -865,7 +867,7 @@ def test_a_failing_receiver_harms_nothing(signalled):
     row = email()
     email_event.connect(fail)
     try:
-        hear([news("delivered")])
+        ingest([incoming("delivered")])
     finally:
         email_event.disconnect(fail)
 
@@ -882,7 +884,7 @@ def test_hostile_content_is_stored_in_a_form_that_every_database_takes():
     for _ in range(200):
         deep = [deep]
     payload = {"a\x00": "\x00\ud800", "b": [float("nan"), float("inf")], "c": deep, "d": "é" * 9999}
-    hear([news("bounced", reason="\x00r\ud800" * 500, recipient="a" * 9999, payload=payload)])
+    ingest([incoming("bounced", reason="\x00r\ud800" * 500, recipient="a" * 9999, payload=payload)])
 
     event = row.events.get()
     assert event.payload["a"] == "?"
@@ -894,8 +896,8 @@ def test_hostile_content_is_stored_in_a_form_that_every_database_takes():
 def test_it_works_without_time_zones(settings):
     settings.USE_TZ = False
     row = email()
-    hear([news("opened", 1)])
-    learn({"m-1": told("delivered", ("opened", 1), updated_at=START)})
+    ingest([incoming("opened", 1)])
+    apply_details({"m-1": told("delivered", ("opened", 1), updated_at=START)})
 
     assert (stand(row)["state"], row.open_count) == (State.DELIVERED, 1)
     assert row.first_opened_at == datetime(2026, 11, 1, 13, 1)  # Berlin
@@ -904,8 +906,8 @@ def test_it_works_without_time_zones(settings):
 def test_the_log_may_have_a_database_of_its_own(other_database):
     alias = other_database()
     row = email()
-    hear([news("delivered"), news("opened", message_id="m-2")])
-    learn({"m-1": told("delivered", *OPENS)})
+    ingest([incoming("delivered"), incoming("opened", message_id="m-2")])
+    apply_details({"m-1": told("delivered", *OPENS)})
 
     assert row._state.db == Email.objects.db == alias
     assert (stand(row)["state"], row.open_count) == (State.DELIVERED, 2)
@@ -934,7 +936,7 @@ def test_an_email_that_starts_over_has_no_times_of_the_attempt_before():
 
 def test_ids_that_differ_in_spaces_at_their_end_are_two_emails():
     row = email("abc")
-    hear([news("bounced", 1, "abc ", reason="mailbox_full")])
-    hear([news("bounced", 2, "abc", reason="no_mx_record")])
+    ingest([incoming("bounced", 1, "abc ", reason="mailbox_full")])
+    ingest([incoming("bounced", 2, "abc", reason="no_mx_record")])
     row.refresh_from_db()
     assert (row.state, row.reason) == ("bounced", "no_mx_record")

@@ -25,7 +25,7 @@ from django.urls import include, path, reverse
 from tests.servers import serving
 from truncus_django import views
 from truncus_django.api.webhooks import sign
-from truncus_django.log.webhook_payload import read_news
+from truncus_django.log.webhook_payload import read_event
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, EmailEvent
 from truncus_django.states import State
@@ -208,13 +208,13 @@ def test_a_webhook_is_committed_before_it_is_acknowledged(settings, monkeypatch)
     [alias] = connections
     monkeypatch.setitem(connections.settings[alias], "ATOMIC_REQUESTS", True)
     is_in_transaction = []
-    real = views.hear
+    real = views.ingest
 
-    def hear(news: Any) -> int:
+    def ingest(incoming: Any) -> int:
         is_in_transaction.append(connections[alias].in_atomic_block)
-        return real(news)
+        return real(incoming)
 
-    monkeypatch.setattr(views, "hear", hear)
+    monkeypatch.setattr(views, "ingest", ingest)
 
     assert post(delivered()).status_code == 200
     assert is_in_transaction == [False]
@@ -414,18 +414,18 @@ def test_trouble_is_a_500_and_leaves_nothing_half_done(monkeypatch, caplog):
 def test_trouble_is_logged_once_and_mailed_to_nobody(emulator, settings, monkeypatch, caplog):
     """Or each mail to the admins would make a webhook that makes another mail."""
 
-    def fail(news: Any) -> int:
+    def fail(incoming: Any) -> int:
         raise OperationalError
 
     settings.DEBUG = False  # Django mails what it logs as an error to the admins
     with monkeypatch.context() as patch:
-        patch.setattr(views, "hear", fail)
+        patch.setattr(views, "ingest", fail)
         assert {post(delivered(status=f"s-{n}")).status_code for n in range(5)} == {500}
         assert len([one for one in caplog.records if one.levelno >= logging.ERROR]) == 1
     assert emulator.emails == []
 
     post(delivered())
-    monkeypatch.setattr(views, "hear", fail)
+    monkeypatch.setattr(views, "ingest", fail)
     post(delivered())
     assert len([one for one in caplog.records if one.levelno >= logging.ERROR]) == 2
 
@@ -466,7 +466,7 @@ NOW = 1_790_000_000
 
 def read(**fields: Any) -> Any:
     told = {"event": "email.delivery", "message_id": "m-1", "status": "sent", **fields}
-    return read_news(json.dumps(told).encode(), signed_at=NOW)
+    return read_event(json.dumps(told).encode(), signed_at=NOW)
 
 
 @pytest.mark.parametrize(
@@ -630,14 +630,14 @@ def test_the_emulators_webhooks_arrive_shuffled_twice_and_among_forged_ones(emul
 @pytest.mark.django_db(transaction=True)
 def test_truncus_repeats_what_met_trouble_until_it_is_stored(emulator, webhook_url, monkeypatch):
     failures = iter(range(2))
-    hear = views.hear
+    ingest = views.ingest
 
-    def fail_twice(news: Any) -> int:
+    def fail_twice(incoming: Any) -> int:
         if next(failures, None) is not None:
             raise OperationalError
-        return hear(news)
+        return ingest(incoming)
 
-    monkeypatch.setattr(views, "hear", fail_twice)
+    monkeypatch.setattr(views, "ingest", fail_twice)
     emulator.reset(webhook_url=webhook_url, webhook_secret=SECRET, webhook_backoff_s=(0.01,) * 5)
     sent_to(emulator, "bounce")
     emulator.wait_for(lambda it: any(a.status == 200 for a in it.webhook_attempts), timeout_s=20)

@@ -115,7 +115,7 @@ def test_a_killed_worker_loses_nothing(site, emulator, put, states, queue):
     OutboxBatch.objects.update(due_at=OutboxBatch.objects.get().created_at)  # the lease is over
 
     celery(site, queue, "worker", "--pool", "solo")
-    tasks.wake_celery("default")  # as the schedule does
+    tasks.notify_celery("default")  # as the schedule does
 
     until(is_all_sent)
     assert states() == ["delivered"] * 2

@@ -9,7 +9,7 @@ from tests.outbox.conftest import keys_of
 from tests.outbox.processes import other_database, shared_database, site
 from truncus_django.db.clock import SET_BACK_S, Clock, moment_of
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
-from truncus_django.outbox.claim import Claim, Rest, claim
+from truncus_django.outbox.claim import Claim, Idle, claim
 from truncus_django.outbox.dispatcher import Dispatcher
 from truncus_django.outbox.waiting import HELD_BACK
 
@@ -78,7 +78,7 @@ def test_limits_hold_nothing_back_for_longer_than_a_minute(
     put(1)
     rest = worker().step()
 
-    assert isinstance(rest, Rest)
+    assert isinstance(rest, Idle)
     assert rest.is_pace
     assert rest.until - dispatcher.clock.now() < 62
     travel(62)
@@ -95,7 +95,7 @@ def test_a_pause_lasts_no_longer_than_it_was_meant_to(
     travel(-HOUR_S)
     rest = worker().step()
 
-    assert isinstance(rest, Rest)
+    assert isinstance(rest, Idle)
     assert 25 < rest.until - dispatcher.clock.now() < 40
     travel(40)
     worker().drain()
@@ -111,7 +111,7 @@ def test_a_mailer_without_usable_settings_is_looked_at_as_often_as_before(
     travel(-HOUR_S)
     rest = worker().step()
 
-    assert isinstance(rest, Rest)
+    assert isinstance(rest, Idle)
     assert rest.until - dispatcher.clock.now() <= 600
 
 
@@ -122,7 +122,7 @@ def test_a_lease_of_a_worker_that_died_runs_out(emulator, put, dispatcher, worke
     assert isinstance(taken, Claim)
     travel(-HOUR_S)
 
-    assert isinstance(worker().step(), Rest), "the worker that has it may be alive"
+    assert isinstance(worker().step(), Idle), "the worker that has it may be alive"
     travel(301)
     worker().drain()
     assert states() == ["delivered"] * 2
@@ -138,7 +138,7 @@ def test_a_worker_that_lives_writes_down_its_answer(
     results = dispatcher._answer(taken, members)
     travel(-HOUR_S)
     worker().step()
-    told = dispatcher._settle(taken, lambda: dispatcher._after_results(taken, members, results))
+    told = dispatcher._record(taken, lambda: dispatcher._after_results(taken, members, results))
 
     assert told.accepted == 2
     assert states() == ["delivered"] * 2

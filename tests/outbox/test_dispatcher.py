@@ -10,7 +10,7 @@ from django.db import OperationalError
 
 from tests.outbox.conftest import keys_of, put_all, reload
 from truncus_django import signals
-from truncus_django.api.dialect import forget_lessons
+from truncus_django.api.dialect import forget_capabilities
 from truncus_django.api.transport import longest_request_s
 from truncus_django.backend import TruncusBackend
 from truncus_django.conf import get_settings
@@ -21,11 +21,11 @@ from truncus_django.outbox.claim import (
     LEASE_MARGIN_S,
     Claim,
     Countdown,
-    Rest,
+    Idle,
     claim,
     lease_s,
 )
-from truncus_django.outbox.dispatcher import Delivered, Dispatcher
+from truncus_django.outbox.dispatcher import Dispatcher, DispatchResult
 
 pytestmark = pytest.mark.django_db
 
@@ -36,9 +36,9 @@ pytestmark = pytest.mark.django_db
 def test_a_hundred_are_one_request(emulator, put, dispatcher, states):
     put(250)
 
-    tally = dispatcher.drain()
+    stats = dispatcher.drain()
 
-    assert (tally.requests, tally.accepted) == (3, 250)
+    assert (stats.requests, stats.accepted) == (3, 250)
     assert len(emulator.emails) == 250
     assert set(states()) == {"delivered"}
     assert OutboxEntry.objects.count() == OutboxBatch.objects.count() == 0
@@ -77,20 +77,20 @@ def test_one_goes_to_the_endpoint_of_one(emulator, put, dispatcher):
 def test_a_receiver_hears_of_the_new_state(
     emulator, put, dispatcher, django_capture_on_commit_callbacks
 ):
-    heard = []
+    known_events = []
 
-    def hear(**facts):
-        heard.append((facts["old_state"], facts["new_state"]))
+    def ingest(**state):
+        known_events.append((state["old_state"], state["new_state"]))
 
     put(2)
-    signals.email_state_changed.connect(hear)
+    signals.email_state_changed.connect(ingest)
     try:
         with django_capture_on_commit_callbacks(execute=True):
             dispatcher.drain()
     finally:
-        signals.email_state_changed.disconnect(hear)
+        signals.email_state_changed.disconnect(ingest)
 
-    assert heard == [("sending", "delivered")] * 2
+    assert known_events == [("sending", "delivered")] * 2
 
 
 def test_queries_do_not_grow_with_the_batch(
@@ -101,11 +101,11 @@ def test_queries_do_not_grow_with_the_batch(
     put(100)
 
     with django_assert_max_num_queries(32 if takes_few_parameters else 25):
-        assert dispatcher.step() == Delivered(accepted=100)
+        assert dispatcher.step() == DispatchResult(accepted=100)
 
 
 def test_an_empty_outbox_rests(emulator, dispatcher):
-    assert dispatcher.step() == Rest()
+    assert dispatcher.step() == Idle()
     assert emulator.requests == []
 
 
@@ -161,7 +161,7 @@ def test_a_pause_that_begins_at_the_last_moment_is_kept(emulator, put, dispatche
     monkeypatch.setattr(rate_limit, "locked_account", pause_first)
     rest = claim(dispatcher.clock)
 
-    assert isinstance(rest, Rest)
+    assert isinstance(rest, Idle)
     assert list(rest.paused) == [""]
 
 
@@ -260,8 +260,8 @@ def test_a_lost_answer_is_asked_for_again_under_its_key(emulator, put, dispatche
     assert dispatcher.step().postponed == 3
     assert states() == ["sending"] * 3
     [batch] = OutboxBatch.objects.all()
-    assert (batch.is_in_doubt, batch.lease, batch.attempts) == (True, None, 1)
-    assert isinstance(dispatcher.step(), Rest)
+    assert (batch.is_ambiguous, batch.lease, batch.attempts) == (True, None, 1)
+    assert isinstance(dispatcher.step(), Idle)
     travel(60)
     dispatcher.drain()
 
@@ -288,7 +288,7 @@ def test_a_worker_that_dies_leaves_a_lease_that_runs_out(emulator, put, dispatch
     assert isinstance(taken, Claim)
 
     rest = Dispatcher().step()
-    assert isinstance(rest, Rest)
+    assert isinstance(rest, Idle)
     assert rest.until == pytest.approx(taken.leased_until, abs=2)
     travel(lease_s(taken.settings) + 1)
     dispatcher.drain()
@@ -357,13 +357,13 @@ def test_a_batch_in_doubt_keeps_the_form_that_it_was_sent_in(emulator, put, disp
     emulator.faults.next("reset_after")
     put(2)
     dispatcher.step()
-    OutboxAccount.objects.update(dialect={"html_required": True})
+    OutboxAccount.objects.update(capabilities={"html_required": True})
     travel(60)
     taken = claim(dispatcher.clock)
 
     assert isinstance(taken, Claim)
-    assert taken.client.form.lessons.html_required
-    assert taken.batch.form["html_required"] is False
+    assert taken.client.wire_format.capabilities.html_required
+    assert taken.batch.wire_format["html_required"] is False
 
 
 def test_past_the_keys_life_a_failure_goes_on_under_a_new_key(
@@ -428,7 +428,7 @@ def test_an_answer_is_written_again_where_the_end_of_the_transaction_was_lost(
     assert len(calls) == 2
     [batch] = OutboxBatch.objects.all()
     assert batch.lease is None
-    assert batch.is_in_doubt is (fault != "rate_limit")
+    assert batch.is_ambiguous is (fault != "rate_limit")
     travel(60)
     dispatcher.drain()
     assert states() == ["delivered"] * 2
@@ -442,14 +442,14 @@ def test_who_has_written_its_answer_has_no_say_any_more(emulator, put, dispatche
     first = claim(dispatcher.clock)
     members = dispatcher._members(first)
     error = dispatcher._answer(first, members)
-    dispatcher._settle(first, lambda: dispatcher._after_error(first, members, error))
+    dispatcher._record(first, lambda: dispatcher._after_error(first, members, error))
     travel(60)
     emulator.faults.next("reset_after")
     Dispatcher().step()  # now it is in doubt
 
-    dispatcher._settle(first, lambda: dispatcher._after_error(first, members, error))
+    dispatcher._record(first, lambda: dispatcher._after_error(first, members, error))
 
-    assert OutboxBatch.objects.get().is_in_doubt
+    assert OutboxBatch.objects.get().is_ambiguous
     travel(60)
     dispatcher.drain()
     assert len(emulator.emails) == 1
@@ -470,10 +470,10 @@ def test_who_stood_still_asks_nothing_and_gives_the_batch_back(
 ):
     put(1)
     with standing_still(left_s=left_s):
-        assert dispatcher.step() == Delivered()
+        assert dispatcher.step() == DispatchResult()
     assert emulator.requests == []
     batch = OutboxBatch.objects.get()
-    assert (batch.lease, batch.is_in_doubt) == (None, False)
+    assert (batch.lease, batch.is_ambiguous) == (None, False)
     Dispatcher().step()
     assert states() == ["delivered"]
     assert emulator.accepted == 1
@@ -503,7 +503,7 @@ def test_who_stood_still_before_a_repeated_request_leaves_it_ambiguous(
         dispatcher.step()
 
     batch = OutboxBatch.objects.get()
-    assert (batch.lease, batch.is_in_doubt) == (None, True)
+    assert (batch.lease, batch.is_ambiguous) == (None, True)
 
 
 @pytest.mark.parametrize("timeout", [0.5, 10, 15, 30, 120])
@@ -587,7 +587,7 @@ def test_a_429_stops_all_workers(emulator, put, dispatcher):
     dispatcher.step()
     rest = Dispatcher().step()
 
-    assert isinstance(rest, Rest)
+    assert isinstance(rest, Idle)
     assert rest.until > dispatcher.clock.now() + 25
     assert rest.paused == {"": "rate_limit_exceeded"}
     assert len(emulator.requests) == 1
@@ -596,10 +596,10 @@ def test_a_429_stops_all_workers(emulator, put, dispatcher):
 def test_a_revoked_key_stops_the_account_and_says_so(emulator, put, dispatcher, travel, states):
     emulator.reset(revoked_keys=["tr_test_emulator"])
     put(150)
-    tally = dispatcher.drain()
+    stats = dispatcher.drain()
 
-    assert tally.requests == 1
-    assert list(tally.rest.paused) == [""]
+    assert stats.requests == 1
+    assert list(stats.rest.paused) == [""]
     account = OutboxAccount.objects.get()
     assert account.failures == 1
     assert "API key" in account.error
@@ -617,10 +617,10 @@ def test_limits_are_kept(emulator, put, dispatcher, settings):
     settings.TRUNCUS = {**settings.TRUNCUS, "REQUESTS_PER_MINUTE": 2}
     put(350)
 
-    assert isinstance(dispatcher.step(), Delivered)
-    assert isinstance(Dispatcher().step(), Delivered)
+    assert isinstance(dispatcher.step(), DispatchResult)
+    assert isinstance(Dispatcher().step(), DispatchResult)
     rest = Dispatcher().step()
-    assert isinstance(rest, Rest)
+    assert isinstance(rest, Idle)
     assert rest.is_pace
     assert 0 < rest.until - dispatcher.clock.now() <= 61
     assert len(emulator.requests) == 2
@@ -640,9 +640,9 @@ def test_an_account_is_asked_in_the_form_that_it_taught_another_process(
     plain = [message(number, to=["a@example.org", "b@example.org"]) for number in range(2)]
     put_all(plain[:1])
     dispatcher.drain()
-    assert OutboxAccount.objects.get().dialect["single_recipient"] is True
+    assert OutboxAccount.objects.get().capabilities["single_recipient"] is True
     asked = len(emulator.requests)
-    forget_lessons()  # as a new process has
+    forget_capabilities()  # as a new process has
     put_all(plain[1:])
     dispatcher.drain()
 
@@ -719,7 +719,7 @@ def test_what_comes_to_expire_within_a_keys_life_gets_a_request_of_its_own(
     dispatcher.step()
     travel(60)
     dispatcher.step()
-    assert OutboxBatch.objects.filter(is_in_doubt=True).count() == 2
+    assert OutboxBatch.objects.filter(is_ambiguous=True).count() == 2
     travel(20 * 60 * 60)
     dispatcher.drain()
 
@@ -913,9 +913,9 @@ def test_what_a_bug_keeps_from_being_sent_stands_alone_in_the_end_and_fails(
     assert drain_stumbling(dispatcher) == 4  # for 8, 4, 2 and 1
     assert states() == ["delivered"] * 5 + ["sending"] + ["delivered"] * 2
     assert reload(emails[5]).error_code == "unexpected_error"
-    assert "LookupError in test_dispatch.py" in emails[5].error
+    assert "LookupError in test_dispatcher.py" in emails[5].error
     assert "ann@" not in emails[5].error
-    assert not emails[5].outbox_entry.batch.is_in_doubt
+    assert not emails[5].outbox_entry.batch.is_ambiguous
     travel(24 * 60 * 60)
     drain_stumbling(dispatcher)
 
@@ -931,7 +931,7 @@ def test_after_a_bug_with_an_answer_the_very_same_request_is_made_again(
     stumble(lambda sent: next(stumbles, False), after_the_request=True)
     with pytest.raises(LookupError):
         dispatcher.step()
-    assert OutboxBatch.objects.get().is_in_doubt
+    assert OutboxBatch.objects.get().is_ambiguous
     travel(60)
     dispatcher.drain()
 
@@ -961,11 +961,11 @@ def test_a_mailer_that_is_no_more_is_told_on_its_rows(emulator, put, dispatcher,
     gone, stays = put(2)
     Email.objects.filter(pk=gone.pk).update(mailer="gone")
     OutboxEntry.objects.filter(pk=gone.pk).update(mailer="gone")
-    tally = dispatcher.drain()
+    stats = dispatcher.drain()
 
     assert states() == ["pending", "delivered"]
     assert "MAILERS has no mailer 'gone'" in reload(gone).error
-    assert list(tally.rest.paused) == ["gone"]
+    assert list(stats.rest.paused) == ["gone"]
     assert reload(stays).state == "delivered"
 
 
@@ -979,7 +979,7 @@ def test_sent_rows_drop_what_was_sent_unless_it_is_to_be_kept(
     entry = OutboxEntry.objects.get()
     assert (entry.is_waiting, entry.batch) == (False, None)
     assert "order 1" in entry.payload
-    assert isinstance(dispatcher.step(), Rest)
+    assert isinstance(dispatcher.step(), Idle)
 
 
 def test_what_is_kept_is_themailers_to_say(emulator, message, dispatcher, settings):

@@ -226,15 +226,15 @@ def test_a_message_put_in_twice_is_two_emails(message):
 def test_receivers_are_asked_once_and_told_of_what_is_refused(message):
     asked, told, failed = [], [], []
 
-    def ask(**facts):
-        asked.append(facts["message"])
-        facts["payload"]["subject"] = "Changed"
+    def ask(**state):
+        asked.append(state["message"])
+        state["payload"]["subject"] = "Changed"
 
-    def tell(**facts):
-        told.append(facts)
+    def tell(**state):
+        told.append(state)
 
-    def fail(**facts):
-        failed.append(facts["error"])
+    def fail(**state):
+        failed.append(state["error"])
 
     pre_send.connect(ask)
     post_send.connect(tell)
@@ -254,7 +254,7 @@ def test_receivers_are_asked_once_and_told_of_what_is_refused(message):
 
 
 def test_receivers_may_change_the_message(message):
-    def change(message, **facts):
+    def change(message, **state):
         if message.subject == "Order 0":
             message.to.clear()
         message.subject = "Changed"

@@ -12,11 +12,11 @@ from truncus_django.api.errors import AnswerLost, DomainError, RateLimited
 from truncus_django.api.results import SendResult
 from truncus_django.api.transport import Transport
 from truncus_django.db.clock import moment_of
-from truncus_django.log.transitions import News, hear
+from truncus_django.log.transitions import IncomingEvent, ingest
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry
 from truncus_django.outbox import dispatcher as dispatcher_module
 from truncus_django.outbox.claim import claim, lease_s
-from truncus_django.outbox.dispatcher import Delivered
+from truncus_django.outbox.dispatcher import DispatchResult
 
 pytestmark = pytest.mark.django_db
 
@@ -58,12 +58,12 @@ def test_a_quota_that_is_used_up_within_a_batch_stops_the_account_and_no_emails(
 ):
     emulator.reset(monthly_limit=50, dialect=dialect)
     put(120)
-    tally = dispatcher.drain()
+    stats = dispatcher.drain()
 
-    assert tally.failed == 0
+    assert stats.failed == 0
     assert len(emulator.emails) == 50
     assert set(states()) == {"delivered" if dialect == "manual" else "sent", "sending", "pending"}
-    assert list(tally.rest.paused) == [""]
+    assert list(stats.rest.paused) == [""]
     emulator.reset(monthly_limit=0, dialect=dialect)
     travel(2 * 60 * 60)
     dispatcher.drain()
@@ -82,11 +82,11 @@ def test_what_is_no_truncus_costs_no_emails(
     with monkeypatch.context() as patched:
         read = (answer, body.encode())
         patched.setattr(Transport, "_respond", lambda transport, request: read)
-        tally = dispatcher.drain()
+        stats = dispatcher.drain()
 
-    assert tally.requests == 1
+    assert stats.requests == 1
     assert sorted(set(states())) == ["pending", "sending"]
-    assert list(tally.rest.paused) == [""]
+    assert list(stats.rest.paused) == [""]
     travel(60)
     dispatcher.drain()
     assert set(states()) == {"delivered"}
@@ -138,7 +138,7 @@ def test_an_answer_is_true_whoever_has_the_lease_now(emulator, put, dispatcher, 
     other = claim(dispatcher.clock)
     assert other.batch.pk == slow.batch.pk
 
-    told = dispatcher._settle(
+    told = dispatcher._record(
         slow, lambda: dispatcher._after_results(slow, members, results), is_answered=True
     )
 
@@ -146,10 +146,10 @@ def test_an_answer_is_true_whoever_has_the_lease_now(emulator, put, dispatcher, 
     assert states() == ["delivered"] * 2
     assert OutboxBatch.objects.count() == 0
     again = dispatcher._answer(other, members)
-    late = dispatcher._settle(
+    late = dispatcher._record(
         other, lambda: dispatcher._after_results(other, members, again), is_answered=True
     )
-    assert late == Delivered()
+    assert late == DispatchResult()
 
 
 def test_an_answer_to_a_request_that_is_no_more_is_not_written_down(
@@ -162,33 +162,33 @@ def test_an_answer_to_a_request_that_is_no_more_is_not_written_down(
     results = dispatcher._answer(slow, members)
     OutboxBatch.objects.update(idempotency_key="another", lease=None)
 
-    told = dispatcher._settle(
+    told = dispatcher._record(
         slow, lambda: dispatcher._after_results(slow, members, results), is_answered=True
     )
-    assert told == Delivered()
+    assert told == DispatchResult()
     assert states() == ["sending"] * 2
 
 
 def test_a_request_in_doubt_is_repeated_in_the_form_that_it_had(
     emulator, put, dispatcher, travel, monkeypatch
 ):
-    forms, real = [], dispatcher_module.request_results
+    wire_formats, real = [], dispatcher_module.request_results
 
-    def request(*arguments, form, **options):
-        forms.append(form)
-        return real(*arguments, form=form, **options)
+    def request(*arguments, wire_format, **options):
+        wire_formats.append(wire_format)
+        return real(*arguments, wire_format=wire_format, **options)
 
     monkeypatch.setattr(dispatcher_module, "request_results", request)
     emulator.faults.next("reset_after")
     put(2)
     dispatcher.step()
-    OutboxAccount.objects.update(dialect={"html_required": True})
+    OutboxAccount.objects.update(capabilities={"html_required": True})
     travel(60)
     dispatcher.drain()
 
-    first, repeated = forms
+    first, repeated = wire_formats
     assert first is None
-    assert not repeated.lessons.html_required
+    assert not repeated.capabilities.html_required
 
 
 def test_a_refusal_of_the_domain_after_a_lost_answer_leaves_the_doubt(
@@ -252,9 +252,11 @@ def test_a_webhook_that_comes_before_the_answer_is_written_is_not_lost(
     def bounce_at_once(*arguments, **options):
         results = real(*arguments, **options)
         at = datetime.now(UTC)
-        hear(
+        ingest(
             [
-                News(str(result.message_id), "bounced", at, f"e-{number}", reason="mailbox_full")
+                IncomingEvent(
+                    str(result.message_id), "bounced", at, f"e-{number}", reason="mailbox_full"
+                )
                 for number, result in enumerate(results)
             ]
         )
@@ -270,7 +272,12 @@ def test_a_webhook_that_comes_before_the_answer_is_written_is_not_lost(
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("recent_requests", "x"), ("recent_requests", ["a", None]), ("dialect", []), ("dialect", 7)],
+    [
+        ("recent_requests", "x"),
+        ("recent_requests", ["a", None]),
+        ("capabilities", []),
+        ("capabilities", 7),
+    ],
 )
 def test_odd_values_in_an_accounts_row_stop_nobody(emulator, put, dispatcher, field, value):
     put(1)

@@ -14,13 +14,13 @@ from truncus_django import tasks
 from truncus_django.backend import TruncusBackend
 from truncus_django.conf import get_settings
 from truncus_django.models import OutboxEntry
-from truncus_django.outbox import notify as wake_module
+from truncus_django.outbox import notify as notify_module
 from truncus_django.outbox.notify import (
     CHANNEL,
     Listener,
     forget_trouble,
-    wake,
-    wake_after_commit,
+    notify,
+    notify_after_commit,
     while_sending,
 )
 
@@ -35,11 +35,11 @@ def no_trouble() -> Iterator[None]:
 
 
 @pytest.fixture
-def woken(settings: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def notified(settings: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Whom emails wake, in place of waking them; here it is Celery."""
     settings.TRUNCUS = {**settings.TRUNCUS, "DISPATCHER": "celery"}
     found: list[str] = []
-    monkeypatch.setattr(wake_module, "wake", lambda using, dispatcher: found.append(dispatcher))
+    monkeypatch.setattr(notify_module, "notify", lambda using, dispatcher: found.append(dispatcher))
     return found
 
 
@@ -55,30 +55,30 @@ class Undone(Exception):
 # Once after a commit --------------------------------------------------------------------------
 
 
-def test_each_email_of_its_own_wakes(woken):
+def test_each_email_of_its_own_wakes(notified):
     send()
     send()
-    assert woken == ["celery", "celery"]
+    assert notified == ["celery", "celery"]
 
 
-def test_a_transaction_wakes_once_when_it_is_committed(woken):
+def test_a_transaction_wakes_once_when_it_is_committed(notified):
     with transaction.atomic():
         for _ in range(3):
             send()
-        assert woken == []
-    assert woken == ["celery"]
+        assert notified == []
+    assert notified == ["celery"]
 
 
-def test_what_is_rolled_back_wakes_nobody_and_nothing_is_lost_afterwards(woken):
+def test_what_is_rolled_back_wakes_nobody_and_nothing_is_lost_afterwards(notified):
     with suppress(Undone), transaction.atomic():
         send()
         raise Undone
-    assert woken == []
+    assert notified == []
     send()
-    assert woken == ["celery"]
+    assert notified == ["celery"]
 
 
-def test_a_savepoint_that_is_rolled_back_takes_no_wake_up_with_it(woken):
+def test_a_savepoint_that_is_rolled_back_takes_no_wake_up_with_it(notified):
     with transaction.atomic():
         with suppress(Undone), transaction.atomic():
             send()
@@ -87,10 +87,10 @@ def test_a_savepoint_that_is_rolled_back_takes_no_wake_up_with_it(woken):
         with suppress(Undone), transaction.atomic():
             send()
             raise Undone
-    assert woken == ["celery"]
+    assert notified == ["celery"]
 
 
-def test_a_wake_up_inside_a_savepoint_may_be_rolled_back_after_another_was_asked_for(woken):
+def test_a_wake_up_inside_a_savepoint_may_be_rolled_back_after_another_was_asked_for(notified):
     with transaction.atomic():
         with suppress(Undone), transaction.atomic():
             with transaction.atomic():
@@ -99,39 +99,39 @@ def test_a_wake_up_inside_a_savepoint_may_be_rolled_back_after_another_was_asked
             raise Undone
         with transaction.atomic():
             send()
-    assert woken == ["celery"]
+    assert notified == ["celery"]
 
 
-def test_savepoints_that_are_kept_wake_once_together(woken):
+def test_savepoints_that_are_kept_wake_once_together(notified):
     with transaction.atomic():
         for _ in range(3):
             with transaction.atomic():
                 send()
         send()
-    assert woken == ["celery"]
+    assert notified == ["celery"]
 
 
-def test_other_callbacks_of_the_transaction_are_left_alone(woken):
+def test_other_callbacks_of_the_transaction_are_left_alone(notified):
     told: list[int] = []
     with transaction.atomic():
         for number in range(5):
             transaction.on_commit(lambda number=number: told.append(number))
             send()
     assert told == [0, 1, 2, 3, 4]
-    assert woken == ["celery"]
+    assert notified == ["celery"]
 
 
-def test_whoever_sends_is_not_woken(woken):
+def test_whoever_sends_is_not_woken(notified):
     with while_sending():
         send()
-    assert woken == []
+    assert notified == []
     send()
-    assert woken == ["celery"]
+    assert notified == ["celery"]
 
 
 def test_workers_are_woken_where_the_database_can_do_it(monkeypatch, settings):
     found: list[str] = []
-    monkeypatch.setattr(wake_module, "wake", lambda using, dispatcher: found.append(dispatcher))
+    monkeypatch.setattr(notify_module, "notify", lambda using, dispatcher: found.append(dispatcher))
     send()
     assert found == (["worker"] if connection.vendor == "postgresql" else [])
 
@@ -149,12 +149,12 @@ def broken(settings: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         calls.append(using)
         raise ConnectionError("amqp://shop:password@broker")
 
-    monkeypatch.setattr(tasks, "wake_celery", fail)
+    monkeypatch.setattr(tasks, "notify_celery", fail)
     return calls
 
 
 def test_a_broken_queue_harms_no_sender_and_is_logged_once(broken, caplog, monkeypatch):
-    monkeypatch.setattr(wake_module, "REST_S", 0.0)
+    monkeypatch.setattr(notify_module, "REST_S", 0.0)
     send()
     with transaction.atomic():
         send()
@@ -172,10 +172,10 @@ def test_a_broken_queue_is_left_alone_for_a_while(broken):
 
 
 def test_trouble_is_logged_again_after_it_was_over(broken, caplog, monkeypatch):
-    monkeypatch.setattr(wake_module, "REST_S", 0.0)
+    monkeypatch.setattr(notify_module, "REST_S", 0.0)
     send()
     with monkeypatch.context() as patched:
-        patched.setattr(tasks, "wake_celery", lambda using: None)
+        patched.setattr(tasks, "notify_celery", lambda using: None)
         send()
     send()
     assert len(caplog.records) == 2
@@ -183,7 +183,7 @@ def test_trouble_is_logged_again_after_it_was_over(broken, caplog, monkeypatch):
 
 def test_what_is_missing_is_said(monkeypatch, caplog):
     monkeypatch.setattr(tasks, "dispatch", None)
-    wake("default", "celery")
+    notify("default", "celery")
     assert 'pip install "truncus-django[celery]"' in caplog.text
 
 
@@ -195,18 +195,18 @@ def test_a_queue_that_hangs_holds_nobody_up():
 
 
 def test_a_log_handler_that_sends_email_ends_somewhere(broken, monkeypatch):
-    monkeypatch.setattr(wake_module, "REST_S", 0.0)
+    monkeypatch.setattr(notify_module, "REST_S", 0.0)
 
-    class Mailing(wake_module.logging.Handler):
+    class Mailing(notify_module.logging.Handler):
         def emit(self, record: Any) -> None:
             send()
 
     handler = Mailing()
-    wake_module.logger.addHandler(handler)
+    notify_module.logger.addHandler(handler)
     try:
         send()
     finally:
-        wake_module.logger.removeHandler(handler)
+        notify_module.logger.removeHandler(handler)
     assert OutboxEntry.objects.count() == 2
 
 
@@ -258,12 +258,12 @@ def test_a_listener_that_lost_its_connection_says_so_and_listens_again():
         # What came in between may have been missed.
         assert listener.wait(60 if is_told() else 0.01) is is_told()
         assert listener.is_listening is is_told()
-        wake_after_commit("default", get_settings())
+        notify_after_commit("default", get_settings())
         assert listener.wait(60 if is_told() else 0.01) is is_told()
 
 
 def test_a_listener_without_a_server_waits_by_the_clock(monkeypatch):
-    monkeypatch.setattr(wake_module, "LISTEN_RETRY_S", 0.01)
+    monkeypatch.setattr(notify_module, "LISTEN_RETRY_S", 0.01)
     monkeypatch.setattr(
         type(connections["default"]), "connect", lambda self: (_ for _ in ()).throw(OSError)
     )

@@ -50,28 +50,28 @@ def put_off(emulator, put, dispatcher):
     emails = put(3)
     emulator.faults.next("rate_limit", retry_after=600)
     dispatcher.drain()
-    assert not OutboxBatch.objects.get().is_in_doubt
+    assert not OutboxBatch.objects.get().is_ambiguous
     return emails
 
 
 @pytest.fixture
-def in_doubt(emulator, put, dispatcher):
+def ambiguous(emulator, put, dispatcher):
     """Two emails that Truncus took and whose answer was lost."""
     emails = put(2)
     emulator.faults.next("reset_after")
     dispatcher.step()
-    assert OutboxBatch.objects.get().is_in_doubt
+    assert OutboxBatch.objects.get().is_ambiguous
     return emails
 
 
 @pytest.fixture
-def unknown(in_doubt, emulator, dispatcher, travel):
+def unknown(ambiguous, emulator, dispatcher, travel):
     """The same, a day later: nobody knows what became of them."""
     travel(25 * 3600)
     dispatcher.drain()
-    assert {reload(email).state for email in in_doubt} == {State.UNKNOWN}
+    assert {reload(email).state for email in ambiguous} == {State.UNKNOWN}
     emulator.reset(requests_per_second=0, requests_per_minute=0)
-    return in_doubt
+    return ambiguous
 
 
 # Trying again -------------------------------------------------------------------------------------
@@ -129,13 +129,13 @@ def test_what_waits_for_its_next_try_is_due_now(put_off, emulator, dispatcher):
     assert dispatcher.drain().accepted == 3
 
 
-def test_what_is_in_doubt_is_repeated_as_it_was(in_doubt, emulator, dispatcher):
+def test_what_is_in_doubt_is_repeated_as_it_was(ambiguous, emulator, dispatcher):
     key = OutboxBatch.objects.get().idempotency_key
 
-    assert set(retry(ids_of(in_doubt)[:1]).values()) == {Done.DUE_NOW}
+    assert set(retry(ids_of(ambiguous)[:1]).values()) == {Done.DUE_NOW}
     dispatcher.drain()
 
-    assert {reload(email).idempotency_key for email in in_doubt} == {key}
+    assert {reload(email).idempotency_key for email in ambiguous} == {key}
     assert len(emulator.emails) == 2
 
 
@@ -150,7 +150,7 @@ def test_what_needs_no_retry_is_left_and_told(emulator, put, dispatcher, setting
     nobody = uuid4()
 
     assert retry([expired.pk, sent.pk, waits.pk, nobody]) == {
-        expired.pk: Done.NOT_KEPT,
+        expired.pk: Done.NOT_STORED,
         sent.pk: Done.DOES_NOT_APPLY,
         waits.pk: Done.WAITS_ALREADY,
         nobody: Done.GONE,
@@ -159,7 +159,7 @@ def test_what_needs_no_retry_is_left_and_told(emulator, put, dispatcher, setting
 
 
 def test_what_may_have_been_sent_is_not_tried_again_without_a_decision(unknown, emulator):
-    assert set(retry(ids_of(unknown)).values()) == {Done.UNDECIDED}
+    assert set(retry(ids_of(unknown)).values()) == {Done.NEEDS_DECISION}
     assert {reload(email).state for email in unknown} == {State.UNKNOWN}
 
 
@@ -216,12 +216,12 @@ def test_a_request_that_loses_all_is_gone(put_off, emulator, dispatcher, travel)
     assert OutboxEntry.objects.count() == 3
 
 
-def test_what_may_have_been_accepted_cannot_be_cancelled(in_doubt, emulator, dispatcher, travel):
-    assert set(cancel(ids_of(in_doubt)).values()) == {Done.IN_DOUBT}
+def test_what_may_have_been_accepted_cannot_be_cancelled(ambiguous, emulator, dispatcher, travel):
+    assert set(cancel(ids_of(ambiguous)).values()) == {Done.AMBIGUOUS}
 
     travel(700)
     dispatcher.drain()
-    assert {reload(email).state for email in in_doubt} == {State.DELIVERED}
+    assert {reload(email).state for email in ambiguous} == {State.DELIVERED}
     assert len(emulator.emails) == 2
 
 
@@ -230,7 +230,7 @@ def test_what_a_dead_worker_left_cannot_be_cancelled(emulator, put, travel):
     assert isinstance(claim(Clock(database())), Claim)
     travel(700)
 
-    assert cancel([email.pk]) == {email.pk: Done.IN_DOUBT}
+    assert cancel([email.pk]) == {email.pk: Done.AMBIGUOUS}
 
 
 @pytest.mark.parametrize("state", [State.SENT, State.FAILED, State.UNKNOWN, State.SCHEDULED])
@@ -251,7 +251,7 @@ def test_it_was_sent(unknown, emulator, dispatcher):
 
 
 def test_it_was_sent_and_its_payload_stays_where_bodies_do(unknown):
-    OutboxEntry.objects.update(is_kept=True)
+    OutboxEntry.objects.update(is_retained=True)
     decide(ids_of(unknown), Decision.SENT)
     assert OutboxEntry.objects.filter(is_waiting=False, batch=None).count() == 2
 
@@ -275,7 +275,7 @@ def test_it_was_not_sent_and_that_is_that(unknown, emulator, dispatcher):
 def test_what_was_sent_directly_is_decided_and_not_sent_from_here():
     email = Email.objects.create(state=State.UNKNOWN)
 
-    assert decide([email.pk], Decision.SEND) == {email.pk: Done.NOT_KEPT}
+    assert decide([email.pk], Decision.SEND) == {email.pk: Done.NOT_STORED}
     assert decide([email.pk], Decision.NOT_SENT) == {email.pk: Done.NOT_SENT}
     assert reload(email).state == State.FAILED
 
@@ -334,17 +334,17 @@ def test_more_than_a_portion(put, monkeypatch):
 
 
 def test_whoever_sends_is_woken_once_something_is_due(put, monkeypatch):
-    woken = []
+    notified = []
     monkeypatch.setattr(
-        "truncus_django.outbox.operations.wake_after_commit",
-        lambda using, settings: woken.append(using),
+        "truncus_django.outbox.operations.notify_after_commit",
+        lambda using, settings: notified.append(using),
     )
     [email] = put(1)
 
     cancel([email.pk])
-    assert woken == []
+    assert notified == []
     retry([email.pk])
-    assert woken == [database()]
+    assert notified == [database()]
 
 
 def run_together(in_threads, *functions):

@@ -80,7 +80,7 @@ def test_what_was_kept_without_texts_is_found(put):
 
 
 def test_a_part_of_a_request_stays_whatever_became_of_it(put):
-    """News may have come before the answer: the request is still repeated whole."""
+    """IncomingEvent may have come before the answer: the request is still repeated whole."""
     [email] = of_state(put, State.DELIVERED)
     batch = OutboxBatch.objects.create(idempotency_key="k", priority=5, due_at=timezone.now())
     OutboxEntry.objects.update(batch=batch)

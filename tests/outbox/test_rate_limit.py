@@ -21,8 +21,8 @@ from truncus_django.db.clock import unix_of
 from truncus_django.emulator import Emulator
 from truncus_django.models import Email, OutboxAccount
 from truncus_django.outbox import rate_limit
-from truncus_django.outbox.claim import Claim, Rest, claim
-from truncus_django.outbox.dispatcher import Delivered, Dispatcher
+from truncus_django.outbox.claim import Claim, Idle, claim
+from truncus_django.outbox.dispatcher import Dispatcher, DispatchResult
 from truncus_django.testing import run_emulator, use_emulator
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -98,7 +98,7 @@ def test_four_workers_use_the_limits_and_are_hardly_ever_refused(
         time.present = max(time.present, free_at[dispatcher])
         time.on_its_way_s = time.chance.choice([0.001, 0.002, 0.1])
         step = dispatcher.step()
-        if isinstance(step, Delivered):
+        if isinstance(step, DispatchResult):
             free_at[dispatcher] = time.present + time.chance.uniform(0.05, 0.4)
         else:
             late_s = time.chance.uniform(0.0, 0.02)
@@ -122,7 +122,7 @@ def limit_to(settings: Any, count: int) -> None:
 def allowed_at(dispatcher: Dispatcher) -> float:
     """Return when a worker that is kept by the limits may make its next request."""
     rest = dispatcher.step()
-    assert isinstance(rest, Rest)
+    assert isinstance(rest, Idle)
     assert rest.is_pace
     assert rest.until is not None
     return rest.until
@@ -141,7 +141,7 @@ def test_a_request_may_have_arrived_as_late_as_its_answer(
     worker.step()
     assert allowed_at(worker) >= START + 0.5 + 1.0
     time.present = allowed_at(worker)
-    assert isinstance(worker.step(), Delivered)
+    assert isinstance(worker.step(), DispatchResult)
 
 
 def test_a_request_under_way_counts_for_as_long_as_it_may_arrive(
@@ -160,7 +160,7 @@ def test_a_request_under_way_counts_for_as_long_as_it_may_arrive(
         return respond(self, request)
 
     patch.setattr(Transport, "_respond", respond_late)
-    assert isinstance(first.step(), Delivered)
+    assert isinstance(first.step(), DispatchResult)
     assert allowed[0] >= START + 1.5 + 1.0
     assert START + 1.5 + 1.0 <= allowed_at(second) < START + 1.5 + 1.1
 
@@ -174,9 +174,9 @@ def test_a_request_of_a_worker_that_died_counts_for_seconds_only(
     [worker] = workers(1)
     assert isinstance(claim(time), Claim)  # type: ignore[arg-type]
     time.present += 1.5
-    assert isinstance(worker.step(), Rest)
+    assert isinstance(worker.step(), Idle)
     time.present = START + 10
-    assert isinstance(worker.step(), Delivered)
+    assert isinstance(worker.step(), DispatchResult)
 
 
 def test_an_answer_that_could_not_be_counted_is_written_down_all_the_same(
@@ -194,7 +194,7 @@ def test_an_answer_that_could_not_be_counted_is_written_down_all_the_same(
         return respond(self, request)
 
     monkeypatch.setattr(Transport, "_respond", respond_and_fail)
-    assert worker.step() == Delivered(accepted=1)
+    assert worker.step() == DispatchResult(accepted=1)
     email.refresh_from_db()
     assert email.message_id
 
@@ -211,7 +211,7 @@ def test_full_limits_of_a_clock_that_was_set_back_stop_nobody_for_long(
     # By the new clock the request was made just now, so that it counts for a second more.
     time.present = allowed_at(worker)
     assert time.present < START - 3600 + 2
-    assert isinstance(worker.step(), Delivered)
+    assert isinstance(worker.step(), DispatchResult)
     assert limited.accepted == 2
 
 
@@ -222,10 +222,10 @@ def test_all_workers_wait_when_one_is_told_to(
     put(1, idempotency_key="two")
     limited.faults.next("rate_limit", retry_after=30)
     first, *others = workers(4)
-    assert isinstance(first.step(), Delivered)
+    assert isinstance(first.step(), DispatchResult)
     for other in others:
         rest = other.step()
-        assert isinstance(rest, Rest)
+        assert isinstance(rest, Idle)
         assert rest.until is not None
         assert rest.until >= START + 30
         assert rest.paused
@@ -268,7 +268,7 @@ def test_success_of_a_request_under_way_does_not_end_a_pause(
     account = OutboxAccount.objects.get()
     assert account.paused_until is not None
     assert unix_of(account.paused_until) >= START + 30
-    assert isinstance(first.step(), Rest)
+    assert isinstance(first.step(), Idle)
 
 
 def test_shorter_pause_does_not_take_the_place_of_a_longer_one(

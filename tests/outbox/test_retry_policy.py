@@ -23,45 +23,53 @@ from truncus_django.api.errors import (
     TLSError,
 )
 from truncus_django.outbox import retry_policy
-from truncus_django.outbox.retry_policy import Facts, Start, Then, after_failure, before_request
+from truncus_django.outbox.retry_policy import (
+    BatchState,
+    RetryAction,
+    Start,
+    after_failure,
+    before_request,
+)
 
 DAY_S = 24 * 60 * 60.0
 
 LOST = AnswerLost("lost", retryable=True, ambiguous=True)
 FAILED = ServerError("failed", retryable=True)
-IN_DOUBT = ServerError("failed", retryable=True, ambiguous=True)
+AMBIGUOUS = ServerError("failed", retryable=True, ambiguous=True)
 REFUSED = InvalidRequest("wrong")
 REFUSED.is_from_truncus = True
 
 
-def verdict(error, *, jitter=0.5, **facts):
-    return after_failure(error, Facts(**{"attempts": 1, **facts}), jitter=jitter)
+def decision(error, *, jitter=0.5, **state):
+    return after_failure(error, BatchState(**{"attempts": 1, **state}), jitter=jitter)
 
 
 # Before a request -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("facts", "is_other_account", "has_lost_members", "start"),
+    ("state", "is_other_account", "membership_changed", "start"),
     [
-        (Facts(), False, False, Start.AS_IT_IS),
-        (Facts(attempts=3, key_age_s=60), False, False, Start.AS_IT_IS),
-        (Facts(attempts=3, key_age_s=60, was_in_doubt=True), False, False, Start.AS_IT_IS),
+        (BatchState(), False, False, Start.AS_IT_IS),
+        (BatchState(attempts=3, key_age_s=60), False, False, Start.AS_IT_IS),
+        (BatchState(attempts=3, key_age_s=60, was_ambiguous=True), False, False, Start.AS_IT_IS),
         # Truncus forgets the key: a definite failure goes on as a new request, a doubt ends here.
-        (Facts(attempts=3, key_age_s=DAY_S), False, False, Start.NEW_KEY),
-        (Facts(attempts=3, key_age_s=DAY_S, was_in_doubt=True), False, False, Start.UNKNOWN),
+        (BatchState(attempts=3, key_age_s=DAY_S), False, False, Start.NEW_KEY),
+        (BatchState(attempts=3, key_age_s=DAY_S, was_ambiguous=True), False, False, Start.UNKNOWN),
         # Another account knows nothing of the key.
-        (Facts(attempts=3), True, False, Start.NEW_KEY),
-        (Facts(attempts=3, was_in_doubt=True), True, False, Start.UNKNOWN),
+        (BatchState(attempts=3), True, False, Start.NEW_KEY),
+        (BatchState(attempts=3, was_ambiguous=True), True, False, Start.UNKNOWN),
         # Without those that expired it is another request; in doubt it can only be repeated whole.
-        (Facts(), False, True, Start.AS_IT_IS),
-        (Facts(attempts=1), False, True, Start.NEW_KEY),
-        (Facts(attempts=1, was_in_doubt=True), False, True, Start.UNKNOWN),
+        (BatchState(), False, True, Start.AS_IT_IS),
+        (BatchState(attempts=1), False, True, Start.NEW_KEY),
+        (BatchState(attempts=1, was_ambiguous=True), False, True, Start.UNKNOWN),
     ],
 )
-def test_how_a_request_begins(facts, is_other_account, has_lost_members, start):
+def test_how_a_request_begins(state, is_other_account, membership_changed, start):
     assert (
-        before_request(facts, is_other_account=is_other_account, has_lost_members=has_lost_members)
+        before_request(
+            state, is_other_account=is_other_account, membership_changed=membership_changed
+        )
         is start
     )
 
@@ -73,64 +81,66 @@ def test_a_key_is_relied_upon_for_less_than_truncus_keeps_it():
 # After a failure ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [LOST, FAILED, IN_DOUBT])
+@pytest.mark.parametrize("error", [LOST, FAILED, AMBIGUOUS])
 def test_what_is_safe_to_repeat_is_repeated(error):
-    found = verdict(error)
+    found = decision(error)
 
-    assert found.then is Then.RETRY
-    assert found.is_in_doubt is error.ambiguous
+    assert found.then is RetryAction.RETRY
+    assert found.is_ambiguous is error.ambiguous
     assert found.wait_s == pytest.approx(0.25)  # half of 0.5 · 2⁰
 
 
 def test_waits_grow_up_to_ten_minutes():
-    waits = [verdict(FAILED, jitter=0.999, failures=failures).wait_s for failures in range(40)]
+    waits = [decision(FAILED, jitter=0.999, failures=failures).wait_s for failures in range(40)]
 
     assert waits == sorted(waits)
     assert 599 < max(waits) <= retry_policy.LONGEST_RETRY_S
 
 
 def test_a_doubt_stays_until_the_content_itself_is_refused():
-    assert verdict(FAILED, was_in_doubt=True).is_in_doubt
-    assert verdict(AuthenticationError("revoked"), was_in_doubt=True).is_in_doubt
-    assert verdict(EmailRefused("suppressed"), was_in_doubt=True).then is Then.UNKNOWN
-    assert verdict(DomainError("paused"), was_in_doubt=True).then is Then.UNKNOWN
-    assert verdict(REFUSED, was_in_doubt=True).then is Then.FAIL
-    assert verdict(REFUSED, was_in_doubt=True, size=2).then is Then.SPLIT
+    assert decision(FAILED, was_ambiguous=True).is_ambiguous
+    assert decision(AuthenticationError("revoked"), was_ambiguous=True).is_ambiguous
+    assert decision(EmailRefused("suppressed"), was_ambiguous=True).then is RetryAction.UNKNOWN
+    assert decision(DomainError("paused"), was_ambiguous=True).then is RetryAction.UNKNOWN
+    assert decision(REFUSED, was_ambiguous=True).then is RetryAction.FAIL
+    assert decision(REFUSED, was_ambiguous=True, size=2).then is RetryAction.SPLIT
     # One that a proxy said, or that no request was made for, proves nothing.
-    assert verdict(InvalidRequest("413"), was_in_doubt=True, size=2).then is Then.UNKNOWN
-    assert verdict(MessageTooLarge("large"), was_in_doubt=True, size=2).then is Then.UNKNOWN
+    assert decision(InvalidRequest("413"), was_ambiguous=True, size=2).then is RetryAction.UNKNOWN
+    assert (
+        decision(MessageTooLarge("large"), was_ambiguous=True, size=2).then is RetryAction.UNKNOWN
+    )
 
 
 @pytest.mark.parametrize(
     "error", [REFUSED, MessageTooLarge("large"), EmailRefused("no"), DomainError("paused")]
 )
 def test_a_refusal_splits_a_batch_and_fails_one(error):
-    assert verdict(error, size=100).then is Then.SPLIT
-    assert verdict(error, size=1).then is Then.FAIL
+    assert decision(error, size=100).then is RetryAction.SPLIT
+    assert decision(error, size=1).then is RetryAction.FAIL
 
 
 def test_what_a_bug_keeps_from_being_asked_goes_in_parts_and_a_doubt_as_it_was():
     bug = MessageError("a bug", retryable=True)
 
-    assert verdict(bug, size=100, failing_s=DAY_S).then is Then.SPLIT
-    assert verdict(bug, size=1).then is Then.RETRY
-    assert verdict(bug, size=1, failing_s=DAY_S).then is Then.FAIL
-    found = verdict(bug, size=100, was_in_doubt=True)
-    assert (found.then, found.is_in_doubt) == (Then.RETRY, True)
+    assert decision(bug, size=100, failing_s=DAY_S).then is RetryAction.SPLIT
+    assert decision(bug, size=1).then is RetryAction.RETRY
+    assert decision(bug, size=1, failing_s=DAY_S).then is RetryAction.FAIL
+    found = decision(bug, size=100, was_ambiguous=True)
+    assert (found.then, found.is_ambiguous) == (RetryAction.RETRY, True)
     assert not found.is_account_failure
 
 
 def test_an_answer_that_tells_nothing_leaves_the_outcome_unknown():
-    assert verdict(OutcomeUnknown("?")).then is Then.UNKNOWN
+    assert decision(OutcomeUnknown("?")).then is RetryAction.UNKNOWN
 
 
 def test_what_fails_for_a_day_is_given_up_but_for_a_doubt_and_a_quota():
-    assert verdict(FAILED, failing_s=DAY_S).then is Then.FAIL
-    assert verdict(FAILED, failing_s=DAY_S - 1).then is Then.RETRY
+    assert decision(FAILED, failing_s=DAY_S).then is RetryAction.FAIL
+    assert decision(FAILED, failing_s=DAY_S - 1).then is RetryAction.RETRY
     # before_request() ends a doubt, when its key is of no use any more.
-    assert verdict(LOST, failing_s=DAY_S).then is Then.RETRY
-    assert verdict(QuotaExceeded("month"), failing_s=DAY_S).then is Then.RETRY
-    assert verdict(AuthenticationError("revoked"), failing_s=30 * DAY_S).then is Then.RETRY
+    assert decision(LOST, failing_s=DAY_S).then is RetryAction.RETRY
+    assert decision(QuotaExceeded("month"), failing_s=DAY_S).then is RetryAction.RETRY
+    assert decision(AuthenticationError("revoked"), failing_s=30 * DAY_S).then is RetryAction.RETRY
 
 
 # The account ----------------------------------------------------------------------------------
@@ -152,39 +162,39 @@ def test_what_fails_for_a_day_is_given_up_but_for_a_doubt_and_a_quota():
     ],
 )
 def test_what_every_request_would_meet_stops_the_account(error):
-    found = verdict(error, size=100)
+    found = decision(error, size=100)
 
-    assert found.then is Then.RETRY
+    assert found.then is RetryAction.RETRY
     assert found.pause_s == found.wait_s
     assert found.pause_s > 0
     assert found.is_account_failure
 
 
 def test_a_429_says_for_how_long():
-    assert 7 <= verdict(RateLimited("slowly", retryable=True, retry_after=7)).pause_s < 10
+    assert 7 <= decision(RateLimited("slowly", retryable=True, retry_after=7)).pause_s < 10
     endless = RateLimited("slowly", retryable=True, retry_after=1e12)
-    assert verdict(endless).pause_s == retry_policy.LONGEST_WAIT_S
+    assert decision(endless).pause_s == retry_policy.LONGEST_WAIT_S
 
 
 def test_a_domain_that_warms_up_stops_only_its_own_batch():
-    found = verdict(QuotaExceeded("today", code="WARMUP_CAP_EXCEEDED"))
+    found = decision(QuotaExceeded("today", code="WARMUP_CAP_EXCEEDED"))
 
-    assert found.then is Then.RETRY
+    assert found.then is RetryAction.RETRY
     assert found.pause_s == 0
     assert found.wait_s >= retry_policy.QUOTA_RETRY_S
 
 
 def test_one_failure_is_the_requests_and_two_in_a_row_are_the_services():
-    assert verdict(FAILED, account_failures=0).pause_s == 0
-    assert verdict(FAILED, account_failures=1).pause_s > 0
-    assert verdict(FAILED).is_account_failure
-    assert verdict(LOST).is_account_failure
-    assert not verdict(REFUSED).is_account_failure
+    assert decision(FAILED, account_failures=0).pause_s == 0
+    assert decision(FAILED, account_failures=1).pause_s > 0
+    assert decision(FAILED).is_account_failure
+    assert decision(LOST).is_account_failure
+    assert not decision(REFUSED).is_account_failure
 
 
 def test_what_a_person_must_mend_is_looked_at_ever_more_seldom():
     error = AuthenticationError("revoked")
-    pauses = [verdict(error, account_failures=failures).pause_s for failures in range(10)]
+    pauses = [decision(error, account_failures=failures).pause_s for failures in range(10)]
 
     assert pauses[0] == 15
     assert pauses == sorted(pauses)

@@ -6,7 +6,7 @@ from truncus_django.db.clock import Clock, moment_of
 from truncus_django.log.sync import SyncJob
 from truncus_django.mailers import backend_of
 from truncus_django.models import OutboxAccount
-from truncus_django.outbox.claim import Rest
+from truncus_django.outbox.claim import Idle
 from truncus_django.outbox.rate_limit import SharedPacer, limits, next_request_at
 
 pytestmark = pytest.mark.django_db
@@ -64,7 +64,7 @@ def test_what_is_sent_counts(pacer, message, dispatcher, travel, put):
         assert dispatcher.step().accepted == 1
 
     assert pacer.pause_s() > 50
-    assert isinstance(dispatcher.step(), Rest)
+    assert isinstance(dispatcher.step(), Idle)
     waited_s = pacer.wait()
     assert 50 < waited_s < 62
 

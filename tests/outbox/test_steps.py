@@ -246,7 +246,7 @@ def test_retry_of_a_batch_in_doubt(
         put(3)
         emulator.faults.next(fault)
         Dispatcher(jitter=lambda: 0.0).step()
-        assert OutboxBatch.objects.get().is_in_doubt
+        assert OutboxBatch.objects.get().is_ambiguous
         _run_leases_out()
 
     def after(scene: Any) -> None:

@@ -15,7 +15,7 @@ from truncus_django import tasks
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.backend import TruncusBackend
 from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry
-from truncus_django.outbox import notify as wake_module
+from truncus_django.outbox import notify as notify_module
 from truncus_django.outbox.notify import forget_trouble
 
 __all__ = ["other_database", "shared_database", "site"]
@@ -250,8 +250,8 @@ def test_without_django_tasks_it_is_said_what_to_install(monkeypatch):
     for name in ("django.tasks", "django_tasks"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ConfigurationError, match=r"truncus-django\[tasks\]"):
-        tasks.wake_django_tasks("default")
-    assert wake_module.logger.name == "truncus_django"
+        tasks.notify_django_tasks("default")
+    assert notify_module.logger.name == "truncus_django"
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.log.conftest import other_database, shared_database
 from truncus_django.db.clock import unix_of
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
 from truncus_django.outbox import dispatcher
-from truncus_django.outbox.claim import Rest
+from truncus_django.outbox.claim import Idle
 from truncus_django.outbox.dispatcher import Dispatcher
 from truncus_django.outbox.worker import Worker
 from truncus_django.states import State
@@ -205,13 +205,13 @@ def test_mailer_that_is_no_more_keeps_its_emails_until_it_is_back(
     OutboxEntry.objects.filter(pk=lost.pk).update(mailer="marketing")
     Email.objects.filter(pk=lost.pk).update(mailer="marketing")
     dispatcher = Dispatcher(jitter=lambda: 0.0)
-    tally = dispatcher.drain()
+    stats = dispatcher.drain()
     lost.refresh_from_db()
     other.refresh_from_db()
     assert other.state in SENT, "the mailers that are there are not held up"
     assert lost.state == State.PENDING
     assert "MAILERS has no mailer 'marketing'" in lost.error
-    assert "marketing" in tally.rest.paused
+    assert "marketing" in stats.rest.paused
     backend = {"BACKEND": "truncus_django.backend.TruncusBackend"}
     settings.MAILERS = {**(getattr(settings, "MAILERS", None) or {}), "marketing": backend}
     _pass_time()
@@ -300,7 +300,7 @@ def test_clock_of_one_machine_that_is_ahead_takes_no_lease(
     ahead.step()
     behind = Dispatcher(jitter=lambda: 0.0)
     rest = behind.step()
-    assert isinstance(rest, Rest)
+    assert isinstance(rest, Idle)
     assert len(emulator.requests) == 1
     monkeypatch.undo()
     if connections[database()].vendor != "sqlite":

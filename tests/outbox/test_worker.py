@@ -14,7 +14,7 @@ from tests.outbox.processes import Process, other_database, shared_database, sit
 from tests.servers import LocalServer, QuietHandler, serving
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
 from truncus_django.outbox import worker as worker_module
-from truncus_django.outbox.claim import Rest
+from truncus_django.outbox.claim import Idle
 from truncus_django.outbox.dispatcher import Dispatcher
 from truncus_django.outbox.worker import Watcher, Worker
 
@@ -376,7 +376,7 @@ def test_an_unexpected_error_is_logged_by_its_type_and_place(
 
     result = Worker(is_once=True).run()
 
-    assert result.tally.accepted == 1
+    assert result.stats.accepted == 1
     assert not result.is_cut_short
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert len(errors) == 1
@@ -408,7 +408,7 @@ def test_one_run_goes_on_as_long_as_steps_succeed_in_between(quick, emulator, pu
 
     result = Worker(is_once=True).run()
 
-    assert result.tally.requests == worker_module.TRIES_OF_ONE_RUN + 1
+    assert result.stats.requests == worker_module.TRIES_OF_ONE_RUN + 1
     assert not result.is_cut_short
 
 
@@ -418,10 +418,10 @@ def test_debug_does_not_keep_all_queries(quick, emulator, put, settings):
     kept: list[int] = []
 
     class Counting(Watcher):
-        def on_rest(self, rest: Rest) -> None:
+        def on_rest(self, rest: Idle) -> None:
             kept.append(len(connections[database()].queries_log))
 
-    assert Worker(is_once=True, watcher=Counting()).run().tally.requests == 20
+    assert Worker(is_once=True, watcher=Counting()).run().stats.requests == 20
     assert max(kept) < 40
 
 
@@ -429,18 +429,18 @@ def test_what_a_worker_s_own_thread_writes_is_sent_without_waking_anybody(
     quick, emulator, put, monkeypatch, settings
 ):
     settings.TRUNCUS = {**settings.TRUNCUS, "DISPATCHER": "celery"}
-    woken: list[str] = []
-    monkeypatch.setattr("truncus_django.outbox.notify.wake", lambda using, by: woken.append(by))
+    notified: list[str] = []
+    monkeypatch.setattr("truncus_django.outbox.notify.wake", lambda using, by: notified.append(by))
     put(1)
-    assert woken == ["celery"]
+    assert notified == ["celery"]
 
     class Answering(Watcher):
         def on_delivered(self, delivered: Any) -> None:
             if Email.objects.count() == 1:
                 put(1)
 
-    assert Worker(is_once=True, watcher=Answering()).run().tally.accepted == 2
-    assert woken == ["celery"]
+    assert Worker(is_once=True, watcher=Answering()).run().stats.accepted == 2
+    assert notified == ["celery"]
 
 
 def test_stop_ends_a_worker_that_rests(quick, emulator):
@@ -448,7 +448,7 @@ def test_stop_ends_a_worker_that_rests(quick, emulator):
     rested = threading.Event()
 
     class Resting(Watcher):
-        def on_rest(self, rest: Rest) -> None:
+        def on_rest(self, rest: Idle) -> None:
             rested.set()
 
     worker._watcher = Resting()
@@ -456,5 +456,5 @@ def test_stop_ends_a_worker_that_rests(quick, emulator):
     stopper.start()
     result = worker.run()
     stopper.join()
-    assert result.tally.requests == 0
+    assert result.stats.requests == 0
     assert not result.is_cut_short

@@ -13,7 +13,7 @@ from truncus_django.api.client import TruncusClient
 from truncus_django.api.encoding import EmailFields
 from truncus_django.message import TruncusMessage
 from truncus_django.sending.ambiguous import fingerprint, forget, recall, remember
-from truncus_django.sending.outgoing import Batch, Parcel
+from truncus_django.sending.outgoing import Batch, OutgoingMessage
 from truncus_django.sending.payload import Payload
 
 
@@ -78,13 +78,13 @@ def test_whatever_a_message_holds_has_a_fingerprint():
 def test_what_is_known_of_a_message_is_not_known_of_its_shallow_copy():
     client = TruncusClient("tr_test_unit")
     payload = Payload(EmailFields(subject="Hi"), None, is_sandbox=False, size=1)
-    parcel = Parcel(0, a_message(), payload, key="k-1")
-    remember(Batch("k-1", [parcel]), client, now=0.0, is_ambiguous=True)
-    copied = Parcel(0, copy.copy(parcel.message))
+    outgoing = OutgoingMessage(0, a_message(), payload, key="k-1")
+    remember(Batch("k-1", [outgoing]), client, now=0.0, is_ambiguous=True)
+    copied = OutgoingMessage(0, copy.copy(outgoing.message))
 
-    forget(parcel)
+    forget(outgoing)
 
-    assert recall(parcel, client, is_sandbox=False) is None
+    assert recall(outgoing, client, is_sandbox=False) is None
     note = recall(copied, client, is_sandbox=False)
     assert note is not None
     assert note.idempotency_key == "k-1"

@@ -7,7 +7,7 @@ from unittest.mock import ANY
 import pytest
 from django.core.mail import EmailMessage
 
-from truncus_django.api.dialect import Form, Lessons
+from truncus_django.api.dialect import Capabilities, WireFormat
 from truncus_django.api.encoding import EmailFields
 from truncus_django.api.errors import (
     AnswerLost,
@@ -34,25 +34,25 @@ from truncus_django.sending.direct import (
     refusal_of,
     send_batches,
 )
-from truncus_django.sending.outgoing import Batch, Parcel
+from truncus_django.sending.outgoing import Batch, OutgoingMessage
 from truncus_django.sending.payload import Payload
 
 NOW = 1_767_225_600.0
 DAY = 24 * 60 * 60
 
 
-def parcel(subject="0", *, sender="shop@example.com", key=None, sandbox=False, size=100, now=NOW):
+def outgoing(subject="0", *, sender="shop@example.com", key=None, sandbox=False, size=100, now=NOW):
     """A parcel, with what an earlier send of an equal one has left."""
     email = EmailFields({"from": sender, "to": "ann@example.org", "subject": subject, "text": "T"})
     payload = Payload(email=email, idempotency_key=key, is_sandbox=sandbox, size=size)
-    return Parcel(int(subject), EmailMessage(subject), payload)
+    return OutgoingMessage(int(subject), EmailMessage(subject), payload)
 
 
-def again(parcels: Sequence[Parcel]) -> list[Parcel]:
+def again(outgoing_messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
     """The same messages, given to a second send."""
     return [
-        Parcel(one.index, one.message, one.payload, recall(one, Api(), is_sandbox=False))
-        for one in parcels
+        OutgoingMessage(one.index, one.message, one.payload, recall(one, Api(), is_sandbox=False))
+        for one in outgoing_messages
     ]
 
 
@@ -60,7 +60,7 @@ class Api:
     """Stands in for the client: accepts all, but for emails that ``refuse`` has an error for."""
 
     account = "account"
-    form = Form(Lessons(), is_pinned=False)
+    wire_format = WireFormat(Capabilities(), is_pinned=False)
 
     def __init__(self, refuse=lambda subjects: None):
         self.requests: list[list[str]] = []
@@ -70,7 +70,7 @@ class Api:
     def send(self, email, *, idempotency_key, sandbox):
         return self._results([email], idempotency_key)[0]
 
-    def send_batch(self, emails, *, idempotency_key, sandbox, form):
+    def send_batch(self, emails, *, idempotency_key, sandbox, wire_format):
         return BatchResult(self._results(emails, idempotency_key))
 
     def _results(self, emails, key):
@@ -87,14 +87,14 @@ def always(error: BaseException):
     return Api(lambda subjects: error)
 
 
-def send(api: Api, parcels: Sequence[Parcel], *, now=NOW) -> list[type | None]:
+def send(api: Api, outgoing_messages: Sequence[OutgoingMessage], *, now=NOW) -> list[type | None]:
     """Deliver and return the kind of each parcel's error."""
-    list(send_batches(api, plan(parcels, now=now), now=now))
-    return [type(one.error) if one.error else None for one in parcels]
+    list(send_batches(api, plan(outgoing_messages, now=now), now=now))
+    return [type(one.error) if one.error else None for one in outgoing_messages]
 
 
-def parcels(count, **options):
-    return [parcel(str(number), **options) for number in range(count)]
+def outgoing_messages(count, **options):
+    return [outgoing(str(number), **options) for number in range(count)]
 
 
 # The plan -----------------------------------------------------------------------------------------
@@ -104,46 +104,48 @@ def parcels(count, **options):
     (0, []), (1, [1]), (100, [100]), (101, [100, 1]), (250, [100, 100, 50]),
 ])  # fmt: skip
 def test_messages_share_requests_of_up_to_100(count, sizes):
-    assert [len(batch.parcels) for batch in plan(parcels(count), now=NOW)] == sizes
+    assert [
+        len(batch.outgoing_messages) for batch in plan(outgoing_messages(count), now=NOW)
+    ] == sizes
 
 
 def test_each_request_has_a_key_of_its_own():
-    assert len({batch.key for batch in plan(parcels(250), now=NOW)}) == 3
+    assert len({batch.key for batch in plan(outgoing_messages(250), now=NOW)}) == 3
 
 
 def test_requests_are_kept_within_a_bound_of_bytes():
-    large = parcels(3, size=MAX_BATCH_BYTES // 2)
-    assert [len(batch.parcels) for batch in plan(large, now=NOW)] == [2, 1]
+    large = outgoing_messages(3, size=MAX_BATCH_BYTES // 2)
+    assert [len(batch.outgoing_messages) for batch in plan(large, now=NOW)] == [2, 1]
 
 
 def test_one_message_larger_than_the_bound_still_goes():
-    assert len(list(plan([parcel(size=MAX_BATCH_BYTES * 2)], now=NOW))) == 1
+    assert len(list(plan([outgoing(size=MAX_BATCH_BYTES * 2)], now=NOW))) == 1
 
 
 def test_sandbox_and_real_messages_are_never_in_one_request():
-    mixed = [parcel(str(number), sandbox=number % 2 == 1) for number in range(4)]
+    mixed = [outgoing(str(number), sandbox=number % 2 == 1) for number in range(4)]
     planned = plan(mixed, now=NOW)
-    assert [[one.index for one in batch.parcels] for batch in planned] == [[0, 2], [1, 3]]
+    assert [[one.index for one in batch.outgoing_messages] for batch in planned] == [[0, 2], [1, 3]]
 
 
 def test_a_key_of_its_own_goes_alone():
-    planned = list(plan([parcel("0"), parcel("1", key="mine"), parcel("2")], now=NOW))
-    assert {batch.key: len(batch.parcels) for batch in planned}["mine"] == 1
-    assert sorted(len(batch.parcels) for batch in planned) == [1, 2]
+    planned = list(plan([outgoing("0"), outgoing("1", key="mine"), outgoing("2")], now=NOW))
+    assert {batch.key: len(batch.outgoing_messages) for batch in planned}["mine"] == 1
+    assert sorted(len(batch.outgoing_messages) for batch in planned) == [1, 2]
 
 
 def test_what_is_cancelled_or_broken_is_not_planned():
-    cancelled, broken = parcel("0"), parcel("1")
+    cancelled, broken = outgoing("0"), outgoing("1")
     cancelled.is_cancelled = True
     broken.error = MessageError("Broken")
-    assert list(plan([cancelled, broken, Parcel(2, EmailMessage())], now=NOW)) == []
+    assert list(plan([cancelled, broken, OutgoingMessage(2, EmailMessage())], now=NOW)) == []
 
 
 # Requests -----------------------------------------------------------------------------------------
 
 
 def test_every_parcel_gets_its_result_key_and_batch_size():
-    sent = parcels(3)
+    sent = outgoing_messages(3)
     api = Api()
     send(api, sent)
     assert [one.result.message_id for one in sent] == ["0", "1", "2"]
@@ -153,7 +155,7 @@ def test_every_parcel_gets_its_result_key_and_batch_size():
 
 def test_one_bad_message_is_found_by_halving_and_the_others_are_sent():
     api = Api(lambda subjects: InvalidRequest("No", status=400) if "5" in subjects else None)
-    kinds = send(api, parcels(8))
+    kinds = send(api, outgoing_messages(8))
     assert kinds == [None] * 5 + [InvalidRequest] + [None] * 2
     assert api.requests[-1] == ["6", "7"]
     assert [len(request) for request in api.requests] == [8, 4, 4, 2, 1, 1, 2]
@@ -165,7 +167,7 @@ def test_one_bad_message_is_found_by_halving_and_the_others_are_sent():
 ])  # fmt: skip
 def test_all_that_may_be_the_fault_of_one_message_is_halved(error):
     api = Api(lambda subjects: error if "1" in subjects else None)
-    assert send(api, parcels(2)) == [None, type(error)]
+    assert send(api, outgoing_messages(2)) == [None, type(error)]
 
 
 def test_a_refused_domain_costs_only_the_messages_of_that_domain():
@@ -173,9 +175,9 @@ def test_a_refused_domain_costs_only_the_messages_of_that_domain():
         return DomainError("No", code="DOMAIN_PAUSED") if "1" in subjects else None
 
     mixed = [
-        parcel("0", sender="Shop <a@Good.example>"),
-        parcel("1", sender="Shop <b@paused.example>"),
-        parcel("2", sender="c@good.example"),
+        outgoing("0", sender="Shop <a@Good.example>"),
+        outgoing("1", sender="Shop <b@paused.example>"),
+        outgoing("2", sender="c@good.example"),
     ]
     api = Api(refuse)
     assert send(api, mixed) == [None, DomainError, None]
@@ -184,7 +186,7 @@ def test_a_refused_domain_costs_only_the_messages_of_that_domain():
 
 def test_messages_of_one_refused_domain_are_not_tried_one_by_one():
     api = always(DomainError("No", code="DOMAIN_PAUSED"))
-    assert send(api, parcels(50)) == [DomainError] * 50
+    assert send(api, outgoing_messages(50)) == [DomainError] * 50
     assert len(api.requests) == 1
 
 
@@ -194,14 +196,14 @@ def test_messages_of_one_refused_domain_are_not_tried_one_by_one():
 ])  # fmt: skip
 def test_an_error_of_the_whole_account_stops_the_rest(error):
     api = always(error)
-    assert send(api, parcels(250)) == [type(error)] * 250
+    assert send(api, outgoing_messages(250)) == [type(error)] * 250
     assert len(api.requests) == 1
 
 
 def test_an_error_of_the_whole_account_stops_the_other_halves_too():
     errors: list[TruncusError] = [InvalidRequest("No"), AuthenticationError("No")]
     api = Api(lambda subjects: errors.pop(0))
-    assert send(api, parcels(4)) == [AuthenticationError] * 4
+    assert send(api, outgoing_messages(4)) == [AuthenticationError] * 4
     assert len(api.requests) == 2
 
 
@@ -211,19 +213,19 @@ def test_an_error_of_the_whole_account_stops_the_other_halves_too():
 ])  # fmt: skip
 def test_other_errors_leave_the_next_request_its_chance(error):
     api = Api(lambda subjects: error if "0" in subjects else None)
-    assert send(api, parcels(101)) == [type(error)] * 100 + [None]
+    assert send(api, outgoing_messages(101)) == [type(error)] * 100 + [None]
 
 
 def test_a_service_that_fails_now_and_then_is_not_left_alone():
     error = ServerError("Failed")
     api = Api(lambda subjects: error if {"0", "200"}.intersection(subjects) else None)
-    kinds = send(api, parcels(301))
+    kinds = send(api, outgoing_messages(301))
     assert kinds == [ServerError] * 100 + [None] * 100 + [ServerError] * 100 + [None]
 
 
 def test_a_batch_in_doubt_is_never_halved():
     api = always(InvalidRequest("No", ambiguous=True))
-    send(api, parcels(4))
+    send(api, outgoing_messages(4))
     assert len(api.requests) == 1
 
 
@@ -233,7 +235,7 @@ def test_refused_results_are_errors_of_their_messages():
             return (SendResult("sent"), SendResult("blocked", reason="suppression_list"),
                     SendResult("failed", error="SES", code="PROVIDER_ERROR"))  # fmt: skip
 
-    sent = parcels(3)
+    sent = outgoing_messages(3)
     assert send(Refusing(), sent) == [None, EmailRefused, EmailRefused]
     assert [one.error.retryable for one in sent[1:]] == [False, True]
     assert sent[1].result.status == "blocked"
@@ -245,7 +247,7 @@ def test_a_limit_of_one_email_stops_nothing():
             results = super()._results(emails, key)
             return (*results[:-1], SendResult("failed", code="MONTHLY_LIMIT_EXCEEDED"))
 
-    kinds = send(Limited(), parcels(250))
+    kinds = send(Limited(), outgoing_messages(250))
     assert [index for index, kind in enumerate(kinds) if kind] == [99, 199, 249]
     assert set(kinds) == {None, QuotaExceeded}
 
@@ -327,7 +329,7 @@ LOST = AnswerLost("Lost", ambiguous=True)
 
 def test_a_batch_in_doubt_is_made_up_again_whole_in_its_order_under_its_key():
     first = always(LOST)
-    sent = parcels(3)
+    sent = outgoing_messages(3)
     send(first, sent)
     second = Api()
     assert send(second, again(sent)[::-1]) == [None] * 3
@@ -337,7 +339,7 @@ def test_a_batch_in_doubt_is_made_up_again_whole_in_its_order_under_its_key():
 
 def test_batches_in_doubt_are_told_apart():
     first = always(LOST)
-    sent = parcels(150)
+    sent = outgoing_messages(150)
     send(first, sent)
     second = Api()
     send(second, again(sent))
@@ -365,28 +367,28 @@ def test_doubt_stays_whatever_else_a_repeated_batch_meets(error):
     assert send(api, sent) == [type(error)] * 2
     assert all(one.error.ambiguous for one in sent)
     assert len(api.requests) == 1  # never in parts, whose keys would be new
-    assert [one.unknown_send.idempotency_key for one in again(sent)] == api.keys * 2
+    assert [one.ambiguous_send.idempotency_key for one in again(sent)] == api.keys * 2
 
 
 def again_after_a_lost_answer(count):
-    sent = parcels(count)
+    sent = outgoing_messages(count)
     send(always(LOST), sent)
     return again(sent)
 
 
 def test_the_form_that_an_error_tells_is_remembered():
-    form = Form(Lessons(html_required=True), is_pinned=False)
+    wire_format = WireFormat(Capabilities(html_required=True), is_pinned=False)
     error = AnswerLost("Lost", ambiguous=True)
-    error.form = form
-    sent = parcels(2)
+    error.wire_format = wire_format
+    sent = outgoing_messages(2)
     send(always(error), sent)
-    assert [one.unknown_send.form for one in again(sent)] == [form] * 2
+    assert [one.ambiguous_send.wire_format for one in again(sent)] == [wire_format] * 2
     send(always(LOST), repeated := again(sent))
-    assert [one.unknown_send.form for one in again(repeated)] == [form] * 2
+    assert [one.ambiguous_send.wire_format for one in again(repeated)] == [wire_format] * 2
 
 
 def test_a_part_of_a_batch_in_doubt_is_not_sent():
-    sent = parcels(3)
+    sent = outgoing_messages(3)
     send(always(LOST), sent)
     api = Api()
     assert send(api, again(sent)[:2]) == [OutcomeUnknown] * 2
@@ -394,21 +396,21 @@ def test_a_part_of_a_batch_in_doubt_is_not_sent():
 
 
 def test_one_message_given_twice_does_not_make_up_for_a_missing_one():
-    sent = parcels(2)
+    sent = outgoing_messages(2)
     send(always(LOST), sent)
     repeated = again(sent)[0]
     assert send(Api(), [repeated, *again(sent)[:1]]) == [OutcomeUnknown] * 2
 
 
 def test_a_changed_message_is_a_new_one_and_leaves_the_others_in_doubt():
-    sent = parcels(2)
+    sent = outgoing_messages(2)
     send(always(LOST), sent)
     sent[0].message.subject = "7"
     assert send(Api(), again(sent)) == [None, OutcomeUnknown]
 
 
 def test_a_key_is_trusted_for_24_hours():
-    sent = parcels(1)
+    sent = outgoing_messages(1)
     send(always(LOST), sent)
     assert send(Api(), again(sent), now=NOW + DAY - 1) == [None]
     api = Api()
@@ -417,14 +419,14 @@ def test_a_key_is_trusted_for_24_hours():
 
 
 def test_doubt_counts_from_the_first_try():
-    sent = parcels(1)
+    sent = outgoing_messages(1)
     send(always(LOST), sent)
     send(always(LOST), again(sent), now=NOW + DAY - 1)
     assert send(Api(), again(sent), now=NOW + DAY) == [OutcomeUnknown]
 
 
 def test_doubt_about_a_new_request_does_not_count_from_one_that_surely_failed():
-    sent = parcels(2)
+    sent = outgoing_messages(2)
     send(always(ServerError("Failed")), sent)
     half_a_day, api = NOW + DAY / 2, always(LOST)
     send(api, again(sent)[:1], now=half_a_day)
@@ -434,9 +436,9 @@ def test_doubt_about_a_new_request_does_not_count_from_one_that_surely_failed():
 
 
 def test_a_message_with_its_own_key_is_sent_under_it_at_any_time():
-    sent = parcels(1, key="mine")
+    sent = outgoing_messages(1, key="mine")
     send(always(LOST), sent)
-    assert again(sent)[0].is_in_doubt
+    assert again(sent)[0].is_ambiguous
     api = Api()
     send(api, again(sent), now=NOW + 9 * DAY)
     assert api.keys == ["mine"]
@@ -444,24 +446,24 @@ def test_a_message_with_its_own_key_is_sent_under_it_at_any_time():
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(), RuntimeError("time limit")])
 def test_whatever_ends_a_request_leaves_its_messages_remembered(end):
-    sent = parcels(2)
+    sent = outgoing_messages(2)
     api = always(end)
     with pytest.raises(type(end)):
         send(api, sent)
-    assert [one.unknown_send.idempotency_key for one in again(sent)] == api.keys * 2
+    assert [one.ambiguous_send.idempotency_key for one in again(sent)] == api.keys * 2
 
 
 def test_doubt_ends_when_it_is_forgotten():
-    sent = parcels(1)
+    sent = outgoing_messages(1)
     send(always(LOST), sent)
     forget(sent[0])
-    assert again(sent)[0].unknown_send is None
+    assert again(sent)[0].ambiguous_send is None
 
 
 def test_what_is_remembered_does_not_show_its_key():
-    sent = parcels(1)
+    sent = outgoing_messages(1)
     send(always(LOST), sent)
-    note = again(sent)[0].unknown_send
+    note = again(sent)[0].ambiguous_send
     assert note.idempotency_key not in repr(note)
 
 
@@ -469,7 +471,7 @@ def test_a_batch_of_one_goes_to_the_send_endpoint():
     class SendOnly(Api):
         send_batch = None  # type: ignore[assignment]
 
-    assert send(SendOnly(), parcels(1)) == [None]
+    assert send(SendOnly(), outgoing_messages(1)) == [None]
 
 
 def test_batches_are_values():

@@ -120,18 +120,18 @@ odd_text = st.one_of(
 @st.composite
 def ordinary_addresses(draw: st.DrawFn) -> Written:
     name, spec = draw(words), draw(st.emails())
-    forms = {"bare": spec, "angle": f"<{spec}>"}
+    wire_formats = {"bare": spec, "angle": f"<{spec}>"}
     if name:
         escaped = name.replace("\\", "\\\\").replace('"', '\\"')
-        forms["quoted"] = f'"{escaped}" <{spec}>'
-        forms["encoded"] = f"{Header(name, 'utf-8', maxlinelen=10_000).encode()} <{spec}>"
+        wire_formats["quoted"] = f'"{escaped}" <{spec}>'
+        wire_formats["encoded"] = f"{Header(name, 'utf-8', maxlinelen=10_000).encode()} <{spec}>"
         if name.replace(" ", "").isalnum():
-            forms["plain"] = f"{name} <{spec}>"
-    form = draw(st.sampled_from(sorted(forms)))
-    text: Any = forms[form]
+            wire_formats["plain"] = f"{name} <{spec}>"
+    wire_format = draw(st.sampled_from(sorted(wire_formats)))
+    text: Any = wire_formats[wire_format]
     if draw(st.booleans()):
         text = lazystr(text)
-    return Written(text, "" if form in {"bare", "angle"} else name, spec)
+    return Written(text, "" if wire_format in {"bare", "angle"} else name, spec)
 
 
 odd_address_texts = st.one_of(
@@ -173,21 +173,21 @@ unicode_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 @st.composite
 def ordinary_files(draw: st.DrawFn) -> File:
     name, octets, text = draw(filenames), draw(st.binary(max_size=40)), draw(unicode_text)
-    form = draw(st.sampled_from(["bytes", "text", "part", "text part", "base", "message"]))
-    if form == "bytes":
+    wire_format = draw(st.sampled_from(["bytes", "text", "part", "text part", "base", "message"]))
+    if wire_format == "bytes":
         return File((name, octets, "application/pdf"), octets, name)
-    if form == "text":
+    if wire_format == "text":
         return File((name, text, "text/csv; header=present"), text.encode(), name)
-    if form == "base":
+    if wire_format == "base":
         base = MIMEBase("application", "pdf")
         base.set_payload(base64.b64encode(octets).decode())
         base.add_header("Content-Transfer-Encoding", "base64")
         return File(base, octets)
     part = MIMEPart()
-    if form == "part":
+    if wire_format == "part":
         part.set_content(octets, "application", "pdf", filename="a.pdf")
         return File(part, octets, "a.pdf")
-    if form == "text part":
+    if wire_format == "text part":
         flat = "".join(text.splitlines()) or "x"  # set_content() rewrites line breaks
         charset = draw(st.sampled_from([c for c in CHARSETS[:1] + CHARSETS[3:] if _fits(flat, c)]))
         part.set_content(flat, charset=charset)

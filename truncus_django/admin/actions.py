@@ -42,7 +42,7 @@ _ABOUT_ONE = (Conflict, EmailRefused, InvalidAnswer, MessageError, NotFound)
 
 
 @dataclass(frozen=True)
-class Deed:
+class Action:
     """Something that may be done with emails.
 
     Attributes:
@@ -67,19 +67,19 @@ class Report:
     history: str = ""
 
 
-SYNC = Deed(
+SYNC = Action(
     "sync_now",
     "sync_email",
     gettext_lazy("Sync now"),
     gettext_lazy("Ask Truncus what has become of this?"),
 )
-RESEND = Deed(
+RESEND = Action(
     "resend",
     "resend_email",
     gettext_lazy("Resend"),
     gettext_lazy("Send this once more, as a new email to the same recipients?"),
 )
-RETRY = Deed(
+RETRY = Action(
     "retry",
     "retry_email",
     gettext_lazy("Try again now"),
@@ -87,7 +87,7 @@ RETRY = Deed(
         "Try again now to send this? What failed is sent as it was stored, attachments included."
     ),
 )
-WAS_SENT = Deed(
+WAS_SENT = Action(
     "decide_sent",
     "decide_email",
     gettext_lazy("Mark as sent"),
@@ -95,7 +95,7 @@ WAS_SENT = Deed(
         "Mark this as sent? Look for it in the Truncus dashboard first: it will not be sent again."
     ),
 )
-SEND_NOW = Deed(
+SEND_NOW = Action(
     "decide_send",
     "decide_email",
     gettext_lazy("Mark as not sent and send it"),
@@ -104,19 +104,19 @@ SEND_NOW = Deed(
         "get it twice."
     ),
 )
-WAS_NOT_SENT = Deed(
+WAS_NOT_SENT = Action(
     "decide_not_sent",
     "decide_email",
     gettext_lazy("Mark as not sent"),
     gettext_lazy("Mark this as not sent? It counts as failed and is not sent."),
 )
-CANCEL = Deed(
+CANCEL = Action(
     "cancel",
     "cancel_email",
     gettext_lazy("Cancel"),
     gettext_lazy("Keep this from being sent? That cannot be undone."),
 )
-EXPORT = Deed(
+EXPORT = Action(
     "export_csv",
     "export_email",
     gettext_lazy("Export as CSV"),
@@ -124,7 +124,7 @@ EXPORT = Deed(
         "Download this as a CSV file? It holds addresses and subjects, and no texts of emails."
     ),
 )
-DEEDS = (WAS_SENT, SEND_NOW, WAS_NOT_SENT, RETRY, SYNC, RESEND, CANCEL, EXPORT)
+ACTIONS = (WAS_SENT, SEND_NOW, WAS_NOT_SENT, RETRY, SYNC, RESEND, CANCEL, EXPORT)
 
 if TYPE_CHECKING:
     from truncus_django.outbox.operations import Done
@@ -245,12 +245,12 @@ class EmailActions(ActionsBase):
         """Return whether the user may take emails out of the log."""
         return self._may(request, EXPORT)
 
-    def deeds_allowed(self, request: HttpRequest) -> list[Deed]:
+    def actions_allowed(self, request: HttpRequest) -> list[Action]:
         """Return what the user may do."""
-        return [deed for deed in DEEDS if self._may(request, deed)]
+        return [action for action in ACTIONS if self._may(request, action)]
 
-    def _may(self, request: HttpRequest, deed: Deed) -> bool:
-        return request.user.has_perm(f"{self.opts.app_label}.{deed.permission}")
+    def _may(self, request: HttpRequest, action: Action) -> bool:
+        return request.user.has_perm(f"{self.opts.app_label}.{action.permission}")
 
     # The steps --------------------------------------------------------------------------------
 
@@ -258,7 +258,7 @@ class EmailActions(ActionsBase):
         self,
         request: HttpRequest,
         queryset: QuerySet[Email],
-        deed: Deed,
+        action: Action,
         do: Callable[[Email], Report],
     ) -> HttpResponse | None:
         """Show the question; when it is confirmed, do it to each email and tell what became."""
@@ -268,7 +268,7 @@ class EmailActions(ActionsBase):
             self.message_user(request, text, messages.ERROR)
             return None
         if "confirmed" not in request.POST:
-            return self._question(request, queryset, deed, emails)
+            return self._question(request, queryset, action, emails)
         reports = []
         for place, email in enumerate(emails):
             try:
@@ -290,12 +290,12 @@ class EmailActions(ActionsBase):
         self,
         request: HttpRequest,
         queryset: QuerySet[Email],
-        deed: Deed,
+        action: Action,
         do: "Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, Done]]",
     ) -> HttpResponse | None:
         """The same for what is done in the database alone: to all of them at once."""
         if "confirmed" not in request.POST:
-            return self._ask_about_many(request, queryset, deed)
+            return self._ask_about_many(request, queryset, action)
         emails = self._some_of(request, queryset)
         if emails is None:
             return None
@@ -303,10 +303,10 @@ class EmailActions(ActionsBase):
         return self._back(request, emails)
 
     def _ask_about_many(
-        self, request: HttpRequest, queryset: QuerySet[Email], deed: Deed
+        self, request: HttpRequest, queryset: QuerySet[Email], action: Action
     ) -> HttpResponse:
         is_everything = request.POST.get("select_across") == "1"
-        return self._question(request, queryset, deed, None if is_everything else list(queryset))
+        return self._question(request, queryset, action, None if is_everything else list(queryset))
 
     def _some_of(self, request: HttpRequest, queryset: QuerySet[Email]) -> list[Email] | None:
         """Return the chosen emails; where they are too many, say so and return ``None``."""
@@ -351,7 +351,7 @@ class EmailActions(ActionsBase):
         self,
         request: HttpRequest,
         queryset: QuerySet[Email],
-        deed: Deed,
+        action: Action,
         emails: Sequence[Email] | None = None,
     ) -> HttpResponse:
         is_everything = request.POST.get("select_across") == "1" and emails is None
@@ -364,8 +364,8 @@ class EmailActions(ActionsBase):
             ids = [str(email.pk) for email in emails]
         context = {
             **page_basics(self, request),
-            "title": deed.button,
-            "deed": deed,
+            "title": action.button,
+            "action": action,
             "emails": shown,
             "count": count,
             "more_count": count - len(shown),
@@ -379,7 +379,7 @@ class EmailActions(ActionsBase):
             "back_url": self._url_of(shown[0])
             if shown and request.POST.get("from_page")
             else request.get_full_path(),
-            **(_about_resends(emails or shown) if deed is RESEND else {}),
+            **(_about_resends(emails or shown) if action is RESEND else {}),
         }
         return TemplateResponse(request, "admin/truncus_django/email/confirm.html", context)
 
@@ -453,7 +453,7 @@ def _resend(
     if done.outcome is Outcome.SENT_BEFORE:
         text = _("Was sent again before, and not now:")
         return Report(messages.INFO, format_html("{} {}", _about(email, text), link))
-    if done.outcome is Outcome.IN_DOUBT:
+    if done.outcome is Outcome.AMBIGUOUS:
         text = _(
             "May have been sent again before, as the answer was lost, and was not sent now. Look "
             "for its recipient in the Truncus dashboard, then choose “Resend” again if it is "
@@ -514,9 +514,9 @@ def _ask(email: Email) -> None:
     """Ask Truncus about an email and learn from the answer."""
     message_id = str(email.message_id)
     details = backend_of(email.mailer).client.get_email(message_id)
-    from truncus_django.log.transitions import learn
+    from truncus_django.log.transitions import apply_details
 
-    learn({message_id: details})
+    apply_details({message_id: details})
     email.refresh_from_db()
 
 
@@ -538,11 +538,11 @@ def _about_resends(emails: Sequence[Email]) -> dict[str, Any]:
     from truncus_django.admin.resend import resends_of, what_is_lost
 
     earlier = resends_of(emails)
-    in_doubt = {each.resend_of_id for each in earlier if each.state == State.UNKNOWN}
+    ambiguous = {each.resend_of_id for each in earlier if each.state == State.UNKNOWN}
     shown = emails[:_MOST_MESSAGES]
     return {
         "lost": [(email, lost) for email in shown if (lost := what_is_lost(email))],
-        "in_doubt": [email for email in shown if email.pk in in_doubt],
+        "ambiguous": [email for email in shown if email.pk in ambiguous],
         "known_resends": " ".join(each.pk.hex for each in earlier),
     }
 

@@ -65,8 +65,8 @@ def page_context(model_admin: "EmailAdmin", request: HttpRequest, email: Email) 
 
     One more where the email waits in the outbox: whether its account rests.
     """
-    heard = EmailEvent.objects.filter(email=email).order_by("-occurred_at", "-id")
-    events = list(heard[: MOST_EVENTS + 1])
+    known_events = EmailEvent.objects.filter(email=email).order_by("-occurred_at", "-id")
+    events = list(known_events[: MOST_EVENTS + 1])
     linked = Email.objects.only("id", "state", "created_at").order_by("created_at")
     wait = outbox_panel.waits_of([email.pk]).get(email.pk)
     return {
@@ -102,7 +102,7 @@ def page_context(model_admin: "EmailAdmin", request: HttpRequest, email: Email) 
 
 def _timeline(email: Email, events: list[EmailEvent]) -> list[Moment]:
     """Return what happened, newest first: what was heard, and what the record itself knows."""
-    heard = {event.type for event in events}
+    known_events = {event.type for event in events}
     moments = [_heard(event, tells_whom=len(email.recipients) > 1) for event in events]
     known = (
         (State.COMPLAINED, email.complained_at),
@@ -113,7 +113,7 @@ def _timeline(email: Email, events: list[EmailEvent]) -> list[Moment]:
     moments += [
         Moment(at, str(state.label), display.KINDS[state])
         for state, at in known
-        if at is not None and state not in heard
+        if at is not None and state not in known_events
     ]
     moments.append(Moment(email.created_at, _("recorded"), "quiet"))
     return sorted(moments, key=lambda moment: moment.at, reverse=True)
@@ -212,9 +212,9 @@ def _buttons(
         why_not["retry"] = ""
     if email.state == State.UNKNOWN:
         why_not["decide_sent"] = why_not["decide_not_sent"] = ""
-        why_not["decide_send"] = "" if wait else outbox_panel.told_of_one(Done.NOT_KEPT)
+        why_not["decide_send"] = "" if wait else outbox_panel.told_of_one(Done.NOT_STORED)
         if wait:
-            why_not["resend"] = outbox_panel.told_of_one(Done.UNDECIDED)
-    for deed in model_admin.deeds_allowed(request):
-        if deed.name in why_not:
-            yield {"name": deed.name, "text": deed.button, "why_not": why_not[deed.name]}
+            why_not["resend"] = outbox_panel.told_of_one(Done.NEEDS_DECISION)
+    for action in model_admin.actions_allowed(request):
+        if action.name in why_not:
+            yield {"name": action.name, "text": action.button, "why_not": why_not[action.name]}

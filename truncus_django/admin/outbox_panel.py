@@ -68,7 +68,7 @@ class Wait:
     Attributes:
         is_waiting: whether it belongs to no request yet.
         is_leased: whether a worker has it.
-        is_in_doubt: whether a request of it may have been accepted.
+        is_ambiguous: whether a request of it may have been accepted.
         due_at: when its request is made next, or the end of the present lease.
         size: of what is to be sent, in bytes.
     """
@@ -79,7 +79,7 @@ class Wait:
     size: int
     has_request: bool
     is_leased: bool
-    is_in_doubt: bool
+    is_ambiguous: bool
     due_at: datetime | None
     error_code: str
 
@@ -96,7 +96,7 @@ def waits_of(email_ids: Sequence[UUID]) -> dict[UUID, Wait]:
         "size",
         "batch",
         "batch__lease",
-        "batch__is_in_doubt",
+        "batch__is_ambiguous",
         "batch__due_at",
         "batch__error_code",
     )
@@ -108,13 +108,13 @@ def waits_of(email_ids: Sequence[UUID]) -> dict[UUID, Wait]:
             size=size,
             has_request=batch is not None,
             is_leased=lease is not None,
-            is_in_doubt=bool(in_doubt),
+            is_ambiguous=bool(ambiguous),
             due_at=due_at,
             error_code=error_code or "",
         )
         for (
             pk, is_waiting, priority, expires_at, size,
-            batch, lease, in_doubt, due_at, error_code,
+            batch, lease, ambiguous, due_at, error_code,
         ) in rows
     }  # fmt: skip
 
@@ -173,7 +173,7 @@ def _place(wait: Wait) -> Any:
         return _("In a request that is being made")
     if wait.due_at is None:
         return _("Waits for its first request")
-    if wait.is_in_doubt:
+    if wait.is_ambiguous:
         text = _("May have been accepted; the same request is made again at")
     else:
         text = _("Was not accepted; tried again at")
@@ -198,7 +198,7 @@ def why_not_cancellable(wait: Wait | None) -> str:
     """Return what keeps an email of the outbox from being cancelled; empty for nothing."""
     if wait is None or wait.is_leased:
         return told_of_one(Done.BEING_SENT)
-    return told_of_one(Done.IN_DOUBT) if wait.is_in_doubt else ""
+    return told_of_one(Done.AMBIGUOUS) if wait.is_ambiguous else ""
 
 
 def can_be_retried(email: Email, wait: Wait | None) -> bool:
@@ -256,9 +256,11 @@ _ONE: Mapping[Done, Callable[[], str]] = {
     Done.NOT_SENT: lambda: _("It counts as not sent."),
     Done.WAITS_ALREADY: lambda: _("It waits already."),
     Done.BEING_SENT: lambda: _("It is being sent at this moment."),
-    Done.IN_DOUBT: lambda: _("It may have been sent: its answer was lost, and is asked for again."),
-    Done.UNDECIDED: lambda: _("It may have been sent: mark it as sent or as not sent first."),
-    Done.NOT_KEPT: lambda: _("What was to be sent of it was not kept."),
+    Done.AMBIGUOUS: lambda: _(
+        "It may have been sent: its answer was lost, and is asked for again."
+    ),
+    Done.NEEDS_DECISION: lambda: _("It may have been sent: mark it as sent or as not sent first."),
+    Done.NOT_STORED: lambda: _("What was to be sent of it was not kept."),
     Done.DOES_NOT_APPLY: lambda: _("It is in no state for that."),
     Done.GONE: lambda: _("It is not there any more."),
 }
@@ -289,17 +291,17 @@ _MANY: Mapping[Done, Callable[[int], str]] = {
         "%(count)d emails are being sent at this moment.",
         count,
     ),
-    Done.IN_DOUBT: lambda count: ngettext(
+    Done.AMBIGUOUS: lambda count: ngettext(
         "%(count)d email may have been sent: its answer was lost, and is asked for again.",
         "%(count)d emails may have been sent: their answers were lost, and are asked for again.",
         count,
     ),
-    Done.UNDECIDED: lambda count: ngettext(
+    Done.NEEDS_DECISION: lambda count: ngettext(
         "%(count)d email may have been sent: mark it as sent or as not sent first.",
         "%(count)d emails may have been sent: mark them as sent or as not sent first.",
         count,
     ),
-    Done.NOT_KEPT: lambda count: ngettext(
+    Done.NOT_STORED: lambda count: ngettext(
         "Of %(count)d email, what was to be sent was not kept.",
         "Of %(count)d emails, what was to be sent was not kept.",
         count,

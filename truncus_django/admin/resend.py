@@ -7,7 +7,7 @@ from uuid import UUID
 
 from django.utils.translation import gettext as _
 
-from truncus_django.admin.stored_payload import is_kept, kept_fields, message_with
+from truncus_django.admin.stored_payload import is_retained, kept_fields, message_with
 from truncus_django.api import contract
 from truncus_django.api.errors import SendCancelled
 from truncus_django.mailers import backend_of
@@ -24,7 +24,7 @@ class Outcome(Enum):
     SENT = "sent"
     SENT_BEFORE = "sent before"
     """Somebody else, or the same click, was faster; nothing was sent now."""
-    IN_DOUBT = "in doubt"
+    AMBIGUOUS = "in doubt"
     """The same, but nobody knows whether that resend was accepted; nothing was sent now."""
 
 
@@ -48,14 +48,14 @@ def why_not_resendable(email: Email) -> str:
     if not email.to:
         return _("It has no recipient.")
     is_recorded = email.text_body is not None or email.html_body is not None or email.template_id
-    if not is_recorded and not is_kept(email):
+    if not is_recorded and not is_retained(email):
         return _("Its text was not kept: STORE_BODIES was off when it was sent.")
     return ""
 
 
 def what_is_lost(email: Email) -> list[str]:
     """Return what the new email will lack, because neither the log nor the outbox keeps it."""
-    if is_kept(email):
+    if is_retained(email):
         return []
     lost = []
     if email.attachment_count:
@@ -125,7 +125,7 @@ def resend(email: Email, *, click: UUID, known: Collection[UUID] = ()) -> Resend
         if each.state != State.UNKNOWN:
             return Resend(Outcome.SENT_BEFORE, each)
     if since:
-        return Resend(Outcome.IN_DOUBT, since[-1])
+        return Resend(Outcome.AMBIGUOUS, since[-1])
     backend = backend_of(email.mailer)
     backend.alias = email.mailer or None  # the new record names it, too
     key = _key(email, earlier) if backend.settings.record else f"resend-{click.hex}-{email.pk.hex}"

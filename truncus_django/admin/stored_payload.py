@@ -18,7 +18,7 @@ def kept_fields(email: Email) -> EmailFields | None:
     return EmailFields(fields) if isinstance(fields, dict) and fields.get("to") else None
 
 
-def is_kept(email: Email) -> bool:
+def is_retained(email: Email) -> bool:
     """Return whether something is kept, without reading it."""
     return OutboxEntry.objects.filter(pk=email.pk).exists()
 

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from truncus_django import __version__
 from truncus_django.api import contract, readers, results
-from truncus_django.api.dialect import Dialect, DialectMemory, Form, adapt
+from truncus_django.api.dialect import Dialect, DialectMemory, WireFormat, adapt
 from truncus_django.api.encoding import EmailFields, encode
 from truncus_django.api.errors import (
     APIError,
@@ -33,7 +33,7 @@ from truncus_django.api.errors import (
     OutcomeUnknown,
     ScopeError,
     TruncusError,
-    clears_doubt,
+    rules_out_acceptance,
 )
 from truncus_django.api.keys import (
     MAX_KEY_LENGTH,
@@ -150,17 +150,17 @@ class TruncusClient:
         return self._memory.account
 
     @property
-    def form(self) -> Form:
+    def wire_format(self) -> WireFormat:
         """The form that the account is known to take, or is set to; it may change by a refusal."""
-        return self._memory.form
+        return self._memory.wire_format
 
-    def lessons(self) -> dict[str, bool]:
+    def capabilities(self) -> dict[str, bool]:
         """What the account has taught about the form of emails, as JSON for another process."""
         return self._memory.export()
 
-    def learn(self, lessons: Mapping[str, Any]) -> None:
+    def learn(self, capabilities: Mapping[str, Any]) -> None:
         """Take over what :meth:`lessons` of another process told."""
-        self._memory.restore(lessons)
+        self._memory.restore(capabilities)
 
     # Sending ----------------------------------------------------------------------------------
 
@@ -183,7 +183,7 @@ class TruncusClient:
                 rejected is no error here: it is told by the result's ``status``.
         """
         key = check_idempotency_key(idempotency_key or new_idempotency_key())
-        with _telling_the_form(self._memory.form):
+        with _telling_the_wire_format(self._memory.wire_format):
             adapted = self._memory.adapt(_without_none(email))
             try:
                 answer = self._post_emails(contract.SEND_PATH, adapted, key, sandbox)
@@ -196,7 +196,7 @@ class TruncusClient:
                 answer.body, attempts=answer.attempts, quota=results.read_quota(answer.headers)
             )
         if result.is_accepted:
-            self._memory.prove(adapted)
+            self._memory.confirm(adapted)
         return result
 
     def send_batch(
@@ -205,7 +205,7 @@ class TruncusClient:
         *,
         idempotency_key: str,
         sandbox: bool | None = None,
-        form: Form | None = None,
+        wire_format: WireFormat | None = None,
     ) -> results.BatchResult:
         """Send 1 to 100 emails in one request; the result tells of each.
 
@@ -225,21 +225,23 @@ class TruncusClient:
                 f"A batch holds 1 to {contract.MAX_BATCH_SIZE} emails, not {len(emails)}."
             )
         key = check_idempotency_key(idempotency_key)
-        return self._send_batch(emails, key, sandbox, form, is_repeated=form is not None)
+        return self._send_batch(
+            emails, key, sandbox, wire_format, is_repeated=wire_format is not None
+        )
 
     def _send_batch(
         self,
         emails: Sequence[EmailMapping],
         key: str,
         sandbox: bool | None,
-        form: Form | None,
+        wire_format: WireFormat | None,
         *,
         is_repeated: bool,
     ) -> results.BatchResult:
         """Send a batch; ``is_repeated`` tells that an answer to the same call was lost before."""
         # Before the emails are adapted: another thread may learn, and older is more careful.
-        form_under_key = form or self._memory.form
-        with _telling_the_form(form_under_key):
+        wire_format_under_key = wire_format or self._memory.wire_format
+        with _telling_the_wire_format(wire_format_under_key):
             adapted = [self._memory.adapt(_without_none(email)) for email in emails]
             try:
                 answer = self._post_emails(contract.BATCH_PATH, {"emails": adapted}, key, sandbox)
@@ -248,9 +250,9 @@ class TruncusClient:
                 taught = [self._memory.learn_from(error, email) for email in adapted]
                 if not any(taught):
                     raise
-                if clears_doubt(error):
-                    form, is_repeated = None, False  # nothing was known under the key
-                batch = self._send_batch(emails, key, sandbox, form, is_repeated=is_repeated)
+                if rules_out_acceptance(error):
+                    wire_format, is_repeated = None, False  # nothing was known under the key
+                batch = self._send_batch(emails, key, sandbox, wire_format, is_repeated=is_repeated)
                 return replace(batch, attempts=batch.attempts + error.attempts)
             batch = results.read_batch(
                 answer.body,
@@ -259,21 +261,21 @@ class TruncusClient:
                 quota=results.read_quota(answer.headers),
             )
             if batch.is_replay:
-                self._check_replay(emails, form_under_key)
+                self._check_replay(emails, wire_format_under_key)
         for email, result in zip(adapted, batch.results, strict=True):
             if result.is_accepted and not batch.is_replay:
-                self._memory.prove(email)
-        return self._with_lessons_applied(
-            batch, emails, key, sandbox, form_under_key, is_repeated=is_repeated
+                self._memory.confirm(email)
+        return self._with_capabilities_applied(
+            batch, emails, key, sandbox, wire_format_under_key, is_repeated=is_repeated
         )
 
-    def _check_replay(self, emails: Sequence[EmailMapping], form: Form) -> None:
+    def _check_replay(self, emails: Sequence[EmailMapping], wire_format: WireFormat) -> None:
         """Refuse to take one ``duplicate`` for news of emails that the account may not take.
 
         The first answer, which was lost, may have refused each of them for its form.
         """
-        sent_before = [adapt(_without_none(email), form.lessons) for email in emails]
-        if not form.is_pinned and any(map(self._memory.is_doubtful, sent_before)):
+        sent_before = [adapt(_without_none(email), wire_format.capabilities) for email in emails]
+        if not wire_format.is_pinned and any(map(self._memory.is_unconfirmed, sent_before)):
             raise OutcomeUnknown(
                 "Truncus knows the batch's key and does not tell what became of its emails, which "
                 "it may have refused for lack of HTML or for a list in 'to'. Find out in Truncus; "
@@ -285,13 +287,13 @@ class TruncusClient:
             len(emails),
         )
 
-    def _with_lessons_applied(
+    def _with_capabilities_applied(
         self,
         batch: results.BatchResult,
         emails: Sequence[EmailMapping],
         key: str,
         sandbox: bool | None,
-        form: Form,
+        wire_format: WireFormat,
         *,
         is_repeated: bool,
     ) -> results.BatchResult:
@@ -318,9 +320,9 @@ class TruncusClient:
             )
         except TruncusError as error:
             # The lost answer of an earlier call may have been this request's.
-            error.ambiguous |= is_repeated and not clears_doubt(error)
+            error.ambiguous |= is_repeated and not rules_out_acceptance(error)
             if error.ambiguous:
-                error.form = form  # the caller asks for the first key again
+                error.wire_format = wire_format  # the caller asks for the first key again
                 raise
             # The frames hold the emails, and the result is kept.
             error.__traceback__ = error.__context__ = None
@@ -479,13 +481,13 @@ def noting_requests() -> Iterator[Sequence[str]]:
 
 
 @contextmanager
-def _telling_the_form(form: Form) -> Iterator[None]:
+def _telling_the_wire_format(wire_format: WireFormat) -> Iterator[None]:
     """Have an error that leaves emails in doubt tell the form that they were sent in."""
     try:
         yield
     except TruncusError as error:
-        if error.ambiguous and error.form is None:
-            error.form = form
+        if error.ambiguous and error.wire_format is None:
+            error.wire_format = wire_format
         raise
 
 

@@ -31,7 +31,7 @@ class Dialect(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Lessons:
+class Capabilities:
     """What is known of an account: does it want HTML always, and one recipient in ``to``?"""
 
     html_required: bool = False
@@ -39,18 +39,18 @@ class Lessons:
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class WireFormat:
     """The form that an email was sent in, remembered with a key whose answer was lost.
 
     ``is_pinned`` tells that a setting said so, and no doubt is left.
     """
 
-    lessons: Lessons
+    capabilities: Capabilities
     is_pinned: bool
 
 
-_MANUAL = Lessons()
-_SDK = Lessons(html_required=True, single_recipient=True)
+_MANUAL = Capabilities()
+_SDK = Capabilities(html_required=True, single_recipient=True)
 
 _HTML_REQUIRED = re.compile(r"\bhtml\b.*\brequired\b|\brequired\b.*\bhtml\b", re.I | re.S)
 _ONE_RECIPIENT = re.compile(
@@ -60,8 +60,8 @@ _ONE_RECIPIENT = re.compile(
 _ONLY_IN_THE_MANUAL = ("reply_to", "headers")
 
 _warned: set[tuple[str, str]] = set()
-_learned: dict[tuple[str, str], Lessons] = {}
-_proven: dict[tuple[str, str], Lessons] = {}
+_known: dict[tuple[str, str], Capabilities] = {}
+_confirmed: dict[tuple[str, str], Capabilities] = {}
 """What an account was seen to take without: HTML, one recipient in ``to``."""
 _lock = Lock()
 
@@ -79,13 +79,13 @@ class DialectMemory:
         self._account = (base_url, hashlib.sha256(api_key.encode()).hexdigest())
 
     @property
-    def lessons(self) -> Lessons:
+    def capabilities(self) -> Capabilities:
         """What emails are adapted to."""
         if self.dialect is Dialect.MANUAL:
             return _MANUAL
         if self.dialect is Dialect.SDK:
             return _SDK
-        return _learned.get(self._account, _MANUAL)
+        return _known.get(self._account, _MANUAL)
 
     @property
     def account(self) -> str:
@@ -93,21 +93,21 @@ class DialectMemory:
         return hashlib.sha256("\n".join(self._account).encode()).hexdigest()
 
     @property
-    def form(self) -> Form:
+    def wire_format(self) -> WireFormat:
         """The form that emails are sent in now."""
-        return Form(self.lessons, is_pinned=self.dialect is not Dialect.AUTO)
+        return WireFormat(self.capabilities, is_pinned=self.dialect is not Dialect.AUTO)
 
     def export(self) -> dict[str, bool]:
         """Return what the account has taught, for another process; empty where a setting says."""
         if self.dialect is not Dialect.AUTO:
             return {}
-        learned = _learned.get(self._account, _MANUAL)
-        proven = _proven.get(self._account, _MANUAL)
+        learned = _known.get(self._account, _MANUAL)
+        confirmed = _confirmed.get(self._account, _MANUAL)
         return {
             "html_required": learned.html_required,
             "single_recipient": learned.single_recipient,
-            "takes_text_alone": proven.html_required,
-            "takes_a_list": proven.single_recipient,
+            "takes_text_alone": confirmed.html_required,
+            "takes_a_list": confirmed.single_recipient,
         }
 
     def restore(self, told: Mapping[str, Any]) -> None:
@@ -116,11 +116,11 @@ class DialectMemory:
             return
         with _lock:
             for memory, html, single in (
-                (_learned, "html_required", "single_recipient"),
-                (_proven, "takes_text_alone", "takes_a_list"),
+                (_known, "html_required", "single_recipient"),
+                (_confirmed, "takes_text_alone", "takes_a_list"),
             ):
                 known = memory.get(self._account, _MANUAL)
-                memory[self._account] = Lessons(
+                memory[self._account] = Capabilities(
                     html_required=known.html_required or told.get(html) is True,
                     single_recipient=known.single_recipient or told.get(single) is True,
                 )
@@ -131,8 +131,8 @@ class DialectMemory:
         Where that is the SDK's, a field that only the manual knows is sent all the same, and a
         warning says once that Truncus may leave it out.
         """
-        lessons = self.lessons
-        if lessons is _MANUAL:
+        capabilities = self.capabilities
+        if capabilities is _MANUAL:
             return email
         at_risk = [name for name in _ONLY_IN_THE_MANUAL if email.get(name)]
         if at_risk and self._account not in _warned:
@@ -142,23 +142,23 @@ class DialectMemory:
                 "leave that out.",
                 " and ".join(at_risk),
             )
-        return adapt(email, lessons)
+        return adapt(email, capabilities)
 
-    def prove(self, email: Mapping[str, Any]) -> None:
+    def confirm(self, email: Mapping[str, Any]) -> None:
         """Note that an email was accepted in its form."""
-        if self.dialect is Dialect.AUTO and self.is_doubtful(email):
+        if self.dialect is Dialect.AUTO and self.is_unconfirmed(email):
             with _lock:
-                proven = _proven.get(self._account, _MANUAL)
-                _proven[self._account] = Lessons(
-                    html_required=proven.html_required or _lacks_html(email),
-                    single_recipient=proven.single_recipient or _has_a_list_in_to(email),
+                confirmed = _confirmed.get(self._account, _MANUAL)
+                _confirmed[self._account] = Capabilities(
+                    html_required=confirmed.html_required or _lacks_html(email),
+                    single_recipient=confirmed.single_recipient or _has_a_list_in_to(email),
                 )
 
-    def is_doubtful(self, email: Mapping[str, Any]) -> bool:
+    def is_unconfirmed(self, email: Mapping[str, Any]) -> bool:
         """Return whether the account has yet to show that it takes emails of this form."""
-        proven = _proven.get(self._account, _MANUAL)
-        return (_lacks_html(email) and not proven.html_required) or (
-            _has_a_list_in_to(email) and not proven.single_recipient
+        confirmed = _confirmed.get(self._account, _MANUAL)
+        return (_lacks_html(email) and not confirmed.html_required) or (
+            _has_a_list_in_to(email) and not confirmed.single_recipient
         )
 
     def learn(self, refused: str | None, email: Mapping[str, Any]) -> bool:
@@ -168,13 +168,13 @@ class DialectMemory:
         """
         if self.dialect is not Dialect.AUTO or not refused:
             return False
-        wanted = lessons_in(refused, email)
+        wanted = capabilities_in(refused, email)
         if wanted == _MANUAL:
             return False
         with _lock:
             # Another thread may have learned it while this email was on its way.
-            known = _learned.get(self._account, _MANUAL)
-            learned = _learned[self._account] = Lessons(
+            known = _known.get(self._account, _MANUAL)
+            learned = _known[self._account] = Capabilities(
                 html_required=known.html_required or wanted.html_required,
                 single_recipient=known.single_recipient or wanted.single_recipient,
             )
@@ -196,26 +196,26 @@ class DialectMemory:
         return error.status == 400 and self.learn(error.message, email)
 
 
-def lessons_in(refused: str, email: Mapping[str, Any]) -> Lessons:
+def capabilities_in(refused: str, email: Mapping[str, Any]) -> Capabilities:
     """Return what the text of a refusal says about the form of ``email``."""
-    return Lessons(
+    return Capabilities(
         html_required=_lacks_html(email) and bool(_HTML_REQUIRED.search(refused)),
         single_recipient=_has_a_list_in_to(email) and bool(_ONE_RECIPIENT.search(refused)),
     )
 
 
-def forget_lessons() -> None:
+def forget_capabilities() -> None:
     """Forget what all accounts have taught; for tests."""
-    _learned.clear()
-    _proven.clear()
+    _known.clear()
+    _confirmed.clear()
     _warned.clear()
 
 
-def adapt(email: Mapping[str, Any], lessons: Lessons) -> Mapping[str, Any]:
+def adapt(email: Mapping[str, Any], capabilities: Capabilities) -> Mapping[str, Any]:
     """Return ``email`` in the form that ``lessons`` ask for; ``email`` itself if it fits."""
-    if lessons.html_required and _lacks_html(email):
+    if capabilities.html_required and _lacks_html(email):
         email = EmailFields(email, html=text_as_html(email["text"]))
-    if lessons.single_recipient and _has_a_list_in_to(email):
+    if capabilities.single_recipient and _has_a_list_in_to(email):
         first, *others = email["to"]
         cc = email.get("cc") or []
         cc = [cc] if isinstance(cc, str) else cc

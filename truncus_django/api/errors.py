@@ -53,7 +53,7 @@ from typing import TYPE_CHECKING, Any
 from truncus_django.api import contract
 
 if TYPE_CHECKING:
-    from truncus_django.api.dialect import Form
+    from truncus_django.api.dialect import WireFormat
 
 __all__ = [
     "APIError",
@@ -217,7 +217,7 @@ class TruncusError(Exception):
         self.retryable = retryable
         self.ambiguous = ambiguous
         self.is_from_truncus = is_from_truncus
-        self.form: Form | None = None
+        self.wire_format: WireFormat | None = None
         self.attempts = 0
 
     @property
@@ -437,7 +437,7 @@ def refusal(
     )
 
 
-def clears_doubt(error: TruncusError) -> bool:
+def rules_out_acceptance(error: TruncusError) -> bool:
     """Return whether ``error`` shows that no earlier request under the same key was accepted.
 
     Only a refusal of the content itself, in Truncus's own words: an accepted request would have

@@ -47,9 +47,9 @@ from truncus_django.api.errors import (
     NetworkError,
     TLSError,
     TruncusError,
-    clears_doubt,
     loggable_id,
     refusal,
+    rules_out_acceptance,
 )
 from truncus_django.api.retry import RetryPolicy
 from truncus_django.api.urls import check_base_url, is_loopback
@@ -167,7 +167,7 @@ class Transport:
                 if wait_s is None:
                     # A lost answer stays in doubt whatever came after it, except where the
                     # content itself is refused: an accepted one would have been recognised.
-                    error.ambiguous = ambiguous and not clears_doubt(error)
+                    error.ambiguous = ambiguous and not rules_out_acceptance(error)
                     raise
                 logger.info(
                     "Truncus %s: %s (%s); trying again in %.2f s, retry %d of %d",

@@ -96,7 +96,7 @@ def unix_of(moment: datetime) -> float:
 # A clock that was set back ------------------------------------------------------------------------
 
 
-def mend_after_set_back(clock: Clock) -> None:
+def adjust_to_clock_set_back(clock: Clock) -> None:
     """Move what was noted before the clock was set back to when it would be noted now.
 
     On SQLite the clock is the machine's, and is set back now and then. All that waits for a next

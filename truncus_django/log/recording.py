@@ -30,10 +30,10 @@ from truncus_django.api.results import SendResult, read_moment
 from truncus_django.conf import Settings
 from truncus_django.db.bulk import insert_new
 from truncus_django.event_loop import off_the_event_loop
-from truncus_django.log.transitions import Conclusion, adopt, storable_moment
+from truncus_django.log.transitions import EmailUpdate, attach, storable_moment
 from truncus_django.message import TruncusStatus
 from truncus_django.models import Email
-from truncus_django.sending.outgoing import Parcel
+from truncus_django.sending.outgoing import OutgoingMessage
 from truncus_django.states import State, next_sync, state_of
 
 logger = logging.getLogger("truncus_django")
@@ -49,7 +49,9 @@ _trouble_with_events: set[str] = set()
 """The same for events that came before their email was recorded."""
 
 
-def record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings) -> None:
+def record(
+    outgoing_messages: Sequence[OutgoingMessage], *, alias: str | None, settings: Settings
+) -> None:
     """Record the emails of one request. Two queries for any number up to 100.
 
     One more for a message with a key of its own, and two where that key was in doubt.
@@ -57,7 +59,7 @@ def record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings) 
     Inside a transaction of the caller's, a savepoint keeps it whole if recording fails. In a
     coroutine, another thread records while this one waits.
     """
-    sent = [parcel for parcel in parcels if not parcel.is_cancelled]
+    sent = [outgoing for outgoing in outgoing_messages if not outgoing.is_cancelled]
     if not sent:
         return  # which proves nothing about the database
     try:
@@ -68,7 +70,9 @@ def record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings) 
         _trouble.clear()
 
 
-def _record_somehow(sent: Sequence[Parcel], *, alias: str | None, settings: Settings) -> None:
+def _record_somehow(
+    sent: Sequence[OutgoingMessage], *, alias: str | None, settings: Settings
+) -> None:
     """Record ``sent``; over a new connection, or one by one, where that is what it takes."""
     connection = connections[settings.database or router.db_for_write(Email)]
     try:
@@ -86,7 +90,7 @@ def _record_somehow(sent: Sequence[Parcel], *, alias: str | None, settings: Sett
 
 
 def _record_again(
-    sent: Sequence[Parcel],
+    sent: Sequence[OutgoingMessage],
     connection: BaseDatabaseWrapper,
     *,
     alias: str | None,
@@ -102,10 +106,12 @@ def _record_again(
         _record_one_by_one(sent, alias=alias, settings=settings)
 
 
-def _record_one_by_one(sent: Sequence[Parcel], *, alias: str | None, settings: Settings) -> None:
+def _record_one_by_one(
+    sent: Sequence[OutgoingMessage], *, alias: str | None, settings: Settings
+) -> None:
     """Record each for itself: what is odd about one must not cost the others their records."""
-    for parcel in sent:
-        record([parcel], alias=alias, settings=settings)
+    for outgoing in sent:
+        record([outgoing], alias=alias, settings=settings)
 
 
 def _connects(connection: BaseDatabaseWrapper) -> bool:
@@ -152,25 +158,27 @@ def _report(exc: Exception, known: set[str], what: str) -> None:
         logger.error("%s: %s.%s Further ones are not logged.", what, kind, hint)
 
 
-def _adopt(message_ids: Sequence[str]) -> None:
+def _attach(message_ids: Sequence[str]) -> None:
     """Apply events that came before; without Django's own log line, which has no end by email."""
     try:
-        adopt(message_ids)
+        attach(message_ids)
     except Exception as exc:  # noqa: BLE001  the emails are sent and recorded
         _report(exc, _trouble_with_events, "Events that came early could not be applied")
     else:
         _trouble_with_events.clear()
 
 
-def _record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings) -> None:
-    rows = [_row(parcel, alias, settings) for parcel in parcels]
-    earlier = {key for key in map(_earlier_id, parcels) if key is not None}
+def _record(
+    outgoing_messages: Sequence[OutgoingMessage], *, alias: str | None, settings: Settings
+) -> None:
+    rows = [_row(outgoing, alias, settings) for outgoing in outgoing_messages]
+    earlier = {key for key in map(_earlier_id, outgoing_messages) if key is not None}
     repeated = [row for row in rows if row.pk in earlier]
     using = settings.database or router.db_for_write(Email)
     connection = connections[using]
     with _kept_whole(connection):
-        for parcel, row in zip(parcels, rows, strict=True):
-            if row.pk not in earlier and _take_over_unknown(parcel, row, using):
+        for outgoing, row in zip(outgoing_messages, rows, strict=True):
+            if row.pk not in earlier and _take_over_ambiguous(outgoing, row, using):
                 earlier.add(row.pk)
         new = [row for row in rows if row.pk not in earlier]
         if new and insert_new(new, using=using) < len(new):
@@ -180,24 +188,24 @@ def _record(parcels: Sequence[Parcel], *, alias: str | None, settings: Settings)
             written = Email.objects.using(using).bulk_update(repeated, ANSWER_FIELDS)
             if written < len(repeated):  # the first record was rolled back, or could not be written
                 insert_new(repeated, using=using)
-    for parcel, row in zip(parcels, rows, strict=True):
-        _remember_row(parcel, row)
+    for outgoing, row in zip(outgoing_messages, rows, strict=True):
+        _remember_row(outgoing, row)
     accepted = [row.message_id for row in rows if row.message_id]
     # Without a secret, every webhook is refused: no event can have come before its email.
     # Where the caller commits by hand, nobody tells when: truncus_sync applies such events.
     is_told = connection.in_atomic_block or connection.get_autocommit()
     if accepted and settings.webhook_secrets and is_told:
-        transaction.on_commit(lambda: _adopt(accepted), using=using)
+        transaction.on_commit(lambda: _attach(accepted), using=using)
 
 
-def _take_over_unknown(parcel: Parcel, row: Email, using: str) -> bool:
+def _take_over_ambiguous(outgoing: OutgoingMessage, row: Email, using: str) -> bool:
     """Write the answer to the record of a send in doubt under the same own key, if there is one.
 
     The same key is the same email, though the message object is another: a task that is tried
     again makes its message anew. A refusal without an answer about the email settles no doubt.
     Returns whether there was one, which ``row`` is then.
     """
-    payload, result = parcel.payload, parcel.result
+    payload, result = outgoing.payload, outgoing.result
     if payload is None or payload.idempotency_key is None:
         return False
     if result is None and row.state != State.UNKNOWN:
@@ -241,20 +249,20 @@ ANSWER_FIELDS = [
 ]
 
 
-def _row(parcel: Parcel, alias: str | None, settings: Settings) -> Email:
+def _row(outgoing: OutgoingMessage, alias: str | None, settings: Settings) -> Email:
     """Return the record of a parcel: a new one, or that of its earlier send in doubt."""
-    row = content_row(parcel, alias, settings)
-    row.pk = _earlier_id(parcel) or row.pk
-    row.idempotency_key = (parcel.key or "")[:255]
-    row.batch_index = parcel.batch_index
-    add_answer(row, parcel.result, parcel.error)
+    row = content_row(outgoing, alias, settings)
+    row.pk = _earlier_id(outgoing) or row.pk
+    row.idempotency_key = (outgoing.key or "")[:255]
+    row.batch_index = outgoing.batch_index
+    add_answer(row, outgoing.result, outgoing.error)
     return row
 
 
-def content_row(parcel: Parcel, alias: str | None, settings: Settings) -> Email:
+def content_row(outgoing: OutgoingMessage, alias: str | None, settings: Settings) -> Email:
     """Return a record of what is sent; what comes back is still to be added."""
-    payload = parcel.payload
-    email: dict[str, Any] = payload.email if payload else _what_can_be_read(parcel.message)
+    payload = outgoing.payload
+    email: dict[str, Any] = payload.email if payload else _what_can_be_read(outgoing.message)
     to, cc, bcc = (_addresses(email.get(name)) for name in ("to", "cc", "bcc"))
     subject = _clean(email.get("subject"))[:998]
     files = _dicts(email.get("attachments"))
@@ -287,12 +295,12 @@ def content_row(parcel: Parcel, alias: str | None, settings: Settings) -> Email:
         text_body=_clean(email["text"]) if settings.store_bodies and email.get("text") else None,
         html_body=_clean(email["html"]) if settings.store_bodies and email.get("html") else None,
         send_at=_moment(email.get("send_at")),
-        resend_of_id=getattr(parcel.message, "truncus_resend_of", None),
+        resend_of_id=getattr(outgoing.message, "truncus_resend_of", None),
     )
 
 
 def add_answer(
-    row: Email | Conclusion,
+    row: Email | EmailUpdate,
     result: SendResult | None,
     error: TruncusError | None,
     *,
@@ -335,10 +343,10 @@ def _state_of_result(result: SendResult) -> State:
     return state_of(status) or State.SENT
 
 
-def _earlier_id(parcel: Parcel) -> UUID | None:
+def _earlier_id(outgoing: OutgoingMessage) -> UUID | None:
     """Return the id of the record of an earlier send in doubt that this one repeats."""
-    recorded: dict[tuple[str, int], UUID] = parcel.message.__dict__.get(_RECORDED) or {}
-    earlier = parcel.unknown_send
+    recorded: dict[tuple[str, int], UUID] = outgoing.message.__dict__.get(_RECORDED) or {}
+    earlier = outgoing.ambiguous_send
     return recorded.get((earlier.idempotency_key, earlier.index)) if earlier else None
 
 
@@ -351,17 +359,17 @@ def _name_earlier_records(rows: Sequence[Email], using: str) -> None:
         row.pk = earlier.get(row.message_id, row.pk)
 
 
-def _remember_row(parcel: Parcel, row: Email) -> None:
+def _remember_row(outgoing: OutgoingMessage, row: Email) -> None:
     """Note on a message which record is its own; on one in doubt, for when it is sent again, too.
 
     That note is replaced and never changed in place: a shallow copy of the message shares it.
     """
-    status: TruncusStatus = parcel.message.truncus_status  # type: ignore[attr-defined]
-    parcel.message.truncus_status = replace(status, email_id=row.pk)  # type: ignore[attr-defined]
-    if row.state == State.UNKNOWN and parcel.key is not None:
-        recorded = parcel.message.__dict__.get(_RECORDED) or {}
-        place = (parcel.key, parcel.batch_index or 0)
-        parcel.message.__dict__[_RECORDED] = {**recorded, place: row.pk}
+    status: TruncusStatus = outgoing.message.truncus_status  # type: ignore[attr-defined]
+    outgoing.message.truncus_status = replace(status, email_id=row.pk)  # type: ignore[attr-defined]
+    if row.state == State.UNKNOWN and outgoing.key is not None:
+        recorded = outgoing.message.__dict__.get(_RECORDED) or {}
+        place = (outgoing.key, outgoing.batch_index or 0)
+        outgoing.message.__dict__[_RECORDED] = {**recorded, place: row.pk}
 
 
 def _what_can_be_read(message: EmailMessage) -> dict[str, Any]:

@@ -46,7 +46,7 @@ from truncus_django.outbox.rate_limit import SharedPacer
 if TYPE_CHECKING:
     from truncus_django.backend import TruncusBackend
 
-__all__ = ["Due", "Selection", "SyncJob", "SyncResult", "adopt_orphans", "count_due"]
+__all__ = ["Due", "Selection", "SyncJob", "SyncResult", "attach_orphans", "count_due"]
 
 logger = logging.getLogger("truncus_django")
 
@@ -117,7 +117,7 @@ class SyncResult:
     changed: int = 0
     failed: int = 0
     unknown: int = 0
-    adopted: int = 0
+    attached: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     stopped: dict[str, str] = field(default_factory=dict)
 
@@ -144,22 +144,22 @@ def count_due(selection: Selection | None = None, *, at: datetime | None = None)
     return [Due(*row) for row in counted]
 
 
-def adopt_orphans() -> int:
+def attach_orphans() -> int:
     """Apply events whose email was recorded after them; return how many.
 
     A safety net: recording does so itself, unless it is killed in between.
     """
     recorded = Email.objects.filter(message_id=OuterRef("message_id"))
     orphans = EmailEvent.objects.filter(Exists(recorded), email=None).order_by()
-    adopted = 0
+    attached = 0
     while ids := list(orphans.values_list("message_id", flat=True).distinct()[:CHUNK_SIZE]):
         found = orphans.filter(message_id__in=ids).count()
-        transitions.adopt(ids)
+        transitions.attach(ids)
         left = orphans.filter(message_id__in=ids).count()
-        adopted += max(found - left, 0)
+        attached += max(found - left, 0)
         if left >= found:
             break
-    return adopted
+    return attached
 
 
 @dataclass(slots=True)
@@ -225,7 +225,7 @@ class SyncJob:
         Raises:
             KeyboardInterrupt: as usual, with all answers written and the rest given back.
         """
-        self.result.adopted = adopt_orphans()
+        self.result.attached = attach_orphans()
         taken = 0
         while self._limit is None or taken < self._limit:
             size = CHUNK_SIZE if self._limit is None else min(CHUNK_SIZE, self._limit - taken)
@@ -394,7 +394,9 @@ class SyncJob:
 
     def _learn(self, answers: Mapping[str, EmailDetails]) -> int:
         """Learn from answers; after a deadlock with a webhook, or over a new connection, again."""
-        return in_tries(lambda: transitions.learn(answers, now=self._now()), using=Email.objects.db)
+        return in_tries(
+            lambda: transitions.apply_details(answers, now=self._now()), using=Email.objects.db
+        )
 
     def _give_back(self, chunk: _Chunk) -> None:
         """Date the emails without an answer; but not where a webhook was faster."""

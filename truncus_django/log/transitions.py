@@ -1,7 +1,7 @@
-"""News about emails → their state and engagement: the only place that moves a state.
+"""Events of emails → their state and engagement: the only place that moves a state.
 
-News comes by webhook, one piece at a time, or by asking, for many emails at once; late, twice,
-out of order, and before the email is recorded. Either way it is stored once as an
+Events come by webhook, one at a time, or with the details that a sync asks for; late, twice, out
+of order, and before the email is recorded. Either way each is stored once as an
 :class:`~truncus_django.models.EmailEvent`, and applied once. In whatever order it comes, the
 email ends in the same state, with the same reason, times and counts:
 
@@ -44,7 +44,7 @@ from truncus_django.states import (
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class IncomingEvent:
     """One thing that was heard about an email.
 
     Attributes:
@@ -78,44 +78,44 @@ class _Moves:
     """By message id and type: how many more webhooks tell of opens and clicks after the answers."""
 
 
-def hear(news: Sequence[News]) -> int:
+def ingest(incoming: Sequence[IncomingEvent]) -> int:
     """Store and apply ``news``; return how many pieces were not known before.
 
     In one transaction: on any trouble nothing is stored, and it can be told again.
     """
     using = Email.objects.db
     with transaction.atomic(using=using):
-        offered = _store(_as_event(piece) for piece in news)
+        offered = _store(_as_event(piece) for piece in incoming)
         emails = _locked({event.message_id for event in offered})
         moves = _Moves()
         new = _merge(offered, emails, moves)
-        _apply_heard(emails, moves)
+        _apply_pending_events(emails, moves)
         _count_webhooks({message_id: emails[message_id] for message_id, _ in moves.later}, moves)
         _finish(moves, using)
-        strays = {event.message_id for event in new if event.message_id not in emails}
-        if strays:
+        orphans = {event.message_id for event in new if event.message_id not in emails}
+        if orphans:
             # The email may be recorded in this very moment, by a transaction that cannot see
             # these events either: who commits last must look again. Should that fail, whoever
             # tells the news again makes up for it.
-            transaction.on_commit(lambda: adopt(strays), using=using)
+            transaction.on_commit(lambda: attach(orphans), using=using)
     return len(new)
 
 
-def adopt(message_ids: Iterable[str]) -> None:
+def attach(message_ids: Iterable[str]) -> None:
     """Apply events that came before their emails were recorded."""
     wanted = set(message_ids)
     using = Email.objects.db
-    if not _has_strays(wanted, using):
+    if not _has_orphans(wanted, using):
         return
     with transaction.atomic(using=using):
         moves = _Moves()
         emails = _locked(wanted)
-        _apply_heard(emails, moves)
+        _apply_pending_events(emails, moves)
         _count_webhooks({message_id: emails[message_id] for message_id, _ in moves.later}, moves)
         _finish(moves, using)
 
 
-def _has_strays(message_ids: set[str], using: str) -> bool:
+def _has_orphans(message_ids: set[str], using: str) -> bool:
     """Whether events wait for these emails. Asked for every email that is sent, so in SQL."""
     connection = connections[using]
     quoted = connection.ops.quote_name
@@ -129,7 +129,7 @@ def _has_strays(message_ids: set[str], using: str) -> bool:
         return cursor.fetchone() is not None
 
 
-def learn(details: Mapping[str, EmailDetails], *, now: datetime | None = None) -> int:
+def apply_details(details: Mapping[str, EmailDetails], *, now: datetime | None = None) -> int:
     """Apply what Truncus tells of emails that it was asked about; return how many changed.
 
     A constant number of queries for any number of emails.
@@ -140,25 +140,25 @@ def learn(details: Mapping[str, EmailDetails], *, now: datetime | None = None) -
     """
     moment = now or timezone.now()
     using = Email.objects.db
-    heard = [
+    known_events = [
         _as_event(piece)
         for message_id, told in details.items()
-        for piece in _news_of(message_id, told)
+        for piece in _events_of(message_id, told)
     ]
-    events = _not_known(heard)
+    events = _not_known(known_events)
     with transaction.atomic(using=using):
         offered = _store(events)
         emails = _locked(set(details))
         moves = _Moves()
         _merge(offered, emails, moves)
-        _apply_heard(emails, moves)
+        _apply_pending_events(emails, moves)
         for message_id, email in emails.items():
             _apply_details(email, details[message_id], moves)
             email.next_sync_at = next_question(email, now=moment)
         _count_answers(emails, details, _count_webhooks(emails, moves), moves, now=moment)
         _finish(moves, using)
         quiet = [email for email in emails.values() if email.pk not in moves.emails]
-        update_each(Email.objects.all(), quiet, ["next_sync_at", "asked_at"])
+        update_each(Email.objects.all(), quiet, ["next_sync_at", "answers_until"])
     return len(moves.emails)
 
 
@@ -204,7 +204,7 @@ def restart(email_ids: Sequence[uuid.UUID]) -> int:
 
 
 @dataclass(slots=True)
-class Conclusion:
+class EmailUpdate:
     """What becomes of an email of the outbox: fields of its record, under the record's names.
 
     Lighter than a record of which most would be empty.
@@ -233,7 +233,7 @@ _EARLIEST = ("sent_at", "delivered_at", "bounced_at")
 """What an answer and news both tell of: the earliest is kept."""
 
 
-def conclude(conclusions: Sequence[Conclusion], names: Sequence[str]) -> None:
+def finish(updates: Sequence[EmailUpdate], names: Sequence[str]) -> None:
     """Write down what became of emails of the outbox.
 
     Those that news outran keep their state and its reason.
@@ -245,27 +245,27 @@ def conclude(conclusions: Sequence[Conclusion], names: Sequence[str]) -> None:
         names: the fields that are written, ``state`` among them.
     """
     using, present = Email.objects.db, timezone.now()
-    told = {conclusion.pk: conclusion for conclusion in conclusions}
+    told = {update.pk: update for update in updates}
     locked = Email.objects.filter(pk__in=told.keys()).select_for_update().order_by("pk")
     changes: dict[uuid.UUID, tuple[str, str]] = {}
     found = []
     known = ("pk", "state", "reason", "send_at", "created_at", *_EARLIEST)
     for pk, old, reason, send_at, created_at, *moments in locked.values_list(*known):
-        conclusion = told[pk]
-        if outranks(conclusion.state, old):
-            changes[pk] = (old, conclusion.state)
+        update = told[pk]
+        if outranks(update.state, old):
+            changes[pk] = (old, update.state)
         else:
-            if reason or conclusion.state != old:
-                conclusion.reason = reason
-            conclusion.state = old
+            if reason or update.state != old:
+                update.reason = reason
+            update.state = old
         for name, moment in zip(_EARLIEST, moments, strict=True):
-            setattr(conclusion, name, _earliest(getattr(conclusion, name), moment))
-        if conclusion.message_id and not conclusion.is_sandbox:
-            sent_at = conclusion.sent_at or send_at or created_at
-            conclusion.next_sync_at = next_sync(conclusion.state, sent_at=sent_at, now=present)
+            setattr(update, name, _earliest(getattr(update, name), moment))
+        if update.message_id and not update.is_sandbox:
+            sent_at = update.sent_at or send_at or created_at
+            update.next_sync_at = next_sync(update.state, sent_at=sent_at, now=present)
         else:
-            conclusion.next_sync_at = None
-        found.append(conclusion)
+            update.next_sync_at = None
+        found.append(update)
     update_each(Email.objects.all(), found, sorted({*names, "next_sync_at"}))
     if changes:
         transaction.on_commit(lambda: _tell_changes(changes), using=using)
@@ -314,7 +314,7 @@ def digest(*parts: object) -> str:
 # The steps ----------------------------------------------------------------------------------------
 
 
-def _as_event(piece: News) -> EmailEvent:
+def _as_event(piece: IncomingEvent) -> EmailEvent:
     return EmailEvent(
         message_id=_clean_text(piece.message_id)[:255],
         event_id=_clean_text(piece.event_id)[:255],
@@ -452,12 +452,14 @@ def take_write_lock() -> None:
         Email.objects.filter(message_id="").update(attempts=0)  # there is none
 
 
-def _apply_heard(emails: Mapping[str, Email], moves: _Moves) -> None:
+def _apply_pending_events(emails: Mapping[str, Email], moves: _Moves) -> None:
     """Apply all events of these emails that are not applied yet, in the order of time."""
     if not emails:
         return
-    heard = EmailEvent.objects.filter(message_id__in=emails.keys(), email=None)
-    events = [event for event in heard.order_by("occurred_at", "pk") if event.message_id in emails]
+    known_events = EmailEvent.objects.filter(message_id__in=emails.keys(), email=None)
+    events = [
+        event for event in known_events.order_by("occurred_at", "pk") if event.message_id in emails
+    ]
     repeated = _told_by_both(events) if events else set()
     for event in events:
         event.email = emails[event.message_id]
@@ -517,7 +519,9 @@ _ENGAGEMENT: Mapping[str, str] = {OPENED: "open_count", CLICKED: "click_count"}
 def _is_later(event: EmailEvent, email: Email) -> bool:
     """Whether a webhook tells of something after all that Truncus has answered about an email."""
     is_webhook = event.source == EmailEvent.Source.WEBHOOK
-    return is_webhook and email.asked_at is not None and event.occurred_at > email.asked_at
+    return (
+        is_webhook and email.answers_until is not None and event.occurred_at > email.answers_until
+    )
 
 
 def _count_webhooks(
@@ -531,7 +535,7 @@ def _count_webhooks(
 
         max(webhooks, the most that an answer counted + webhooks later than all answers)
 
-    in whatever order they come. ``Email.asked_at`` is how far the answers reach, by Truncus's
+    in whatever order they come. ``Email.answers_until`` is how far the answers reach, by Truncus's
     clock, which dates the webhooks too: ours has no part in it. The most that an answer counted is
     what a count has beyond the later webhooks, as long as it is more than the webhooks alone.
 
@@ -549,7 +553,7 @@ def _count_webhooks(
         .annotate(
             last=Max("occurred_at"),
             told=Count("pk", filter=by_webhook),
-            later=Count("pk", filter=by_webhook & Q(occurred_at__gt=F("email__asked_at"))),
+            later=Count("pk", filter=by_webhook & Q(occurred_at__gt=F("email__answers_until"))),
         )
     )
     webhooks = {}
@@ -572,9 +576,9 @@ def _count_answers(
     now: datetime,
 ) -> None:
     """Count opens and clicks of emails by what was answered, and note how far that reaches."""
-    before = {message_id: email.asked_at for message_id, email in emails.items()}
+    before = {message_id: email.answers_until for message_id, email in emails.items()}
     for message_id, email in emails.items():
-        email.asked_at = _latest(email.asked_at, _reach(details[message_id], now))
+        email.answers_until = _latest(email.answers_until, _reach(details[message_id], now))
     later = _later_webhooks({message_id: emails[message_id] for message_id, _ in webhooks})
     for message_id, email in emails.items():
         for word, name in _ENGAGEMENT.items():
@@ -590,7 +594,7 @@ def _count_answers(
 
 def _later_webhooks(emails: Mapping[str, Email]) -> Counter[tuple[str, str]]:
     """Count webhooks about opens and clicks after all that was answered; seldom is there one."""
-    reaches = [email.asked_at for email in emails.values() if email.asked_at is not None]
+    reaches = [email.answers_until for email in emails.values() if email.answers_until is not None]
     if not reaches:
         return Counter()
     found = EmailEvent.objects.filter(
@@ -709,7 +713,7 @@ def _apply_details(email: Email, told: EmailDetails, moves: _Moves) -> None:
         )
 
 
-def _news_of(message_id: str, told: EmailDetails) -> Iterable[News]:
+def _events_of(message_id: str, told: EmailDetails) -> Iterable[IncomingEvent]:
     undated: Counter[str] = Counter()
     for event in told.events:
         at = event.created_at or told.updated_at or timezone.now()
@@ -718,7 +722,7 @@ def _news_of(message_id: str, told: EmailDetails) -> Iterable[News]:
             undated[event.type] += 1
             moment = f"{undated[event.type]}"
         reason = event.payload.get("reason")
-        yield News(
+        yield IncomingEvent(
             message_id=message_id,
             type=event.type,
             occurred_at=at,
@@ -743,7 +747,7 @@ _MOVING_FIELDS = [
     "open_count",
     "click_count",
     "next_sync_at",
-    "asked_at",
+    "answers_until",
 ]
 
 

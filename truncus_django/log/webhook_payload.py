@@ -7,7 +7,7 @@ from typing import Any
 
 from truncus_django.api import contract
 from truncus_django.api.results import read_moment
-from truncus_django.log.transitions import News, digest
+from truncus_django.log.transitions import IncomingEvent, digest
 from truncus_django.states import CLICKED, OPENED, State
 
 _MAX_ID_LENGTH = 255
@@ -22,7 +22,7 @@ _TYPES: Mapping[str, str] = {
 """Names of events, without their prefix, that another word stands for everywhere else."""
 
 
-def read_news(body: bytes, *, signed_at: int) -> News:
+def read_event(body: bytes, *, signed_at: int) -> IncomingEvent:
     """Return what the ``body`` of a verified webhook tells; its words may all be new.
 
     Args:
@@ -41,7 +41,7 @@ def read_news(body: bytes, *, signed_at: int) -> News:
     message_id = _id(told.get("message_id"))
     if message_id is None:
         raise ValueError("no message_id")
-    return News(
+    return IncomingEvent(
         message_id=message_id,
         type=_type(told),
         occurred_at=_moment(told.get("timestamp"), datetime.fromtimestamp(signed_at, UTC)),

@@ -18,7 +18,7 @@ from django.db.models import Min, Q, QuerySet
 
 from truncus_django.api import contract
 from truncus_django.api.client import TruncusClient
-from truncus_django.api.dialect import Form
+from truncus_django.api.dialect import WireFormat
 from truncus_django.api.errors import ConfigurationError, OutcomeUnknown, log_text_of_code
 from truncus_django.api.keys import new_idempotency_key
 from truncus_django.api.transport import longest_request_s
@@ -39,7 +39,7 @@ from truncus_django.outbox.outcomes import delete_batch, end, expire, regroup
 from truncus_django.outbox.retry_policy import (
     KEY_LIFE_S,
     LONGEST_RETRY_S,
-    Facts,
+    BatchState,
     Start,
     account_pause_s,
     before_request,
@@ -57,7 +57,7 @@ each has a moment of its own, as ``timedelta`` makes them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
+class Idle:
     """Nothing is to be sent now.
 
     Attributes:
@@ -96,7 +96,7 @@ class Claim:
     """A request that is this worker's to make, until its lease runs out.
 
     Attributes:
-        batch: what is to be sent. Its ``is_in_doubt`` tells of earlier requests.
+        batch: what is to be sent. Its ``is_ambiguous`` tells of earlier requests.
         lease: proves that it is still this worker's.
         leased_until: unix seconds by the database's clock.
         lasts: tells without asking anybody whether the lease still lasts.
@@ -115,11 +115,11 @@ class Claim:
     settings: Settings = field(repr=False)
     client: TruncusClient
     account_failures: int
-    dialect: Mapping[str, bool]
+    capabilities: Mapping[str, bool]
 
 
 @dataclass(frozen=True, slots=True)
-class _Lane:
+class _MailerQueue:
     """A mailer with something to send, and the account that it sends through."""
 
     mailer: str
@@ -139,14 +139,14 @@ class _Waiting(NamedTuple):
     expires_at: datetime | None
 
 
-def claim(clock: Clock) -> Claim | Rest:
+def claim(clock: Clock) -> Claim | Idle:
     """Take the most urgent request that may be made now.
 
     Raises:
         django.db.DatabaseError: nothing was taken.
     """
     using = database()
-    rests: list[Rest] = []
+    rests: list[Idle] = []
     began_at = clock.now()
     for mailer in mailers_with_work(began_at):
         taken = _claim_of(mailer, clock, using)
@@ -162,7 +162,7 @@ def claim(clock: Clock) -> Claim | Rest:
     paused = {mailer: why for rest in rests for mailer, why in rest.paused.items()}
     # Which may be over by now: then it is time at once.
     soonest = min(moments, default=None)
-    return Rest(soonest, any(rest.is_pace for rest in rests), paused)
+    return Idle(soonest, any(rest.is_pace for rest in rests), paused)
 
 
 def mailers_with_work(now: float) -> list[str]:
@@ -191,55 +191,55 @@ def _waiting(mailer: str, now: float) -> QuerySet[OutboxEntry]:
 # One mailer ---------------------------------------------------------------------------------------
 
 
-def _claim_of(mailer: str, clock: Clock, using: str) -> Claim | Rest:
+def _claim_of(mailer: str, clock: Clock, using: str) -> Claim | Idle:
     try:
         backend = backend_of(mailer)
         settings, client = backend.settings, backend.client_without_retries
     except ConfigurationError as error:
         return _note_misconfiguration(mailer, error, clock, using)
-    lane = _Lane(mailer, client.account, settings, client)
-    account = OutboxAccount.objects.filter(account=lane.account).first()
+    queue = _MailerQueue(mailer, client.account, settings, client)
+    account = OutboxAccount.objects.filter(account=queue.account).first()
     if account is not None:
         # Who has to rest takes no lock each time that it looks.
-        rest = _rest_of(account, lane, clock.now())
+        rest = _rest_of(account, queue, clock.now())
         if rest is not None:
             return rest
     while True:
         with committed(using):
-            taken = _take(lane, clock, using)
+            taken = _take(queue, clock, using)
         if taken is not None:
             return taken
 
 
-def _take(lane: _Lane, clock: Clock, using: str) -> Claim | Rest | None:
+def _take(queue: _MailerQueue, clock: Clock, using: str) -> Claim | Idle | None:
     """Take a request of a mailer; ``None`` where a batch was ended instead, and more may be due."""
-    account = rate_limit.locked_account(lane.account, using=using)
+    account = rate_limit.locked_account(queue.account, using=using)
     now = clock.now()
-    rest = _rest_of(account, lane, now)
+    rest = _rest_of(account, queue, now)
     if rest is not None:
         return rest
-    batch = _due_batch(lane.mailer, now, using)
-    entries = _next_entries(lane.mailer, now, using, before=batch)
+    batch = _due_batch(queue.mailer, now, using)
+    entries = _next_entries(queue.mailer, now, using, before=batch)
     if entries:
-        batch = _formed(lane, entries, now)
+        batch = _formed(queue, entries, now)
         ids = [entry.pk for entry in entries]
     elif batch is not None:
-        ids = _made_ready(batch, lane, now)
+        ids = _made_ready(batch, queue, now)
         if not ids:
             return None
     else:
-        return Rest(now + LOOK_AGAIN_S)  # others hold what there is
-    lane.client.learn(rate_limit.dialect_of(account))
-    return _leased(batch, ids, account, lane, now)
+        return Idle(now + LOOK_AGAIN_S)  # others hold what there is
+    queue.client.learn(rate_limit.dialect_of(account))
+    return _leased(batch, ids, account, queue, now)
 
 
-def _rest_of(account: OutboxAccount, lane: _Lane, now: float) -> Rest | None:
+def _rest_of(account: OutboxAccount, queue: _MailerQueue, now: float) -> Idle | None:
     """Return for how long an account may not make a request; ``None`` where it may now."""
     resting = rate_limit.paused_until(account, now=now)
     if resting > now:
-        return Rest(resting, paused={lane.mailer: log_text_of_code(account.error_code)})
-    allowed = rate_limit.next_request_at(account, rate_limit.limits(lane.settings), now=now)
-    return Rest(allowed, is_pace=True) if allowed > now else None
+        return Idle(resting, paused={queue.mailer: log_text_of_code(account.error_code)})
+    allowed = rate_limit.next_request_at(account, rate_limit.limits(queue.settings), now=now)
+    return Idle(allowed, is_pace=True) if allowed > now else None
 
 
 def _due_batch(mailer: str, now: float, using: str) -> OutboxBatch | None:
@@ -262,7 +262,7 @@ def _next_entries(
     _read_in_order_of_index(using)
     locked = waiting.select_for_update(skip_locked=_skips(using))
     found = locked.values_list(*_Waiting._fields)[: contract.MAX_BATCH_SIZE]
-    return _of_one_kind([_Waiting(*row) for row in found], now)
+    return _same_request([_Waiting(*row) for row in found], now)
 
 
 def _read_in_order_of_index(using: str) -> None:
@@ -276,21 +276,21 @@ def _read_in_order_of_index(using: str) -> None:
             cursor.execute("SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off")
 
 
-def _formed(lane: _Lane, entries: Sequence[_Waiting], now: float) -> OutboxBatch:
+def _formed(queue: _MailerQueue, entries: Sequence[_Waiting], now: float) -> OutboxBatch:
     """Return a batch of what waited, which is still to be written."""
     first = entries[0]
     return OutboxBatch(
         idempotency_key=first.own_key or new_idempotency_key(),
         has_own_key=bool(first.own_key),
-        mailer=lane.mailer,
-        account=lane.account,
+        mailer=queue.mailer,
+        account=queue.account,
         is_sandbox=first.is_sandbox,
         priority=first.priority,
         created_at=moment_of(now),
     )
 
 
-def _of_one_kind(entries: Sequence[_Waiting], now: float) -> list[_Waiting]:
+def _same_request(entries: Sequence[_Waiting], now: float) -> list[_Waiting]:
     """Return those that may share a request with the first.
 
     A message with a key of its own goes alone, so that the key is worth what it says. An ambiguous
@@ -329,26 +329,26 @@ def _life_left_s(entry: _Waiting, now: float) -> float:
     return left_s if left_s < KEY_LIFE_S else math.inf
 
 
-def _made_ready(batch: OutboxBatch, lane: _Lane, now: float) -> list[UUID]:
+def _made_ready(batch: OutboxBatch, queue: _MailerQueue, now: float) -> list[UUID]:
     """Adapt a batch to what has happened since, and return its members; none where it ended."""
     present = moment_of(now)
     entries = OutboxEntry.objects.filter(batch=batch).order_by(*OutboxEntry.IN_ORDER)
     members = [_Waiting(*row) for row in entries.values_list(*_Waiting._fields)]
     left = [entry for entry in members if entry.expires_at is None or entry.expires_at > present]
     expired = list({entry.pk for entry in members} - {entry.pk for entry in left})
-    parts = [left] if batch.is_in_doubt else _kinds(left, now)
-    facts = facts_of(batch, now=now)
+    parts = [left] if batch.is_ambiguous else _split_by_lifetime(left, now)
+    state = batch_state_of(batch, now=now)
     start = before_request(
-        facts,
-        is_other_account=batch.account not in {"", lane.account},
-        has_lost_members=bool(expired) or len(parts) > 1,
+        state,
+        is_other_account=batch.account not in {"", queue.account},
+        membership_changed=bool(expired) or len(parts) > 1,
     )
-    if batch.is_in_doubt and len(members) != batch.size:
+    if batch.is_ambiguous and len(members) != batch.size:
         # Without the email that was deleted it would be another request.
         end(batch, OutcomeUnknown(_UNKNOWN.format(why="and an email of its request was deleted")))
         return []
     if start is Start.UNKNOWN:
-        end(batch, OutcomeUnknown(_UNKNOWN.format(why=_why_unknown(facts, expired))))
+        end(batch, OutcomeUnknown(_UNKNOWN.format(why=_why_unknown(state, expired))))
         return []
     if expired:
         expire(expired)
@@ -358,8 +358,8 @@ def _made_ready(batch: OutboxBatch, lane: _Lane, now: float) -> list[UUID]:
     if start is Start.NEW_KEY:
         if not batch.has_own_key:
             batch.idempotency_key = new_idempotency_key()
-        batch.first_request_at = batch.form = None
-    batch.account = lane.account
+        batch.first_request_at = batch.wire_format = None
+    batch.account = queue.account
     first, *others = [[entry.pk for entry in part] for part in parts]
     regroup(
         batch,
@@ -373,11 +373,11 @@ def _made_ready(batch: OutboxBatch, lane: _Lane, now: float) -> list[UUID]:
     return first
 
 
-def _kinds(entries: Sequence[_Waiting], now: float) -> list[list[_Waiting]]:
+def _split_by_lifetime(entries: Sequence[_Waiting], now: float) -> list[list[_Waiting]]:
     """Part the members of a request that is new now: some may have become of another kind."""
     parts: list[list[_Waiting]] = []
     while entries:
-        part = _of_one_kind(entries, now)
+        part = _same_request(entries, now)
         parts.append(part)
         taken = {entry.pk for entry in part}
         entries = [entry for entry in entries if entry.pk not in taken]
@@ -387,55 +387,55 @@ def _kinds(entries: Sequence[_Waiting], now: float) -> list[list[_Waiting]]:
 _UNKNOWN = "It may have been accepted, {why}; so it was not tried again"
 
 
-def _why_unknown(facts: Facts, expired: Sequence[UUID]) -> str:
+def _why_unknown(state: BatchState, expired: Sequence[UUID]) -> str:
     if expired:
         return "and an email of its request has expired"
-    if facts.key_age_s >= contract.IDEMPOTENCY_LIFE_S / 2:
+    if state.key_age_s >= contract.IDEMPOTENCY_LIFE_S / 2:
         return "about 24 hours ago, and Truncus forgets its key"
     return "by another account, which alone knows its key"
 
 
 def _leased(
-    batch: OutboxBatch, ids: Sequence[UUID], account: OutboxAccount, lane: _Lane, now: float
+    batch: OutboxBatch, ids: Sequence[UUID], account: OutboxAccount, queue: _MailerQueue, now: float
 ) -> Claim:
     """Write down that the request is about to be made, and whose it is."""
-    was_in_doubt, is_new = batch.is_in_doubt, batch._state.adding
-    lasts = Countdown(lease_s(lane.settings))
-    leased_until = now + lease_s(lane.settings)
+    was_ambiguous, is_new = batch.is_ambiguous, batch._state.adding
+    lasts = Countdown(lease_s(queue.settings))
+    leased_until = now + lease_s(queue.settings)
     if batch.first_request_at is None:
         batch.first_request_at = moment_of(now)
-    if not was_in_doubt:
-        batch.form = stored_form(lane.client.form)
+    if not was_ambiguous:
+        batch.wire_format = stored_wire_format(queue.client.wire_format)
     batch.attempts += 1
     batch.size = len(ids)
-    batch.is_in_doubt = True  # until the answer is written down
+    batch.is_ambiguous = True  # until the answer is written down
     batch.lease, batch.due_at = uuid4(), moment_of(leased_until)
     batch.save(force_insert=is_new, force_update=not is_new, using=database())
     if is_new:
         OutboxEntry.objects.filter(pk__in=ids).update(is_waiting=False, batch=batch)
     transitions.begin(ids)
-    arrived_by = rate_limit.note_request(account, lane.settings, now=now)
-    batch.is_in_doubt = was_in_doubt
+    arrived_by = rate_limit.note_request(account, queue.settings, now=now)
+    batch.is_ambiguous = was_ambiguous
     return Claim(
         batch=batch,
         lease=batch.lease,
         leased_until=leased_until,
         lasts=lasts,
         arrived_by=arrived_by,
-        account=lane.account,
-        settings=lane.settings,
-        client=lane.client,
+        account=queue.account,
+        settings=queue.settings,
+        client=queue.client,
         account_failures=account.failures,
-        dialect=rate_limit.dialect_of(account),
+        capabilities=rate_limit.dialect_of(account),
     )
 
 
-def stored_form(form: Form) -> dict[str, bool]:
+def stored_wire_format(wire_format: WireFormat) -> dict[str, bool]:
     """Return a form as a batch keeps it."""
     return {
-        "html_required": form.lessons.html_required,
-        "single_recipient": form.lessons.single_recipient,
-        "is_pinned": form.is_pinned,
+        "html_required": wire_format.capabilities.html_required,
+        "single_recipient": wire_format.capabilities.single_recipient,
+        "is_pinned": wire_format.is_pinned,
     }
 
 
@@ -445,13 +445,13 @@ def lease_s(settings: Settings) -> float:
     return longest + LEASE_MARGIN_S
 
 
-def facts_of(batch: OutboxBatch, *, now: float) -> Facts:
+def batch_state_of(batch: OutboxBatch, *, now: float) -> BatchState:
     """Return what decisions about a batch go by."""
     used_at = batch.first_request_at
-    return Facts(
+    return BatchState(
         attempts=batch.attempts,
         failures=batch.failures,
-        was_in_doubt=batch.is_in_doubt,
+        was_ambiguous=batch.is_ambiguous,
         key_age_s=0.0 if used_at is None else now - unix_of(used_at),
         failing_s=0.0 if batch.failing_since is None else now - unix_of(batch.failing_since),
     )
@@ -459,7 +459,7 @@ def facts_of(batch: OutboxBatch, *, now: float) -> Facts:
 
 def _note_misconfiguration(
     mailer: str, error: ConfigurationError, clock: Clock, using: str
-) -> Rest:
+) -> Idle:
     """Let a mailer rest whose settings are of no use, and say so on its emails."""
     name = f"mailer:{mailer}"[:100]
     known = OutboxAccount.objects.filter(account=name).first()
@@ -467,7 +467,7 @@ def _note_misconfiguration(
     # A pause that seems longer was noted before the clock was set back.
     latest = now + LONGEST_RETRY_S
     if known is not None and now < rate_limit.paused_until(known, now=now) <= latest:
-        return Rest(rate_limit.paused_until(known, now=now), paused={mailer: known.error})
+        return Idle(rate_limit.paused_until(known, now=now), paused={mailer: known.error})
     with committed(using):
         account = rate_limit.locked_account(name, using=using)
         now = clock.now()
@@ -487,4 +487,4 @@ def _note_misconfiguration(
             Email.objects.filter(pk__in=ids).update(
                 error_code=account.error_code, error=account.error
             )
-    return Rest(resting, paused={mailer: account.error})
+    return Idle(resting, paused={mailer: account.error})

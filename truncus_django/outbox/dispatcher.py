@@ -23,28 +23,33 @@ from django.db import DatabaseError, InterfaceError, connections
 from django.db.models import F, Q
 
 from truncus_django.api.client import noting_requests
-from truncus_django.api.dialect import Form, Lessons
+from truncus_django.api.dialect import Capabilities, WireFormat
 from truncus_django.api.encoding import EmailFields, encode
 from truncus_django.api.errors import APIError, MessageError, TruncusError, log_summary
 from truncus_django.api.results import SendResult, read_moment
 from truncus_django.api.transport import longest_request_s
-from truncus_django.db.clock import SET_BACK_S, Clock, mend_after_set_back, moment_of
+from truncus_django.db.clock import SET_BACK_S, Clock, adjust_to_clock_set_back, moment_of
 from truncus_django.db.transactions import committed
 from truncus_django.log.transitions import take_write_lock
 from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry, database
 from truncus_django.outbox import rate_limit
-from truncus_django.outbox.claim import Claim, Rest, claim, facts_of, stored_form
+from truncus_django.outbox.claim import Claim, Idle, batch_state_of, claim, stored_wire_format
 from truncus_django.outbox.outcomes import (
-    Outcome,
-    conclude,
+    SendOutcome,
     delete_batch,
     end,
     expire,
     postpone,
+    record_outcomes,
     regroup,
     text_of,
 )
-from truncus_django.outbox.retry_policy import Then, Verdict, after_failure, is_account_wide
+from truncus_django.outbox.retry_policy import (
+    RetryAction,
+    RetryDecision,
+    after_failure,
+    is_account_wide,
+)
 from truncus_django.outbox.waiting import HELD_BACK
 from truncus_django.sending.direct import note_acceptance, parts_of, refusal_of, request_results
 
@@ -58,7 +63,7 @@ SHORTEST_WAIT_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
-class Delivered:
+class DispatchResult:
     """A request was made, and its answer written down.
 
     Attributes:
@@ -74,7 +79,7 @@ class Delivered:
 
 
 @dataclass(slots=True)
-class Tally:
+class RunStats:
     """What a run of the outbox has done."""
 
     requests: int = 0
@@ -83,17 +88,17 @@ class Tally:
     unknown: int = 0
     postponed: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
-    rest: Rest = field(default_factory=Rest)
+    rest: Idle = field(default_factory=Idle)
 
-    def add(self, delivered: Delivered) -> None:
+    def add(self, dispatched: DispatchResult) -> None:
         """Count what one request has done."""
         self.requests += 1
-        self.accepted += delivered.accepted
-        self.failed += delivered.failed
-        self.unknown += delivered.unknown
-        self.postponed += delivered.postponed
-        if delivered.error:
-            self.reasons[delivered.error] += 1
+        self.accepted += dispatched.accepted
+        self.failed += dispatched.failed
+        self.unknown += dispatched.unknown
+        self.postponed += dispatched.postponed
+        if dispatched.error:
+            self.reasons[dispatched.error] += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +131,7 @@ class Dispatcher:
         self._sleep = sleep
         self._jitter = jitter
 
-    def step(self) -> Delivered | Rest:
+    def step(self) -> DispatchResult | Idle:
         """Make the most urgent request that may be made now, or tell when one may be.
 
         Raises:
@@ -135,26 +140,26 @@ class Dispatcher:
             Exception: what nobody expects, a bug or the end of a task's time. What becomes of the
                 request is written down, so that a bug does not meet it for ever.
         """
-        self._look_at_clock()
+        self._check_clock()
         taken = claim(self.clock)
-        if isinstance(taken, Rest):
+        if isinstance(taken, Idle):
             return taken
         entries = self._members(taken)
         if taken.lasts.left_s < longest_request_s(taken.settings.timeout):
-            return self._settle(taken, lambda: self._give_back(taken))
+            return self._record(taken, lambda: self._give_back(taken))
         with noting_requests() as requests:
             try:
                 answer = self._answer(taken, entries)
             except Exception as exc:
-                bug = _bug(exc, is_ambiguous=bool(requests))
-                self._settle(taken, lambda: self._after_error(taken, entries, bug))
+                bug = _unexpected_error(exc, is_ambiguous=bool(requests))
+                self._record(taken, lambda: self._after_error(taken, entries, bug))
                 raise
         rate_limit.note_answer(taken.account, taken.arrived_by, self.clock)
         if isinstance(answer, TruncusError):
             failure = answer
-            return self._settle(taken, lambda: self._after_error(taken, entries, failure))
+            return self._record(taken, lambda: self._after_error(taken, entries, failure))
         results = answer
-        return self._settle(
+        return self._record(
             taken, lambda: self._after_results(taken, entries, results), is_answered=True
         )
 
@@ -163,8 +168,8 @@ class Dispatcher:
         *,
         until: float = math.inf,
         longest_wait_s: float = math.inf,
-        on_delivered: Callable[[Delivered], None] = lambda delivered: None,
-    ) -> Tally:
+        on_dispatched: Callable[[DispatchResult], None] = lambda dispatched: None,
+    ) -> RunStats:
         """Send what is due, waiting for the account's limits, until nothing is due any more.
 
         What fails for now is tried again at its time by a later run; ``rest`` of the answer tells
@@ -178,28 +183,28 @@ class Dispatcher:
         Raises:
             django.db.DatabaseError: nothing is lost.
         """
-        tally = Tally()
+        stats = RunStats()
         expire_overdue(self.clock)
         while time.monotonic() < until:
             step = self.step()
-            if isinstance(step, Delivered):
-                tally.add(step)
-                on_delivered(step)
+            if isinstance(step, DispatchResult):
+                stats.add(step)
+                on_dispatched(step)
                 continue
-            tally.rest = step
+            stats.rest = step
             if not step.is_pace:
-                return tally
+                return stats
             wait_s = max((step.until or 0.0) - self.clock.now(), SHORTEST_WAIT_S)
             if wait_s > longest_wait_s or time.monotonic() + wait_s > until:
-                return tally
+                return stats
             time.sleep(wait_s)
-        tally.rest = Rest(self.clock.now())
-        return tally
+        stats.rest = Idle(self.clock.now())
+        return stats
 
-    def _look_at_clock(self) -> None:
+    def _check_clock(self) -> None:
         now = self.clock.now()
         if now < self._latest - SET_BACK_S:
-            mend_after_set_back(self.clock)
+            adjust_to_clock_set_back(self.clock)
             self._latest = now
         self._latest = max(self._latest, now)
 
@@ -225,7 +230,7 @@ class Dispatcher:
                 emails,
                 key=batch.idempotency_key,
                 sandbox=batch.is_sandbox,
-                form=_form(batch.form) if batch.is_in_doubt else None,
+                wire_format=_form(batch.wire_format) if batch.is_ambiguous else None,
             )
         except TruncusError as error:
             logger.info(
@@ -236,20 +241,20 @@ class Dispatcher:
             )
             return error
 
-    def _give_back(self, claim: Claim) -> Delivered:
+    def _give_back(self, claim: Claim) -> DispatchResult:
         """Let others make a request that is no longer made, as this process stood still."""
         OutboxBatch.objects.filter(pk=claim.batch.pk).update(
             lease=None,
             due_at=moment_of(self.clock.now()),
-            is_in_doubt=claim.batch.is_in_doubt,  # as it was before the claim
+            is_ambiguous=claim.batch.is_ambiguous,  # as it was before the claim
         )
-        return Delivered()
+        return DispatchResult()
 
     # Its answer -------------------------------------------------------------------------------
 
-    def _settle(
-        self, claim: Claim, write: Callable[[], Delivered], *, is_answered: bool = False
-    ) -> Delivered:
+    def _record(
+        self, claim: Claim, write: Callable[[], DispatchResult], *, is_answered: bool = False
+    ) -> DispatchResult:
         """Write down what came back; where the database is gone, for as long as the lease lasts.
 
         Args:
@@ -263,7 +268,7 @@ class Dispatcher:
                 with committed(self._using):
                     if not self._is_still_there(claim, is_answered=is_answered):
                         logger.warning("A lease of the outbox ran out: batch %s", claim.batch.pk)
-                        return Delivered()
+                        return DispatchResult()
                     return write()
             except (DatabaseError, InterfaceError):
                 if claim.lasts.left_s < 0:
@@ -283,29 +288,29 @@ class Dispatcher:
 
     def _after_results(
         self, claim: Claim, members: Sequence[_Member], results: Sequence[SendResult]
-    ) -> Delivered:
+    ) -> DispatchResult:
         is_several = len(members) > 1
-        outcomes: dict[UUID, Outcome] = {}
+        outcomes: dict[UUID, SendOutcome] = {}
         again: dict[UUID, TruncusError] = {}
         held: dict[UUID, datetime] = {}
         for index, (member, result) in enumerate(zip(members, results, strict=True)):
             error = None if result.is_accepted else refusal_of(result)
             if error is None:
                 note_acceptance(result)
-            elif self._item_verdict(claim, error).then is Then.RETRY:
+            elif self._item_decision(claim, error).then is RetryAction.RETRY:
                 again[member.pk] = error
                 continue
             elif member.send_at is not None and _is_about_send_at(error):
                 held[member.pk] = member.send_at
                 continue
-            outcomes[member.pk] = Outcome(
+            outcomes[member.pk] = SendOutcome(
                 result,
                 error,
                 claim.batch.idempotency_key,
                 claim.batch.attempts,
                 index if is_several else None,
             )
-        conclude(outcomes)
+        record_outcomes(outcomes)
         for pk, send_at in held.items():
             regroup(claim.batch, [[pk]], due_at=moment_of(send_at.timestamp()), code=HELD_BACK)
         if again:
@@ -315,16 +320,16 @@ class Dispatcher:
         delete_batch(claim.batch)
         failed = sum(outcome.error is not None for outcome in outcomes.values())
         postponed = len(again) + len(held)
-        return Delivered(len(outcomes) - failed, failed, postponed=postponed)
+        return DispatchResult(len(outcomes) - failed, failed, postponed=postponed)
 
-    def _item_verdict(self, claim: Claim, error: TruncusError) -> Verdict:
+    def _item_decision(self, claim: Claim, error: TruncusError) -> RetryDecision:
         """Return what follows for one email of a request that was answered: there is no doubt."""
-        facts = replace(
-            facts_of(claim.batch, now=self.clock.now()),
-            was_in_doubt=False,
+        state = replace(
+            batch_state_of(claim.batch, now=self.clock.now()),
+            was_ambiguous=False,
             account_failures=claim.account_failures,
         )
-        return after_failure(error, facts, jitter=self._jitter())
+        return after_failure(error, state, jitter=self._jitter())
 
     def _try_items_again(self, claim: Claim, errors: Mapping[UUID, TruncusError]) -> None:
         """Make a request of those that failed for no fault of theirs, for when it may fare better.
@@ -332,104 +337,106 @@ class Dispatcher:
         A quota that ends in the middle of a batch is told of each email that came too late.
         """
         batch, now = claim.batch, self.clock.now()
-        verdicts = [(self._item_verdict(claim, error), error) for error in errors.values()]
-        verdict, error = max(verdicts, key=lambda pair: pair[0].wait_s)
-        is_own = all(one.is_own_failure for one, _ in verdicts)
+        decisions = [(self._item_decision(claim, error), error) for error in errors.values()]
+        decision, error = max(decisions, key=lambda pair: pair[0].wait_s)
+        is_own = all(one.is_own_failure for one, _ in decisions)
         regroup(
             batch,
             [list(errors)],
-            due_at=moment_of(now + verdict.wait_s),
+            due_at=moment_of(now + decision.wait_s),
             failures=batch.failures + 1,
             failing_since=(batch.failing_since or moment_of(now)) if is_own else None,
             code=error.code or "",
             error=text_of(error),
         )
         if any(is_account_wide(one) for one in errors.values()):
-            self._note_trouble(claim, verdict, error)
+            self._note_trouble(claim, decision, error)
         else:
             self._note_success(claim)
 
     def _after_error(
         self, claim: Claim, members: Sequence[_Member], error: TruncusError
-    ) -> Delivered:
+    ) -> DispatchResult:
         if isinstance(error, _Unreadable):
             return self._set_aside(claim, members)
         batch, now = claim.batch, self.clock.now()
-        verdict = self._verdict(claim, error, size=len(members))
-        self._note_trouble(claim, verdict, error)
+        decision = self._decide(claim, error, size=len(members))
+        self._note_trouble(claim, decision, error)
         parts: list[list[UUID]] = []
-        if verdict.then is Then.SPLIT:
+        if decision.then is RetryAction.SPLIT:
             senders = [str(member.email["from"]) for member in members if member.email]
             parts = [[members[place].pk for place in part] for part in parts_of(senders, error)]
         if parts:
             regroup(batch, parts, due_at=moment_of(now))
             delete_batch(batch)
-            return Delivered(postponed=len(members), error=log_summary(error))
+            return DispatchResult(postponed=len(members), error=log_summary(error))
         send_at = members[0].send_at if len(members) == 1 else None
-        if verdict.then is Then.RETRY:
-            until = moment_of(now + verdict.wait_s)
+        if decision.then is RetryAction.RETRY:
+            until = moment_of(now + decision.wait_s)
             postpone(
                 batch,
                 error,
                 until=until,
-                is_in_doubt=verdict.is_in_doubt,
+                is_ambiguous=decision.is_ambiguous,
                 failing_since=(batch.failing_since or moment_of(now))
-                if verdict.is_own_failure
+                if decision.is_own_failure
                 else None,
                 # A lesson was learned on the way, and the answer lost after that.
-                form=stored_form(error.form) if error.form else None,
+                wire_format=stored_wire_format(error.wire_format) if error.wire_format else None,
             )
-            return Delivered(postponed=len(members), error=log_summary(error))
-        if send_at is not None and verdict.then is Then.FAIL and _is_about_send_at(error):
+            return DispatchResult(postponed=len(members), error=log_summary(error))
+        if send_at is not None and decision.then is RetryAction.FAIL and _is_about_send_at(error):
             until = moment_of(send_at.timestamp())
-            postpone(batch, error, until=until, is_in_doubt=False, code=HELD_BACK)
-            return Delivered(postponed=1, error=log_summary(error))
-        error.ambiguous = verdict.then is Then.UNKNOWN
+            postpone(batch, error, until=until, is_ambiguous=False, code=HELD_BACK)
+            return DispatchResult(postponed=1, error=log_summary(error))
+        error.ambiguous = decision.then is RetryAction.UNKNOWN
         end(batch, error)
         if error.ambiguous:
-            return Delivered(unknown=len(members), error=log_summary(error))
-        return Delivered(failed=len(members), error=log_summary(error))
+            return DispatchResult(unknown=len(members), error=log_summary(error))
+        return DispatchResult(failed=len(members), error=log_summary(error))
 
-    def _verdict(self, claim: Claim, error: TruncusError, *, size: int) -> Verdict:
-        known = facts_of(claim.batch, now=self.clock.now())
-        facts = replace(known, size=size, account_failures=claim.account_failures)
-        return after_failure(error, facts, jitter=self._jitter())
+    def _decide(self, claim: Claim, error: TruncusError, *, size: int) -> RetryDecision:
+        known = batch_state_of(claim.batch, now=self.clock.now())
+        state = replace(known, size=size, account_failures=claim.account_failures)
+        return after_failure(error, state, jitter=self._jitter())
 
-    def _set_aside(self, claim: Claim, members: Sequence[_Member]) -> Delivered:
+    def _set_aside(self, claim: Claim, members: Sequence[_Member]) -> DispatchResult:
         """End emails whose payload cannot be read; the others go on without them.
 
         Unless the batch is in doubt: then it can be repeated as a whole only, and so not at all.
         """
         batch = claim.batch
-        if batch.is_in_doubt:
+        if batch.is_ambiguous:
             end(batch, _Unreadable("A stored email of its request cannot be read", ambiguous=True))
-            return Delivered(unknown=len(members), error=_Unreadable.TEXT)
+            return DispatchResult(unknown=len(members), error=_Unreadable.TEXT)
         broken = [member.pk for member in members if member.email is None]
-        outcome = Outcome(error=_Unreadable(), attempts=batch.attempts)
-        conclude(dict.fromkeys(broken, outcome))
+        outcome = SendOutcome(error=_Unreadable(), attempts=batch.attempts)
+        record_outcomes(dict.fromkeys(broken, outcome))
         rest = [member.pk for member in members if member.email is not None]
         if rest:
             regroup(batch, [rest], due_at=moment_of(self.clock.now()))
         delete_batch(batch)
-        return Delivered(failed=len(broken), postponed=len(rest), error=_Unreadable.TEXT)
+        return DispatchResult(failed=len(broken), postponed=len(rest), error=_Unreadable.TEXT)
 
     # The account ------------------------------------------------------------------------------
 
     def _note_success(self, claim: Claim) -> None:
         """Write down that the account works, and what it has taught; seldom is there news."""
-        lessons = claim.client.lessons()
+        capabilities = claim.client.capabilities()
         account = OutboxAccount.objects.filter(account=claim.account)
-        if claim.account_failures or lessons != claim.dialect:
-            account.update(failures=0, dialect=lessons)
+        if claim.account_failures or capabilities != claim.capabilities:
+            account.update(failures=0, capabilities=capabilities)
         if claim.account_failures:
             # A pause that has begun since the claim is another request's, and goes on.
             is_over = Q(paused_until=None) | Q(paused_until__lte=moment_of(self.clock.now()))
             account.filter(is_over).update(paused_until=None, error_code="", error="")
 
-    def _note_trouble(self, claim: Claim, verdict: Verdict, error: TruncusError) -> None:
-        lessons = claim.client.lessons()
-        changes: dict[str, Any] = {"dialect": lessons} if lessons != claim.dialect else {}
-        if verdict.is_account_failure:
+    def _note_trouble(self, claim: Claim, decision: RetryDecision, error: TruncusError) -> None:
+        capabilities = claim.client.capabilities()
+        changes: dict[str, Any] = (
+            {"capabilities": capabilities} if capabilities != claim.capabilities else {}
+        )
+        if decision.is_account_failure:
             changes |= {
                 "failures": F("failures") + 1,
                 "error_code": (error.code or "")[:100],
@@ -438,8 +445,8 @@ class Dispatcher:
         account = OutboxAccount.objects.filter(account=claim.account)
         if changes:
             account.update(**changes)
-        if verdict.pause_s:
-            until = moment_of(self.clock.now() + verdict.pause_s)
+        if decision.pause_s:
+            until = moment_of(self.clock.now() + decision.pause_s)
             is_longer = Q(paused_until=None) | Q(paused_until__lt=until)
             account.filter(is_longer).update(paused_until=until)
 
@@ -468,7 +475,7 @@ def expire_overdue(clock: Clock) -> int:
             expired += len(ids)
 
 
-def _bug(exc: Exception, *, is_ambiguous: bool) -> TruncusError:
+def _unexpected_error(exc: Exception, *, is_ambiguous: bool) -> TruncusError:
     """Return what an exception that nobody expects means for its emails: they are tried again.
 
     Of what it says nothing is told: it may hold what was to be sent.
@@ -558,11 +565,11 @@ def _is_about_send_at(error: TruncusError) -> bool:
     return isinstance(error, APIError) and "send_at" in error.message
 
 
-def _form(stored: Any) -> Form | None:
+def _form(stored: Any) -> WireFormat | None:
     if not isinstance(stored, dict) or not stored:
         return None
-    lessons = Lessons(
+    capabilities = Capabilities(
         html_required=stored.get("html_required") is True,
         single_recipient=stored.get("single_recipient") is True,
     )
-    return Form(lessons, is_pinned=stored.get("is_pinned") is True)
+    return WireFormat(capabilities, is_pinned=stored.get("is_pinned") is True)

@@ -17,8 +17,8 @@ from truncus_django.db.bulk import insert
 from truncus_django.log.recording import content_row
 from truncus_django.log.transitions import storable_moment
 from truncus_django.models import Email, OutboxEntry, Priority, database
-from truncus_django.outbox.notify import wake_after_commit
-from truncus_django.sending.outgoing import Parcel
+from truncus_django.outbox.notify import notify_after_commit
+from truncus_django.sending.outgoing import OutgoingMessage
 from truncus_django.sending.payload import moment_in_utc
 from truncus_django.states import State
 from truncus_django.validation import did_you_mean
@@ -31,7 +31,7 @@ WORKERS_OPTIONS = frozenset(
     {
         "api_key",
         "base_url",
-        "dialect",
+        "capabilities",
         "plain_http_hosts",
         "requests_per_minute",
         "requests_per_second",
@@ -65,7 +65,7 @@ class Row:
     entry: OutboxEntry = field(repr=False)
 
 
-def row_of(parcel: Parcel, *, alias: str | None, settings: Settings) -> Row:
+def row_of(outgoing: OutgoingMessage, *, alias: str | None, settings: Settings) -> Row:
     """Return what is written of a message that has become a payload.
 
     Raises:
@@ -73,21 +73,21 @@ def row_of(parcel: Parcel, *, alias: str | None, settings: Settings) -> Row:
             message's own, so that the outbox would send it as another email.
         MessageError: its priority or expiry is none, or its payload is no JSON.
     """
-    payload = parcel.payload
+    payload = outgoing.payload
     if payload is None:
         raise TypeError("A parcel without its payload cannot be written.")
-    if parcel.is_in_doubt and payload.idempotency_key is None:
+    if outgoing.is_ambiguous and payload.idempotency_key is None:
         raise OutcomeUnknown(
             "An earlier direct send of this message may have been accepted. Send it again "
             "directly, which cannot send it twice, or a new message object if you know that it "
             "was not."
         )
     encoded = encode(payload.email)
-    email = content_row(parcel, alias, settings)
+    email = content_row(outgoing, alias, settings)
     email.state = State.PENDING
     email.idempotency_key = payload.idempotency_key or ""
     # Those of a list go out in its order.
-    email.created_at = timezone.now() + timedelta(microseconds=parcel.index)
+    email.created_at = timezone.now() + timedelta(microseconds=outgoing.index)
     entry = OutboxEntry(
         email_id=email.pk,
         payload=encoded.decode(),
@@ -95,10 +95,10 @@ def row_of(parcel: Parcel, *, alias: str | None, settings: Settings) -> Row:
         mailer=email.mailer,
         is_sandbox=payload.is_sandbox,
         own_key=email.idempotency_key,
-        priority=priority_of(parcel.message),
-        expires_at=expiry_of(parcel.message),
+        priority=priority_of(outgoing.message),
+        expires_at=expiry_of(outgoing.message),
         created_at=email.created_at,
-        is_kept=settings.store_bodies,
+        is_retained=settings.store_bodies,
     )
     return Row(email, entry)
 
@@ -116,7 +116,7 @@ def enqueue(rows: Sequence[Row], settings: Settings) -> None:
         for chunk in _chunks(rows):
             insert([row.email for row in chunk], using=using)
             insert([row.entry for row in chunk], using=using)
-        wake_after_commit(using, settings)
+        notify_after_commit(using, settings)
 
 
 def _chunks(rows: Sequence[Row]) -> Iterator[list[Row]]:

@@ -41,7 +41,7 @@ _resting_until: dict[str, float] = {}
 # Waking -------------------------------------------------------------------------------------------
 
 
-def wake_after_commit(using: str, settings: Settings) -> None:
+def notify_after_commit(using: str, settings: Settings) -> None:
     """Wake whoever sends once the open transaction is committed; once for each transaction.
 
     Args:
@@ -53,7 +53,7 @@ def wake_after_commit(using: str, settings: Settings) -> None:
         return  # workers look for themselves
     if getattr(_here, "is_sending", False):
         return  # and comes upon it in its next step
-    call = _WakeUp(using, settings.dispatcher)
+    call = _Notification(using, settings.dispatcher)
     pending: Sequence[Any] = connection.run_on_commit  # stubs know it without ``robust``
     for savepoints, known, _ in islice(reversed(pending), LOOK_BACK):
         if known == call:
@@ -80,7 +80,7 @@ def while_sending() -> Iterator[None]:
 
 
 @dataclass(slots=True)
-class _WakeUp:
+class _Notification:
     """What is called after a commit, perhaps several times, and acts once."""
 
     using: str
@@ -90,10 +90,10 @@ class _WakeUp:
     def __call__(self) -> None:
         if not self.is_over:
             self.is_over = True
-            wake(self.using, self.dispatcher)
+            notify(self.using, self.dispatcher)
 
 
-def wake(using: str, dispatcher: str) -> None:
+def notify(using: str, dispatcher: str) -> None:
     """Wake whoever sends, now; nothing is raised, and each kind of trouble is logged once.
 
     Args:
@@ -116,7 +116,7 @@ def _way(dispatcher: str) -> Callable[[str], None]:
         return _notify
     from truncus_django import tasks  # which may bring Celery along
 
-    return tasks.wake_celery if dispatcher == "celery" else tasks.wake_django_tasks
+    return tasks.notify_celery if dispatcher == "celery" else tasks.notify_django_tasks
 
 
 def _notify(using: str) -> None:

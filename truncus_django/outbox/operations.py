@@ -17,10 +17,10 @@ from truncus_django.conf import get_settings
 from truncus_django.db.bulk import update_each
 from truncus_django.db.clock import Clock, moment_of
 from truncus_django.log import transitions
-from truncus_django.log.transitions import Conclusion
+from truncus_django.log.transitions import EmailUpdate
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
 from truncus_django.outbox import outcomes
-from truncus_django.outbox.notify import wake_after_commit
+from truncus_django.outbox.notify import notify_after_commit
 from truncus_django.states import RESTARTABLE_STATES, State
 
 __all__ = ["Decision", "Done", "cancel", "decide", "resume", "retry"]
@@ -45,11 +45,11 @@ class Done(StrEnum):
     WAITS_ALREADY = "waits already"
     BEING_SENT = "being sent"
     """A worker has it in its hands."""
-    IN_DOUBT = "in doubt"
+    AMBIGUOUS = "in doubt"
     """A request of it may have been accepted, which only repeating that request can tell."""
-    UNDECIDED = "undecided"
+    NEEDS_DECISION = "undecided"
     """It may have been sent: somebody must :func:`decide` first."""
-    NOT_KEPT = "not kept"
+    NOT_STORED = "not kept"
     """What was to be sent is not there any more."""
     DOES_NOT_APPLY = "does not apply"
     """It is in no state for that."""
@@ -129,7 +129,7 @@ def resume(account: str) -> bool:
         paused = OutboxAccount.objects.filter(account=account, paused_until=row.paused_until)
         is_resumed = paused.update(paused_until=None, failures=0) == 1
         if is_resumed:
-            wake_after_commit(using, get_settings())
+            notify_after_commit(using, get_settings())
     return is_resumed
 
 
@@ -168,7 +168,7 @@ def _in_portions(
         with transaction.atomic(using=using):
             portion = do(_hold(ids[start : start + _AT_ONCE], clock.now(), using))
             if {Done.WAITS_AGAIN, Done.DUE_NOW} & set(portion.values()):
-                wake_after_commit(using, settings)
+                notify_after_commit(using, settings)
         done |= portion
     return done
 
@@ -227,14 +227,14 @@ def _what_to_retry(pk: UUID, held: _Held) -> Done:
     if email is None:
         return Done.GONE
     if entry is None:
-        return Done.NOT_KEPT if email.state in RESTARTABLE_STATES else Done.DOES_NOT_APPLY
+        return Done.NOT_STORED if email.state in RESTARTABLE_STATES else Done.DOES_NOT_APPLY
     if entry.is_waiting:
         return Done.WAITS_ALREADY
     batch = held.batch_of(entry)
     if batch is not None:
         return Done.BEING_SENT if held.is_with_a_worker(batch) else Done.DUE_NOW
     if email.state == State.UNKNOWN:
-        return Done.UNDECIDED
+        return Done.NEEDS_DECISION
     return Done.WAITS_AGAIN if email.state in RESTARTABLE_STATES else Done.DOES_NOT_APPLY
 
 
@@ -271,7 +271,7 @@ def _whether_to_cancel(pk: UUID, held: _Held) -> Done:
         return Done.DOES_NOT_APPLY
     if held.is_with_a_worker(batch):
         return Done.BEING_SENT
-    return Done.IN_DOUBT if batch.is_in_doubt else Done.CANCELLED
+    return Done.AMBIGUOUS if batch.is_ambiguous else Done.CANCELLED
 
 
 def _close_ranks(batches: Sequence[OutboxBatch]) -> None:
@@ -291,7 +291,7 @@ def _close_ranks(batches: Sequence[OutboxBatch]) -> None:
         batch.idempotency_key = new_idempotency_key()
     update_each(OutboxBatch.objects.all(), used, ["idempotency_key"])
     ids = [batch.pk for batch in used]
-    OutboxBatch.objects.filter(pk__in=ids).update(first_request_at=None, form=None)
+    OutboxBatch.objects.filter(pk__in=ids).update(first_request_at=None, wire_format=None)
 
 
 def _decide(held: _Held, decision: Decision) -> dict[UUID, Done]:
@@ -302,13 +302,13 @@ def _decide(held: _Held, decision: Decision) -> dict[UUID, Done]:
     if decision is Decision.SEND:
         _let_wait_again(chosen, held.now)
     elif decision is Decision.SENT:
-        told = [Conclusion(pk, State.SENT) for pk in chosen]
-        transitions.conclude(told, ["state", "reason", "error_code", "error"])
+        told = [EmailUpdate(pk, State.SENT) for pk in chosen]
+        transitions.finish(told, ["state", "reason", "error_code", "error"])
         outcomes.drop_sent(chosen)
     else:
         why = "Its answer was lost; a person decided that it was not sent."
-        told = [Conclusion(pk, State.FAILED, error=why) for pk in chosen]
-        transitions.conclude(told, ["state", "reason", "error_code", "error"])
+        told = [EmailUpdate(pk, State.FAILED, error=why) for pk in chosen]
+        transitions.finish(told, ["state", "reason", "error_code", "error"])
     return done
 
 
@@ -321,5 +321,5 @@ def _whether_to_decide(pk: UUID, held: _Held, decision: Decision) -> Done:
     if email.state != State.UNKNOWN:
         return Done.DOES_NOT_APPLY
     if decision is Decision.SEND:
-        return Done.WAITS_AGAIN if pk in held.entries else Done.NOT_KEPT
+        return Done.WAITS_AGAIN if pk in held.entries else Done.NOT_STORED
     return Done.SENT if decision is Decision.SENT else Done.NOT_SENT

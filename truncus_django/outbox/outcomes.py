@@ -19,7 +19,7 @@ from truncus_django.api.results import SendResult
 from truncus_django.conf import get_settings
 from truncus_django.log import transitions
 from truncus_django.log.recording import ANSWER_FIELDS, add_answer
-from truncus_django.log.transitions import Conclusion
+from truncus_django.log.transitions import EmailUpdate
 from truncus_django.models import Email, OutboxBatch, OutboxEntry, database
 from truncus_django.states import State
 
@@ -31,7 +31,7 @@ _FIELDS = [
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SendOutcome:
     """What became of one email: a result, an error, or both where it was refused.
 
     Attributes:
@@ -47,7 +47,7 @@ class Outcome:
     batch_index: int | None = None
 
 
-def conclude(outcomes: Mapping[UUID, Outcome]) -> None:
+def record_outcomes(outcomes: Mapping[UUID, SendOutcome]) -> None:
     """Write down what became of emails, and drop or keep what was to be sent of them.
 
     What was sent is dropped, unless ``STORE_BODIES``; what failed is kept, for a person may want
@@ -56,28 +56,28 @@ def conclude(outcomes: Mapping[UUID, Outcome]) -> None:
     if not outcomes:
         return
     now = timezone.now()  # one for all, which costs the database less than one for each
-    conclusions = [_conclusion(pk, outcome, now) for pk, outcome in outcomes.items()]
-    _leave_out_known_ids(conclusions)
-    transitions.conclude(conclusions, _FIELDS)
+    updates = [_email_update(pk, outcome, now) for pk, outcome in outcomes.items()]
+    _leave_out_known_ids(updates)
+    transitions.finish(updates, _FIELDS)
     drop_sent([pk for pk, outcome in outcomes.items() if outcome.error is None])
     failed = [pk for pk, outcome in outcomes.items() if outcome.error is not None]
     if failed:
         OutboxEntry.objects.filter(pk__in=failed).update(is_waiting=False, batch=None)
-    _adopt_after_commit(conclusions)
+    _attach_after_commit(updates)
 
 
-def _conclusion(pk: UUID, outcome: Outcome, now: datetime) -> Conclusion:
-    conclusion = Conclusion(
+def _email_update(pk: UUID, outcome: SendOutcome, now: datetime) -> EmailUpdate:
+    update = EmailUpdate(
         pk, batch_index=outcome.batch_index, idempotency_key=outcome.idempotency_key
     )
-    add_answer(conclusion, outcome.result, outcome.error, at=now)
-    conclusion.attempts = outcome.attempts
+    add_answer(update, outcome.result, outcome.error, at=now)
+    update.attempts = outcome.attempts
     if outcome.error is not None and outcome.error.ambiguous:
-        conclusion.error = (
+        update.error = (
             text_of(outcome.error)
             + " It may have been sent: find out in Truncus, then decide in the admin."
         )
-    return conclusion
+    return update
 
 
 def text_of(error: TruncusError) -> str:
@@ -87,24 +87,24 @@ def text_of(error: TruncusError) -> str:
     return str(plain)
 
 
-def _leave_out_known_ids(conclusions: Sequence[Conclusion]) -> None:
+def _leave_out_known_ids(updates: Sequence[EmailUpdate]) -> None:
     """Keep an id that Truncus told twice with the email that had it first.
 
     A message with a key that was used before is answered with the id of the earlier one.
     """
-    ids = [told.message_id for told in conclusions if told.message_id]
+    ids = [told.message_id for told in updates if told.message_id]
     taken = Email.objects.filter(message_id__in=ids).order_by()
     known = dict(taken.values_list("message_id", "pk"))
-    for told in conclusions:
+    for told in updates:
         if told.message_id and known.setdefault(told.message_id, told.pk) != told.pk:
             told.message_id = None
 
 
-def _adopt_after_commit(conclusions: Sequence[Conclusion]) -> None:
+def _attach_after_commit(updates: Sequence[EmailUpdate]) -> None:
     """Apply events that came before the answer was written down."""
-    ids = [told.message_id for told in conclusions if told.message_id]
+    ids = [told.message_id for told in updates if told.message_id]
     if ids and get_settings().webhook_secrets:
-        transaction.on_commit(lambda: transitions.adopt(ids), using=database(), robust=True)
+        transaction.on_commit(lambda: transitions.attach(ids), using=database(), robust=True)
 
 
 def drop_sent(email_ids: Sequence[UUID]) -> None:
@@ -112,20 +112,20 @@ def drop_sent(email_ids: Sequence[UUID]) -> None:
     if not email_ids:
         return
     entries = OutboxEntry.objects.filter(pk__in=email_ids)
-    dropped, _ = entries.filter(is_kept=False).delete()
+    dropped, _ = entries.filter(is_retained=False).delete()
     if dropped < len(email_ids):
         entries.update(is_waiting=False, batch=None)
 
 
 def expire(email_ids: Sequence[UUID]) -> None:
     """Note that emails were not sent in time, and drop what was to be sent."""
-    transitions.conclude([Conclusion(pk, State.EXPIRED) for pk in email_ids], ["state"])
+    transitions.finish([EmailUpdate(pk, State.EXPIRED) for pk in email_ids], ["state"])
     OutboxEntry.objects.filter(pk__in=email_ids).delete()
 
 
 def cancel(email_ids: Sequence[UUID]) -> None:
     """Note that a person does not want emails sent; what was to be sent is kept."""
-    transitions.conclude([Conclusion(pk, State.CANCELLED) for pk in email_ids], ["state"])
+    transitions.finish([EmailUpdate(pk, State.CANCELLED) for pk in email_ids], ["state"])
     OutboxEntry.objects.filter(pk__in=email_ids).update(is_waiting=False, batch=None)
 
 
@@ -137,8 +137,10 @@ def members(batch: OutboxBatch) -> list[UUID]:
 
 def end(batch: OutboxBatch, error: TruncusError) -> None:
     """End a batch with one error for all its emails: failed, or unknown if it is ambiguous."""
-    outcome = Outcome(error=error, idempotency_key=batch.idempotency_key, attempts=batch.attempts)
-    conclude(dict.fromkeys(members(batch), outcome))
+    outcome = SendOutcome(
+        error=error, idempotency_key=batch.idempotency_key, attempts=batch.attempts
+    )
+    record_outcomes(dict.fromkeys(members(batch), outcome))
     delete_batch(batch)
 
 
@@ -153,10 +155,10 @@ def postpone(
     error: TruncusError,
     *,
     until: datetime,
-    is_in_doubt: bool,
+    is_ambiguous: bool,
     failing_since: datetime | None = None,
     code: str | None = None,
-    form: Mapping[str, bool] | None = None,
+    wire_format: Mapping[str, bool] | None = None,
 ) -> None:
     """Let a batch wait for its next try, and say on its emails why.
 
@@ -164,24 +166,24 @@ def postpone(
 
     Args:
         until: when it is tried again.
-        is_in_doubt: whether any request of it may have been accepted.
+        is_ambiguous: whether any request of it may have been accepted.
         failing_since: since when it fails for a fault of its own; ``None`` where the fault is not.
         code: instead of the error's own.
         form: what the emails were sent in, where that is another one than was thought before.
     """
-    forms = {} if form is None else {"form": dict(form)}
+    wire_formats = {} if wire_format is None else {"wire_format": dict(wire_format)}
     text = text_of(error)
-    if is_in_doubt:
+    if is_ambiguous:
         text += " It may have been accepted all the same; the very same request is made again."
     told = {"error_code": (code or error.code or "")[:100], "error": text}
     OutboxBatch.objects.filter(pk=batch.pk).update(
         due_at=until,
         lease=None,
-        is_in_doubt=is_in_doubt,
+        is_ambiguous=is_ambiguous,
         failures=batch.failures + 1,
         failing_since=failing_since,
         **told,
-        **forms,
+        **wire_formats,
     )
     emails = Email.objects.filter(outbox_entry__batch=batch).order_by()
     emails.update(**told, attempts=batch.attempts, idempotency_key=batch.idempotency_key)

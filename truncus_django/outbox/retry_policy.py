@@ -20,7 +20,7 @@ from truncus_django.api.errors import (
     ServerError,
     TLSError,
     TruncusError,
-    clears_doubt,
+    rules_out_acceptance,
 )
 from truncus_django.api.retry import pause_s
 
@@ -39,13 +39,13 @@ FAILURES_TO_PAUSE = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class BatchState:
     """What is known of a batch when a decision is due.
 
     Attributes:
         attempts: requests made, the one just answered among them.
         failures: requests in a row that had failed before.
-        was_in_doubt: whether an earlier request may have been accepted.
+        was_ambiguous: whether an earlier request may have been accepted.
         key_age_s: since its key was first used; 0 where it was not.
         failing_s: for how long it has failed for a fault of its own; 0 at the first time.
         size: how many emails are in it.
@@ -54,7 +54,7 @@ class Facts:
 
     attempts: int = 0
     failures: int = 0
-    was_in_doubt: bool = False
+    was_ambiguous: bool = False
     key_age_s: float = 0.0
     failing_s: float = 0.0
     size: int = 1
@@ -72,20 +72,20 @@ class Start(Enum):
     """Not at all: it may have been accepted, and repeating it may send it twice."""
 
 
-def before_request(facts: Facts, *, is_other_account: bool, has_lost_members: bool) -> Start:
+def before_request(state: BatchState, *, is_other_account: bool, membership_changed: bool) -> Start:
     """Return how to make the next request of a batch.
 
     Args:
         is_other_account: whether its key was used with an account that is no more.
-        has_lost_members: whether an email of it has expired, or goes in a request of its own.
+        membership_changed: whether an email of it has expired, or goes in a request of its own.
     """
-    is_over = is_other_account or facts.key_age_s >= KEY_LIFE_S
-    if facts.was_in_doubt:
-        return Start.UNKNOWN if is_over or has_lost_members else Start.AS_IT_IS
-    return Start.NEW_KEY if is_over or (has_lost_members and facts.attempts) else Start.AS_IT_IS
+    is_over = is_other_account or state.key_age_s >= KEY_LIFE_S
+    if state.was_ambiguous:
+        return Start.UNKNOWN if is_over or membership_changed else Start.AS_IT_IS
+    return Start.NEW_KEY if is_over or (membership_changed and state.attempts) else Start.AS_IT_IS
 
 
-class Then(Enum):
+class RetryAction(Enum):
     """What becomes of a batch whose request failed."""
 
     RETRY = auto()
@@ -96,21 +96,21 @@ class Then(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class RetryDecision:
     """What follows from a failed request.
 
     Attributes:
         wait_s: seconds until the next try.
         pause_s: seconds for which the account makes no request at all.
-        is_in_doubt: whether any request of the batch may have been accepted.
+        is_ambiguous: whether any request of the batch may have been accepted.
         is_account_failure: whether the fault is not with the emails.
         is_own_failure: whether the batch may be given up if it goes on like this.
     """
 
-    then: Then
+    then: RetryAction
     wait_s: float = 0.0
     pause_s: float = 0.0
-    is_in_doubt: bool = False
+    is_ambiguous: bool = False
     is_account_failure: bool = False
     is_own_failure: bool = False
 
@@ -129,7 +129,7 @@ _NOT_TRUNCUS = (InvalidAnswer, NotFound)
 """What answers is no Truncus, or not where BASE_URL says: a proxy, a wrong address."""
 
 
-def after_failure(error: TruncusError, facts: Facts, *, jitter: float) -> Verdict:
+def after_failure(error: TruncusError, state: BatchState, *, jitter: float) -> RetryDecision:
     """Return what follows from a failed request.
 
     Args:
@@ -137,33 +137,33 @@ def after_failure(error: TruncusError, facts: Facts, *, jitter: float) -> Verdic
         facts: of the batch.
         jitter: a random number in [0, 1).
     """
-    in_doubt = error.ambiguous or (facts.was_in_doubt and not clears_doubt(error))
+    ambiguous = error.ambiguous or (state.was_ambiguous and not rules_out_acceptance(error))
     if isinstance(error, OutcomeUnknown):
-        return Verdict(Then.UNKNOWN, is_in_doubt=True)
+        return RetryDecision(RetryAction.UNKNOWN, is_ambiguous=True)
     if is_account_wide(error):
-        wait_s = account_pause_s(error, failures=facts.account_failures, jitter=jitter)
-        return Verdict(Then.RETRY, wait_s, wait_s, in_doubt, is_account_failure=True)
+        wait_s = account_pause_s(error, failures=state.account_failures, jitter=jitter)
+        return RetryDecision(RetryAction.RETRY, wait_s, wait_s, ambiguous, is_account_failure=True)
     if error.retryable or isinstance(error, QuotaExceeded):
-        if isinstance(error, MessageError) and not in_doubt and facts.size > 1:
-            return Verdict(Then.SPLIT)  # nobody knows which of them it is about
+        if isinstance(error, MessageError) and not ambiguous and state.size > 1:
+            return RetryDecision(RetryAction.SPLIT)  # nobody knows which of them it is about
         is_forever = isinstance(error, QuotaExceeded)
-        if not in_doubt and not is_forever and facts.failing_s >= GIVE_UP_AFTER_S:
-            return Verdict(Then.FAIL)
-        wait_s = QUOTA_RETRY_S * (1 + jitter) if is_forever else _backoff_s(error, facts, jitter)
+        if not ambiguous and not is_forever and state.failing_s >= GIVE_UP_AFTER_S:
+            return RetryDecision(RetryAction.FAIL)
+        wait_s = QUOTA_RETRY_S * (1 + jitter) if is_forever else _backoff_s(error, state, jitter)
         is_service = isinstance(error, _SERVICE)
-        is_down = is_service and facts.account_failures + 1 >= FAILURES_TO_PAUSE
-        pause = account_pause_s(error, failures=facts.account_failures, jitter=jitter)
-        return Verdict(
-            Then.RETRY,
+        is_down = is_service and state.account_failures + 1 >= FAILURES_TO_PAUSE
+        pause = account_pause_s(error, failures=state.account_failures, jitter=jitter)
+        return RetryDecision(
+            RetryAction.RETRY,
             wait_s,
             pause if is_down else 0.0,
-            in_doubt,
+            ambiguous,
             is_account_failure=is_service,
             is_own_failure=not is_forever,
         )
-    if in_doubt:
-        return Verdict(Then.UNKNOWN, is_in_doubt=True)
-    return Verdict(Then.SPLIT if facts.size > 1 else Then.FAIL)
+    if ambiguous:
+        return RetryDecision(RetryAction.UNKNOWN, is_ambiguous=True)
+    return RetryDecision(RetryAction.SPLIT if state.size > 1 else RetryAction.FAIL)
 
 
 def account_pause_s(error: TruncusError, *, failures: int, jitter: float) -> float:
@@ -189,8 +189,8 @@ def is_not_truncus(error: TruncusError) -> bool:
     return isinstance(error, _NOT_TRUNCUS) or type(error) is APIError
 
 
-def _backoff_s(error: TruncusError, facts: Facts, jitter: float) -> float:
-    wait_s = pause_s(error, retries=facts.failures, jitter=jitter, longest_s=LONGEST_RETRY_S)
+def _backoff_s(error: TruncusError, state: BatchState, jitter: float) -> float:
+    wait_s = pause_s(error, retries=state.failures, jitter=jitter, longest_s=LONGEST_RETRY_S)
     return min(wait_s, LONGEST_WAIT_S)
 
 

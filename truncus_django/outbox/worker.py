@@ -14,12 +14,12 @@ from django.db import DatabaseError, InterfaceError, connections, reset_queries
 
 from truncus_django.db.clock import Clock
 from truncus_django.models import database
-from truncus_django.outbox.claim import Rest
+from truncus_django.outbox.claim import Idle
 from truncus_django.outbox.dispatcher import (
     SHORTEST_WAIT_S,
-    Delivered,
     Dispatcher,
-    Tally,
+    DispatchResult,
+    RunStats,
     expire_overdue,
 )
 from truncus_django.outbox.notify import Listener, while_sending
@@ -39,10 +39,10 @@ TRIES_OF_ONE_RUN = 8
 class Watcher:
     """Is told what a worker does, from several threads; this one takes no notice."""
 
-    def on_delivered(self, delivered: Delivered) -> None:
+    def on_dispatched(self, dispatched: DispatchResult) -> None:
         """A request was made."""
 
-    def on_rest(self, rest: Rest) -> None:
+    def on_rest(self, rest: Idle) -> None:
         """Nothing is to be sent now."""
 
     def on_listening(self, is_listening: bool) -> None:
@@ -58,7 +58,7 @@ class Result:
         is_cut_short: whether it ended for an error that stayed.
     """
 
-    tally: Tally
+    stats: RunStats
     is_cut_short: bool = False
 
 
@@ -87,11 +87,11 @@ class Worker:
         self._is_once = is_once
         self._watcher = watcher or Watcher()
         self._listener = Listener(self._using, is_deaf=is_once)
-        self._bell = _Bell()
+        self._condition = _Condition()
         self._is_stopping = False
         self._stopped = threading.Event()
         self._is_cut_short = False
-        self._tally = Tally()
+        self._tally = RunStats()
         self._trouble = _Trouble()
         self._lock = threading.Lock()
 
@@ -113,11 +113,11 @@ class Worker:
             try:
                 while not self._is_stopping and self._is_running(threads):
                     if self._listener.wait(self._pause_s()):
-                        self._bell.ring()
+                        self._condition.ring()
             finally:
                 self._is_cut_short |= not self._is_once and not self._is_stopping
                 self._stopped.set()
-                self._bell.ring()
+                self._condition.ring()
                 for thread in threads:
                     thread.join()
         return Result(self._tally, self._is_cut_short)
@@ -142,7 +142,7 @@ class Worker:
         failures = 0
         expired_at = 0.0
         while not self._stopped.is_set():
-            heard = self._bell.rings
+            known_events = self._condition.rings
             reset_queries()  # with DEBUG Django keeps them all
             try:
                 dispatcher = dispatcher or Dispatcher()
@@ -150,7 +150,7 @@ class Worker:
                     expire_overdue(dispatcher.clock)
                     expired_at = time.monotonic()
                 step = dispatcher.step()
-                if isinstance(step, Delivered):
+                if isinstance(step, DispatchResult):
                     self._note(step)
                     wait_s = 0.0
                 else:
@@ -163,20 +163,20 @@ class Worker:
                 continue
             failures = 0
             self._trouble.is_over()
-            if isinstance(step, Delivered):
+            if isinstance(step, DispatchResult):
                 continue
             if self._is_once and not step.is_pace:
                 self._note_rest(step)
                 return
             self._close_idle_connections()
-            self._bell.wait(heard, min(wait_s, self._pause_s()))
+            self._condition.wait(known_events, min(wait_s, self._pause_s()))
 
-    def _note(self, delivered: Delivered) -> None:
+    def _note(self, dispatched: DispatchResult) -> None:
         with self._lock:
-            self._tally.add(delivered)
-        self._watcher.on_delivered(delivered)
+            self._tally.add(dispatched)
+        self._watcher.on_dispatched(dispatched)
 
-    def _note_rest(self, rest: Rest) -> None:
+    def _note_rest(self, rest: Idle) -> None:
         with self._lock:
             self._tally.rest = rest
 
@@ -205,14 +205,14 @@ class Worker:
                 connection.close_if_unusable_or_obsolete()
 
 
-def _seconds_to(rest: Rest, clock: Clock) -> float:
+def _seconds_to(rest: Idle, clock: Clock) -> float:
     """Return for how long there is nothing to do; one that is over already is a moment."""
     if rest.until is None:
         return SHORTEST_WAIT_S if rest.is_pace else float("inf")
     return max(rest.until - clock.now(), SHORTEST_WAIT_S)
 
 
-class _Bell:
+class _Condition:
     """Wakes all threads at once; one that was busy hears afterwards that it rang."""
 
     def __init__(self) -> None:
@@ -224,10 +224,10 @@ class _Bell:
             self.rings += 1
             self._condition.notify_all()
 
-    def wait(self, heard: int, timeout_s: float) -> None:
+    def wait(self, known_events: int, timeout_s: float) -> None:
         """Wait until it has rung more often than was ``heard``."""
         with self._condition:
-            self._condition.wait_for(lambda: self.rings != heard, timeout_s)
+            self._condition.wait_for(lambda: self.rings != known_events, timeout_s)
 
 
 class _Trouble:

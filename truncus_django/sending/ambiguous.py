@@ -11,9 +11,9 @@ from django.core.mail import EmailMessage
 from django.utils import translation
 
 from truncus_django.api.client import TruncusClient
-from truncus_django.api.dialect import Form
+from truncus_django.api.dialect import WireFormat
 from truncus_django.message import MERGE_NAMES, OPTION_NAMES, UNSUPPORTED_ANYMAIL_NAMES
-from truncus_django.sending.outgoing import Batch, Parcel, UnknownSend
+from truncus_django.sending.outgoing import AmbiguousSend, Batch, OutgoingMessage
 
 _ATTRIBUTE = "_truncus_unknown_sends"
 _NAMES = sorted({"encoding", *OPTION_NAMES, *UNSUPPORTED_ANYMAIL_NAMES, *MERGE_NAMES})
@@ -26,30 +26,33 @@ def remember(
     *,
     now: float,
     is_ambiguous: bool,
-    form: Form | None = None,
+    wire_format: WireFormat | None = None,
 ) -> None:
     """Note on the messages of ``batch`` that it may have been accepted, in ``form`` if known."""
-    for index, parcel in enumerate(batch.parcels):
-        payload, earlier = parcel.payload, parcel.unknown_send
+    for index, outgoing in enumerate(batch.outgoing_messages):
+        payload, earlier = outgoing.payload, outgoing.ambiguous_send
         if payload is None:
             continue
-        note = UnknownSend(
+        note = AmbiguousSend(
             idempotency_key=batch.key,
             account=client.account,
             email=payload.email,
             is_sandbox=payload.is_sandbox,
             size=payload.size,
-            form=form or (earlier.form if earlier else parcel.form or client.form),
-            fingerprint=fingerprint(parcel.message),
+            wire_format=wire_format
+            or (earlier.wire_format if earlier else outgoing.wire_format or client.wire_format),
+            fingerprint=fingerprint(outgoing.message),
             index=index,
-            batch_size=len(batch.parcels),
+            batch_size=len(batch.outgoing_messages),
             since=earlier.since if earlier else now,
-            is_ambiguous=is_ambiguous or parcel.is_in_doubt,
+            is_ambiguous=is_ambiguous or outgoing.is_ambiguous,
         )
-        _replace(parcel, batch.key, note)
+        _replace(outgoing, batch.key, note)
 
 
-def recall(parcel: Parcel, client: TruncusClient, *, is_sandbox: bool) -> UnknownSend | None:
+def recall(
+    outgoing: OutgoingMessage, client: TruncusClient, *, is_sandbox: bool
+) -> AmbiguousSend | None:
     """Return what :func:`remember` noted, if it is about this message as it is now.
 
     A message that has changed since is another email, and so is one that goes to another
@@ -57,34 +60,34 @@ def recall(parcel: Parcel, client: TruncusClient, *, is_sandbox: bool) -> Unknow
     """
     notes = [
         note
-        for note in parcel.message.__dict__.get(_ATTRIBUTE, {}).get(parcel.occurrence, ())
+        for note in outgoing.message.__dict__.get(_ATTRIBUTE, {}).get(outgoing.occurrence, ())
         if note.account == client.account and note.is_sandbox == is_sandbox
     ]
     if not notes:
         return None
-    present = fingerprint(parcel.message)
+    present = fingerprint(outgoing.message)
     same = [note for note in notes if note.fingerprint == present]
     # A request that surely failed may have been followed by one that was perhaps accepted.
     return next((note for note in same if note.is_ambiguous), same[0] if same else None)
 
 
-def forget(parcel: Parcel) -> None:
+def forget(outgoing: OutgoingMessage) -> None:
     """Take away what :func:`remember` noted of the parcel's request: its outcome is known."""
-    if parcel.key is not None and _ATTRIBUTE in parcel.message.__dict__:
-        _replace(parcel, parcel.key, None)
+    if outgoing.key is not None and _ATTRIBUTE in outgoing.message.__dict__:
+        _replace(outgoing, outgoing.key, None)
 
 
-def _replace(parcel: Parcel, key: str, note: UnknownSend | None) -> None:
+def _replace(outgoing: OutgoingMessage, key: str, note: AmbiguousSend | None) -> None:
     """Put ``note`` in the place of the one with ``key``.
 
     What is there is never changed in place: a shallow copy of the message shares it, and another
     thread may be sending the same message.
     """
     with _lock:
-        noted = parcel.message.__dict__.get(_ATTRIBUTE, {})
-        others = [one for one in noted.get(parcel.occurrence, ()) if one.idempotency_key != key]
+        noted = outgoing.message.__dict__.get(_ATTRIBUTE, {})
+        others = [one for one in noted.get(outgoing.occurrence, ()) if one.idempotency_key != key]
         notes = (*others, note) if note is not None else tuple(others)
-        parcel.message.__dict__[_ATTRIBUTE] = {**noted, parcel.occurrence: notes}
+        outgoing.message.__dict__[_ATTRIBUTE] = {**noted, outgoing.occurrence: notes}
 
 
 def fingerprint(message: EmailMessage) -> str:

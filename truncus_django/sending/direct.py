@@ -11,7 +11,7 @@ from typing import Any
 
 from truncus_django.api import contract
 from truncus_django.api.client import TruncusClient
-from truncus_django.api.dialect import Form
+from truncus_django.api.dialect import WireFormat
 from truncus_django.api.errors import (
     AnswerLost,
     AuthenticationError,
@@ -27,14 +27,14 @@ from truncus_django.api.errors import (
     ServerError,
     TLSError,
     TruncusError,
-    clears_doubt,
     kind_of,
     loggable_id,
+    rules_out_acceptance,
 )
 from truncus_django.api.keys import new_idempotency_key
 from truncus_django.api.results import SendResult
 from truncus_django.sending.ambiguous import remember
-from truncus_django.sending.outgoing import Batch, Parcel
+from truncus_django.sending.outgoing import Batch, OutgoingMessage
 
 logger = logging.getLogger("truncus_django")
 
@@ -48,7 +48,7 @@ MAX_FAILED_BATCHES = 2
 # Which messages share a request -------------------------------------------------------------------
 
 
-def plan(parcels: Iterable[Parcel], *, now: float) -> Iterator[Batch]:
+def plan(outgoing_messages: Iterable[OutgoingMessage], *, now: float) -> Iterator[Batch]:
     """Yield the requests that carry ``parcels``, each as soon as it is full.
 
     * A message with a key of its own goes alone, so that the key is worth what it says.
@@ -57,18 +57,18 @@ def plan(parcels: Iterable[Parcel], *, now: float) -> Iterator[Batch]:
 
     A message whose earlier request cannot be made up again gets an :class:`OutcomeUnknown`.
     """
-    filling: dict[bool, list[Parcel]] = {}
+    filling: dict[bool, list[OutgoingMessage]] = {}
     sizes: dict[bool, int] = {}
-    repeated: dict[str, list[Parcel]] = {}
-    for parcel in parcels:
-        payload = parcel.payload
-        if payload is None or parcel.is_settled:
+    repeated: dict[str, list[OutgoingMessage]] = {}
+    for outgoing in outgoing_messages:
+        payload = outgoing.payload
+        if payload is None or outgoing.has_outcome:
             continue
         if payload.idempotency_key is not None:
-            yield Batch(payload.idempotency_key, [parcel])
+            yield Batch(payload.idempotency_key, [outgoing])
             continue
-        if parcel.unknown_send is not None:
-            repeated.setdefault(parcel.unknown_send.idempotency_key, []).append(parcel)
+        if outgoing.ambiguous_send is not None:
+            repeated.setdefault(outgoing.ambiguous_send.idempotency_key, []).append(outgoing)
             continue
         kind = payload.is_sandbox
         members = filling.setdefault(kind, [])
@@ -76,7 +76,7 @@ def plan(parcels: Iterable[Parcel], *, now: float) -> Iterator[Batch]:
             yield Batch(new_idempotency_key(), members)
             members = filling[kind] = []
         sizes[kind] = payload.size + (sizes[kind] if members else 0)
-        members.append(parcel)
+        members.append(outgoing)
         if len(members) == contract.MAX_BATCH_SIZE:
             yield Batch(new_idempotency_key(), filling.pop(kind))
     for members in filling.values():
@@ -86,18 +86,18 @@ def plan(parcels: Iterable[Parcel], *, now: float) -> Iterator[Batch]:
             yield Batch(key, sorted(members, key=_place_in_batch))
             continue
         # Where Truncus said that it failed, the messages may as well go anew.
-        for parcel in members:
-            if not parcel.is_settled:
-                parcel.unknown_send = None
-                yield Batch(new_idempotency_key(), [parcel])
+        for outgoing in members:
+            if not outgoing.has_outcome:
+                outgoing.ambiguous_send = None
+                yield Batch(new_idempotency_key(), [outgoing])
 
 
-def _makes_up_again(members: Sequence[Parcel], *, now: float) -> bool:
+def _makes_up_again(members: Sequence[OutgoingMessage], *, now: float) -> bool:
     """Whether ``members`` are a whole earlier request; if not, tell those in doubt why."""
-    first = members[0].unknown_send
+    first = members[0].ambiguous_send
     if first is None:
         return False
-    complete = {_place_in_batch(parcel) for parcel in members} == set(range(first.batch_size))
+    complete = {_place_in_batch(outgoing) for outgoing in members} == set(range(first.batch_size))
     in_time = now - first.since < contract.IDEMPOTENCY_LIFE_S
     if complete and in_time and len(members) == first.batch_size:
         return True
@@ -110,14 +110,14 @@ def _makes_up_again(members: Sequence[Parcel], *, now: float) -> bool:
         "have been accepted. Send all messages of that batch again in one call, which cannot send "
         "them twice, or a new message object if you know that it was not accepted."
     )
-    for parcel in members:
-        if parcel.is_in_doubt:
-            parcel.error = OutcomeUnknown(text)
+    for outgoing in members:
+        if outgoing.is_ambiguous:
+            outgoing.error = OutcomeUnknown(text)
     return False
 
 
-def _place_in_batch(parcel: Parcel) -> int:
-    return parcel.unknown_send.index if parcel.unknown_send else 0
+def _place_in_batch(outgoing: OutgoingMessage) -> int:
+    return outgoing.ambiguous_send.index if outgoing.ambiguous_send else 0
 
 
 # Sending ------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def send_batches(client: TruncusClient, batches: Iterable[Batch], *, now: float)
                 waiting.extendleft(reversed(parts))
                 continue
             if error is not None:
-                _settle_with(client, batch, error, now=now)
+                _record_failure(client, batch, error, now=now)
             failed_in_a_row = failed_in_a_row + 1 if _is_the_service(error) else 0
             if _is_account_wide(error) or failed_in_a_row == MAX_FAILED_BATCHES:
                 stopped_by = error
@@ -154,38 +154,40 @@ def send_batches(client: TruncusClient, batches: Iterable[Batch], *, now: float)
 
 def _send(client: TruncusClient, batch: Batch, *, now: float) -> TruncusError | None:
     """Make the request of ``batch``; give each parcel its result, or return the error of all."""
-    for index, parcel in enumerate(batch.parcels):
-        parcel.key, parcel.batch_size = batch.key, len(batch.parcels)
-        parcel.batch_index = index if len(batch.parcels) > 1 else None
-        parcel.form = client.form
+    for index, outgoing in enumerate(batch.outgoing_messages):
+        outgoing.key, outgoing.batch_size = batch.key, len(batch.outgoing_messages)
+        outgoing.batch_index = index if len(batch.outgoing_messages) > 1 else None
+        outgoing.wire_format = client.wire_format
     try:
-        for parcel, result in zip(batch.parcels, _results(client, batch), strict=True):
-            parcel.result = result
+        for outgoing, result in zip(batch.outgoing_messages, _results(client, batch), strict=True):
+            outgoing.result = result
             if not result.is_accepted:
-                parcel.error = refusal_of(result)
+                outgoing.error = refusal_of(result)
     except TruncusError as error:
         # What is sent again may have been accepted before, whatever most answers say.
-        is_in_doubt = any(parcel.is_in_doubt for parcel in batch.parcels)
-        error.ambiguous |= is_in_doubt and not clears_doubt(error)
+        is_ambiguous = any(outgoing.is_ambiguous for outgoing in batch.outgoing_messages)
+        error.ambiguous |= is_ambiguous and not rules_out_acceptance(error)
         return error
     except BaseException:
         # A task's time limit, Ctrl-C: the request may have been on its way.
         remember(batch, client, now=now, is_ambiguous=True)
-        for parcel in batch.parcels:
-            parcel.error = OutcomeUnknown("The send was interrupted before its answer came.")
+        for outgoing in batch.outgoing_messages:
+            outgoing.error = OutcomeUnknown("The send was interrupted before its answer came.")
         raise
     return None
 
 
 def _results(client: TruncusClient, batch: Batch) -> Sequence[SendResult]:
-    payloads = [parcel.payload for parcel in batch.parcels if parcel.payload is not None]
-    earlier = batch.parcels[0].unknown_send
+    payloads = [
+        outgoing.payload for outgoing in batch.outgoing_messages if outgoing.payload is not None
+    ]
+    earlier = batch.outgoing_messages[0].ambiguous_send
     return request_results(
         client,
         [payload.email for payload in payloads],
         key=batch.key,
         sandbox=payloads[0].is_sandbox,
-        form=earlier.form if earlier else None,
+        wire_format=earlier.wire_format if earlier else None,
     )
 
 
@@ -195,7 +197,7 @@ def request_results(
     *,
     key: str,
     sandbox: bool,
-    form: Form | None = None,
+    wire_format: WireFormat | None = None,
 ) -> Sequence[SendResult]:
     """Make the request that sends ``emails``, and return the result of each.
 
@@ -211,26 +213,32 @@ def request_results(
     """
     if len(emails) == 1:
         return [client.send(emails[0], idempotency_key=key, sandbox=sandbox)]
-    return client.send_batch(emails, idempotency_key=key, sandbox=sandbox, form=form).results
+    return client.send_batch(
+        emails, idempotency_key=key, sandbox=sandbox, wire_format=wire_format
+    ).results
 
 
-def _settle_with(client: TruncusClient, batch: Batch, error: TruncusError, *, now: float) -> None:
+def _record_failure(
+    client: TruncusClient, batch: Batch, error: TruncusError, *, now: float
+) -> None:
     """Give every parcel the error; remember the key where it is of use."""
-    for parcel in batch.parcels:
-        parcel.error = error
+    for outgoing in batch.outgoing_messages:
+        outgoing.error = error
     if error.ambiguous or isinstance(error, ServerError):
         # Also where the server says that it failed: the same key is never worse.
-        remember(batch, client, now=now, is_ambiguous=error.ambiguous, form=error.form)
+        remember(
+            batch, client, now=now, is_ambiguous=error.ambiguous, wire_format=error.wire_format
+        )
 
 
 def _leave_untried(batch: Batch, stopped_by: TruncusError) -> None:
     untried = copy.copy(stopped_by)
     untried.ambiguous = False  # no request carried them
     untried.attempts = 0
-    in_doubt = copy.copy(untried)
-    in_doubt.ambiguous = True  # but for those of an earlier call
-    for parcel in batch.parcels:
-        parcel.error = in_doubt if parcel.is_in_doubt else untried
+    ambiguous = copy.copy(untried)
+    ambiguous.ambiguous = True  # but for those of an earlier call
+    for outgoing in batch.outgoing_messages:
+        outgoing.error = ambiguous if outgoing.is_ambiguous else untried
 
 
 def split(batch: Batch, error: TruncusError) -> list[Batch]:
@@ -241,11 +249,11 @@ def split(batch: Batch, error: TruncusError) -> list[Batch]:
     if error.ambiguous:
         return []
     senders = [
-        "" if parcel.payload is None else str(parcel.payload.email["from"])
-        for parcel in batch.parcels
+        "" if outgoing.payload is None else str(outgoing.payload.email["from"])
+        for outgoing in batch.outgoing_messages
     ]
     return [
-        Batch(new_idempotency_key(), [batch.parcels[index] for index in part])
+        Batch(new_idempotency_key(), [batch.outgoing_messages[index] for index in part])
         for part in parts_of(senders, error)
     ]
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from django.core.mail import EmailMessage
 
-from truncus_django.api.dialect import Form
+from truncus_django.api.dialect import WireFormat
 from truncus_django.api.encoding import EmailFields
 from truncus_django.api.errors import TruncusError
 from truncus_django.api.results import SendResult
@@ -14,7 +14,7 @@ from truncus_django.sending.payload import Payload
 
 
 @dataclass(frozen=True, slots=True)
-class UnknownSend:
+class AmbiguousSend:
     """A request that may have been accepted, and a message's place in it.
 
     Attributes:
@@ -34,7 +34,7 @@ class UnknownSend:
     email: EmailFields
     is_sandbox: bool
     size: int
-    form: Form
+    wire_format: WireFormat
     fingerprint: str
     index: int
     batch_size: int
@@ -43,27 +43,27 @@ class UnknownSend:
 
 
 @dataclass(slots=True, eq=False)
-class Parcel:
+class OutgoingMessage:
     """One message on its way, and what became of it.
 
     Attributes:
         index: its place in the list that was given to ``send_messages()``.
         payload: what is sent; ``None`` before it is built, where the message could not become
             one, and after the end.
-        unknown_send: an earlier send whose outcome is unknown, if the message is still the same.
+        ambiguous_send: an earlier send whose outcome is unknown, if the message is still the same.
         form: the form in force when its request was made.
         occurrence: how often the same message object comes before it in the list.
         result, error: at the end, one of them is set (both where Truncus refused this email), or
             ``is_cancelled`` is; nothing of it where the message has no recipients.
-        is_concluded: whether message, receivers and log have been told.
+        is_finished: whether message, receivers and log have been told.
         email_id: of its record in the outbox, once it is there.
     """
 
     index: int
     message: EmailMessage
     payload: Payload | None = field(default=None, repr=False)
-    unknown_send: UnknownSend | None = None
-    form: Form | None = None
+    ambiguous_send: AmbiguousSend | None = None
+    wire_format: WireFormat | None = None
     key: str | None = None
     batch_size: int = 1
     batch_index: int | None = None
@@ -71,16 +71,16 @@ class Parcel:
     error: TruncusError | None = None
     is_cancelled: bool = False
     occurrence: int = 0
-    is_concluded: bool = False
+    is_finished: bool = False
     email_id: UUID | None = None
 
     @property
-    def is_in_doubt(self) -> bool:
+    def is_ambiguous(self) -> bool:
         """Whether an earlier send of it may have been accepted."""
-        return self.unknown_send is not None and self.unknown_send.is_ambiguous
+        return self.ambiguous_send is not None and self.ambiguous_send.is_ambiguous
 
     @property
-    def is_settled(self) -> bool:
+    def has_outcome(self) -> bool:
         """Whether it is known what became of it, be it that the outcome is unknown."""
         return self.result is not None or self.error is not None or self.is_cancelled
 
@@ -90,4 +90,4 @@ class Batch:
     """The parcels of one request, in their order, and the request's idempotency key."""
 
     key: str
-    parcels: Sequence[Parcel]
+    outgoing_messages: Sequence[OutgoingMessage]

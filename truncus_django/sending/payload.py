@@ -80,7 +80,7 @@ def measure(payload: Payload) -> None:
     _check_there_is_a_body(email)
 
 
-def carry_over(
+def merge_receiver_changes(
     rebuilt: dict[str, Any], *, built: Mapping[str, Any], changed: Mapping[str, Any]
 ) -> None:
     """Change ``rebuilt`` as ``built`` was changed into ``changed``; dicts key by key.
@@ -94,7 +94,7 @@ def carry_over(
         if new in (old, present):
             continue
         if isinstance(new, dict) and isinstance(present, dict):
-            carry_over(present, built=old if isinstance(old, dict) else {}, changed=new)
+            merge_receiver_changes(present, built=old if isinstance(old, dict) else {}, changed=new)
         elif present != old:
             raise MessageError(
                 f"Receivers of pre_send changed {redacted(repr(name))} of the message and of the "

@@ -130,8 +130,8 @@ class Command(BaseCommand):
         facts = [f"{result.changed} had news", f"{result.failed} failed"]
         if result.unknown:
             facts.append(f"{result.unknown} of these unknown to Truncus")
-        if result.adopted:
-            facts.append(f"{result.adopted} stray events found their email")
+        if result.attached:
+            facts.append(f"{result.attached} stray events found their email")
         left = job.count_left()
         rest = f" {left} are left." if left else ""
         self.stdout.write(

@@ -21,8 +21,8 @@ from truncus_django.db.clock import Clock, moment_of
 from truncus_django.management.ages import span
 from truncus_django.management.progress import Progress
 from truncus_django.models import OutboxAccount, OutboxEntry, database
-from truncus_django.outbox.claim import Rest
-from truncus_django.outbox.dispatcher import Delivered, Tally
+from truncus_django.outbox.claim import Idle
+from truncus_django.outbox.dispatcher import DispatchResult, RunStats
 from truncus_django.outbox.worker import Result, Watcher, Worker
 
 _EVERY_S = 60.0
@@ -119,7 +119,7 @@ class Command(BaseCommand):
         with _stopped_by_signals(worker, told):
             result = worker.run()
         told.close(result)
-        if told.is_unheard and getattr(self, "_called_from_command_line", False):
+        if told.is_output_closed and getattr(self, "_called_from_command_line", False):
             _discard_output()
         if result.is_cut_short:
             raise CommandError("The worker could not go on; see the log for the error.")
@@ -202,17 +202,17 @@ class _Told(Watcher):
     """Says in lines of text what a worker does: counts and ids only.
 
     Attributes:
-        is_unheard: whether the last line could not be written.
+        is_output_closed: whether the last line could not be written.
     """
 
     def __init__(self, stream: OutputWrapper, verbosity: int, *, is_once: bool) -> None:
-        self.is_unheard = False
+        self.is_output_closed = False
         self._stream = stream
         self._verbosity = verbosity
         self._is_once = is_once
         self._lock = threading.RLock()
         self._began_at = self._told_at = time.monotonic()
-        self._untold = Tally()
+        self._untold = RunStats()
         self._paused: set[str] = set()
         self._progress: Progress | None = None
 
@@ -227,7 +227,7 @@ class _Told(Watcher):
         how = "told of emails by PostgreSQL" if is_listening else "looking for emails"
         self._say(f"The outbox's worker runs, {how}. Ctrl-C or SIGTERM ends it.")
 
-    def on_delivered(self, delivered: Delivered) -> None:
+    def on_dispatched(self, delivered: DispatchResult) -> None:
         """Count, and tell now and then."""
         with self._lock:
             self._untold.add(delivered)
@@ -240,7 +240,7 @@ class _Told(Watcher):
             elif time.monotonic() - self._told_at >= _EVERY_S:
                 self._tell_counts()
 
-    def on_rest(self, rest: Rest) -> None:
+    def on_rest(self, rest: Idle) -> None:
         """Tell what was done since the last rest, and why nothing more is."""
         with self._lock:
             if self._progress is None and not rest.is_pace:
@@ -257,20 +257,20 @@ class _Told(Watcher):
             if self._progress is not None:
                 with suppress(*_NOBODY_LISTENS):
                     self._progress.close()
-            tally = result.tally
+            stats = result.stats
             took = span(time.monotonic() - self._began_at)
-            self._say(f"{_counts(tally)}, in {took}.{_what_is_left(tally.rest)}")
-            self._say_reasons(tally)
+            self._say(f"{_counts(stats)}, in {took}.{_what_is_left(stats.rest)}")
+            self._say_reasons(stats)
 
     def _tell_counts(self) -> None:
         self._told_at = time.monotonic()
         if self._untold.requests:
             self._say(f"{_counts(self._untold)}.")
             self._say_reasons(self._untold)
-            self._untold = Tally()
+            self._untold = RunStats()
 
-    def _say_reasons(self, tally: Tally) -> None:
-        for reason, count in tally.reasons.most_common(10):
+    def _say_reasons(self, stats: RunStats) -> None:
+        for reason, count in stats.reasons.most_common(10):
             self._say(f"  {_of(count, 'request')}: {reason}")
 
     def _say(self, text: str) -> None:
@@ -280,34 +280,34 @@ class _Told(Watcher):
             self._stream.write(text)
             self._stream.flush()
         except _NOBODY_LISTENS:
-            self.is_unheard = True
+            self.is_output_closed = True
         else:
-            self.is_unheard = False
+            self.is_output_closed = False
 
 
-def _counts(tally: Tally) -> str:
-    parts = [f"{tally.failed} failed"] if tally.failed else []
-    if tally.unknown:
-        parts.append(f"{tally.unknown} are in doubt")
-    if tally.postponed:
-        parts.append(f"{tally.postponed} put off")
+def _counts(stats: RunStats) -> str:
+    parts = [f"{stats.failed} failed"] if stats.failed else []
+    if stats.unknown:
+        parts.append(f"{stats.unknown} are in doubt")
+    if stats.postponed:
+        parts.append(f"{stats.postponed} put off")
     told = "".join(f", {part}" for part in parts)
-    if not tally.requests:
+    if not stats.requests:
         return "Sent nothing"
-    return f"Sent {_of(tally.accepted, 'email')} in {_of(tally.requests, 'request')}{told}"
+    return f"Sent {_of(stats.accepted, 'email')} in {_of(stats.requests, 'request')}{told}"
 
 
 def _of(count: int, thing: str) -> str:
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
-def _line(delivered: Delivered) -> str:
-    counts = Tally()
+def _line(delivered: DispatchResult) -> str:
+    counts = RunStats()
     counts.add(delivered)
     return f"{_counts(counts)}: {delivered.error}" if delivered.error else _counts(counts)
 
 
-def _what_is_left(rest: Rest) -> str:
+def _what_is_left(rest: Idle) -> str:
     if rest.until is None:
         return ""
     try:

@@ -12,22 +12,10 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from tests.outbox.conftest import (
-    dispatcher,
-    emulator,
-    message,
-    outbox,
-    put,
-    put_all,
-    states,
-    travel,
-    waiting,
-)
+from tests.outbox.conftest import put_all
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry
 from truncus_django.states import State
-
-__all__ = ["dispatcher", "emulator", "message", "outbox", "put", "states", "travel", "waiting"]
 
 pytestmark = pytest.mark.django_db
 
@@ -256,7 +244,7 @@ class TestOneEmail:
     def test_what_a_worker_has_cannot_be_cancelled_and_says_so(self, admin_client, put):
         [email] = put(1)
         batch = OutboxBatch.objects.create(
-            idempotency_key="k", priority=5, due_at=timezone.now(), is_in_doubt=True
+            idempotency_key="k", priority=5, due_at=timezone.now(), is_ambiguous=True
         )
         OutboxEntry.objects.update(is_waiting=False, batch=batch)
         Email.objects.update(state=State.SENDING)

@@ -1,4 +1,4 @@
-"""What was sent, what became of it, and what was heard about it since."""
+"""What was sent, what became of it, and its events since."""
 
 from datetime import datetime
 from typing import Any, ClassVar, Self, TypeVar
@@ -30,7 +30,7 @@ class EmailQuerySet(models.QuerySet["Email"]):
         """Return emails to ask Truncus about, now or ``at`` a moment, longest overdue first."""
         return self.filter(next_sync_at__lte=at or timezone.now()).order_by("next_sync_at")
 
-    def settled(self) -> Self:
+    def finished(self) -> Self:
         """Return emails that may be forgotten: nothing is to be done with them any more."""
         return self.exclude(state__in=UNSENT_STATES)
 
@@ -103,8 +103,8 @@ class Email(models.Model):
     )
     attachment_count = models.PositiveSmallIntegerField(_("attachments"), default=0)
     attachment_bytes = models.PositiveBigIntegerField(_("size of attachments"), default=0)
-    text_body = models.TextField(_("text"), null=True)  # noqa: DJ001  None: not kept
-    html_body = models.TextField(_("HTML"), null=True)  # noqa: DJ001  None: not kept
+    text_body = models.TextField(_("text"), null=True)  # noqa: DJ001  None: not stored
+    html_body = models.TextField(_("HTML"), null=True)  # noqa: DJ001  None: not stored
     resend_of = models.ForeignKey(
         "self",
         verbose_name=_("resend of"),
@@ -182,14 +182,14 @@ class Email(models.Model):
 
 
 class EmailEvent(models.Model):
-    """Something that was heard about an email, by webhook or by asking.
+    """Something that happened to an email, told by a webhook or by an answer.
 
     ``email`` is empty as long as the email is not recorded: an event can come before the answer
     to the send.
     """
 
     class Source(models.TextChoices):
-        """Where it was heard."""
+        """What told of it."""
 
         WEBHOOK = "webhook", _("webhook")
         SYNC = "sync", _("sync")
@@ -268,7 +268,8 @@ class OutboxAccount(models.Model):
     error_code = models.CharField(max_length=100, blank=True)
     error = models.TextField(blank=True)
     capabilities = models.JSONField(default=dict)
-    """What the account has taught, see :meth:`~truncus_django.api.client.TruncusClient.lessons`."""
+    """What the account has shown to accept; see
+    :meth:`~truncus_django.api.client.TruncusClient.capabilities`."""
     follow_up_at = models.DateTimeField(null=True)
     """For when a task has been put into the queue that goes on with the outbox."""
 

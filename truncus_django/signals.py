@@ -19,9 +19,9 @@ that one of these receivers sends, or a log handler about its failure, are not t
 
 Where emails are recorded, two more are sent after the transaction is committed, once each:
 
-``email_state_changed`` (``email``, ``old_state``, ``new_state``): news moved the recorded email's
-state. ``email_event`` (``email``, ``event``): something was heard about it, opens and clicks too.
-Their sender is :class:`~truncus_django.models.Email`.
+``email_state_changed`` (``email``, ``old_state``, ``new_state``): an event moved the state of a
+recorded email. ``email_event`` (``email``, ``event``): something happened to it, opens and clicks
+too. Their sender is :class:`~truncus_django.models.Email`.
 """
 
 import logging
@@ -38,7 +38,7 @@ email_state_changed = Signal()
 email_event = Signal()
 
 sends_concluded = Signal()
-"""What the log listens to: (``parcels``, ``alias``, ``settings``) of one request. Not public."""
+"""What the log listens to: (``outgoing``, ``alias``, ``settings``) of one request. Not public."""
 
 __all__ = ["email_event", "email_state_changed", "post_send", "pre_send", "send_failed"]
 

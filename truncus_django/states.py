@@ -1,6 +1,6 @@
 """The states of an email, which of them outranks which, and what Truncus's words mean.
 
-Late, repeated and out-of-order news never moves an email back: a state gives way only to one of
+Late, repeated and out-of-order events never move an email back: a state gives way only to one of
 a higher rank.
 """
 
@@ -54,7 +54,7 @@ RANKS: Mapping[str, int] = {
     State.BOUNCED: 11,
     State.COMPLAINED: 12,
 }
-"""No two are equal, so that news leads to the same state in whatever order it comes."""
+"""No two are equal, so that events lead to the same state in whatever order they come."""
 
 FINAL_STATES = frozenset(
     {

@@ -294,7 +294,7 @@ def test_a_refusal_of_the_content_says_it_all_the_same(client, truncus):
     assert isinstance(batch.results[1].cause, InvalidRequest)
 
 
-# The form of what is in doubt ---------------------------------------------------------------------
+# The form of what is ambiguous -------------------------------------------------------------------
 
 AS_THE_MANUAL = WireFormat(Capabilities(), is_pinned=False)
 WITH_HTML = WireFormat(Capabilities(html_required=True), is_pinned=False)

@@ -168,7 +168,7 @@ def test_a_paused_account_goes_on(page, put, outbox):
     drain()
     page.goto(LOG)
 
-    expect(page.locator(".truncus-outbox .truncus-warning")).to_contain_text("rests until")
+    expect(page.locator(".truncus-outbox .truncus-warning")).to_contain_text("paused until")
     page.click("text=Resume sending")
     page.click("input[type=submit][value='Yes: Resume sending']")
 

@@ -373,7 +373,7 @@ def test_the_command_tells_what_was_done_and_what_failed(emulator, send):
     send(3)
     told = sync()
     assert told.startswith("Asked about 3 emails in ")
-    assert "3 had news, 0 failed." in told
+    assert "3 changed, 0 failed." in told
     send(1)
     Email.objects.update(message_id=None)
     [email] = send(1)

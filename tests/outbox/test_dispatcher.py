@@ -445,7 +445,7 @@ def test_who_has_written_its_answer_has_no_say_any_more(emulator, put, dispatche
     dispatcher._record(first, lambda: dispatcher._after_error(first, members, error))
     travel(60)
     emulator.faults.next("reset_after")
-    Dispatcher().step()  # now it is in doubt
+    Dispatcher().step()  # now it is ambiguous
 
     dispatcher._record(first, lambda: dispatcher._after_error(first, members, error))
 

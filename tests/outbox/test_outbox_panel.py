@@ -140,7 +140,7 @@ class TestPanel:
     def test_a_paused_account_is_shown_with_its_reason(self, admin_client, paused):
         page = admin_client.get(LOG).text
 
-        assert "rests until" in page
+        assert "paused until" in page
         assert "revoked" in page
         assert f"{RESUME}?account={paused.account}" in page
 
@@ -206,7 +206,7 @@ class TestOneEmail:
 
     def test_its_page_tells_that_its_account_rests(self, admin_client, paused):
         page = admin_client.get(page_of(Email.objects.get())).text
-        assert "rests until" in page
+        assert "paused until" in page
         assert "revoked" in page
 
     def test_a_text_that_waits_is_shown_only_where_texts_are_kept(
@@ -388,7 +388,7 @@ class TestGoingOn:
     @pytest.mark.parametrize("account", ["nobody", "", "\0"])
     def test_what_does_not_rest_is_told(self, admin_client, account, put):
         told = messages_of(admin_client, admin_client.post(RESUME, {"account": account}))
-        assert "does not rest any more" in told
+        assert "is no longer paused" in told
 
     def test_it_takes_the_permission(self, may, paused):
         clerk = may("view_email", "cancel_email")

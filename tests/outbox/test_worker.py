@@ -77,7 +77,7 @@ def test_once_tells_why_nothing_is_sent_and_when_it_goes_on(site, emulator, put,
     run = site.worker("--once", "--concurrency", "2")
 
     assert run.status() == 0, run.output
-    assert run.count("The mailer rests: ") + run.count("Mailer 'default' rests: ") == 1
+    assert run.count("The mailer is paused: ") + run.count("Mailer 'default' rests: ") == 1
     assert run.count("The next attempt is due in ") == 1
     assert run.count(": AuthenticationError") == 1
     assert not {"delivered", "failed"} & set(states())
@@ -430,7 +430,9 @@ def test_what_a_worker_s_own_thread_writes_is_sent_without_waking_anybody(
 ):
     settings.TRUNCUS = {**settings.TRUNCUS, "DISPATCHER": "celery"}
     notified: list[str] = []
-    monkeypatch.setattr("truncus_django.outbox.notify.wake", lambda using, by: notified.append(by))
+    monkeypatch.setattr(
+        "truncus_django.outbox.notify.notify", lambda using, by: notified.append(by)
+    )
     put(1)
     assert notified == ["celery"]
 

@@ -34,7 +34,7 @@ from uuid import UUID
 from truncus_django.models import Email, EmailEvent, EmailQuerySet, OutboxBatch, OutboxEntry
 
 assert_type(Email.objects.filter(state="bounced"), EmailQuerySet)
-assert_type(Email.objects.filter(state="bounced").settled().exclude(mailer=""), EmailQuerySet)
+assert_type(Email.objects.filter(state="bounced").finished().exclude(mailer=""), EmailQuerySet)
 assert_type(Email.objects.using("log").due_for_sync(), EmailQuerySet)
 
 email = Email.objects.get()

@@ -1,4 +1,4 @@
-"""An email's page: what was sent, all its ids, and all that was heard about it."""
+"""An email's page: what was sent, all its ids, and all its events."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -63,7 +63,7 @@ class Moment:
 def page_context(model_admin: "EmailAdmin", request: HttpRequest, email: Email) -> dict[str, Any]:
     """Return what the template of the page shows; 5 queries besides those for permissions.
 
-    One more where the email waits in the outbox: whether its account rests.
+    One more where the email waits in the outbox: whether its account is paused.
     """
     known_events = EmailEvent.objects.filter(email=email).order_by("-occurred_at", "-id")
     events = list(known_events[: MOST_EVENTS + 1])
@@ -101,7 +101,7 @@ def page_context(model_admin: "EmailAdmin", request: HttpRequest, email: Email) 
 
 
 def _timeline(email: Email, events: list[EmailEvent]) -> list[Moment]:
-    """Return what happened, newest first: what was heard, and what the record itself knows."""
+    """Return what happened, newest first: its events, and what the record itself knows."""
     known_events = {event.type for event in events}
     moments = [_heard(event, tells_whom=len(email.recipients) > 1) for event in events]
     known = (

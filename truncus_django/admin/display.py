@@ -16,7 +16,7 @@ from truncus_django.states import State
 KINDS: Mapping[str, str] = {
     State.PENDING: "waiting",
     State.SENDING: "waiting",
-    State.UNKNOWN: "doubtful",
+    State.UNKNOWN: "ambiguous",
     State.SCHEDULED: "waiting",
     State.DEFERRED: "waiting",
     State.SENT: "sent",

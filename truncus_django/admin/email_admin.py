@@ -162,7 +162,7 @@ class EmailAdmin(EmailActions, EmailAdminBase):
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
-        """Show an email, its ids and all that was heard about it."""
+        """Show an email, its ids and all its events."""
         if request.method not in {"GET", "HEAD"}:
             return HttpResponseNotAllowed(["GET", "HEAD"])
         email = self.get_object(request, object_id)

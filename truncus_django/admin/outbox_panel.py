@@ -39,7 +39,7 @@ class Panel:
 
     @property
     def paused(self) -> list[tuple[str, str, SafeString]]:
-        """Of each account that rests: its id, its mailers, until when and why."""
+        """Of each paused account: its id, its mailers, until when and why."""
         return [(each.account, each.name, pause(each)) for each in self.health.paused]
 
 
@@ -188,9 +188,9 @@ def _account(mailer: str) -> Any:
 
 
 def pause(account: PausedAccount) -> SafeString:
-    """Return until when an account rests, and why."""
+    """Return until when an account is paused, and why."""
     return format_html(
-        "{} {}: {}", _("rests until"), display.moment(account.until), account.reason or "–"
+        "{} {}: {}", _("paused until"), display.moment(account.until), account.reason or "–"
     )
 
 
@@ -260,7 +260,7 @@ _ONE: Mapping[Done, Callable[[], str]] = {
         "It may have been sent: its answer was lost, and is asked for again."
     ),
     Done.NEEDS_DECISION: lambda: _("It may have been sent: mark it as sent or as not sent first."),
-    Done.NOT_STORED: lambda: _("What was to be sent of it was not kept."),
+    Done.NOT_STORED: lambda: _("Its content was not stored."),
     Done.DOES_NOT_APPLY: lambda: _("It is in no state for that."),
     Done.GONE: lambda: _("It is not there any more."),
 }
@@ -302,8 +302,8 @@ _MANY: Mapping[Done, Callable[[int], str]] = {
         count,
     ),
     Done.NOT_STORED: lambda count: ngettext(
-        "Of %(count)d email, what was to be sent was not kept.",
-        "Of %(count)d emails, what was to be sent was not kept.",
+        "The content of %(count)d email was not stored.",
+        "The content of %(count)d emails was not stored.",
         count,
     ),
     Done.DOES_NOT_APPLY: lambda count: ngettext(

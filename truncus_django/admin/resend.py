@@ -24,7 +24,7 @@ class Outcome(Enum):
     SENT = "sent"
     SENT_BEFORE = "sent before"
     """Somebody else, or the same click, was faster; nothing was sent now."""
-    AMBIGUOUS = "in doubt"
+    AMBIGUOUS = "ambiguous"
     """The same, but nobody knows whether that resend was accepted; nothing was sent now."""
 
 
@@ -49,7 +49,7 @@ def why_not_resendable(email: Email) -> str:
         return _("It has no recipient.")
     is_recorded = email.text_body is not None or email.html_body is not None or email.template_id
     if not is_recorded and not is_retained(email):
-        return _("Its text was not kept: STORE_BODIES was off when it was sent.")
+        return _("Its text was not stored: STORE_BODIES was off when it was sent.")
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Letting a paused account of the outbox make requests again at once: a question, and the deed."""
+"""Letting a paused account of the outbox make requests again at once, after a question."""
 
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ def resume_page(model_admin: "EmailAdmin", request: HttpRequest) -> HttpResponse
     paused = {account.account: account for account in paused_accounts(Clock(database()).now())}
     account = paused.get(given.get("account", ""))
     if account is None:
-        model_admin.message_user(request, _("This account does not rest any more."), messages.INFO)
+        model_admin.message_user(request, _("This account is no longer paused."), messages.INFO)
         return HttpResponseRedirect(log)
     if request.method != "POST":
         context = {

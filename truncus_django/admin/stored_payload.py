@@ -1,4 +1,4 @@
-"""What the outbox has kept of an email: all that was to be sent, attachments included."""
+"""The stored payload of an email in the outbox: all that was to be sent, attachments included."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from truncus_django.models import Email, OutboxEntry
 
 
 def kept_fields(email: Email) -> EmailFields | None:
-    """Return the fields that were to be sent; ``None`` where they were not kept, or are broken."""
+    """Return the fields to be sent; ``None`` where they were not stored, or are broken."""
     text = OutboxEntry.objects.filter(pk=email.pk).values_list("payload", flat=True).first()
     try:
         fields: Any = json.loads(text) if text is not None else None
@@ -19,7 +19,7 @@ def kept_fields(email: Email) -> EmailFields | None:
 
 
 def is_retained(email: Email) -> bool:
-    """Return whether something is kept, without reading it."""
+    """Return whether a payload is stored, without reading it."""
     return OutboxEntry.objects.filter(pk=email.pk).exists()
 
 

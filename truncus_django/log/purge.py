@@ -82,7 +82,7 @@ class Purge:
 
     def emails(self) -> EmailQuerySet:
         """Return the emails that would go, or lose their bodies."""
-        emails: EmailQuerySet = Email.objects.settled().filter(created_at__lt=self.before)
+        emails: EmailQuerySet = Email.objects.finished().filter(created_at__lt=self.before)
         if self.states:
             emails = emails.filter(state__in=self.states)
         in_use = Q(is_waiting=True) | Q(batch__isnull=False)

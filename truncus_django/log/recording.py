@@ -1,6 +1,6 @@
 """Writes what was sent and what came back.
 
-Called by the backend for each request, with its parcels: one insert for all of them, and one look
+Called by the backend for each request, with its messages: one insert for all of them, and one look
 for events that came before. Nothing that fails here reaches the sender.
 """
 
@@ -39,7 +39,8 @@ from truncus_django.states import State, next_sync, state_of
 logger = logging.getLogger("truncus_django")
 
 _RECORDED = "_truncus_recorded"
-"""On a message in doubt: the ids of its records, by the request's key and its place in it."""
+"""On a message whose send is ambiguous: the ids of its records, by the request's key and its
+place in the request."""
 
 _SAVEPOINT = "truncus_log"
 
@@ -54,7 +55,8 @@ def record(
 ) -> None:
     """Record the emails of one request. Two queries for any number up to 100.
 
-    One more for a message with a key of its own, and two where that key was in doubt.
+    One more for a message with a key of its own, and two where the send under that key was
+    ambiguous.
 
     Inside a transaction of the caller's, a savepoint keeps it whole if recording fails. In a
     coroutine, another thread records while this one waits.
@@ -199,10 +201,10 @@ def _record(
 
 
 def _take_over_ambiguous(outgoing: OutgoingMessage, row: Email, using: str) -> bool:
-    """Write the answer to the record of a send in doubt under the same own key, if there is one.
+    """Write the answer to the record of an ambiguous send under the same own key, if there is one.
 
     The same key is the same email, though the message object is another: a task that is tried
-    again makes its message anew. A refusal without an answer about the email settles no doubt.
+    again makes its message anew. A refusal without an answer about the email leaves it ambiguous.
     Returns whether there was one, which ``row`` is then.
     """
     payload, result = outgoing.payload, outgoing.result
@@ -222,7 +224,7 @@ def _take_over_ambiguous(outgoing: OutgoingMessage, row: Email, using: str) -> b
     if found is None:
         return False
     if row.message_id and Email.objects.using(using).filter(message_id=row.message_id).exists():
-        # A third one was recorded in between, and is the one that news will find.
+        # A third one was recorded in between, and is the one that events will find.
         row.message_id = row.next_sync_at = None
     if not unknown.filter(pk=found).update(**{name: getattr(row, name) for name in ANSWER_FIELDS}):
         return False  # somebody was faster
@@ -230,7 +232,7 @@ def _take_over_ambiguous(outgoing: OutgoingMessage, row: Email, using: str) -> b
     return True
 
 
-# One parcel → one row ---------------------------------------------------------------------------
+# One message → one row --------------------------------------------------------------------------
 
 ANSWER_FIELDS = [
     "message_id",
@@ -250,7 +252,7 @@ ANSWER_FIELDS = [
 
 
 def _row(outgoing: OutgoingMessage, alias: str | None, settings: Settings) -> Email:
-    """Return the record of a parcel: a new one, or that of its earlier send in doubt."""
+    """Return the record of a message: a new one, or that of its earlier, ambiguous send."""
     row = content_row(outgoing, alias, settings)
     row.pk = _earlier_id(outgoing) or row.pk
     row.idempotency_key = (outgoing.key or "")[:255]
@@ -344,7 +346,7 @@ def _state_of_result(result: SendResult) -> State:
 
 
 def _earlier_id(outgoing: OutgoingMessage) -> UUID | None:
-    """Return the id of the record of an earlier send in doubt that this one repeats."""
+    """Return the id of the record of an earlier, ambiguous send that this one repeats."""
     recorded: dict[tuple[str, int], UUID] = outgoing.message.__dict__.get(_RECORDED) or {}
     earlier = outgoing.ambiguous_send
     return recorded.get((earlier.idempotency_key, earlier.index)) if earlier else None
@@ -360,7 +362,7 @@ def _name_earlier_records(rows: Sequence[Email], using: str) -> None:
 
 
 def _remember_row(outgoing: OutgoingMessage, row: Email) -> None:
-    """Note on a message which record is its own; on one in doubt, for when it is sent again, too.
+    """Note on a message which record is its own; if ambiguous, for when it is sent again, too.
 
     That note is replaced and never changed in place: a shallow copy of the message shares it.
     """

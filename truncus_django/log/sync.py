@@ -1,7 +1,7 @@
 """Asks Truncus what has become of emails, within the account's request limits.
 
 A job claims up to 100 emails that are due, by moving their next question into the future, asks
-about one after the other, and writes down what it heard every few seconds. Two jobs never ask
+about one after the other, and stores the answers every few seconds. Two jobs never ask
 about the same email at the same time; a job that dies leaves claims that run out; one that is
 interrupted gives back what it has not asked.
 """
@@ -105,10 +105,10 @@ class SyncResult:
 
     Attributes:
         asked: about how many emails Truncus was asked.
-        changed: how many of them had news.
+        changed: how many of them changed.
         failed: about how many no answer could be used, those in ``unknown`` among them.
         unknown: how many Truncus does not know any more; they are not asked about again.
-        adopted: how many events found their email at last.
+        attached: how many events found their email at last.
         reasons: what failed, and how often.
         stopped: mailers that were given up, and why.
     """
@@ -264,7 +264,7 @@ class SyncJob:
     # Asking -----------------------------------------------------------------------------------
 
     def _work_off(self, chunk: _Chunk) -> None:
-        """Ask about each email of a chunk; whatever happens, what was heard is written."""
+        """Ask about each email of a chunk; whatever happens, the answers are stored."""
         try:
             for email in chunk.emails:
                 if email.mailer not in self.result.stopped:
@@ -311,7 +311,7 @@ class SyncJob:
         return _details(account, email)
 
     def _pause(self, seconds: float, chunk: _Chunk) -> None:
-        """Wait; before a wait that is felt, write what was heard."""
+        """Wait; before a long wait, store the answers."""
         if seconds > 1:
             self._write(chunk)
         if seconds > 0:

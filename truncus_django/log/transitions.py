@@ -45,7 +45,7 @@ from truncus_django.states import (
 
 @dataclass(frozen=True, slots=True)
 class IncomingEvent:
-    """One thing that was heard about an email.
+    """One event of an email, as a webhook or an answer tells of it.
 
     Attributes:
         message_id: Truncus's id of the email.
@@ -79,7 +79,7 @@ class _Moves:
 
 
 def ingest(incoming: Sequence[IncomingEvent]) -> int:
-    """Store and apply ``news``; return how many pieces were not known before.
+    """Store and apply events; return how many were not known before.
 
     In one transaction: on any trouble nothing is stored, and it can be told again.
     """
@@ -96,7 +96,7 @@ def ingest(incoming: Sequence[IncomingEvent]) -> int:
         if orphans:
             # The email may be recorded in this very moment, by a transaction that cannot see
             # these events either: who commits last must look again. Should that fail, whoever
-            # tells the news again makes up for it.
+            # reports the event again makes up for it.
             transaction.on_commit(lambda: attach(orphans), using=using)
     return len(new)
 
@@ -189,7 +189,7 @@ def restart(email_ids: Sequence[uuid.UUID]) -> int:
     The one way back, which only a person decides on.
     """
     again = Email.objects.filter(pk__in=email_ids, state__in=RESTARTABLE_STATES).order_by()
-    # The ids are of the attempt before: what is still heard of that must not move this one.
+    # The ids are of the attempt before: late events of that must not move this one.
     fields = {
         "message_id": None,
         "global_message_id": "",
@@ -230,13 +230,13 @@ class EmailUpdate:
 
 
 _EARLIEST = ("sent_at", "delivered_at", "bounced_at")
-"""What an answer and news both tell of: the earliest is kept."""
+"""What answers and events both tell of: the earliest moment counts."""
 
 
 def finish(updates: Sequence[EmailUpdate], names: Sequence[str]) -> None:
     """Write down what became of emails of the outbox.
 
-    Those that news outran keep their state and its reason.
+    Those that events outran keep their state and its reason.
 
     A constant number of queries for any number of emails. Call it in a transaction.
 
@@ -307,7 +307,7 @@ def storable_moment(moment: datetime) -> datetime:
 
 
 def digest(*parts: object) -> str:
-    """Return an event id for news that has none: the same for the same parts."""
+    """Return an event id for an event that has none: the same for the same parts."""
     return hashlib.sha256("\x1f".join(map(str, parts)).encode("utf-8", "replace")).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""The body of a webhook → the news in it; a pure function."""
+"""The body of a webhook → the event in it; a pure function."""
 
 import json
 from collections.abc import Mapping

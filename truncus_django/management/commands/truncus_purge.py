@@ -22,7 +22,7 @@ examples:
   manage.py truncus_purge --older-than 2026-01-01 --state failed --state rejected
   manage.py truncus_purge --older-than 90d --dry-run  what would go, by state
 
-What is pending, scheduled or in doubt is never purged. After Ctrl-C (exit status 130) the next
+What is pending, scheduled or unknown is never purged. After Ctrl-C (exit status 130) the next
 run goes on where this one stopped."""
 
 
@@ -54,7 +54,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--bodies",
             action="store_true",
-            help="only forget texts, HTML and what the outbox has kept of emails that are settled",
+            help="only forget texts, HTML and the stored payloads of finished emails in the outbox",
         )
         parser.add_argument(
             "--batch-size",

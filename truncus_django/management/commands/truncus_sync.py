@@ -23,8 +23,8 @@ examples:
   manage.py truncus_sync --since 2026-11-01 --tenant acme --state sent --state delivered
   manage.py truncus_sync --dry-run            what is due, by mailer and state; no request
 
-It is safe to run twice at once, and after Ctrl-C: what was heard is kept, the rest stays due. The
-exit status is 1 if any email failed, and 130 after Ctrl-C."""
+It is safe to run twice at once, and after Ctrl-C: the answers so far are stored, the rest stays
+due. The exit status is 1 if any email failed, and 130 after Ctrl-C."""
 
 
 class Command(BaseCommand):
@@ -114,7 +114,8 @@ class Command(BaseCommand):
         self._tell(job, time.monotonic() - started)
         if is_interrupted:
             raise CommandError(
-                "Interrupted; what was heard is kept, and the next run goes on.", returncode=130
+                "Interrupted; the answers so far are stored, and the next run continues.",
+                returncode=130,
             )
         if not job.result.is_clean:
             several = "" if job.result.failed == 1 else "s"
@@ -127,11 +128,11 @@ class Command(BaseCommand):
             self.stderr.write(f"{name} was given up: {why}")
         for reason, count in Counter(result.reasons).most_common(10):
             self.stderr.write(f"{count} × {reason}")
-        facts = [f"{result.changed} had news", f"{result.failed} failed"]
+        facts = [f"{result.changed} changed", f"{result.failed} failed"]
         if result.unknown:
             facts.append(f"{result.unknown} of these unknown to Truncus")
         if result.attached:
-            facts.append(f"{result.attached} stray events found their email")
+            facts.append(f"{result.attached} orphaned events found their email")
         left = job.count_left()
         rest = f" {left} are left." if left else ""
         self.stdout.write(

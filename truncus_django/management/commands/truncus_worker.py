@@ -248,7 +248,7 @@ class _Told(Watcher):
             for mailer, why in rest.paused.items():
                 if mailer not in self._paused:
                     name = f"Mailer {mailer!r}" if mailer else "The mailer"
-                    self._say(f"{name} rests: {why}")
+                    self._say(f"{name} is paused: {why}")
             self._paused = set(rest.paused)
 
     def close(self, result: Result) -> None:
@@ -288,7 +288,7 @@ class _Told(Watcher):
 def _counts(stats: RunStats) -> str:
     parts = [f"{stats.failed} failed"] if stats.failed else []
     if stats.unknown:
-        parts.append(f"{stats.unknown} are in doubt")
+        parts.append(f"{stats.unknown} are ambiguous")
     if stats.postponed:
         parts.append(f"{stats.postponed} put off")
     told = "".join(f", {part}" for part in parts)

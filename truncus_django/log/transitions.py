@@ -19,10 +19,9 @@ from bisect import bisect, insort
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from django.conf import settings
 from django.db import connections, transaction
 from django.db.models import Count, F, Max, Q
 from django.utils import timezone
@@ -30,6 +29,7 @@ from django.utils import timezone
 from truncus_django import signals
 from truncus_django.api.results import EmailDetails
 from truncus_django.db.bulk import update_each
+from truncus_django.db.timestamps import storable_moment
 from truncus_django.models import Email, EmailEvent
 from truncus_django.states import (
     CLICKED,
@@ -293,17 +293,6 @@ def next_question(email: Email, *, now: datetime) -> datetime | None:
         return None
     sent_at = email.sent_at or email.send_at or email.created_at
     return next_sync(email.state, sent_at=sent_at, now=now)
-
-
-def storable_moment(moment: datetime) -> datetime:
-    """Return ``moment`` with a time zone, or without one where ``USE_TZ`` is off."""
-    if timezone.is_aware(moment) == settings.USE_TZ:
-        return moment
-    return (
-        timezone.make_aware(moment, UTC)
-        if settings.USE_TZ
-        else timezone.make_naive(moment, timezone.get_default_timezone())
-    )
 
 
 def digest(*parts: object) -> str:

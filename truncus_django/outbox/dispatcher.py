@@ -28,12 +28,13 @@ from truncus_django.api.encoding import EmailFields, encode
 from truncus_django.api.errors import APIError, MessageError, TruncusError, log_summary
 from truncus_django.api.results import SendResult, read_moment
 from truncus_django.api.transport import longest_request_s
-from truncus_django.db.clock import SET_BACK_S, Clock, adjust_to_clock_set_back, moment_of
+from truncus_django.db.clock import Clock, moment_of
 from truncus_django.db.transactions import committed
 from truncus_django.log.transitions import take_write_lock
 from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry, database
 from truncus_django.outbox import rate_limit
 from truncus_django.outbox.claim import Claim, Idle, batch_state_of, claim, stored_wire_format
+from truncus_django.outbox.clock_set_back import SET_BACK_S, adjust_to_clock_set_back
 from truncus_django.outbox.outcomes import (
     SendOutcome,
     delete_batch,

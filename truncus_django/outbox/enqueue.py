@@ -14,8 +14,8 @@ from truncus_django.api.errors import ConfigurationError, MessageError, OutcomeU
 from truncus_django.api.results import LATEST
 from truncus_django.conf import Settings
 from truncus_django.db.bulk import insert
+from truncus_django.db.timestamps import storable_moment
 from truncus_django.log.recording import content_row
-from truncus_django.log.transitions import storable_moment
 from truncus_django.models import Email, OutboxEntry, Priority, database
 from truncus_django.outbox.notify import notify_after_commit
 from truncus_django.sending.outgoing import OutgoingMessage

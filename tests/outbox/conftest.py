@@ -20,8 +20,11 @@ _WITH_PROCESSES = {"shop", "site", "victim"}
 
 def pytest_itemcollected(item: Any) -> None:
     """Mark what starts processes: it runs once on each database, and not for each Python."""
-    if _WITH_PROCESSES.intersection(getattr(item, "fixturenames", ())):
+    fixtures = getattr(item, "fixturenames", ())
+    if _WITH_PROCESSES.intersection(fixtures):
         item.add_marker("processes")
+    if "victim" in fixtures:
+        item.add_marker("steps")
 
 
 @pytest.fixture(autouse=True)

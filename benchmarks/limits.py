@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
-from benchmarks.emulator_process import emulator_process, state_of
+from benchmarks.emulator_process import REAL_LIMITS, emulator_process
 from benchmarks.mails import mails
 from benchmarks.processes import WrongWork
 from benchmarks.queues import ThisOutbox, Took, timed
@@ -47,14 +47,13 @@ def run(progress: Callable[[str], None] = lambda text: None) -> Limited:
     """
     progress(f"outbox: {MAILS:,} emails, {PER_SECOND}/s and {PER_MINUTE}/min")
     with (
-        emulator_process("--keep", "100000") as url,
-        Worker("limits", serve, Addresses(url, 0), 1.0) as worker,
+        emulator_process(keep=100_000, **REAL_LIMITS) as emulator,
+        Worker("limits", serve, Addresses(emulator.url, 0), 1.0) as worker,
     ):
         took: Took = worker.ask((MAILS, False))
-        state = state_of(url)
-    statuses = [(each["status"], each["count"]) for each in state["requests"]]
-    if state["accepted"] != MAILS or any(status != 200 for status, _ in statuses):
-        raise WrongWork(f"{state['accepted']} of {MAILS} were accepted, answers: {statuses}")
+        accepted, statuses = emulator.counts()
+    if accepted != MAILS or set(statuses) != {200}:
+        raise WrongWork(f"{accepted} of {MAILS} were accepted, answers: {statuses}")
     progress(f"outbox: {SCALED_MAILS} emails one by one, a minute of {60 * SCALE:g} s")
     with SinkProcess() as sink, Worker("limits", serve, sink.addresses, SCALE) as worker:
         scaled: Took = worker.ask((SCALED_MAILS, True))
@@ -63,7 +62,7 @@ def run(progress: Callable[[str], None] = lambda text: None) -> Limited:
         raise WrongWork(f"{arrived.mails} emails arrived in {arrived.requests} requests")
     return Limited(
         mails=MAILS,
-        requests=sum(count for _, count in statuses),
+        requests=sum(statuses.values()),
         wall_s=took.wall_s,
         one_each_s=computed_s(MAILS),
         scaled_mails=SCALED_MAILS,

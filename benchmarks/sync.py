@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.emulator_process import NO_LIMITS, emulator_process, requests_of
+from benchmarks.emulator_process import NO_LIMITS, emulator_process
 from benchmarks.mailer import default_backend, mailer
 from benchmarks.processes import WrongWork
 from benchmarks.tables import ratio, table
@@ -56,15 +56,15 @@ class Sync:
 def run(emails: int = EMAILS, progress: Callable[[str], None] = lambda text: None) -> Sync:
     """Send, let deliver, sync, and check that each email's state and engagement are right."""
     with (
-        emulator_process("--keep", "100000", *NO_LIMITS) as url,
-        Worker("sync", serve, url) as worker,
+        emulator_process(keep=100_000, **NO_LIMITS) as emulator,
+        Worker("sync", serve, emulator.url) as worker,
     ):
         progress(f"sync: sending {emails:,} emails")
         worker.ask(("send", emails))
-        before = requests_of(url)
+        before = emulator.requests()
         progress(f"sync: asking about {emails:,} emails")
         cpu_s, wall_s, queries = worker.ask(("sync", emails))
-        requests = requests_of(url) - before
+        requests = emulator.requests() - before
         progress("sync: bare requests")
         bare_us = worker.ask(("bare", min(emails, BARE_EMAILS)))
     return Sync(emails, cpu_s, wall_s, queries, requests, bare_us)

@@ -100,7 +100,7 @@ class Emulator:
                 'The emulator needs werkzeug: pip install "truncus-django[emulator]"'
             ) from exc
         self._stopping.clear()
-        self._site = Site(self, self._service, self._log, host=self._host, stopping=self._stopping)
+        self._site = Site(self._service, self._log, host=self._host, stopping=self._stopping)
         self._server = EmulatorServer(self._host, self._port, self._site.respond)
         self._port = self._server.port
         thread = threading.Thread(

@@ -1,19 +1,14 @@
-"""The whole site: which of API, control and inbox answers a path, and who may ask."""
+"""The whole site: which of API and inbox answers a path, and who may ask."""
 
 import ipaddress
 import threading
-from typing import TYPE_CHECKING
 
 from werkzeug.wrappers import Request, Response
 
 from truncus_django.emulator.app import Api
-from truncus_django.emulator.control import Control
 from truncus_django.emulator.inbox import Inbox
 from truncus_django.emulator.request_log import RequestLog
 from truncus_django.emulator.service import Service
-
-if TYPE_CHECKING:
-    from truncus_django.emulator.emulator import Emulator
 
 _ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
 
@@ -22,18 +17,11 @@ class Site:
     """Gives each request to the part that answers it."""
 
     def __init__(
-        self,
-        emulator: "Emulator",
-        service: Service,
-        log: RequestLog,
-        *,
-        host: str,
-        stopping: threading.Event,
+        self, service: Service, log: RequestLog, *, host: str, stopping: threading.Event
     ) -> None:
-        """Answer for ``emulator``, which listens on ``host``, from the state of its service."""
+        """Answer for an emulator that listens on ``host``, from the state of its service."""
         self._host = host
         self._stopping = stopping
-        self._control = Control(emulator)
         self.set_state(service, log)
 
     def set_state(self, service: Service, log: RequestLog) -> None:
@@ -48,8 +36,6 @@ class Site:
         if not is_trusted_host(request.host, bound_to=self._host):
             # A page of another site could otherwise read the inbox by DNS rebinding.
             return Response("Host not allowed", status=403, mimetype="text/plain")
-        if request.path.startswith("/_emulator/"):
-            return self._control.respond(request)
         return self._inbox.respond(request)
 
 

@@ -21,7 +21,7 @@ from truncus_django.outbox.operations import Done
 from truncus_django.states import State
 
 if TYPE_CHECKING:
-    from truncus_django.admin.email_admin import EmailAdmin
+    from truncus_django.admin.actions import EmailActions
 
 MOST_EVENTS = 200
 """Machines open some emails a thousand times."""
@@ -60,7 +60,7 @@ class Moment:
         return display.moment(self.at)
 
 
-def page_context(model_admin: "EmailAdmin", request: HttpRequest, email: Email) -> dict[str, Any]:
+def page_context(model_admin: "EmailActions", request: HttpRequest, email: Email) -> dict[str, Any]:
     """Return what the template of the page shows; 5 queries besides those for permissions.
 
     One more where the email waits in the outbox: whether its account is paused.
@@ -195,7 +195,7 @@ def _trouble(email: Email) -> dict[str, Any] | None:
 
 
 def _buttons(
-    model_admin: "EmailAdmin", request: HttpRequest, email: Email, wait: outbox_panel.Wait | None
+    model_admin: "EmailActions", request: HttpRequest, email: Email, wait: outbox_panel.Wait | None
 ) -> Iterator[dict[str, Any]]:
     """Yield the actions that the user may take on this email, and why one is not possible."""
     is_in_outbox = email.state in outbox_panel.IN_OUTBOX

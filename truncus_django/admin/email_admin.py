@@ -169,7 +169,7 @@ class EmailAdmin(EmailActions, EmailAdminBase):
         if not self.has_view_permission(request, email):
             raise PermissionDenied
         if email is None:
-            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined, no-any-return]
+            return super().change_view(request, object_id, form_url)  # says that it is not there
         from truncus_django.admin.detail import page_context
 
         context = {

@@ -18,10 +18,10 @@ from truncus_django.outbox import operations
 from truncus_django.outbox.health import PausedAccount, paused_accounts
 
 if TYPE_CHECKING:
-    from truncus_django.admin.email_admin import EmailAdmin
+    from truncus_django.admin.actions import EmailActions
 
 
-def resume_page(model_admin: "EmailAdmin", request: HttpRequest) -> HttpResponse:
+def resume_page(model_admin: "EmailActions", request: HttpRequest) -> HttpResponse:
     """Show the question; when it is confirmed, let the account go on and tell so."""
     if request.method not in {"GET", "HEAD", "POST"}:
         return HttpResponseNotAllowed(["GET", "HEAD", "POST"])

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from truncus_django.api import contract
 from truncus_django.emulator.emulator import Emulator, EmulatorMissesWerkzeug
@@ -29,7 +29,12 @@ in the browser. Recipients named bounce, complaint, suppressed, deferred, open o
 domain, simulate what they say."""
 
 
-_Group = argparse._ArgumentGroup
+class _Group(Protocol):
+    """What arguments are added to: a parser, or a group of one."""
+
+    def add_argument(self, *flags: str, **options: Any) -> Any:
+        """Add an argument."""
+
 
 _DEFAULTS = Options(
     requests_per_second=contract.REQUESTS_PER_SECOND,

@@ -1,13 +1,12 @@
 """``manage.py truncus_worker``: sends what is in the outbox."""
 
 import argparse
-import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -27,10 +26,6 @@ from truncus_django.outbox.worker import Result, Watcher, Worker
 
 _EVERY_S = 60.0
 """While it is busy a worker tells so often how far it is."""
-
-_NOBODY_LISTENS = (OSError, ValueError, AttributeError)
-"""What writing raises where the reader is gone or the disk full, where the stream was closed, and
-where the process has none. Work goes on untold."""
 
 _EXAMPLES = """\
 examples:
@@ -119,8 +114,6 @@ class Command(BaseCommand):
         with _stopped_by_signals(worker, told):
             result = worker.run()
         told.close(result)
-        if told.is_output_closed and getattr(self, "_called_from_command_line", False):
-            _discard_output()
         if result.is_cut_short:
             raise CommandError("The worker could not go on; see the log for the error.")
 
@@ -165,16 +158,7 @@ class Command(BaseCommand):
             )
 
     def _warn(self, text: str) -> None:
-        with suppress(*_NOBODY_LISTENS):
-            self.stderr.write(text)
-
-
-def _discard_output() -> None:
-    """Let what could not be written not become an error of its own when Python ends."""
-    with suppress(*_NOBODY_LISTENS):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        self.stderr.write(text)
 
 
 @contextmanager
@@ -202,11 +186,9 @@ class _Told(Watcher):
     """Says in lines of text what a worker does: counts and ids only.
 
     Attributes:
-        is_output_closed: whether the last line could not be written.
     """
 
     def __init__(self, stream: OutputWrapper, verbosity: int, *, is_once: bool) -> None:
-        self.is_output_closed = False
         self._stream = stream
         self._verbosity = verbosity
         self._is_once = is_once
@@ -221,8 +203,7 @@ class _Told(Watcher):
         if self._is_once:
             if self._verbosity > 0:
                 total = _count_due()
-                with suppress(*_NOBODY_LISTENS):
-                    self._progress = Progress(total, "emails", stream=sys.stderr)
+                self._progress = Progress(total, "emails", stream=sys.stderr)
             return
         how = "told of emails by PostgreSQL" if is_listening else "looking for emails"
         self._say(f"The outbox's worker runs, {how}. Ctrl-C or SIGTERM ends it.")
@@ -235,8 +216,7 @@ class _Told(Watcher):
                 self._say(_line(delivered))
             if self._progress is not None:
                 done = delivered.accepted + delivered.failed + delivered.unknown
-                with suppress(*_NOBODY_LISTENS):
-                    self._progress.advance(done)
+                self._progress.advance(done)
             elif time.monotonic() - self._told_at >= _EVERY_S:
                 self._tell_counts()
 
@@ -255,8 +235,7 @@ class _Told(Watcher):
         """Tell what the whole run has done."""
         with self._lock:
             if self._progress is not None:
-                with suppress(*_NOBODY_LISTENS):
-                    self._progress.close()
+                self._progress.close()
             stats = result.stats
             took = span(time.monotonic() - self._began_at)
             self._say(f"{_counts(stats)}, in {took}.{_what_is_left(stats.rest)}")
@@ -276,13 +255,8 @@ class _Told(Watcher):
     def _say(self, text: str) -> None:
         if self._verbosity < 1:
             return
-        try:
-            self._stream.write(text)
-            self._stream.flush()
-        except _NOBODY_LISTENS:
-            self.is_output_closed = True
-        else:
-            self.is_output_closed = False
+        self._stream.write(text)
+        self._stream.flush()
 
 
 def _counts(stats: RunStats) -> str:

@@ -20,6 +20,7 @@ from tests.outbox.processes import Process, Site, other_database, shared_databas
 from truncus_django import tasks
 from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry
 from truncus_django.outbox.notify import forget_trouble, while_sending
+from truncus_django.outbox.queues import celery as celery_queue
 
 __all__ = ["other_database", "shared_database", "site"]
 
@@ -115,7 +116,7 @@ def test_a_killed_worker_loses_nothing(site, emulator, put, states, queue):
     OutboxBatch.objects.update(due_at=OutboxBatch.objects.get().created_at)  # the lease is over
 
     celery(site, queue, "worker", "--pool", "solo")
-    tasks.notify_celery("default")  # as the schedule does
+    celery_queue.notify("default")  # as the schedule does
 
     until(is_all_sent)
     assert states() == ["delivered"] * 2
@@ -179,7 +180,7 @@ def mute_port() -> Iterator[int]:
         listening.listen()
         yield listening.getsockname()[1]
     for thread in threading.enumerate():
-        if thread.name == "truncus-wake":
+        if thread.name == "truncus-notify":
             thread.join(60)
     with warnings.catch_warnings():  # clients of brokers leave it to this to close their sockets
         warnings.simplefilter("ignore", ResourceWarning)
@@ -210,7 +211,7 @@ def test_a_broker_that_is_gone_harms_no_sender(
 def test_a_broker_that_hangs_harms_no_sender(
     shared_database, put, app, mute_port, url, caplog, states, monkeypatch
 ):
-    monkeypatch.setattr(tasks, "QUEUE_WITHIN_S", 0.2)
+    monkeypatch.setattr(celery_queue, "QUEUE_WITHIN_S", 0.2)
     app(broker_url=url.format(mute_port))
     put(1)
     put(1)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.core.mail import EmailMessage
 from django.db import connection, connections, transaction
+from django.utils.module_loading import import_string
 
 from truncus_django import tasks
 from truncus_django.backend import TruncusBackend
@@ -17,12 +18,14 @@ from truncus_django.models import OutboxEntry
 from truncus_django.outbox import notify as notify_module
 from truncus_django.outbox.notify import (
     CHANNEL,
+    NOTIFIERS,
     Listener,
     forget_trouble,
     notify,
     notify_after_commit,
     while_sending,
 )
+from truncus_django.outbox.queues import celery as celery_queue
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -136,6 +139,13 @@ def test_workers_are_woken_where_the_database_can_do_it(monkeypatch, settings):
     assert found == (["worker"] if connection.vendor == "postgresql" else [])
 
 
+@pytest.mark.parametrize("dispatcher", NOTIFIERS)
+def test_each_dispatcher_has_what_notifies_it(dispatcher, settings):
+    settings.TRUNCUS = {**settings.TRUNCUS, "DISPATCHER": dispatcher}
+    assert get_settings().dispatcher == dispatcher
+    assert callable(import_string(NOTIFIERS[dispatcher]))
+
+
 # Trouble --------------------------------------------------------------------------------------
 
 
@@ -149,7 +159,7 @@ def broken(settings: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         calls.append(using)
         raise ConnectionError("amqp://shop:password@broker")
 
-    monkeypatch.setattr(tasks, "notify_celery", fail)
+    monkeypatch.setattr(celery_queue, "notify", fail)
     return calls
 
 
@@ -175,7 +185,7 @@ def test_trouble_is_logged_again_after_it_was_over(broken, caplog, monkeypatch):
     monkeypatch.setattr(notify_module, "REST_S", 0.0)
     send()
     with monkeypatch.context() as patched:
-        patched.setattr(tasks, "notify_celery", lambda using: None)
+        patched.setattr(celery_queue, "notify", lambda using: None)
         send()
     send()
     assert len(caplog.records) == 2
@@ -190,7 +200,7 @@ def test_what_is_missing_is_said(monkeypatch, caplog):
 def test_a_queue_that_hangs_holds_nobody_up():
     ends = threading.Event()
     with pytest.raises(TimeoutError):
-        tasks._within(0.01, lambda: ends.wait(60) and None)
+        celery_queue._within(0.01, lambda: ends.wait(60) and None)
     ends.set()
 
 

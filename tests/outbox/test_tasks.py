@@ -17,6 +17,7 @@ from truncus_django.backend import TruncusBackend
 from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry
 from truncus_django.outbox import notify as notify_module
 from truncus_django.outbox.notify import forget_trouble
+from truncus_django.outbox.queues.django_tasks import notify as notify_django_tasks
 
 __all__ = ["other_database", "shared_database", "site"]
 
@@ -250,7 +251,7 @@ def test_without_django_tasks_it_is_said_what_to_install(monkeypatch):
     for name in ("django.tasks", "django_tasks"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ConfigurationError, match=r"truncus-django\[tasks\]"):
-        tasks.notify_django_tasks("default")
+        notify_django_tasks("default")
     assert notify_module.logger.name == "truncus_django"
 
 

@@ -8,7 +8,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils.module_loading import import_string
 
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.conf import Settings
@@ -25,6 +26,15 @@ logger = logging.getLogger("truncus_django")
 
 CHANNEL = "truncus_outbox"
 """Of PostgreSQL's NOTIFY."""
+NOTIFIERS = {
+    "worker": "truncus_django.outbox.notify.notify_workers",
+    "celery": "truncus_django.outbox.queues.celery.notify",
+    "tasks": "truncus_django.outbox.queues.django_tasks.notify",
+}
+"""What notifies whoever sends, for each value of ``DISPATCHER``; called with the database's alias.
+
+Imported when it is called: a site needs only the queue that it uses.
+"""
 REST_S = 30.0
 """For how long a queue that failed is left alone: each try may cost the caller some time."""
 LISTEN_RETRY_S = 5.0
@@ -103,7 +113,7 @@ def notify(using: str, dispatcher: str) -> None:
     if time.monotonic() < _resting_until.get(dispatcher, 0.0):
         return
     try:
-        _way(dispatcher)(using)
+        import_string(NOTIFIERS[dispatcher])(using)
     except Exception as exc:  # noqa: BLE001  the emails are in the outbox; see the module
         _resting_until[dispatcher] = time.monotonic() + REST_S
         report(dispatcher, exc)
@@ -111,15 +121,7 @@ def notify(using: str, dispatcher: str) -> None:
         _trouble.pop(dispatcher, None)
 
 
-def _way(dispatcher: str) -> Callable[[str], None]:
-    if dispatcher == "worker":
-        return _notify
-    from truncus_django import tasks  # which may bring Celery along
-
-    return tasks.notify_celery if dispatcher == "celery" else tasks.notify_django_tasks
-
-
-def _notify(using: str) -> None:
+def notify_workers(using: str) -> None:
     """Wake listening workers. Inside the transaction, all commits would wait for one another."""
     connection = connections[using]
     if connection.vendor == "postgresql":

@@ -19,17 +19,10 @@ from tests.outbox.celery_app import make_app
 from tests.outbox.processes import Process, Site, other_database, shared_database, site, until
 from truncus_django import tasks
 from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry
-from truncus_django.outbox.notify import forget_trouble, while_sending
+from truncus_django.outbox.notify import while_sending
 from truncus_django.outbox.queues import celery as celery_queue
 
 __all__ = ["other_database", "shared_database", "site"]
-
-
-@pytest.fixture(autouse=True)
-def no_trouble() -> Iterator[None]:
-    forget_trouble()
-    yield
-    forget_trouble()
 
 
 @pytest.fixture

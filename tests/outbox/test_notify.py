@@ -1,14 +1,12 @@
 """Waking: once after each commit, whatever is rolled back, and without harm to anybody."""
 
 import threading
-import time
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
 from django.core.mail import EmailMessage
-from django.db import connection, connections, transaction
+from django.db import connection, transaction
 from django.utils.module_loading import import_string
 
 from truncus_django import tasks
@@ -17,24 +15,13 @@ from truncus_django.conf import get_settings
 from truncus_django.models import OutboxEntry
 from truncus_django.outbox import notify as notify_module
 from truncus_django.outbox.notify import (
-    CHANNEL,
     NOTIFIERS,
-    Listener,
-    forget_trouble,
     notify,
-    notify_after_commit,
     while_sending,
 )
 from truncus_django.outbox.queues import celery as celery_queue
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def no_trouble() -> Iterator[None]:
-    forget_trouble()
-    yield
-    forget_trouble()
 
 
 @pytest.fixture
@@ -218,65 +205,3 @@ def test_a_log_handler_that_sends_email_ends_somewhere(broken, monkeypatch):
     finally:
         notify_module.logger.removeHandler(handler)
     assert OutboxEntry.objects.count() == 2
-
-
-# The listener ---------------------------------------------------------------------------------
-
-
-def is_told() -> bool:
-    return connection.vendor == "postgresql"
-
-
-def test_a_listener_hears_of_a_commit():
-    with Listener("default") as listener:
-        assert listener.is_listening is is_told()
-        with transaction.atomic():
-            send()
-        assert listener.wait(60 if is_told() else 0.01) is is_told()
-        assert listener.wait(0.01) is False
-
-
-def test_a_deaf_listener_goes_by_the_clock():
-    with Listener("default", is_deaf=True) as listener:
-        send()
-        assert not listener.is_listening
-        assert listener.wait(0.01) is False
-
-
-def test_a_listener_can_be_interrupted_before_it_waits_and_while():
-    with Listener("default") as listener:
-        listener.interrupt()
-        began = time.monotonic()
-        assert listener.wait(600) is False
-        threading.Timer(0.05, listener.interrupt).start()
-        assert listener.wait(600) is False
-        assert time.monotonic() - began < 300
-    listener.interrupt()  # nobody waits any more
-
-
-def test_a_listener_that_lost_its_connection_says_so_and_listens_again():
-    with Listener("default") as listener:
-        with connection.cursor() as cursor:
-            if is_told():
-                cursor.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                    " WHERE query = %s AND datname = current_database()",
-                    [f"LISTEN {CHANNEL}"],
-                )
-        while listener.is_listening:
-            assert listener.wait(60)
-        # What came in between may have been missed.
-        assert listener.wait(60 if is_told() else 0.01) is is_told()
-        assert listener.is_listening is is_told()
-        notify_after_commit("default", get_settings())
-        assert listener.wait(60 if is_told() else 0.01) is is_told()
-
-
-def test_a_listener_without_a_server_waits_by_the_clock(monkeypatch):
-    monkeypatch.setattr(notify_module, "LISTEN_RETRY_S", 0.01)
-    monkeypatch.setattr(
-        type(connections["default"]), "connect", lambda self: (_ for _ in ()).throw(OSError)
-    )
-    with Listener("default") as listener:
-        assert not listener.is_listening
-        assert listener.wait(600 if is_told() else 0.01) is False

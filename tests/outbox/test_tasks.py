@@ -16,17 +16,9 @@ from truncus_django.api.errors import ConfigurationError
 from truncus_django.backend import TruncusBackend
 from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry
 from truncus_django.outbox import notify as notify_module
-from truncus_django.outbox.notify import forget_trouble
 from truncus_django.outbox.queues.django_tasks import notify as notify_django_tasks
 
 __all__ = ["other_database", "shared_database", "site"]
-
-
-@pytest.fixture(autouse=True)
-def no_trouble() -> Iterator[None]:
-    forget_trouble()
-    yield
-    forget_trouble()
 
 
 # One task, in any queue -----------------------------------------------------------------------

@@ -22,7 +22,8 @@ from truncus_django.outbox.dispatcher import (
     RunStats,
     expire_overdue,
 )
-from truncus_django.outbox.notify import Listener, while_sending
+from truncus_django.outbox.listener import Listener
+from truncus_django.outbox.notify import while_sending
 
 logger = logging.getLogger("truncus_django")
 

@@ -111,6 +111,22 @@ def test_other_callbacks_of_the_transaction_are_left_alone(notified):
     assert notified == ["celery"]
 
 
+def test_an_email_that_another_callback_sends_is_notified_with_those_of_the_transaction(notified):
+    with transaction.atomic():
+        transaction.on_commit(send)
+        send()
+        send()
+    assert notified == ["celery"]
+
+
+def test_mailers_of_several_queues_notify_each_of_them_once(notified, settings):
+    with transaction.atomic():
+        for dispatcher in ("celery", "tasks") * 2:
+            settings.TRUNCUS = {**settings.TRUNCUS, "DISPATCHER": dispatcher}
+            send()
+    assert notified == ["celery", "tasks"]
+
+
 def test_whoever_sends_is_not_woken(notified):
     with while_sending():
         send()

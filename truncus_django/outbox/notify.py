@@ -6,11 +6,9 @@ Nothing that fails here reaches whoever sends an email: the email is in the outb
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any
+from dataclasses import dataclass
 
 from django.db import connections, transaction
 from django.utils.module_loading import import_string
@@ -31,14 +29,34 @@ Imported when it is called: a site needs only the queue that it uses.
 """
 REST_S = 30.0
 """For how long a queue that failed is left alone: each try may cost the caller some time."""
-LOOK_BACK = 100
-"""How many of a transaction's callbacks are looked through for one of these."""
 
-_here = threading.local()
 _trouble: dict[str, set[str]] = {}
 """What kinds of trouble were logged of each dispatcher since it last worked."""
 _resting_until: dict[str, float] = {}
 """Monotonic seconds until which each dispatcher is left alone."""
+
+
+@dataclass(slots=True)
+class _Notification:
+    """What a thread calls after its commits: the first of several calls notifies."""
+
+    using: str
+    dispatcher: str
+    is_pending: bool = False
+
+    def __call__(self) -> None:
+        if self.is_pending:
+            self.is_pending = False
+            notify(self.using, self.dispatcher)
+
+
+class _OfThisThread(threading.local):
+    def __init__(self) -> None:
+        self.is_sending = False
+        self.notifications: dict[tuple[str, str], _Notification] = {}
+
+
+_here = _OfThisThread()
 
 
 # Waking -------------------------------------------------------------------------------------------
@@ -54,17 +72,13 @@ def notify_after_commit(using: str, settings: Settings) -> None:
     connection = connections[using]
     if settings.dispatcher == "worker" and connection.vendor != "postgresql":
         return  # workers look for themselves
-    if getattr(_here, "is_sending", False):
+    if _here.is_sending:
         return  # and comes upon it in its next step
-    call = _Notification(using, settings.dispatcher)
-    pending: Sequence[Any] = connection.run_on_commit  # stubs know it without ``robust``
-    for savepoints, known, _ in islice(reversed(pending), LOOK_BACK):
-        if known == call:
-            if savepoints <= set(connection.savepoint_ids):
-                return  # it will be called if what is written now is committed
-            call = known  # whose savepoint may yet be rolled back: once more, with this one's
-            break
-    transaction.on_commit(call, using=using)
+    key = (using, settings.dispatcher)
+    notification = _here.notifications.setdefault(key, _Notification(*key))
+    notification.is_pending = True
+    # Registered for each email: a savepoint that is rolled back takes its registrations along.
+    transaction.on_commit(notification, using=using, robust=True)
 
 
 @contextmanager
@@ -74,26 +88,12 @@ def while_sending() -> Iterator[None]:
     Otherwise a receiver that sends an email about each one would, where tasks run in the process
     that queues them, be called inside itself without end.
     """
-    before = getattr(_here, "is_sending", False)
+    before = _here.is_sending
     _here.is_sending = True
     try:
         yield
     finally:
         _here.is_sending = before
-
-
-@dataclass(slots=True)
-class _Notification:
-    """What is called after a commit, perhaps several times, and acts once."""
-
-    using: str
-    dispatcher: str
-    is_over: bool = field(default=False, compare=False)
-
-    def __call__(self) -> None:
-        if not self.is_over:
-            self.is_over = True
-            notify(self.using, self.dispatcher)
 
 
 def notify(using: str, dispatcher: str) -> None:

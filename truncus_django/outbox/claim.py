@@ -230,7 +230,7 @@ def _take(queue: _MailerQueue, clock: Clock, using: str) -> Claim | Idle | None:
     else:
         return Idle(now + LOOK_AGAIN_S)  # others hold what there is
     queue.client.learn(rate_limit.dialect_of(account))
-    return _leased(batch, ids, account, queue, now)
+    return _leased(batch, ids, account, queue, now, is_new=bool(entries))
 
 
 def _rest_of(account: OutboxAccount, queue: _MailerQueue, now: float) -> Idle | None:
@@ -396,10 +396,16 @@ def _why_unknown(state: BatchState, expired: Sequence[UUID]) -> str:
 
 
 def _leased(
-    batch: OutboxBatch, ids: Sequence[UUID], account: OutboxAccount, queue: _MailerQueue, now: float
+    batch: OutboxBatch,
+    ids: Sequence[UUID],
+    account: OutboxAccount,
+    queue: _MailerQueue,
+    now: float,
+    *,
+    is_new: bool,
 ) -> Claim:
     """Write down that the request is about to be made, and whose it is."""
-    was_ambiguous, is_new = batch.is_ambiguous, batch._state.adding
+    was_ambiguous = batch.is_ambiguous
     lasts = Countdown(lease_s(queue.settings))
     leased_until = now + lease_s(queue.settings)
     if batch.first_request_at is None:

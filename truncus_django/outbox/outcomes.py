@@ -145,9 +145,8 @@ def end(batch: OutboxBatch, error: TruncusError) -> None:
 
 
 def delete_batch(batch: OutboxBatch) -> None:
-    """Delete a batch in which nobody is left; the database refuses where somebody is."""
-    # delete() would ask first who is left, which the foreign key makes sure of without a query.
-    OutboxBatch.objects.filter(pk=batch.pk)._raw_delete(database())
+    """Delete a batch in which nobody is left; refused where somebody is."""
+    OutboxBatch.objects.filter(pk=batch.pk).delete()
 
 
 def postpone(

@@ -75,7 +75,7 @@ def run(put: Put | None, follow_up_at: float | None = None) -> None:
     dispatcher = Dispatcher()
     with while_sending():
         stats = dispatcher.drain(until=time.monotonic() + RUN_S, longest_wait_s=LONGEST_WAIT_S)
-    moment = stats.rest.until
+    moment = stats.idle.until
     if put is not None and moment is not None:
         _follow_up(moment, dispatcher.clock.now(), put)
 

@@ -70,7 +70,9 @@ def is_all_sent() -> bool:
 # A broker that runs ---------------------------------------------------------------------------
 
 
-def test_a_worker_is_woken_by_a_commit_and_stops_in_good_order(site, emulator, put, states, queue):
+def test_a_worker_is_notified_by_a_commit_and_stops_in_good_order(
+    site, emulator, put, states, queue
+):
     worker = celery(site, queue, "worker", "--pool", "solo")
     worker.says(" ready.")
     put(3)
@@ -116,8 +118,8 @@ def test_a_killed_worker_loses_nothing(site, emulator, put, states, queue):
     assert emulator.accepted == 2
 
 
-def test_a_schedule_finds_what_nobody_was_woken_for(site, emulator, put, queue, tmp_path):
-    with while_sending():  # so that nobody is woken
+def test_a_schedule_finds_what_nobody_was_notified_of(site, emulator, put, queue, tmp_path):
+    with while_sending():  # so that nobody is notified
         put(2)
     entry = {"task": tasks.TASK_NAME, "schedule": 0.2, "options": {"expires": 55.0}}
     queue["beat_schedule"] = {"truncus-outbox": entry}
@@ -209,7 +211,7 @@ def test_a_broker_that_hangs_harms_no_sender(
     put(1)
     put(1)
     assert states() == ["pending"] * 2
-    assert "could not be woken: TimeoutError" in caplog.text
+    assert "could not be notified: TimeoutError" in caplog.text
 
 
 def test_a_broker_that_is_no_broker_harms_no_sender(shared_database, put, app, states, caplog):

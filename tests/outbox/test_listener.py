@@ -1,4 +1,4 @@
-"""Listening: a worker hears of new emails at once on PostgreSQL, elsewhere it looks at times."""
+"""Listening: a worker is notified at once on PostgreSQL, and polls on other databases."""
 
 import threading
 import time
@@ -21,16 +21,16 @@ def send() -> None:
     assert TruncusBackend().send_messages([message]) == 1
 
 
-def is_told() -> bool:
+def can_listen() -> bool:
     return connection.vendor == "postgresql"
 
 
 def test_a_listener_hears_of_a_commit():
     with Listener("default") as listener:
-        assert listener.is_listening is is_told()
+        assert listener.is_listening is can_listen()
         with transaction.atomic():
             send()
-        assert listener.wait(60 if is_told() else 0.01) is is_told()
+        assert listener.wait(60 if can_listen() else 0.01) is can_listen()
         assert listener.wait(0.01) is False
 
 
@@ -55,7 +55,7 @@ def test_a_listener_can_be_interrupted_before_it_waits_and_while():
 def test_a_listener_that_lost_its_connection_says_so_and_listens_again():
     with Listener("default") as listener:
         with connection.cursor() as cursor:
-            if is_told():
+            if can_listen():
                 cursor.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                     " WHERE query = %s AND datname = current_database()",
@@ -64,10 +64,10 @@ def test_a_listener_that_lost_its_connection_says_so_and_listens_again():
         while listener.is_listening:
             assert listener.wait(60)
         # What came in between may have been missed.
-        assert listener.wait(60 if is_told() else 0.01) is is_told()
-        assert listener.is_listening is is_told()
+        assert listener.wait(60 if can_listen() else 0.01) is can_listen()
+        assert listener.is_listening is can_listen()
         notify_after_commit("default", get_settings())
-        assert listener.wait(60 if is_told() else 0.01) is is_told()
+        assert listener.wait(60 if can_listen() else 0.01) is can_listen()
 
 
 def test_a_listener_without_a_server_waits_by_the_clock(monkeypatch):
@@ -77,4 +77,4 @@ def test_a_listener_without_a_server_waits_by_the_clock(monkeypatch):
     )
     with Listener("default") as listener:
         assert not listener.is_listening
-        assert listener.wait(600 if is_told() else 0.01) is False
+        assert listener.wait(600 if can_listen() else 0.01) is False

@@ -1,4 +1,4 @@
-"""Waking: once after each commit, whatever is rolled back, and without harm to anybody."""
+"""Notifying: once after each commit, whatever is rolled back, and without harm to anybody."""
 
 import threading
 from contextlib import suppress
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def notified(settings: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Whom emails wake, in place of waking them; here it is Celery."""
+    """Whom emails notify, in place of notifying them; here it is Celery."""
     settings.TRUNCUS = {**settings.TRUNCUS, "DISPATCHER": "celery"}
     found: list[str] = []
     monkeypatch.setattr(notify_module, "notify", lambda using, dispatcher: found.append(dispatcher))
@@ -45,13 +45,13 @@ class Undone(Exception):
 # Once after a commit --------------------------------------------------------------------------
 
 
-def test_each_email_of_its_own_wakes(notified):
+def test_each_email_of_its_own_notifies(notified):
     send()
     send()
     assert notified == ["celery", "celery"]
 
 
-def test_a_transaction_wakes_once_when_it_is_committed(notified):
+def test_a_transaction_notifies_once_when_it_is_committed(notified):
     with transaction.atomic():
         for _ in range(3):
             send()
@@ -59,7 +59,7 @@ def test_a_transaction_wakes_once_when_it_is_committed(notified):
     assert notified == ["celery"]
 
 
-def test_what_is_rolled_back_wakes_nobody_and_nothing_is_lost_afterwards(notified):
+def test_what_is_rolled_back_notifies_nobody_and_nothing_is_lost_afterwards(notified):
     with suppress(Undone), transaction.atomic():
         send()
         raise Undone
@@ -68,7 +68,7 @@ def test_what_is_rolled_back_wakes_nobody_and_nothing_is_lost_afterwards(notifie
     assert notified == ["celery"]
 
 
-def test_a_savepoint_that_is_rolled_back_takes_no_wake_up_with_it(notified):
+def test_a_savepoint_that_is_rolled_back_takes_no_notification_with_it(notified):
     with transaction.atomic():
         with suppress(Undone), transaction.atomic():
             send()
@@ -80,7 +80,7 @@ def test_a_savepoint_that_is_rolled_back_takes_no_wake_up_with_it(notified):
     assert notified == ["celery"]
 
 
-def test_a_wake_up_inside_a_savepoint_may_be_rolled_back_after_another_was_asked_for(notified):
+def test_a_notification_inside_a_savepoint_may_be_rolled_back_after_another_was_asked_for(notified):
     with transaction.atomic():
         with suppress(Undone), transaction.atomic():
             with transaction.atomic():
@@ -92,7 +92,7 @@ def test_a_wake_up_inside_a_savepoint_may_be_rolled_back_after_another_was_asked
     assert notified == ["celery"]
 
 
-def test_savepoints_that_are_kept_wake_once_together(notified):
+def test_savepoints_that_are_released_notify_once_together(notified):
     with transaction.atomic():
         for _ in range(3):
             with transaction.atomic():
@@ -127,7 +127,7 @@ def test_mailers_of_several_queues_notify_each_of_them_once(notified, settings):
     assert notified == ["celery", "tasks"]
 
 
-def test_whoever_sends_is_not_woken(notified):
+def test_whoever_sends_is_not_notified(notified):
     with while_sending():
         send()
     assert notified == []
@@ -135,7 +135,7 @@ def test_whoever_sends_is_not_woken(notified):
     assert notified == ["celery"]
 
 
-def test_workers_are_woken_where_the_database_can_do_it(monkeypatch, settings):
+def test_workers_are_notified_where_the_database_can_do_it(monkeypatch, settings):
     found: list[str] = []
     monkeypatch.setattr(notify_module, "notify", lambda using, dispatcher: found.append(dispatcher))
     send()
@@ -167,14 +167,14 @@ def broken(settings: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_broken_queue_harms_no_sender_and_is_logged_once(broken, caplog, monkeypatch):
-    monkeypatch.setattr(notify_module, "REST_S", 0.0)
+    monkeypatch.setattr(notify_module, "PAUSE_S", 0.0)
     send()
     with transaction.atomic():
         send()
     assert OutboxEntry.objects.count() == 2
     assert len(broken) == 2
     [record] = caplog.records
-    assert "(DISPATCHER 'celery') could not be woken: ConnectionError." in record.getMessage()
+    assert "(DISPATCHER 'celery') could not be notified: ConnectionError." in record.getMessage()
     assert "password" not in caplog.text
 
 
@@ -185,7 +185,7 @@ def test_a_broken_queue_is_left_alone_for_a_while(broken):
 
 
 def test_trouble_is_logged_again_after_it_was_over(broken, caplog, monkeypatch):
-    monkeypatch.setattr(notify_module, "REST_S", 0.0)
+    monkeypatch.setattr(notify_module, "PAUSE_S", 0.0)
     send()
     with monkeypatch.context() as patched:
         patched.setattr(celery_queue, "notify", lambda using: None)
@@ -208,7 +208,7 @@ def test_a_queue_that_hangs_holds_nobody_up():
 
 
 def test_a_log_handler_that_sends_email_ends_somewhere(broken, monkeypatch):
-    monkeypatch.setattr(notify_module, "REST_S", 0.0)
+    monkeypatch.setattr(notify_module, "PAUSE_S", 0.0)
 
     class Mailing(notify_module.logging.Handler):
         def emit(self, record: Any) -> None:

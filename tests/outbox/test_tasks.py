@@ -185,7 +185,7 @@ IMMEDIATE = BACKENDS.__class__.__module__ + ".backends.immediate.ImmediateBacken
 
 @pytest.fixture
 def django_tasks(settings: Any) -> Iterator[Callable[..., None]]:
-    """Return a function that sets ``TASKS``, with emails that wake Django Tasks."""
+    """Return a function that sets ``TASKS``, with emails that notify Django Tasks."""
     settings.TRUNCUS = {**settings.TRUNCUS, "DISPATCHER": "tasks"}
 
     def configure(**backends: Any) -> None:
@@ -236,7 +236,7 @@ def test_wrong_settings_of_tasks_harm_no_sender(queue, django_tasks, put, caplog
     django_tasks(truncus={"BACKEND": "nowhere.Backend"})
     put(1)
     assert OutboxEntry.objects.get().is_waiting
-    assert "(DISPATCHER 'tasks') could not be woken" in caplog.text
+    assert "(DISPATCHER 'tasks') could not be notified" in caplog.text
 
 
 def test_without_django_tasks_it_is_said_what_to_install(monkeypatch):

@@ -1,4 +1,4 @@
-"""PostgreSQL's LISTEN and NOTIFY, by which a worker hears of new emails at once."""
+"""PostgreSQL's LISTEN and NOTIFY, which tell a worker of new emails at once."""
 
 import logging
 import selectors
@@ -27,7 +27,7 @@ def notify_workers(using: str) -> None:
 
 
 class Listener:
-    """Waits for emails in the outbox: woken at once on PostgreSQL, else by the clock alone.
+    """Waits for emails in the outbox: notified at once on PostgreSQL, else by the clock alone.
 
     Has a connection of its own, from Django's settings of the database, made again when it is
     lost. :meth:`wait` belongs to one thread; :meth:`interrupt` may be called from any, and from a
@@ -49,7 +49,7 @@ class Listener:
 
     @property
     def is_listening(self) -> bool:
-        """Whether emails are heard of at once."""
+        """Whether notifications arrive at once."""
         return self._connection is not None
 
     def __enter__(self) -> Self:
@@ -62,20 +62,20 @@ class Listener:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._hang_up()
+        self._close()
         self._receiver.close()
         self._sender.close()
 
     def interrupt(self) -> None:
         """End the present :meth:`wait`, or the next one."""
-        with suppress(OSError):  # full: there is enough to wake it; closed: nobody waits
+        with suppress(OSError):  # full: it will end anyway; closed: nobody waits
             self._sender.send(b"\0")
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until emails come, somebody interrupts, or for ``timeout_s`` seconds.
 
         Returns:
-            Whether there may be emails: they were heard of, or some could have been missed while
+            Whether there may be emails: a notification came, or one may have been missed while
             nobody listened.
         """
         has_missed = self._connection is None and self._listen()
@@ -111,7 +111,7 @@ class Listener:
             with connection.cursor() as cursor:
                 cursor.execute(f"LISTEN {CHANNEL}")
         except Exception as exc:  # noqa: BLE001  the clock is enough to go by
-            _close(connection)
+            _close_quietly(connection)
             logger.info("Not listening for emails of the outbox: %s", type(exc).__name__)
             return False
         self._connection = connection
@@ -120,17 +120,17 @@ class Listener:
     def _read(self, raw: Any) -> None:
         """Read what the server says, which is nothing but that there are emails, or that it ends.
 
-        Where it hung up, what came then may have been missed.
+        If it closed the connection, notifications may have been missed.
         """
         try:
             _forget_notifications(raw)
         except Exception:  # noqa: BLE001  of psycopg's two versions; it is over in any case
-            self._hang_up()
+            self._close()
             self._next_try_at = 0.0
 
-    def _hang_up(self) -> None:
+    def _close(self) -> None:
         if self._connection is not None:
-            _close(self._connection)
+            _close_quietly(self._connection)
             self._connection = None
 
 
@@ -145,6 +145,6 @@ def _forget_notifications(raw: Any) -> None:
         raw.notifies.clear()
 
 
-def _close(connection: BaseDatabaseWrapper) -> None:
+def _close_quietly(connection: BaseDatabaseWrapper) -> None:
     with suppress(Exception):
         connection.close()

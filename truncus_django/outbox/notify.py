@@ -27,12 +27,12 @@ NOTIFIERS = {
 
 Imported when it is called: a site needs only the queue that it uses.
 """
-REST_S = 30.0
+PAUSE_S = 30.0
 """For how long a queue that failed is left alone: each try may cost the caller some time."""
 
 _trouble: dict[str, set[str]] = {}
 """What kinds of trouble were logged of each dispatcher since it last worked."""
-_resting_until: dict[str, float] = {}
+_paused_until: dict[str, float] = {}
 """Monotonic seconds until which each dispatcher is left alone."""
 
 
@@ -59,21 +59,18 @@ class _OfThisThread(threading.local):
 _here = _OfThisThread()
 
 
-# Waking -------------------------------------------------------------------------------------------
-
-
 def notify_after_commit(using: str, settings: Settings) -> None:
-    """Wake whoever sends once the open transaction is committed; once for each transaction.
+    """Notify whoever sends once the open transaction is committed; once for each transaction.
 
     Args:
         using: the alias of the outbox's database.
-        settings: ``dispatcher`` says who is to be woken.
+        settings: ``dispatcher`` says who is notified.
     """
     connection = connections[using]
     if settings.dispatcher == "worker" and connection.vendor != "postgresql":
         return  # workers look for themselves
     if _here.is_sending:
-        return  # and comes upon it in its next step
+        return  # this thread finds it in its next step
     key = (using, settings.dispatcher)
     notification = _here.notifications.setdefault(key, _Notification(*key))
     notification.is_pending = True
@@ -83,7 +80,7 @@ def notify_after_commit(using: str, settings: Settings) -> None:
 
 @contextmanager
 def while_sending() -> Iterator[None]:
-    """Wake nobody for emails that are written in this thread: it is the one that sends.
+    """Notify nobody of emails that are written in this thread: it is the one that sends.
 
     Otherwise a receiver that sends an email about each one would, where tasks run in the process
     that queues them, be called inside itself without end.
@@ -97,18 +94,18 @@ def while_sending() -> Iterator[None]:
 
 
 def notify(using: str, dispatcher: str) -> None:
-    """Wake whoever sends, now; nothing is raised, and each kind of trouble is logged once.
+    """Notify whoever sends, now. Nothing is raised, and each kind of trouble is logged once.
 
     Args:
         using: the alias of the outbox's database.
         dispatcher: one of the values of :attr:`~truncus_django.conf.Settings.dispatcher`.
     """
-    if time.monotonic() < _resting_until.get(dispatcher, 0.0):
+    if time.monotonic() < _paused_until.get(dispatcher, 0.0):
         return
     try:
         import_string(NOTIFIERS[dispatcher])(using)
     except Exception as exc:  # noqa: BLE001  the emails are in the outbox; see the module
-        _resting_until[dispatcher] = time.monotonic() + REST_S
+        _paused_until[dispatcher] = time.monotonic() + PAUSE_S
         report(dispatcher, exc)
     else:
         _trouble.pop(dispatcher, None)
@@ -125,14 +122,14 @@ def report(dispatcher: str, exc: Exception) -> None:
     if kind not in known:
         known.add(kind)
         logger.error(
-            "Emails are in the outbox, and whoever sends them (DISPATCHER %r) could not be woken: "
-            "%s. They are sent later. Further ones are not logged.",
+            "Emails are in the outbox, and whoever sends them (DISPATCHER %r) could not be "
+            "notified: %s. They are sent later. Further ones are not logged.",
             dispatcher,
             str(exc) if isinstance(exc, ConfigurationError) else kind,
         )
 
 
 def forget_trouble() -> None:
-    """Wake at once again after trouble; for tests."""
+    """Notify at once again after trouble; for tests."""
     _trouble.clear()
-    _resting_until.clear()
+    _paused_until.clear()

@@ -12,12 +12,9 @@ costs a delay: whichever task comes next, of another email or of the schedule, f
 
 import time
 from collections.abc import Callable
-from contextvars import copy_context
 from importlib import import_module
-from threading import Thread
 from typing import Any
 
-from django.db import connections
 from django.db.models import Q
 
 from truncus_django.api.errors import ConfigurationError
@@ -45,8 +42,6 @@ LOST_AFTER_S = 30.0
 """A follow-up that is so much overdue was lost."""
 EXPIRES_S = 600.0
 """Tasks that piled up while no worker ran are dropped after this."""
-QUEUE_WITHIN_S = 2.0
-"""For how long whoever sends an email is held up by a broker that does not answer."""
 
 
 def __getattr__(name: str) -> Any:
@@ -80,7 +75,7 @@ def run(put: Put | None, follow_up_at: float | None = None) -> None:
     dispatcher = Dispatcher()
     with while_sending():
         stats = dispatcher.drain(until=time.monotonic() + RUN_S, longest_wait_s=LONGEST_WAIT_S)
-    moment = stats.rest.until
+    moment = stats.idle.until
     if put is not None and moment is not None:
         _follow_up(moment, dispatcher.clock.now(), put)
 
@@ -138,47 +133,25 @@ if shared_task is not None:
     dispatch = shared_task(name=TASK_NAME, ignore_result=True)(_run_by_celery)
 
 
-def notify_celery(using: str) -> None:
-    """Queue a task of Celery.
-
-    Args:
-        using: the alias of the outbox's database.
-
-    Raises:
-        ConfigurationError: Celery is not installed.
-        Exception: whatever the broker's client raises, and TimeoutError.
-    """
-    if dispatch is None:
-        raise ConfigurationError(
-            "DISPATCHER is 'celery', and Celery is not installed: "
-            'pip install "truncus-django[celery]".'
-        )
-    task = _celery_task()
-    if task.app.conf.task_always_eager:
-        task.apply_async()
-    else:
-        _within(QUEUE_WITHIN_S, lambda: _queue(task, expires=EXPIRES_S))
-
-
 def _put_into_celery(moment: float, wait_s: float) -> None:
     from truncus_django.outbox.notify import report
 
-    task = _celery_task()
+    task = celery_task()
     if task.app.conf.task_always_eager:
         return  # it would run here and now
     try:
-        _queue(task, args=(moment,), countdown=wait_s, expires=wait_s + EXPIRES_S)
+        queue_celery_task(task, args=(moment,), countdown=wait_s, expires=wait_s + EXPIRES_S)
     except Exception as exc:
         report("celery", exc)
         raise
 
 
-def _celery_task() -> Any:
+def celery_task() -> Any:
     """Return the task as it is in the app of this thread; others may have another app."""
     return dispatch.app.tasks[TASK_NAME]
 
 
-def _queue(task: Any, **options: Any) -> None:
+def queue_celery_task(task: Any, **options: Any) -> None:
     """Put the task into Celery's queue; fail at once where the broker is gone.
 
     A connection that was idle for long may be dead: that is found out by the first try.
@@ -189,32 +162,6 @@ def _queue(task: Any, **options: Any) -> None:
         task.apply_async(
             producer=producer, ignore_result=True, retry=True, retry_policy=once_more, **options
         )
-
-
-def _within(limit_s: float, function: Callable[[], None]) -> None:
-    """Call a function that may hang; go on without it after a while.
-
-    Raises:
-        TimeoutError: it takes longer.
-        Exception: what it raised.
-    """
-    raised: list[Exception] = []
-
-    def call() -> None:
-        try:
-            function()
-        except Exception as exc:  # noqa: BLE001  raised below
-            raised.append(exc)
-        finally:
-            connections.close_all()  # of this thread: what receivers of Celery's signals opened
-
-    thread = Thread(target=copy_context().run, args=(call,), daemon=True, name="truncus-wake")
-    thread.start()
-    thread.join(limit_s)
-    if thread.is_alive():
-        raise TimeoutError
-    if raised:
-        raise raised[0]
 
 
 # Django Tasks -------------------------------------------------------------------------------------
@@ -228,19 +175,6 @@ def _run_by_django_tasks(follow_up_at: float | None = None) -> None:
 
 # Workers find a task by its function's name.
 _run_by_django_tasks.__qualname__ = _run_by_django_tasks.__name__ = "dispatch_outbox"
-
-
-def notify_django_tasks(using: str) -> None:
-    """Queue a task of Django Tasks.
-
-    Args:
-        using: the alias of the outbox's database.
-
-    Raises:
-        ConfigurationError: there are no Django Tasks.
-        Exception: whatever their backend raises.
-    """
-    _django_task().enqueue()
 
 
 def _put_into_django_tasks(moment: float, wait_s: float) -> None:

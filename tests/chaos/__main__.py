@@ -38,8 +38,8 @@ def main() -> int:
     plan = Plan(**told)
     print(f"chaos: {plan}", flush=True)
     began = time.monotonic()
-    differences, facts = run(plan)
-    for name, value in facts.items():
+    differences, numbers = run(plan)
+    for name, value in numbers.items():
         print(f"  {name}: {value}")
     print(f"  seconds: {time.monotonic() - began:.0f}")
     for difference in differences[:50]:

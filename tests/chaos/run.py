@@ -49,7 +49,7 @@ class Plan:
 
 
 def run(plan: Plan) -> tuple[list[str], dict[str, Any]]:
-    """Run ``plan``; return what differs at the end, and the facts of the run."""
+    """Run ``plan``; return what differs at the end, and the numbers of the run."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         database = stack.enter_context(_database(plan.database, folder))
@@ -70,14 +70,14 @@ def run(plan: Plan) -> tuple[list[str], dict[str, Any]]:
         differences = problems + compare(books, told, is_replay_told=plan.replay == "first")
         if crew.kills < plan.kills:
             differences.append(f"{crew.kills} kills only; the work was done before")
-        facts = {
+        numbers = {
             "committed": len(books.committed),
             "rolled back": len(books.rolled_back),
             "kills": crew.kills,
             "stops": crew.stops,
             **_count(told["requests"]),
         }
-        return differences, facts
+        return differences, numbers
 
 
 def run_pace(name: str, *, seconds: float, workers: int, latency_s: float) -> pace.Use:
@@ -430,7 +430,7 @@ def compare(books: Books, told: Mapping[str, Any], *, is_replay_told: bool) -> l
     for email in told["emails"]:
         found.setdefault(email["subject"], []).append(email)
     rows = {row.subject: row for row in Email.objects.all()}
-    kept = set(OutboxEntry.objects.values_list("email__subject", flat=True))
+    stored = set(OutboxEntry.objects.values_list("email__subject", flat=True))
     differences = []
     for subject in found.keys() - books.committed.keys():
         is_known = subject in books.rolled_back
@@ -459,10 +459,10 @@ def compare(books: Books, told: Mapping[str, Any], *, is_replay_told: bool) -> l
             differences.append(f"{subject} ({kind}): has the id {row.message_id}")
         if emails and row.idempotency_key != emails[0]["key"]:
             differences.append(f"{subject} ({kind}): has another key than it was sent under")
-        is_retained = subject in kept
+        is_retained = subject in stored
         if is_retained != (row.state in {"failed", "rejected"}):
             differences.append(
-                f"{subject} ({kind}): its payload is {'' if is_retained else 'not '}kept"
+                f"{subject} ({kind}): its payload is {'' if is_retained else 'not '}stored"
             )
     return differences
 

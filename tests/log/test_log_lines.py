@@ -153,7 +153,7 @@ def test_the_outbox_logs_nothing_of_an_email(quoting, logged, settings):
 
     assert stats.requests
     # What truncus_worker says besides counts.
-    logged += [*stats.reasons, *stats.rest.paused.values()]
+    logged += [*stats.reasons, *stats.idle.paused.values()]
     logged += [text for finding in examine_outbox() for text in told(finding)]
 
 

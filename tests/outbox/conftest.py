@@ -1,6 +1,6 @@
 """What the tests of the outbox share: sending goes into it, and there are no limits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from truncus_django.db.clock import Clock
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, OutboxEntry
 from truncus_django.outbox.dispatcher import Dispatcher
+from truncus_django.outbox.notify import forget_trouble
 
 _WITH_PROCESSES = {"shop", "site", "victim"}
 """Fixtures that start Python anew, which takes longer than all else."""
@@ -25,6 +26,13 @@ def pytest_itemcollected(item: Any) -> None:
         item.add_marker("processes")
     if "victim" in fixtures:
         item.add_marker("steps")
+
+
+@pytest.fixture(autouse=True)
+def no_trouble() -> Iterator[None]:
+    forget_trouble()
+    yield
+    forget_trouble()
 
 
 @pytest.fixture(autouse=True)

@@ -19,16 +19,10 @@ from tests.outbox.celery_app import make_app
 from tests.outbox.processes import Process, Site, other_database, shared_database, site, until
 from truncus_django import tasks
 from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry
-from truncus_django.outbox.notify import forget_trouble, while_sending
+from truncus_django.outbox.notify import while_sending
+from truncus_django.outbox.queues import celery as celery_queue
 
 __all__ = ["other_database", "shared_database", "site"]
-
-
-@pytest.fixture(autouse=True)
-def no_trouble() -> Iterator[None]:
-    forget_trouble()
-    yield
-    forget_trouble()
 
 
 @pytest.fixture
@@ -76,7 +70,9 @@ def is_all_sent() -> bool:
 # A broker that runs ---------------------------------------------------------------------------
 
 
-def test_a_worker_is_woken_by_a_commit_and_stops_in_good_order(site, emulator, put, states, queue):
+def test_a_worker_is_notified_by_a_commit_and_stops_in_good_order(
+    site, emulator, put, states, queue
+):
     worker = celery(site, queue, "worker", "--pool", "solo")
     worker.says(" ready.")
     put(3)
@@ -115,15 +111,15 @@ def test_a_killed_worker_loses_nothing(site, emulator, put, states, queue):
     OutboxBatch.objects.update(due_at=OutboxBatch.objects.get().created_at)  # the lease is over
 
     celery(site, queue, "worker", "--pool", "solo")
-    tasks.notify_celery("default")  # as the schedule does
+    celery_queue.notify("default")  # as the schedule does
 
     until(is_all_sent)
     assert states() == ["delivered"] * 2
     assert emulator.accepted == 2
 
 
-def test_a_schedule_finds_what_nobody_was_woken_for(site, emulator, put, queue, tmp_path):
-    with while_sending():  # so that nobody is woken
+def test_a_schedule_finds_what_nobody_was_notified_of(site, emulator, put, queue, tmp_path):
+    with while_sending():  # so that nobody is notified
         put(2)
     entry = {"task": tasks.TASK_NAME, "schedule": 0.2, "options": {"expires": 55.0}}
     queue["beat_schedule"] = {"truncus-outbox": entry}
@@ -179,7 +175,7 @@ def mute_port() -> Iterator[int]:
         listening.listen()
         yield listening.getsockname()[1]
     for thread in threading.enumerate():
-        if thread.name == "truncus-wake":
+        if thread.name == "truncus-notify":
             thread.join(60)
     with warnings.catch_warnings():  # clients of brokers leave it to this to close their sockets
         warnings.simplefilter("ignore", ResourceWarning)
@@ -210,12 +206,12 @@ def test_a_broker_that_is_gone_harms_no_sender(
 def test_a_broker_that_hangs_harms_no_sender(
     shared_database, put, app, mute_port, url, caplog, states, monkeypatch
 ):
-    monkeypatch.setattr(tasks, "QUEUE_WITHIN_S", 0.2)
+    monkeypatch.setattr(celery_queue, "QUEUE_WITHIN_S", 0.2)
     app(broker_url=url.format(mute_port))
     put(1)
     put(1)
     assert states() == ["pending"] * 2
-    assert "could not be woken: TimeoutError" in caplog.text
+    assert "could not be notified: TimeoutError" in caplog.text
 
 
 def test_a_broker_that_is_no_broker_harms_no_sender(shared_database, put, app, states, caplog):

@@ -32,7 +32,7 @@ def test_an_outbox_in_order_passes():
 
 
 @pytest.mark.parametrize("dispatcher", ["celery", "tasks"])
-def test_it_needs_whoever_is_to_be_woken(monkeypatch, dispatcher):
+def test_it_needs_whoever_is_to_be_notified(monkeypatch, dispatcher):
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
 
     assert ids(DISPATCHER=dispatcher) == ["truncus.E006"]
@@ -60,7 +60,7 @@ def test_another_database_is_no_part_of_transactions(settings, monkeypatch):
     assert "truncus.W004" not in ids(DATABASE="log", DELIVERY="direct")
 
 
-def test_records_are_kept_anyway():
+def test_records_are_written_anyway():
     assert ids(RECORD=False) == ["truncus.W005"]
 
 

@@ -77,11 +77,11 @@ def test_limits_hold_nothing_back_for_longer_than_a_minute(
         travel(0.2)
     travel(-HOUR_S)
     put(1)
-    rest = worker().step()
+    idle = worker().step()
 
-    assert isinstance(rest, Idle)
-    assert rest.is_pace
-    assert rest.until - dispatcher.clock.now() < 62
+    assert isinstance(idle, Idle)
+    assert idle.is_pace
+    assert idle.until - dispatcher.clock.now() < 62
     travel(62)
     assert worker().step().accepted == 1
 
@@ -94,10 +94,10 @@ def test_a_pause_lasts_no_longer_than_it_was_meant_to(
     put(1)
     dispatcher.step()
     travel(-HOUR_S)
-    rest = worker().step()
+    idle = worker().step()
 
-    assert isinstance(rest, Idle)
-    assert 25 < rest.until - dispatcher.clock.now() < 40
+    assert isinstance(idle, Idle)
+    assert 25 < idle.until - dispatcher.clock.now() < 40
     travel(40)
     worker().drain()
     assert states() == ["delivered"]
@@ -110,10 +110,10 @@ def test_a_mailer_without_usable_settings_is_looked_at_as_often_as_before(
     OutboxEntry.objects.filter(pk=email.pk).update(mailer="gone")
     dispatcher.step()
     travel(-HOUR_S)
-    rest = worker().step()
+    idle = worker().step()
 
-    assert isinstance(rest, Idle)
-    assert rest.until - dispatcher.clock.now() <= 600
+    assert isinstance(idle, Idle)
+    assert idle.until - dispatcher.clock.now() <= 600
 
 
 @pytest.mark.usefixtures("limited")

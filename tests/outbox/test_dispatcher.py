@@ -1,4 +1,4 @@
-"""Claim, request, settle: what one worker does, in the order of a delivery."""
+"""Claim, send, record the outcome: what one worker does, in that order."""
 
 import json
 import logging
@@ -104,7 +104,7 @@ def test_queries_do_not_grow_with_the_batch(
         assert dispatcher.step() == DispatchResult(accepted=100)
 
 
-def test_an_empty_outbox_rests(emulator, dispatcher):
+def test_an_empty_outbox_is_idle(emulator, dispatcher):
     assert dispatcher.step() == Idle()
     assert emulator.requests == []
 
@@ -147,7 +147,7 @@ def test_a_batch_that_is_due_goes_before_others_that_are_no_more_urgent(
     assert [email.subject for email in emulator.emails] == ["Order 1", "Order 2", "Order 3"]
 
 
-def test_a_pause_that_begins_at_the_last_moment_is_kept(emulator, put, dispatcher, monkeypatch):
+def test_a_pause_that_begins_at_the_last_moment_is_obeyed(emulator, put, dispatcher, monkeypatch):
     put(1)
     dispatcher.drain()
     put(1)
@@ -159,10 +159,10 @@ def test_a_pause_that_begins_at_the_last_moment_is_kept(emulator, put, dispatche
         return real(account, using=using)
 
     monkeypatch.setattr(rate_limit, "locked_account", pause_first)
-    rest = claim(dispatcher.clock)
+    idle = claim(dispatcher.clock)
 
-    assert isinstance(rest, Idle)
-    assert list(rest.paused) == [""]
+    assert isinstance(idle, Idle)
+    assert list(idle.paused) == [""]
 
 
 @pytest.mark.parametrize(
@@ -287,9 +287,9 @@ def test_a_worker_that_dies_leaves_a_lease_that_runs_out(emulator, put, dispatch
     taken = claim(dispatcher.clock)
     assert isinstance(taken, Claim)
 
-    rest = Dispatcher().step()
-    assert isinstance(rest, Idle)
-    assert rest.until == pytest.approx(taken.leased_until, abs=2)
+    idle = Dispatcher().step()
+    assert isinstance(idle, Idle)
+    assert idle.until == pytest.approx(taken.leased_until, abs=2)
     travel(lease_s(taken.settings) + 1)
     dispatcher.drain()
 
@@ -297,7 +297,9 @@ def test_a_worker_that_dies_leaves_a_lease_that_runs_out(emulator, put, dispatch
     assert len(emulator.emails) == 5
 
 
-def test_past_the_keys_life_a_doubt_is_left_to_a_person(emulator, put, dispatcher, travel, states):
+def test_past_the_keys_life_an_ambiguous_batch_is_left_to_a_person(
+    emulator, put, dispatcher, travel, states
+):
     emulator.faults.next("reset_after")
     put(2)
     dispatcher.step()
@@ -342,7 +344,7 @@ def test_a_new_key_has_a_life_of_its_own(emulator, put, dispatcher, travel, stat
     assert states() == ["delivered"] * 2
 
 
-def test_an_own_key_is_kept_past_its_life(emulator, put, dispatcher, travel, states):
+def test_an_own_key_stays_past_its_life(emulator, put, dispatcher, travel, states):
     emulator.faults.next("rate_limit")
     put(1, idempotency_key="order-42")
     dispatcher.step()
@@ -353,7 +355,7 @@ def test_an_own_key_is_kept_past_its_life(emulator, put, dispatcher, travel, sta
     assert states() == ["delivered"]
 
 
-def test_a_batch_in_doubt_keeps_the_form_that_it_was_sent_in(emulator, put, dispatcher, travel):
+def test_an_ambiguous_batch_keeps_its_wire_format(emulator, put, dispatcher, travel):
     emulator.faults.next("reset_after")
     put(2)
     dispatcher.step()
@@ -512,7 +514,7 @@ def test_a_lease_outlasts_the_longest_request(timeout):
     assert lease_s(settings) >= longest_request_s(timeout) + LEASE_MARGIN_S
 
 
-def test_another_account_does_not_repeat_a_doubt(
+def test_another_account_does_not_repeat_an_ambiguous_request(
     emulator, put, dispatcher, travel, states, settings
 ):
     emulator.faults.next("reset_after")
@@ -556,8 +558,8 @@ def test_a_batch_that_is_refused_is_halved_until_the_bad_one_stands_alone(
     assert states() == ["delivered"] * 5 + ["failed"] + ["delivered"] * 2
     assert len(emulator.emails) == 7
     assert len(set(keys_of(emulator))) == len(keys_of(emulator))
-    [kept] = OutboxEntry.objects.all()
-    assert kept.email.state == "failed"
+    [entry] = OutboxEntry.objects.all()
+    assert entry.email.state == "failed"
 
 
 def test_a_domain_that_is_refused_fails_alone(emulator, message, dispatcher, states):
@@ -585,11 +587,11 @@ def test_a_429_stops_all_workers(emulator, put, dispatcher):
     emulator.faults.next("rate_limit", retry_after=30)
     put(150)
     dispatcher.step()
-    rest = Dispatcher().step()
+    idle = Dispatcher().step()
 
-    assert isinstance(rest, Idle)
-    assert rest.until > dispatcher.clock.now() + 25
-    assert rest.paused == {"": "rate_limit_exceeded"}
+    assert isinstance(idle, Idle)
+    assert idle.until > dispatcher.clock.now() + 25
+    assert idle.paused == {"": "rate_limit_exceeded"}
     assert len(emulator.requests) == 1
 
 
@@ -599,7 +601,7 @@ def test_a_revoked_key_stops_the_account_and_says_so(emulator, put, dispatcher, 
     stats = dispatcher.drain()
 
     assert stats.requests == 1
-    assert list(stats.rest.paused) == [""]
+    assert list(stats.idle.paused) == [""]
     account = OutboxAccount.objects.get()
     assert account.failures == 1
     assert "API key" in account.error
@@ -613,16 +615,16 @@ def test_a_revoked_key_stops_the_account_and_says_so(emulator, put, dispatcher, 
     assert (account.failures, account.error, account.paused_until) == (0, "", None)
 
 
-def test_limits_are_kept(emulator, put, dispatcher, settings):
+def test_limits_are_obeyed(emulator, put, dispatcher, settings):
     settings.TRUNCUS = {**settings.TRUNCUS, "REQUESTS_PER_MINUTE": 2}
     put(350)
 
     assert isinstance(dispatcher.step(), DispatchResult)
     assert isinstance(Dispatcher().step(), DispatchResult)
-    rest = Dispatcher().step()
-    assert isinstance(rest, Idle)
-    assert rest.is_pace
-    assert 0 < rest.until - dispatcher.clock.now() <= 61
+    idle = Dispatcher().step()
+    assert isinstance(idle, Idle)
+    assert idle.is_pace
+    assert 0 < idle.until - dispatcher.clock.now() <= 61
     assert len(emulator.requests) == 2
 
 
@@ -633,7 +635,7 @@ def test_a_drain_waits_for_the_pace(emulator, put, settings):
     assert Dispatcher().drain().accepted == 450
 
 
-def test_an_account_is_asked_in_the_form_that_it_taught_another_process(
+def test_an_account_is_sent_the_wire_format_that_another_process_learned(
     emulator, message, dispatcher
 ):
     emulator.reset(dialect="sdk")
@@ -679,7 +681,9 @@ def test_what_expires_between_two_tries_is_taken_out(emulator, message, dispatch
     assert first != second  # another request, for it holds other emails
 
 
-def test_what_expires_in_doubt_is_left_to_a_person(emulator, message, dispatcher, travel, states):
+def test_what_expires_while_ambiguous_is_left_to_a_person(
+    emulator, message, dispatcher, travel, states
+):
     emulator.faults.next("reset_after")
     put_all([message(1, expires_at=timedelta(minutes=10))])
     dispatcher.step()
@@ -690,7 +694,7 @@ def test_what_expires_in_doubt_is_left_to_a_person(emulator, message, dispatcher
     assert len(keys_of(emulator)) == 1
 
 
-def test_one_that_expires_in_doubt_costs_none_that_is_good_for_longer(
+def test_one_that_expires_while_ambiguous_costs_none_that_is_good_for_longer(
     emulator, message, dispatcher, travel, states
 ):
     emulator.faults.next("reset_before", times=2)
@@ -709,7 +713,7 @@ def test_one_that_expires_in_doubt_costs_none_that_is_good_for_longer(
 def test_what_comes_to_expire_within_a_keys_life_gets_a_request_of_its_own(
     emulator, message, dispatcher, travel, states
 ):
-    """They share a request that fails for a day; from then on, one would expire in doubt."""
+    """They share a request that fails for a day; from then on, one would expire while ambiguous."""
     emulator.reset(revoked_keys=["tr_test_emulator"])
     put_all([message(1), message(2, expires_at=timedelta(days=2)), message(3)])
     dispatcher.step()
@@ -831,7 +835,7 @@ def test_a_row_that_is_nonsense_fails_alone(
 
 
 @pytest.mark.parametrize("changes", NONSENSE, ids=json.dumps)
-def test_in_doubt_a_row_that_is_nonsense_leaves_all_unknown(
+def test_while_ambiguous_a_row_that_is_nonsense_leaves_all_unknown(
     emulator, put, dispatcher, travel, states, spoil, changes
 ):
     emulator.faults.next("reset_after")
@@ -857,7 +861,7 @@ def test_what_the_api_may_come_to_know_is_sent_as_it_is(emulator, put, dispatche
     assert request.body["ip_pool"] == 7
 
 
-def test_in_doubt_a_row_that_cannot_be_read_leaves_all_unknown(
+def test_while_ambiguous_a_row_that_cannot_be_read_leaves_all_unknown(
     emulator, put, dispatcher, travel, states
 ):
     emulator.faults.next("reset_after")
@@ -940,7 +944,7 @@ def test_after_a_bug_with_an_answer_the_very_same_request_is_made_again(
     assert len(emulator.emails) == 3
 
 
-def test_a_bug_that_stays_ends_a_doubt_with_its_key(
+def test_a_bug_that_stays_ends_an_ambiguous_batch_with_its_key(
     emulator, put, dispatcher, stumble, travel, states
 ):
     emulator.faults.next("reset_after")
@@ -965,11 +969,11 @@ def test_a_mailer_that_is_no_more_is_told_on_its_rows(emulator, put, dispatcher,
 
     assert states() == ["pending", "delivered"]
     assert "MAILERS has no mailer 'gone'" in reload(gone).error
-    assert list(stats.rest.paused) == ["gone"]
+    assert list(stats.idle.paused) == ["gone"]
     assert reload(stays).state == "delivered"
 
 
-def test_sent_rows_drop_what_was_sent_unless_it_is_to_be_kept(
+def test_sent_rows_drop_what_was_sent_unless_it_is_to_be_retained(
     emulator, message, dispatcher, settings
 ):
     settings.TRUNCUS = {**settings.TRUNCUS, "STORE_BODIES": True}
@@ -982,7 +986,7 @@ def test_sent_rows_drop_what_was_sent_unless_it_is_to_be_kept(
     assert isinstance(dispatcher.step(), Idle)
 
 
-def test_what_is_kept_is_themailers_to_say(emulator, message, dispatcher, settings):
+def test_what_is_retained_is_the_mailers_to_say(emulator, message, dispatcher, settings):
     settings.TRUNCUS = {**settings.TRUNCUS, "STORE_BODIES": True}
     TruncusBackend(store_bodies=False).send_messages([message(1)])
     dispatcher.drain()

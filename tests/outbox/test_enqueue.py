@@ -364,7 +364,7 @@ def test_half_a_character_costs_only_its_own_message(message):
     assert OutboxEntry.objects.count() == 2
 
 
-def test_a_direct_send_in_doubt_does_not_become_another_email(emulator, message):
+def test_an_ambiguous_direct_send_does_not_become_another_email(emulator, message):
     emulator.faults.next("reset_after", times=4)
     sent = message()
     with pytest.raises(TruncusError) as caught:
@@ -376,7 +376,7 @@ def test_a_direct_send_in_doubt_does_not_become_another_email(emulator, message)
     assert OutboxEntry.objects.count() == 0
 
 
-def test_a_direct_send_in_doubt_with_a_key_of_its_own_may_wait(emulator, message):
+def test_an_ambiguous_direct_send_with_a_key_of_its_own_may_wait(emulator, message):
     emulator.faults.next("reset_after")
     sent = message(idempotency_key="order-1")
     with pytest.raises(TruncusError):

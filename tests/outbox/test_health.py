@@ -52,7 +52,7 @@ def test_each_is_counted_where_it_is(emulator, put, dispatcher):
     put(1)
     dispatcher.drain()
     put(3)
-    Email.objects.create(state=State.FAILED)  # sent directly: nothing of it is kept
+    Email.objects.create(state=State.FAILED)  # sent directly: no payload is stored
     Email.objects.create(state=State.UNKNOWN)
 
     found = health()
@@ -75,7 +75,9 @@ def test_the_oldest_is_what_waits_longest_wherever(put):
     assert found.is_healthy(max_age_s=3600)
 
 
-def test_a_request_that_is_tried_again_waits_since_it_was_formed(put, emulator, dispatcher, travel):
+def test_a_request_that_is_tried_again_waits_since_it_was_first_made(
+    put, emulator, dispatcher, travel
+):
     emulator.faults.next("error_500")
     put(1)
     dispatcher.step()
@@ -102,7 +104,7 @@ def test_what_is_held_back_or_put_back_by_hand_does_not_wait_for_long(
     assert health().oldest_age_s < 60
 
 
-def test_a_worker_that_died_is_no_trouble_while_its_account_rests(
+def test_a_worker_that_died_is_no_trouble_while_its_account_is_paused(
     put, emulator, dispatcher, travel
 ):
     put(1)

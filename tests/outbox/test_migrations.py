@@ -53,7 +53,7 @@ def test_an_outbox_that_is_done_is_taken_back_and_made_anew(migrate, put, emulat
     dispatcher.drain()
     put(1, to=["nobody@example.org"])
     Email.objects.filter(state=State.PENDING).update(state=State.FAILED)
-    OutboxEntry.objects.update(is_waiting=False)  # kept for a person to try again
+    OutboxEntry.objects.update(is_waiting=False)  # stored for a person to retry
 
     migrate("zero")
     assert not has_outbox()

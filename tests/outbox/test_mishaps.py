@@ -1,4 +1,4 @@
-"""What must neither cost emails nor send them twice: faults that are not theirs, and doubt."""
+"""What must neither cost emails nor send them twice: faults that are not theirs, and ambiguity."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -21,7 +21,7 @@ from truncus_django.outbox.dispatcher import DispatchResult
 pytestmark = pytest.mark.django_db
 
 
-def test_without_one_that_was_deleted_a_request_in_doubt_is_another_one(
+def test_without_one_that_was_deleted_an_ambiguous_request_is_another_one(
     emulator, put, dispatcher, travel, states
 ):
     emulator.faults.next("reset_after")
@@ -63,7 +63,7 @@ def test_a_quota_that_is_used_up_within_a_batch_stops_the_account_and_no_emails(
     assert stats.failed == 0
     assert len(emulator.emails) == 50
     assert set(states()) == {"delivered" if dialect == "manual" else "sent", "sending", "pending"}
-    assert list(stats.rest.paused) == [""]
+    assert list(stats.idle.paused) == [""]
     emulator.reset(monthly_limit=0, dialect=dialect)
     travel(2 * 60 * 60)
     dispatcher.drain()
@@ -86,7 +86,7 @@ def test_what_is_no_truncus_costs_no_emails(
 
     assert stats.requests == 1
     assert sorted(set(states())) == ["pending", "sending"]
-    assert list(stats.rest.paused) == [""]
+    assert list(stats.idle.paused) == [""]
     travel(60)
     dispatcher.drain()
     assert set(states()) == {"delivered"}
@@ -169,7 +169,7 @@ def test_an_answer_to_a_request_that_is_no_more_is_not_written_down(
     assert states() == ["sending"] * 2
 
 
-def test_a_request_in_doubt_is_repeated_in_the_form_that_it_had(
+def test_an_ambiguous_request_is_repeated_in_its_wire_format(
     emulator, put, dispatcher, travel, monkeypatch
 ):
     wire_formats, real = [], dispatcher_module.request_results
@@ -191,7 +191,7 @@ def test_a_request_in_doubt_is_repeated_in_the_form_that_it_had(
     assert not repeated.capabilities.html_required
 
 
-def test_a_refusal_of_the_domain_after_a_lost_answer_leaves_the_doubt(
+def test_a_refusal_of_the_domain_after_a_lost_answer_leaves_it_ambiguous(
     emulator, put, dispatcher, travel, states, monkeypatch
 ):
     def refuse(*_, **__):
@@ -208,10 +208,10 @@ def test_a_refusal_of_the_domain_after_a_lost_answer_leaves_the_doubt(
     assert "decide in the admin" in Email.objects.first().error
 
 
-def test_what_truncus_says_of_an_email_ends_the_doubt_about_its_request(
+def test_what_truncus_says_of_an_email_ends_the_ambiguity_of_its_request(
     emulator, put, dispatcher, travel, states, monkeypatch
 ):
-    """It failed for a day, so that it is given up; in doubt it would be tried again."""
+    """It failed for a day, so that it is given up; while ambiguous it would be tried again."""
     emulator.faults.next("reset_after")
     put(2)
     dispatcher.step()
@@ -314,10 +314,10 @@ def test_a_claim_is_committed_also_where_autocommit_is_off(emulator, put, dispat
     assert OutboxBatch.objects.get().lease == taken.lease
 
 
-def test_the_form_that_was_learned_on_the_way_is_the_one_that_was_sent(
+def test_the_wire_format_that_was_learned_on_the_way_is_the_one_that_was_sent(
     emulator, message, dispatcher, travel, states
 ):
-    """A refusal taught, the repetition was accepted, its answer lost; then one ``duplicate``."""
+    """Refused, repeated in another wire format, the answer lost; then one ``duplicate``."""
     emulator.reset(dialect="sdk", batch_replay="duplicate", batch_refusal="whole")
     mails = [
         EmailMessage(f"Order {number}", "Text alone.", "shop@example.com", ["ann@example.org"])

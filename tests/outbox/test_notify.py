@@ -1,14 +1,13 @@
-"""Waking: once after each commit, whatever is rolled back, and without harm to anybody."""
+"""Notifying: once after each commit, whatever is rolled back, and without harm to anybody."""
 
 import threading
-import time
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
 from django.core.mail import EmailMessage
-from django.db import connection, connections, transaction
+from django.db import connection, transaction
+from django.utils.module_loading import import_string
 
 from truncus_django import tasks
 from truncus_django.backend import TruncusBackend
@@ -16,27 +15,18 @@ from truncus_django.conf import get_settings
 from truncus_django.models import OutboxEntry
 from truncus_django.outbox import notify as notify_module
 from truncus_django.outbox.notify import (
-    CHANNEL,
-    Listener,
-    forget_trouble,
+    NOTIFIERS,
     notify,
-    notify_after_commit,
     while_sending,
 )
+from truncus_django.outbox.queues import celery as celery_queue
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(autouse=True)
-def no_trouble() -> Iterator[None]:
-    forget_trouble()
-    yield
-    forget_trouble()
-
-
 @pytest.fixture
 def notified(settings: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Whom emails wake, in place of waking them; here it is Celery."""
+    """Whom emails notify, in place of notifying them; here it is Celery."""
     settings.TRUNCUS = {**settings.TRUNCUS, "DISPATCHER": "celery"}
     found: list[str] = []
     monkeypatch.setattr(notify_module, "notify", lambda using, dispatcher: found.append(dispatcher))
@@ -55,13 +45,13 @@ class Undone(Exception):
 # Once after a commit --------------------------------------------------------------------------
 
 
-def test_each_email_of_its_own_wakes(notified):
+def test_each_email_of_its_own_notifies(notified):
     send()
     send()
     assert notified == ["celery", "celery"]
 
 
-def test_a_transaction_wakes_once_when_it_is_committed(notified):
+def test_a_transaction_notifies_once_when_it_is_committed(notified):
     with transaction.atomic():
         for _ in range(3):
             send()
@@ -69,7 +59,7 @@ def test_a_transaction_wakes_once_when_it_is_committed(notified):
     assert notified == ["celery"]
 
 
-def test_what_is_rolled_back_wakes_nobody_and_nothing_is_lost_afterwards(notified):
+def test_what_is_rolled_back_notifies_nobody_and_nothing_is_lost_afterwards(notified):
     with suppress(Undone), transaction.atomic():
         send()
         raise Undone
@@ -78,7 +68,7 @@ def test_what_is_rolled_back_wakes_nobody_and_nothing_is_lost_afterwards(notifie
     assert notified == ["celery"]
 
 
-def test_a_savepoint_that_is_rolled_back_takes_no_wake_up_with_it(notified):
+def test_a_savepoint_that_is_rolled_back_takes_no_notification_with_it(notified):
     with transaction.atomic():
         with suppress(Undone), transaction.atomic():
             send()
@@ -90,7 +80,7 @@ def test_a_savepoint_that_is_rolled_back_takes_no_wake_up_with_it(notified):
     assert notified == ["celery"]
 
 
-def test_a_wake_up_inside_a_savepoint_may_be_rolled_back_after_another_was_asked_for(notified):
+def test_a_notification_inside_a_savepoint_may_be_rolled_back_after_another_was_asked_for(notified):
     with transaction.atomic():
         with suppress(Undone), transaction.atomic():
             with transaction.atomic():
@@ -102,7 +92,7 @@ def test_a_wake_up_inside_a_savepoint_may_be_rolled_back_after_another_was_asked
     assert notified == ["celery"]
 
 
-def test_savepoints_that_are_kept_wake_once_together(notified):
+def test_savepoints_that_are_released_notify_once_together(notified):
     with transaction.atomic():
         for _ in range(3):
             with transaction.atomic():
@@ -121,7 +111,23 @@ def test_other_callbacks_of_the_transaction_are_left_alone(notified):
     assert notified == ["celery"]
 
 
-def test_whoever_sends_is_not_woken(notified):
+def test_an_email_that_another_callback_sends_is_notified_with_those_of_the_transaction(notified):
+    with transaction.atomic():
+        transaction.on_commit(send)
+        send()
+        send()
+    assert notified == ["celery"]
+
+
+def test_mailers_of_several_queues_notify_each_of_them_once(notified, settings):
+    with transaction.atomic():
+        for dispatcher in ("celery", "tasks") * 2:
+            settings.TRUNCUS = {**settings.TRUNCUS, "DISPATCHER": dispatcher}
+            send()
+    assert notified == ["celery", "tasks"]
+
+
+def test_whoever_sends_is_not_notified(notified):
     with while_sending():
         send()
     assert notified == []
@@ -129,11 +135,18 @@ def test_whoever_sends_is_not_woken(notified):
     assert notified == ["celery"]
 
 
-def test_workers_are_woken_where_the_database_can_do_it(monkeypatch, settings):
+def test_workers_are_notified_where_the_database_can_do_it(monkeypatch, settings):
     found: list[str] = []
     monkeypatch.setattr(notify_module, "notify", lambda using, dispatcher: found.append(dispatcher))
     send()
     assert found == (["worker"] if connection.vendor == "postgresql" else [])
+
+
+@pytest.mark.parametrize("dispatcher", NOTIFIERS)
+def test_each_dispatcher_has_what_notifies_it(dispatcher, settings):
+    settings.TRUNCUS = {**settings.TRUNCUS, "DISPATCHER": dispatcher}
+    assert get_settings().dispatcher == dispatcher
+    assert callable(import_string(NOTIFIERS[dispatcher]))
 
 
 # Trouble --------------------------------------------------------------------------------------
@@ -149,19 +162,19 @@ def broken(settings: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         calls.append(using)
         raise ConnectionError("amqp://shop:password@broker")
 
-    monkeypatch.setattr(tasks, "notify_celery", fail)
+    monkeypatch.setattr(celery_queue, "notify", fail)
     return calls
 
 
 def test_a_broken_queue_harms_no_sender_and_is_logged_once(broken, caplog, monkeypatch):
-    monkeypatch.setattr(notify_module, "REST_S", 0.0)
+    monkeypatch.setattr(notify_module, "PAUSE_S", 0.0)
     send()
     with transaction.atomic():
         send()
     assert OutboxEntry.objects.count() == 2
     assert len(broken) == 2
     [record] = caplog.records
-    assert "(DISPATCHER 'celery') could not be woken: ConnectionError." in record.getMessage()
+    assert "(DISPATCHER 'celery') could not be notified: ConnectionError." in record.getMessage()
     assert "password" not in caplog.text
 
 
@@ -172,10 +185,10 @@ def test_a_broken_queue_is_left_alone_for_a_while(broken):
 
 
 def test_trouble_is_logged_again_after_it_was_over(broken, caplog, monkeypatch):
-    monkeypatch.setattr(notify_module, "REST_S", 0.0)
+    monkeypatch.setattr(notify_module, "PAUSE_S", 0.0)
     send()
     with monkeypatch.context() as patched:
-        patched.setattr(tasks, "notify_celery", lambda using: None)
+        patched.setattr(celery_queue, "notify", lambda using: None)
         send()
     send()
     assert len(caplog.records) == 2
@@ -190,12 +203,12 @@ def test_what_is_missing_is_said(monkeypatch, caplog):
 def test_a_queue_that_hangs_holds_nobody_up():
     ends = threading.Event()
     with pytest.raises(TimeoutError):
-        tasks._within(0.01, lambda: ends.wait(60) and None)
+        celery_queue._within(0.01, lambda: ends.wait(60) and None)
     ends.set()
 
 
 def test_a_log_handler_that_sends_email_ends_somewhere(broken, monkeypatch):
-    monkeypatch.setattr(notify_module, "REST_S", 0.0)
+    monkeypatch.setattr(notify_module, "PAUSE_S", 0.0)
 
     class Mailing(notify_module.logging.Handler):
         def emit(self, record: Any) -> None:
@@ -208,65 +221,3 @@ def test_a_log_handler_that_sends_email_ends_somewhere(broken, monkeypatch):
     finally:
         notify_module.logger.removeHandler(handler)
     assert OutboxEntry.objects.count() == 2
-
-
-# The listener ---------------------------------------------------------------------------------
-
-
-def is_told() -> bool:
-    return connection.vendor == "postgresql"
-
-
-def test_a_listener_hears_of_a_commit():
-    with Listener("default") as listener:
-        assert listener.is_listening is is_told()
-        with transaction.atomic():
-            send()
-        assert listener.wait(60 if is_told() else 0.01) is is_told()
-        assert listener.wait(0.01) is False
-
-
-def test_a_deaf_listener_goes_by_the_clock():
-    with Listener("default", is_deaf=True) as listener:
-        send()
-        assert not listener.is_listening
-        assert listener.wait(0.01) is False
-
-
-def test_a_listener_can_be_interrupted_before_it_waits_and_while():
-    with Listener("default") as listener:
-        listener.interrupt()
-        began = time.monotonic()
-        assert listener.wait(600) is False
-        threading.Timer(0.05, listener.interrupt).start()
-        assert listener.wait(600) is False
-        assert time.monotonic() - began < 300
-    listener.interrupt()  # nobody waits any more
-
-
-def test_a_listener_that_lost_its_connection_says_so_and_listens_again():
-    with Listener("default") as listener:
-        with connection.cursor() as cursor:
-            if is_told():
-                cursor.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                    " WHERE query = %s AND datname = current_database()",
-                    [f"LISTEN {CHANNEL}"],
-                )
-        while listener.is_listening:
-            assert listener.wait(60)
-        # What came in between may have been missed.
-        assert listener.wait(60 if is_told() else 0.01) is is_told()
-        assert listener.is_listening is is_told()
-        notify_after_commit("default", get_settings())
-        assert listener.wait(60 if is_told() else 0.01) is is_told()
-
-
-def test_a_listener_without_a_server_waits_by_the_clock(monkeypatch):
-    monkeypatch.setattr(notify_module, "LISTEN_RETRY_S", 0.01)
-    monkeypatch.setattr(
-        type(connections["default"]), "connect", lambda self: (_ for _ in ()).throw(OSError)
-    )
-    with Listener("default") as listener:
-        assert not listener.is_listening
-        assert listener.wait(600 if is_told() else 0.01) is False

@@ -129,7 +129,7 @@ def test_what_waits_for_its_next_try_is_due_now(put_off, emulator, dispatcher):
     assert dispatcher.drain().accepted == 3
 
 
-def test_what_is_in_doubt_is_repeated_as_it_was(ambiguous, emulator, dispatcher):
+def test_what_is_ambiguous_is_repeated_as_it_was(ambiguous, emulator, dispatcher):
     key = OutboxBatch.objects.get().idempotency_key
 
     assert set(retry(ids_of(ambiguous)[:1]).values()) == {Done.DUE_NOW}
@@ -333,7 +333,7 @@ def test_more_than_a_portion(put, monkeypatch):
     assert cancel(ids_of(emails)) == dict.fromkeys(ids_of(emails), Done.CANCELLED)
 
 
-def test_whoever_sends_is_woken_once_something_is_due(put, monkeypatch):
+def test_whoever_sends_is_notified_once_something_is_due(put, monkeypatch):
     notified = []
     monkeypatch.setattr(
         "truncus_django.outbox.operations.notify_after_commit",

@@ -204,12 +204,12 @@ class TestOneEmail:
         assert "Was not accepted; tried again at" in page
         assert "PROVIDER_ERROR" in page
 
-    def test_its_page_tells_that_its_account_rests(self, admin_client, paused):
+    def test_its_page_says_that_its_account_is_paused(self, admin_client, paused):
         page = admin_client.get(page_of(Email.objects.get())).text
         assert "paused until" in page
         assert "revoked" in page
 
-    def test_a_text_that_waits_is_shown_only_where_texts_are_kept(
+    def test_a_text_that_waits_is_shown_only_where_texts_are_stored(
         self, admin_client, put, settings
     ):
         [email] = put(1)
@@ -386,7 +386,7 @@ class TestGoingOn:
         assert dispatcher.drain().accepted == 1
 
     @pytest.mark.parametrize("account", ["nobody", "", "\0"])
-    def test_what_does_not_rest_is_told(self, admin_client, account, put):
+    def test_an_account_that_is_not_paused_is_told(self, admin_client, account, put):
         told = messages_of(admin_client, admin_client.post(RESUME, {"account": account}))
         assert "is no longer paused" in told
 
@@ -400,7 +400,7 @@ class TestGoingOn:
 
 class TestSendingAgain:
     @pytest.mark.parametrize("delivery", ["outbox", "direct"])
-    def test_what_was_kept_is_sent_whole(
+    def test_what_was_stored_is_sent_whole(
         self, admin_client, emulator, dispatcher, settings, delivery
     ):
         settings.TRUNCUS = {**settings.TRUNCUS, "STORE_BODIES": True}
@@ -438,7 +438,7 @@ class TestSendingAgain:
         dispatcher.drain()
         assert [email.subject for email in emulator.emails] == ["Order 0"]
 
-    def test_nothing_is_said_to_be_lost_that_was_kept(self, admin_client, failed):
+    def test_nothing_is_said_to_be_lost_that_was_stored(self, admin_client, failed):
         Email.objects.update(attachment_count=2)
         ids = [str(failed[0].pk)]
         question = admin_client.post(

@@ -1,4 +1,4 @@
-"""``truncus_purge`` and the outbox: what is to be sent stays, what was kept can be dropped."""
+"""``truncus_purge`` and the outbox: what is to be sent stays, what was stored can be dropped."""
 
 from datetime import timedelta
 from io import StringIO
@@ -47,7 +47,7 @@ def test_what_is_still_to_be_sent_or_decided_stays(put):
     assert Email.objects.count() == OutboxEntry.objects.count() == 3
 
 
-def test_what_is_settled_goes_with_what_was_kept_of_it(put):
+def test_a_finished_email_goes_with_its_stored_payload(put):
     of_state(put, State.FAILED, State.CANCELLED, State.SENT)
 
     purge()
@@ -55,7 +55,7 @@ def test_what_is_settled_goes_with_what_was_kept_of_it(put):
     assert Email.objects.count() == OutboxEntry.objects.count() == 0
 
 
-def test_bodies_alone_are_what_was_kept_too(put, settings):
+def test_bodies_alone_count_as_stored_too(put, settings):
     settings.TRUNCUS = {**settings.TRUNCUS, "STORE_BODIES": True}
     of_state(put, State.FAILED, State.SENT)
     young = put(1)
@@ -69,7 +69,7 @@ def test_bodies_alone_are_what_was_kept_too(put, settings):
     assert Email.objects.exclude(text_body=None).get() == young[0]
 
 
-def test_what_was_kept_without_texts_is_found(put):
+def test_what_is_stored_without_texts_is_found(put):
     of_state(put, State.FAILED)
     out = StringIO()
 

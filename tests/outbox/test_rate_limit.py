@@ -120,12 +120,12 @@ def limit_to(settings: Any, count: int) -> None:
 
 
 def allowed_at(dispatcher: Dispatcher) -> float:
-    """Return when a worker that is kept by the limits may make its next request."""
-    rest = dispatcher.step()
-    assert isinstance(rest, Idle)
-    assert rest.is_pace
-    assert rest.until is not None
-    return rest.until
+    """Return when a worker that the limits hold back may make its next request."""
+    idle = dispatcher.step()
+    assert isinstance(idle, Idle)
+    assert idle.is_pace
+    assert idle.until is not None
+    return idle.until
 
 
 def test_a_request_may_have_arrived_as_late_as_its_answer(
@@ -224,14 +224,14 @@ def test_all_workers_wait_when_one_is_told_to(
     first, *others = workers(4)
     assert isinstance(first.step(), DispatchResult)
     for other in others:
-        rest = other.step()
-        assert isinstance(rest, Idle)
-        assert rest.until is not None
-        assert rest.until >= START + 30
-        assert rest.paused
+        idle = other.step()
+        assert isinstance(idle, Idle)
+        assert idle.until is not None
+        assert idle.until >= START + 30
+        assert idle.paused
     assert len(limited.requests) == 1
     assert "retry after 30 s" in Email.objects.get(error__gt="").error
-    time.present = rest.until
+    time.present = idle.until
     for other in others:
         other.step()
     assert limited.accepted == 2
@@ -258,7 +258,7 @@ def test_success_of_a_request_under_way_does_not_end_a_pause(
     first, second = workers(2)
     limited.faults.next("error_503", retry_after=0)
     put(1, idempotency_key="zero")
-    first.step()  # so that the next success is news
+    first.step()  # so that the next success changes the row
     OutboxAccount.objects.update(paused_until=None)
     put(1, idempotency_key="one")
     put(1, idempotency_key="two")

@@ -53,13 +53,13 @@ def decision(error, *, jitter=0.5, **state):
         (BatchState(), False, False, Start.AS_IT_IS),
         (BatchState(attempts=3, key_age_s=60), False, False, Start.AS_IT_IS),
         (BatchState(attempts=3, key_age_s=60, was_ambiguous=True), False, False, Start.AS_IT_IS),
-        # Truncus forgets the key: a definite failure goes on as a new request, a doubt ends here.
+        # Truncus forgets the key: a definite failure becomes a new request, an ambiguous one ends.
         (BatchState(attempts=3, key_age_s=DAY_S), False, False, Start.NEW_KEY),
         (BatchState(attempts=3, key_age_s=DAY_S, was_ambiguous=True), False, False, Start.UNKNOWN),
         # Another account knows nothing of the key.
         (BatchState(attempts=3), True, False, Start.NEW_KEY),
         (BatchState(attempts=3, was_ambiguous=True), True, False, Start.UNKNOWN),
-        # Without those that expired it is another request; in doubt it can only be repeated whole.
+        # Without the expired ones it is another request; an ambiguous one is repeated whole or not.
         (BatchState(), False, True, Start.AS_IT_IS),
         (BatchState(attempts=1), False, True, Start.NEW_KEY),
         (BatchState(attempts=1, was_ambiguous=True), False, True, Start.UNKNOWN),
@@ -85,7 +85,7 @@ def test_a_key_is_relied_upon_for_less_than_truncus_keeps_it():
 def test_what_is_safe_to_repeat_is_repeated(error):
     found = decision(error)
 
-    assert found.then is RetryAction.RETRY
+    assert found.action is RetryAction.RETRY
     assert found.is_ambiguous is error.ambiguous
     assert found.wait_s == pytest.approx(0.25)  # half of 0.5 · 2⁰
 
@@ -97,17 +97,17 @@ def test_waits_grow_up_to_ten_minutes():
     assert 599 < max(waits) <= retry_policy.LONGEST_RETRY_S
 
 
-def test_a_doubt_stays_until_the_content_itself_is_refused():
+def test_a_batch_stays_ambiguous_until_the_content_itself_is_refused():
     assert decision(FAILED, was_ambiguous=True).is_ambiguous
     assert decision(AuthenticationError("revoked"), was_ambiguous=True).is_ambiguous
-    assert decision(EmailRefused("suppressed"), was_ambiguous=True).then is RetryAction.UNKNOWN
-    assert decision(DomainError("paused"), was_ambiguous=True).then is RetryAction.UNKNOWN
-    assert decision(REFUSED, was_ambiguous=True).then is RetryAction.FAIL
-    assert decision(REFUSED, was_ambiguous=True, size=2).then is RetryAction.SPLIT
+    assert decision(EmailRefused("suppressed"), was_ambiguous=True).action is RetryAction.UNKNOWN
+    assert decision(DomainError("paused"), was_ambiguous=True).action is RetryAction.UNKNOWN
+    assert decision(REFUSED, was_ambiguous=True).action is RetryAction.FAIL
+    assert decision(REFUSED, was_ambiguous=True, size=2).action is RetryAction.SPLIT
     # One that a proxy said, or that no request was made for, proves nothing.
-    assert decision(InvalidRequest("413"), was_ambiguous=True, size=2).then is RetryAction.UNKNOWN
+    assert decision(InvalidRequest("413"), was_ambiguous=True, size=2).action is RetryAction.UNKNOWN
     assert (
-        decision(MessageTooLarge("large"), was_ambiguous=True, size=2).then is RetryAction.UNKNOWN
+        decision(MessageTooLarge("large"), was_ambiguous=True, size=2).action is RetryAction.UNKNOWN
     )
 
 
@@ -115,32 +115,34 @@ def test_a_doubt_stays_until_the_content_itself_is_refused():
     "error", [REFUSED, MessageTooLarge("large"), EmailRefused("no"), DomainError("paused")]
 )
 def test_a_refusal_splits_a_batch_and_fails_one(error):
-    assert decision(error, size=100).then is RetryAction.SPLIT
-    assert decision(error, size=1).then is RetryAction.FAIL
+    assert decision(error, size=100).action is RetryAction.SPLIT
+    assert decision(error, size=1).action is RetryAction.FAIL
 
 
-def test_what_a_bug_keeps_from_being_asked_goes_in_parts_and_a_doubt_as_it_was():
+def test_what_a_bug_keeps_from_being_asked_goes_in_parts_and_an_ambiguous_one_as_it_was():
     bug = MessageError("a bug", retryable=True)
 
-    assert decision(bug, size=100, failing_s=DAY_S).then is RetryAction.SPLIT
-    assert decision(bug, size=1).then is RetryAction.RETRY
-    assert decision(bug, size=1, failing_s=DAY_S).then is RetryAction.FAIL
+    assert decision(bug, size=100, failing_s=DAY_S).action is RetryAction.SPLIT
+    assert decision(bug, size=1).action is RetryAction.RETRY
+    assert decision(bug, size=1, failing_s=DAY_S).action is RetryAction.FAIL
     found = decision(bug, size=100, was_ambiguous=True)
-    assert (found.then, found.is_ambiguous) == (RetryAction.RETRY, True)
+    assert (found.action, found.is_ambiguous) == (RetryAction.RETRY, True)
     assert not found.is_account_failure
 
 
 def test_an_answer_that_tells_nothing_leaves_the_outcome_unknown():
-    assert decision(OutcomeUnknown("?")).then is RetryAction.UNKNOWN
+    assert decision(OutcomeUnknown("?")).action is RetryAction.UNKNOWN
 
 
-def test_what_fails_for_a_day_is_given_up_but_for_a_doubt_and_a_quota():
-    assert decision(FAILED, failing_s=DAY_S).then is RetryAction.FAIL
-    assert decision(FAILED, failing_s=DAY_S - 1).then is RetryAction.RETRY
-    # before_request() ends a doubt, when its key is of no use any more.
-    assert decision(LOST, failing_s=DAY_S).then is RetryAction.RETRY
-    assert decision(QuotaExceeded("month"), failing_s=DAY_S).then is RetryAction.RETRY
-    assert decision(AuthenticationError("revoked"), failing_s=30 * DAY_S).then is RetryAction.RETRY
+def test_what_fails_for_a_day_is_given_up_unless_ambiguous_or_over_quota():
+    assert decision(FAILED, failing_s=DAY_S).action is RetryAction.FAIL
+    assert decision(FAILED, failing_s=DAY_S - 1).action is RetryAction.RETRY
+    # before_request() ends an ambiguous batch, when its key is of no use any more.
+    assert decision(LOST, failing_s=DAY_S).action is RetryAction.RETRY
+    assert decision(QuotaExceeded("month"), failing_s=DAY_S).action is RetryAction.RETRY
+    assert (
+        decision(AuthenticationError("revoked"), failing_s=30 * DAY_S).action is RetryAction.RETRY
+    )
 
 
 # The account ----------------------------------------------------------------------------------
@@ -164,7 +166,7 @@ def test_what_fails_for_a_day_is_given_up_but_for_a_doubt_and_a_quota():
 def test_what_every_request_would_meet_stops_the_account(error):
     found = decision(error, size=100)
 
-    assert found.then is RetryAction.RETRY
+    assert found.action is RetryAction.RETRY
     assert found.pause_s == found.wait_s
     assert found.pause_s > 0
     assert found.is_account_failure
@@ -179,7 +181,7 @@ def test_a_429_says_for_how_long():
 def test_a_domain_that_warms_up_stops_only_its_own_batch():
     found = decision(QuotaExceeded("today", code="WARMUP_CAP_EXCEEDED"))
 
-    assert found.then is RetryAction.RETRY
+    assert found.action is RetryAction.RETRY
     assert found.pause_s == 0
     assert found.wait_s >= retry_policy.QUOTA_RETRY_S
 

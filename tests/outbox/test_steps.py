@@ -237,7 +237,7 @@ def test_each_message_with_a_key_of_its_own_goes_alone(
         ("error_500_after", "duplicate"),
     ],
 )
-def test_retry_of_a_batch_in_doubt(
+def test_retry_of_an_ambiguous_batch(
     victim: Victim, emulator: Any, put: Any, fault: str, reading: str
 ) -> None:
     emulator.reset(batch_replay=reading)

@@ -16,16 +16,9 @@ from truncus_django.api.errors import ConfigurationError
 from truncus_django.backend import TruncusBackend
 from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry
 from truncus_django.outbox import notify as notify_module
-from truncus_django.outbox.notify import forget_trouble
+from truncus_django.outbox.queues.django_tasks import notify as notify_django_tasks
 
 __all__ = ["other_database", "shared_database", "site"]
-
-
-@pytest.fixture(autouse=True)
-def no_trouble() -> Iterator[None]:
-    forget_trouble()
-    yield
-    forget_trouble()
 
 
 # One task, in any queue -----------------------------------------------------------------------
@@ -192,7 +185,7 @@ IMMEDIATE = BACKENDS.__class__.__module__ + ".backends.immediate.ImmediateBacken
 
 @pytest.fixture
 def django_tasks(settings: Any) -> Iterator[Callable[..., None]]:
-    """Return a function that sets ``TASKS``, with emails that wake Django Tasks."""
+    """Return a function that sets ``TASKS``, with emails that notify Django Tasks."""
     settings.TRUNCUS = {**settings.TRUNCUS, "DISPATCHER": "tasks"}
 
     def configure(**backends: Any) -> None:
@@ -243,14 +236,14 @@ def test_wrong_settings_of_tasks_harm_no_sender(queue, django_tasks, put, caplog
     django_tasks(truncus={"BACKEND": "nowhere.Backend"})
     put(1)
     assert OutboxEntry.objects.get().is_waiting
-    assert "(DISPATCHER 'tasks') could not be woken" in caplog.text
+    assert "(DISPATCHER 'tasks') could not be notified" in caplog.text
 
 
 def test_without_django_tasks_it_is_said_what_to_install(monkeypatch):
     for name in ("django.tasks", "django_tasks"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ConfigurationError, match=r"truncus-django\[tasks\]"):
-        tasks.notify_django_tasks("default")
+        notify_django_tasks("default")
     assert notify_module.logger.name == "truncus_django"
 
 

@@ -169,7 +169,7 @@ def test_payload_that_is_no_email_costs_no_other(emulator: Any, put: Any, payloa
     assert rows[1].state == State.FAILED
     assert rows[1].error
     assert emulator.accepted == 2
-    assert OutboxEntry.objects.filter(pk=emails[1].pk).exists(), "kept for a person to look at"
+    assert OutboxEntry.objects.filter(pk=emails[1].pk).exists(), "stored for a person to look at"
     assert not OutboxBatch.objects.exists()
 
 
@@ -211,7 +211,7 @@ def test_mailer_that_is_no_more_keeps_its_emails_until_it_is_back(
     assert other.state in SENT, "the mailers that are there are not held up"
     assert lost.state == State.PENDING
     assert "MAILERS has no mailer 'marketing'" in lost.error
-    assert "marketing" in stats.rest.paused
+    assert "marketing" in stats.idle.paused
     backend = {"BACKEND": "truncus_django.backend.TruncusBackend"}
     settings.MAILERS = {**(getattr(settings, "MAILERS", None) or {}), "marketing": backend}
     _pass_time()
@@ -299,8 +299,8 @@ def test_clock_of_one_machine_that_is_ahead_takes_no_lease(
     emulator.faults.next("rate_limit", retry_after=5)
     ahead.step()
     behind = Dispatcher(jitter=lambda: 0.0)
-    rest = behind.step()
-    assert isinstance(rest, Idle)
+    idle = behind.step()
+    assert isinstance(idle, Idle)
     assert len(emulator.requests) == 1
     monkeypatch.undo()
     if connections[database()].vendor != "sqlite":

@@ -1,4 +1,4 @@
-"""The worker as a process: it sends, is woken, stops in good order, and stays alive."""
+"""The worker as a process: it sends, is notified, stops in good order, and stays alive."""
 
 import itertools
 import signal
@@ -109,10 +109,10 @@ def test_no_address_is_said(site, emulator, put):
 
 def test_emails_are_sent_as_they_are_committed(site, emulator, put):
     # Told of them by PostgreSQL, a worker needs no look of its own.
-    is_told = connections[database()].vendor == "postgresql"
-    worker = ready(site.worker("--poll", "600" if is_told else "0.1"))
+    can_listen = connections[database()].vendor == "postgresql"
+    worker = ready(site.worker("--poll", "600" if can_listen else "0.1"))
     put(1)
-    worker.says("Sent 1 email in")  # and now it rests
+    worker.says("Sent 1 email in")  # and now it is idle
     put(2)
     worker.says("Sent 2 emails")
 
@@ -237,8 +237,8 @@ def test_a_database_that_is_gone_for_a_while_is_waited_for(
 ):
     if connections[database()].vendor == "sqlite":
         site.given["database"]["OPTIONS"]["timeout"] = 0.1
-    is_told = connections[database()].vendor == "postgresql"
-    worker = ready(site.worker("--poll", "600" if is_told else "0.1"))
+    can_listen = connections[database()].vendor == "postgresql"
+    worker = ready(site.worker("--poll", "600" if can_listen else "0.1"))
     put(1)
     worker.says("Sent 1 email in")
 
@@ -383,17 +383,17 @@ def test_one_run_goes_on_as_long_as_steps_succeed_in_between(quick, emulator, pu
 def test_debug_does_not_keep_all_queries(quick, emulator, put, settings):
     settings.DEBUG = True
     put_requests(put, 20)
-    kept: list[int] = []
+    counts: list[int] = []
 
     class Counting(Watcher):
-        def on_rest(self, rest: Idle) -> None:
-            kept.append(len(connections[database()].queries_log))
+        def on_idle(self, idle: Idle) -> None:
+            counts.append(len(connections[database()].queries_log))
 
     assert Worker(is_once=True, watcher=Counting()).run().stats.requests == 20
-    assert max(kept) < 40
+    assert max(counts) < 40
 
 
-def test_what_a_worker_s_own_thread_writes_is_sent_without_waking_anybody(
+def test_what_a_worker_s_own_thread_writes_is_sent_without_notifying_anybody(
     quick, emulator, put, monkeypatch, settings
 ):
     settings.TRUNCUS = {**settings.TRUNCUS, "DISPATCHER": "celery"}
@@ -405,7 +405,7 @@ def test_what_a_worker_s_own_thread_writes_is_sent_without_waking_anybody(
     assert notified == ["celery"]
 
     class Answering(Watcher):
-        def on_dispatched(self, delivered: Any) -> None:
+        def on_dispatched(self, dispatched: Any) -> None:
             if Email.objects.count() == 1:
                 put(1)
 
@@ -413,16 +413,16 @@ def test_what_a_worker_s_own_thread_writes_is_sent_without_waking_anybody(
     assert notified == ["celery"]
 
 
-def test_stop_ends_a_worker_that_rests(quick, emulator):
+def test_stop_ends_an_idle_worker(quick, emulator):
     worker = Worker(poll_s=600)
-    rested = threading.Event()
+    idled = threading.Event()
 
-    class Resting(Watcher):
-        def on_rest(self, rest: Idle) -> None:
-            rested.set()
+    class Idling(Watcher):
+        def on_idle(self, idle: Idle) -> None:
+            idled.set()
 
-    worker._watcher = Resting()
-    stopper = threading.Thread(target=lambda: (rested.wait(60), worker.stop()))
+    worker._watcher = Idling()
+    stopper = threading.Thread(target=lambda: (idled.wait(60), worker.stop()))
     stopper.start()
     result = worker.run()
     stopper.join()

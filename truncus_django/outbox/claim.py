@@ -96,10 +96,10 @@ class Claim:
     """A request that is this worker's to make, until its lease runs out.
 
     Attributes:
-        batch: what is to be sent. Its ``is_ambiguous`` tells of earlier requests.
+        batch: what is to be sent. Its ``is_ambiguous`` is about earlier requests.
         lease: proves that it is still this worker's.
         leased_until: unix seconds by the database's clock.
-        lasts: tells without asking anybody whether the lease still lasts.
+        lasts: whether the lease still lasts, known without a query.
         arrived_by: what the account's limits know its request by until it is answered.
         account, settings, client: whom to ask.
         account_failures: requests in a row of the account that failed before.
@@ -146,23 +146,23 @@ def claim(clock: Clock) -> Claim | Idle:
         django.db.DatabaseError: nothing was taken.
     """
     using = database()
-    rests: list[Idle] = []
+    idles: list[Idle] = []
     began_at = clock.now()
     for mailer in mailers_with_work(began_at):
         taken = _claim_of(mailer, clock, using)
         if isinstance(taken, Claim):
             return taken
-        rests.append(taken)
+        idles.append(taken)
     # What was due already was looked at: it is paused, and not due before its pause ends.
     not_yet_due = OutboxBatch.objects.filter(due_at__gt=moment_of(began_at))
     later = not_yet_due.aggregate(first=Min("due_at"))["first"]
-    moments = [rest.until for rest in rests if rest.until is not None]
+    moments = [idle.until for idle in idles if idle.until is not None]
     if later is not None:
         moments.append(unix_of(later))
-    paused = {mailer: why for rest in rests for mailer, why in rest.paused.items()}
-    # Which may be over by now: then it is time at once.
+    paused = {mailer: why for idle in idles for mailer, why in idle.paused.items()}
+    # In the past, if it was reached meanwhile: the caller looks again at once.
     soonest = min(moments, default=None)
-    return Idle(soonest, any(rest.is_pace for rest in rests), paused)
+    return Idle(soonest, any(idle.is_pace for idle in idles), paused)
 
 
 def mailers_with_work(now: float) -> list[str]:
@@ -200,10 +200,10 @@ def _claim_of(mailer: str, clock: Clock, using: str) -> Claim | Idle:
     queue = _MailerQueue(mailer, client.account, settings, client)
     account = OutboxAccount.objects.filter(account=queue.account).first()
     if account is not None:
-        # Who has to rest takes no lock each time that it looks.
-        rest = _rest_of(account, queue, clock.now())
-        if rest is not None:
-            return rest
+        # A paused account is seen without a lock.
+        idle = _idle_of(account, queue, clock.now())
+        if idle is not None:
+            return idle
     while True:
         with committed(using):
             taken = _take(queue, clock, using)
@@ -215,13 +215,13 @@ def _take(queue: _MailerQueue, clock: Clock, using: str) -> Claim | Idle | None:
     """Take a request of a mailer; ``None`` where a batch was ended instead, and more may be due."""
     account = rate_limit.locked_account(queue.account, using=using)
     now = clock.now()
-    rest = _rest_of(account, queue, now)
-    if rest is not None:
-        return rest
+    idle = _idle_of(account, queue, now)
+    if idle is not None:
+        return idle
     batch = _due_batch(queue.mailer, now, using)
     entries = _next_entries(queue.mailer, now, using, before=batch)
     if entries:
-        batch = _formed(queue, entries, now)
+        batch = _new_batch(queue, entries, now)
         ids = [entry.pk for entry in entries]
     elif batch is not None:
         ids = _made_ready(batch, queue, now)
@@ -230,14 +230,14 @@ def _take(queue: _MailerQueue, clock: Clock, using: str) -> Claim | Idle | None:
     else:
         return Idle(now + LOOK_AGAIN_S)  # others hold what there is
     queue.client.learn(rate_limit.dialect_of(account))
-    return _leased(batch, ids, account, queue, now)
+    return _leased(batch, ids, account, queue, now, is_new=bool(entries))
 
 
-def _rest_of(account: OutboxAccount, queue: _MailerQueue, now: float) -> Idle | None:
+def _idle_of(account: OutboxAccount, queue: _MailerQueue, now: float) -> Idle | None:
     """Return for how long an account may not make a request; ``None`` where it may now."""
-    resting = rate_limit.paused_until(account, now=now)
-    if resting > now:
-        return Idle(resting, paused={queue.mailer: log_text_of_code(account.error_code)})
+    paused_until = rate_limit.paused_until(account, now=now)
+    if paused_until > now:
+        return Idle(paused_until, paused={queue.mailer: log_text_of_code(account.error_code)})
     allowed = rate_limit.next_request_at(account, rate_limit.limits(queue.settings), now=now)
     return Idle(allowed, is_pace=True) if allowed > now else None
 
@@ -268,15 +268,15 @@ def _next_entries(
 def _read_in_order_of_index(using: str) -> None:
     """Have PostgreSQL read no more than it is asked for, until the transaction ends.
 
-    It takes a queue for as short as it was when it was last looked at, often empty; then it thinks
-    nothing of reading and sorting all that waits to find the first hundred.
+    It plans by old statistics, in which the queue was often empty, and would then read and sort all
+    that waits to find the first hundred.
     """
     if connections[using].vendor == "postgresql":
         with connections[using].cursor() as cursor:
             cursor.execute("SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off")
 
 
-def _formed(queue: _MailerQueue, entries: Sequence[_Waiting], now: float) -> OutboxBatch:
+def _new_batch(queue: _MailerQueue, entries: Sequence[_Waiting], now: float) -> OutboxBatch:
     """Return a batch of what waited, which is still to be written."""
     first = entries[0]
     return OutboxBatch(
@@ -396,10 +396,16 @@ def _why_unknown(state: BatchState, expired: Sequence[UUID]) -> str:
 
 
 def _leased(
-    batch: OutboxBatch, ids: Sequence[UUID], account: OutboxAccount, queue: _MailerQueue, now: float
+    batch: OutboxBatch,
+    ids: Sequence[UUID],
+    account: OutboxAccount,
+    queue: _MailerQueue,
+    now: float,
+    *,
+    is_new: bool,
 ) -> Claim:
     """Write down that the request is about to be made, and whose it is."""
-    was_ambiguous, is_new = batch.is_ambiguous, batch._state.adding
+    was_ambiguous = batch.is_ambiguous
     lasts = Countdown(lease_s(queue.settings))
     leased_until = now + lease_s(queue.settings)
     if batch.first_request_at is None:
@@ -431,7 +437,7 @@ def _leased(
 
 
 def stored_wire_format(wire_format: WireFormat) -> dict[str, bool]:
-    """Return a form as a batch keeps it."""
+    """Return a wire format as a batch stores it."""
     return {
         "html_required": wire_format.capabilities.html_required,
         "single_recipient": wire_format.capabilities.single_recipient,
@@ -460,7 +466,7 @@ def batch_state_of(batch: OutboxBatch, *, now: float) -> BatchState:
 def _note_misconfiguration(
     mailer: str, error: ConfigurationError, clock: Clock, using: str
 ) -> Idle:
-    """Let a mailer rest whose settings are of no use, and say so on its emails."""
+    """Pause a mailer whose settings are wrong, and say so on its emails."""
     name = f"mailer:{mailer}"[:100]
     known = OutboxAccount.objects.filter(account=name).first()
     now = clock.now()
@@ -471,10 +477,10 @@ def _note_misconfiguration(
     with committed(using):
         account = rate_limit.locked_account(name, using=using)
         now = clock.now()
-        resting = rate_limit.paused_until(account, now=now)
-        if not now < resting <= now + LONGEST_RETRY_S:
-            resting = now + account_pause_s(error, failures=account.failures, jitter=0.0)
-            account.paused_until = moment_of(resting)
+        paused_until = rate_limit.paused_until(account, now=now)
+        if not now < paused_until <= now + LONGEST_RETRY_S:
+            paused_until = now + account_pause_s(error, failures=account.failures, jitter=0.0)
+            account.paused_until = moment_of(paused_until)
             account.failures += 1
             account.error_code, account.error = "configuration", str(error)
             account.save(using=using)
@@ -487,4 +493,4 @@ def _note_misconfiguration(
             Email.objects.filter(pk__in=ids).update(
                 error_code=account.error_code, error=account.error
             )
-    return Idle(resting, paused={mailer: account.error})
+    return Idle(paused_until, paused={mailer: account.error})

@@ -1,4 +1,4 @@
-"""The steps of one delivery: claim → request → settle. The same for every kind of worker.
+"""The steps of one request: claim, send, record the outcome. Every kind of worker takes them.
 
 A process may die between any two of them. Before the claim is committed nothing has happened;
 after it, the batch is due again when its lease runs out, and whoever takes it makes the same
@@ -69,7 +69,7 @@ class DispatchResult:
 
     Attributes:
         accepted, failed, unknown, postponed: of how many emails.
-        error: what kept them, where there is one reason for all.
+        error: why they were not sent, where there is one reason for all.
     """
 
     accepted: int = 0
@@ -89,7 +89,7 @@ class RunStats:
     unknown: int = 0
     postponed: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
-    rest: Idle = field(default_factory=Idle)
+    idle: Idle = field(default_factory=Idle)
 
     def add(self, dispatched: DispatchResult) -> None:
         """Count what one request has done."""
@@ -173,13 +173,13 @@ class Dispatcher:
     ) -> RunStats:
         """Send what is due, waiting for the account's limits, until nothing is due any more.
 
-        What fails for now is tried again at its time by a later run; ``rest`` of the answer tells
-        when there is more to do.
+        What fails for now is tried again at its time by a later run; ``idle`` of the result
+        says when there is more to do.
 
         Args:
             until: monotonic seconds; no request is begun after this.
             longest_wait_s: seconds; what the limits hold back for longer is left to a later run.
-            on_delivered: called after each request.
+            on_dispatched: called after each request.
 
         Raises:
             django.db.DatabaseError: nothing is lost.
@@ -192,14 +192,14 @@ class Dispatcher:
                 stats.add(step)
                 on_dispatched(step)
                 continue
-            stats.rest = step
+            stats.idle = step
             if not step.is_pace:
                 return stats
             wait_s = max((step.until or 0.0) - self.clock.now(), SHORTEST_WAIT_S)
             if wait_s > longest_wait_s or time.monotonic() + wait_s > until:
                 return stats
             time.sleep(wait_s)
-        stats.rest = Idle(self.clock.now())
+        stats.idle = Idle(self.clock.now())
         return stats
 
     def _check_clock(self) -> None:
@@ -231,7 +231,7 @@ class Dispatcher:
                 emails,
                 key=batch.idempotency_key,
                 sandbox=batch.is_sandbox,
-                wire_format=_form(batch.wire_format) if batch.is_ambiguous else None,
+                wire_format=_wire_format(batch.wire_format) if batch.is_ambiguous else None,
             )
         except TruncusError as error:
             logger.info(
@@ -298,7 +298,7 @@ class Dispatcher:
             error = None if result.is_accepted else refusal_of(result)
             if error is None:
                 note_acceptance(result)
-            elif self._item_decision(claim, error).then is RetryAction.RETRY:
+            elif self._item_decision(claim, error).action is RetryAction.RETRY:
                 again[member.pk] = error
                 continue
             elif member.send_at is not None and _is_about_send_at(error):
@@ -324,7 +324,7 @@ class Dispatcher:
         return DispatchResult(len(outcomes) - failed, failed, postponed=postponed)
 
     def _item_decision(self, claim: Claim, error: TruncusError) -> RetryDecision:
-        """Return what follows for one email of a request that was answered: there is no doubt."""
+        """Return what follows for one email of a request that was answered: it is not ambiguous."""
         state = replace(
             batch_state_of(claim.batch, now=self.clock.now()),
             was_ambiguous=False,
@@ -364,7 +364,7 @@ class Dispatcher:
         decision = self._decide(claim, error, size=len(members))
         self._note_trouble(claim, decision, error)
         parts: list[list[UUID]] = []
-        if decision.then is RetryAction.SPLIT:
+        if decision.action is RetryAction.SPLIT:
             senders = [str(member.email["from"]) for member in members if member.email]
             parts = [[members[place].pk for place in part] for part in parts_of(senders, error)]
         if parts:
@@ -372,7 +372,7 @@ class Dispatcher:
             delete_batch(batch)
             return DispatchResult(postponed=len(members), error=log_summary(error))
         send_at = members[0].send_at if len(members) == 1 else None
-        if decision.then is RetryAction.RETRY:
+        if decision.action is RetryAction.RETRY:
             until = moment_of(now + decision.wait_s)
             postpone(
                 batch,
@@ -382,15 +382,15 @@ class Dispatcher:
                 failing_since=(batch.failing_since or moment_of(now))
                 if decision.is_own_failure
                 else None,
-                # A lesson was learned on the way, and the answer lost after that.
+                # Capabilities were learned from an earlier answer, and a later one was lost.
                 wire_format=stored_wire_format(error.wire_format) if error.wire_format else None,
             )
             return DispatchResult(postponed=len(members), error=log_summary(error))
-        if send_at is not None and decision.then is RetryAction.FAIL and _is_about_send_at(error):
+        if send_at is not None and decision.action is RetryAction.FAIL and _is_about_send_at(error):
             until = moment_of(send_at.timestamp())
             postpone(batch, error, until=until, is_ambiguous=False, code=HELD_BACK)
             return DispatchResult(postponed=1, error=log_summary(error))
-        error.ambiguous = decision.then is RetryAction.UNKNOWN
+        error.ambiguous = decision.action is RetryAction.UNKNOWN
         end(batch, error)
         if error.ambiguous:
             return DispatchResult(unknown=len(members), error=log_summary(error))
@@ -404,7 +404,7 @@ class Dispatcher:
     def _set_aside(self, claim: Claim, members: Sequence[_Member]) -> DispatchResult:
         """End emails whose payload cannot be read; the others go on without them.
 
-        Unless the batch is in doubt: then it can be repeated as a whole only, and so not at all.
+        Unless the batch is ambiguous: it could only be repeated whole, and so not at all.
         """
         batch = claim.batch
         if batch.is_ambiguous:
@@ -413,16 +413,16 @@ class Dispatcher:
         broken = [member.pk for member in members if member.email is None]
         outcome = SendOutcome(error=_Unreadable(), attempts=batch.attempts)
         record_outcomes(dict.fromkeys(broken, outcome))
-        rest = [member.pk for member in members if member.email is not None]
-        if rest:
-            regroup(batch, [rest], due_at=moment_of(self.clock.now()))
+        readable = [member.pk for member in members if member.email is not None]
+        if readable:
+            regroup(batch, [readable], due_at=moment_of(self.clock.now()))
         delete_batch(batch)
-        return DispatchResult(failed=len(broken), postponed=len(rest), error=_Unreadable.TEXT)
+        return DispatchResult(failed=len(broken), postponed=len(readable), error=_Unreadable.TEXT)
 
     # The account ------------------------------------------------------------------------------
 
     def _note_success(self, claim: Claim) -> None:
-        """Write down that the account works, and what it has taught; seldom is there news."""
+        """Record that the account works and its capabilities, where either has changed."""
         capabilities = claim.client.capabilities()
         account = OutboxAccount.objects.filter(account=claim.account)
         if claim.account_failures or capabilities != claim.capabilities:
@@ -453,10 +453,10 @@ class Dispatcher:
 
 
 def expire_overdue(clock: Clock) -> int:
-    """Note of waiting emails that are worth nothing any more that they expired; return how many.
+    """Record the expiry of waiting emails; return how many expired.
 
     Raises:
-        django.db.DatabaseError: the rest is left to the next time.
+        django.db.DatabaseError: the other emails are left to the next time.
     """
     using, expired = database(), 0
     skip = connections[using].features.has_select_for_update_skip_locked
@@ -566,7 +566,7 @@ def _is_about_send_at(error: TruncusError) -> bool:
     return isinstance(error, APIError) and "send_at" in error.message
 
 
-def _form(stored: Any) -> WireFormat | None:
+def _wire_format(stored: Any) -> WireFormat | None:
     if not isinstance(stored, dict) or not stored:
         return None
     capabilities = Capabilities(

@@ -75,7 +75,7 @@ def row_of(outgoing: OutgoingMessage, *, alias: str | None, settings: Settings) 
     """
     payload = outgoing.payload
     if payload is None:
-        raise TypeError("A parcel without its payload cannot be written.")
+        raise TypeError("An outgoing message without its payload cannot be written.")
     if outgoing.is_ambiguous and payload.idempotency_key is None:
         raise OutcomeUnknown(
             "An earlier direct send of this message may have been accepted. Send it again "
@@ -104,7 +104,7 @@ def row_of(outgoing: OutgoingMessage, *, alias: str | None, settings: Settings) 
 
 
 def enqueue(rows: Sequence[Row], settings: Settings) -> None:
-    """Write emails into the outbox, and wake whoever sends them once they are committed.
+    """Write emails into the outbox, and notify whoever sends them after the commit.
 
     Two inserts for up to 100 emails, both in the transaction that is open, or in one of their own.
 
@@ -154,7 +154,7 @@ def priority_of(message: EmailMessage) -> Priority:
 
 
 def expiry_of(message: EmailMessage) -> datetime | None:
-    """Return the moment from which a message is worth nothing, as the database stores moments.
+    """Return the moment at which a message expires, as the database stores moments.
 
     Raises:
         MessageError: it is no moment, or over already.

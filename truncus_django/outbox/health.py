@@ -42,7 +42,7 @@ class PausedAccount:
         account: its name in :class:`~truncus_django.models.OutboxAccount`.
         mailers: which mailers send through it; the empty name is that of ``TRUNCUS`` alone.
         until: when it goes on by itself.
-        reason: the error that it met; of its emails it tells nothing.
+        reason: the error that it met; says nothing of its emails.
     """
 
     account: str
@@ -71,7 +71,7 @@ class OutboxHealth:
         pending: emails that wait for their first request, or for another after a retry by hand.
         sending: emails in a request that is under way, or waits for its next try.
         unknown: emails that may have been sent, and wait for a person's decision.
-        failed: emails that failed and can be retried: what was to be sent is kept.
+        failed: emails that failed and can be retried: their payload is stored.
         counted_up_to: where counting ended; a count of so many may be more. ``None``: nowhere.
         oldest_age_s: seconds for which the oldest email waits, since it was written or put back by
             hand; one that is held back until its ``send_at`` does not count. ``None``: none waits.
@@ -111,11 +111,11 @@ class OutboxHealth:
             return True
         if self.paused:
             return False  # which is reason enough for what waits
-        longest_rest_s = min(
+        idle_s = min(
             self.oldest_age_s or 0.0,
             math.inf if self.last_request_at is None else self._seconds_since(self.last_request_at),
         )
-        if self.pending and longest_rest_s > UNATTENDED_S:
+        if self.pending and idle_s > UNATTENDED_S:
             return True
         due_at = self.next_attempt_at
         return due_at is not None and self._seconds_since(due_at) > UNATTENDED_S
@@ -191,12 +191,12 @@ def paused_accounts(
     One that no mailer uses any more, as its key was replaced, keeps nothing and is left out.
     """
     found = accounts if accounts is not None else OutboxAccount.objects.all()
-    resting = [
+    paused = [
         (account.paused_until, account)
         for account in found
         if account.paused_until is not None and unix_of(account.paused_until) > now
     ]
-    if not resting:
+    if not paused:
         return ()
     users = _mailers_by_account()
     return tuple(
@@ -207,7 +207,7 @@ def paused_accounts(
             error_code=account.error_code,
             reason=account.error,
         )
-        for until, account in sorted(resting, key=lambda pair: pair[0])
+        for until, account in sorted(paused, key=lambda pair: pair[0])
         if (names := _users(account.account, users))
     )
 

@@ -1,8 +1,8 @@
 """What a person does with emails of the outbox: try again, cancel, decide, go on.
 
 Each is safe while workers send and while somebody else does the same. Rows are locked in the order
-that workers keep to: accounts, requests, entries, emails. What a worker has in its hands is not
-touched, and the answer says so.
+that workers keep to: accounts, requests, entries, emails. Emails that a worker is
+sending are not touched, and the result says so.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -44,13 +44,13 @@ class Done(StrEnum):
 
     WAITS_ALREADY = "waits already"
     BEING_SENT = "being sent"
-    """A worker has it in its hands."""
-    AMBIGUOUS = "in doubt"
-    """A request of it may have been accepted, which only repeating that request can tell."""
-    NEEDS_DECISION = "undecided"
+    """A worker is sending it."""
+    AMBIGUOUS = "ambiguous"
+    """A request of it may have been accepted, which only repeating that request can show."""
+    NEEDS_DECISION = "needs decision"
     """It may have been sent: somebody must :func:`decide` first."""
-    NOT_STORED = "not kept"
-    """What was to be sent is not there any more."""
+    NOT_STORED = "not stored"
+    """Its payload is no longer stored."""
     DOES_NOT_APPLY = "does not apply"
     """It is in no state for that."""
     GONE = "gone"
@@ -90,7 +90,7 @@ def retry(email_ids: Iterable[UUID]) -> dict[UUID, Done]:
 def cancel(email_ids: Iterable[UUID]) -> dict[UUID, Done]:
     """Keep emails from being sent that wait, or whose request was surely not accepted.
 
-    What was to be sent is kept, so that :func:`retry` can take it back. As many queries for 500
+    The payload stays stored, so that :func:`retry` can send it after all. As many queries for 500
     emails as for one.
 
     Raises:
@@ -102,7 +102,7 @@ def cancel(email_ids: Iterable[UUID]) -> dict[UUID, Done]:
 def decide(email_ids: Iterable[UUID], decision: Decision) -> dict[UUID, Done]:
     """Say what became of emails that are ``unknown``.
 
-    Those of direct sends can be decided, too, but not be sent from here: nothing of them was kept.
+    Those of direct sends can be decided, too, but not be sent from here: no payload is stored.
 
     Raises:
         django.db.DatabaseError: those of the last transaction, of 500 at most, are as they were.
@@ -145,7 +145,7 @@ class _Held:
     entries: Mapping[UUID, OutboxEntry]
     batches: Mapping[UUID, OutboxBatch]
     taken: Collection[UUID]
-    """Emails that a worker has in its hands at this moment; they are not held."""
+    """Emails that a worker is sending at this moment; they are not held."""
     now: float
 
     def batch_of(self, entry: OutboxEntry) -> OutboxBatch | None:
@@ -181,13 +181,13 @@ def _hold(ids: Sequence[UUID], now: float, using: str) -> _Held:
     else:
         transitions.take_write_lock()  # before anything is read
     rows = OutboxEntry.objects.filter(pk__in=ids).order_by().values_list("pk", "batch")
-    kept: dict[UUID, UUID | None] = dict(rows)
-    batch_ids = {batch_id for batch_id in kept.values() if batch_id is not None}
+    batch_of_email: dict[UUID, UUID | None] = dict(rows)
+    batch_ids = {batch_id for batch_id in batch_of_email.values() if batch_id is not None}
     # Those that are locked are with a worker, who writes down what came back and does not wait.
     batches = OutboxBatch.objects.filter(pk__in=batch_ids).order_by("pk")
     batches = batches.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
     found = {batch.pk: batch for batch in batches} if batch_ids else {}
-    free = {pk for pk, batch_id in kept.items() if batch_id is None or batch_id in found}
+    free = {pk for pk, batch_id in batch_of_email.items() if batch_id is None or batch_id in found}
     # By their keys alone: MariaDB locks whatever it looks at on the way.
     entries = OutboxEntry.objects.filter(pk__in=free).order_by("pk").defer("payload")
     held = {
@@ -195,7 +195,7 @@ def _hold(ids: Sequence[UUID], now: float, using: str) -> _Held:
         for entry in (entries.select_for_update() if free else ())
         if entry.serializable_value("batch") in {None, *found}
     }
-    taken = kept.keys() - held.keys()
+    taken = batch_of_email.keys() - held.keys()
     emails = Email.objects.filter(pk__in=[pk for pk in ids if pk not in taken]).order_by("pk")
     return _Held(
         ids=ids,
@@ -213,10 +213,10 @@ def _retry(held: _Held) -> dict[UUID, Done]:
     due = [held.batch_of(held.entries[pk]) for pk, what in done.items() if what is Done.DUE_NOW]
     if due:
         # One whose lease has run out is due already.
-        resting = OutboxBatch.objects.filter(
+        not_leased = OutboxBatch.objects.filter(
             pk__in={batch.pk for batch in due if batch is not None}, lease=None
         )
-        resting.update(due_at=moment_of(held.now))
+        not_leased.update(due_at=moment_of(held.now))
     return done
 
 
@@ -302,13 +302,13 @@ def _decide(held: _Held, decision: Decision) -> dict[UUID, Done]:
     if decision is Decision.SEND:
         _let_wait_again(chosen, held.now)
     elif decision is Decision.SENT:
-        told = [EmailUpdate(pk, State.SENT) for pk in chosen]
-        transitions.finish(told, ["state", "reason", "error_code", "error"])
+        updates = [EmailUpdate(pk, State.SENT) for pk in chosen]
+        transitions.finish(updates, ["state", "reason", "error_code", "error"])
         outcomes.drop_sent(chosen)
     else:
         why = "Its answer was lost; a person decided that it was not sent."
-        told = [EmailUpdate(pk, State.FAILED, error=why) for pk in chosen]
-        transitions.finish(told, ["state", "reason", "error_code", "error"])
+        updates = [EmailUpdate(pk, State.FAILED, error=why) for pk in chosen]
+        transitions.finish(updates, ["state", "reason", "error_code", "error"])
     return done
 
 

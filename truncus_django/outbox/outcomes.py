@@ -48,10 +48,10 @@ class SendOutcome:
 
 
 def record_outcomes(outcomes: Mapping[UUID, SendOutcome]) -> None:
-    """Write down what became of emails, and drop or keep what was to be sent of them.
+    """Write down what became of emails, and drop or retain their payloads.
 
-    What was sent is dropped, unless ``STORE_BODIES``; what failed is kept, for a person may want
-    it tried again.
+    The payload of a sent email is dropped, unless ``STORE_BODIES``; that of a failed one stays, so
+    that a person can retry it.
     """
     if not outcomes:
         return
@@ -88,27 +88,27 @@ def text_of(error: TruncusError) -> str:
 
 
 def _leave_out_known_ids(updates: Sequence[EmailUpdate]) -> None:
-    """Keep an id that Truncus told twice with the email that had it first.
+    """Leave an id that Truncus returned twice with the email that had it first.
 
     A message with a key that was used before is answered with the id of the earlier one.
     """
-    ids = [told.message_id for told in updates if told.message_id]
+    ids = [update.message_id for update in updates if update.message_id]
     taken = Email.objects.filter(message_id__in=ids).order_by()
     known = dict(taken.values_list("message_id", "pk"))
-    for told in updates:
-        if told.message_id and known.setdefault(told.message_id, told.pk) != told.pk:
-            told.message_id = None
+    for update in updates:
+        if update.message_id and known.setdefault(update.message_id, update.pk) != update.pk:
+            update.message_id = None
 
 
 def _attach_after_commit(updates: Sequence[EmailUpdate]) -> None:
     """Apply events that came before the answer was written down."""
-    ids = [told.message_id for told in updates if told.message_id]
+    ids = [update.message_id for update in updates if update.message_id]
     if ids and get_settings().webhook_secrets:
         transaction.on_commit(lambda: transitions.attach(ids), using=database(), robust=True)
 
 
 def drop_sent(email_ids: Sequence[UUID]) -> None:
-    """Drop what was to be sent of emails that are sent, but for what is to be kept."""
+    """Drop the payloads of emails that are sent, except those to retain."""
     if not email_ids:
         return
     entries = OutboxEntry.objects.filter(pk__in=email_ids)
@@ -124,7 +124,7 @@ def expire(email_ids: Sequence[UUID]) -> None:
 
 
 def cancel(email_ids: Sequence[UUID]) -> None:
-    """Note that a person does not want emails sent; what was to be sent is kept."""
+    """Note that a person does not want emails sent; its payload stays."""
     transitions.finish([EmailUpdate(pk, State.CANCELLED) for pk in email_ids], ["state"])
     OutboxEntry.objects.filter(pk__in=email_ids).update(is_waiting=False, batch=None)
 
@@ -145,9 +145,8 @@ def end(batch: OutboxBatch, error: TruncusError) -> None:
 
 
 def delete_batch(batch: OutboxBatch) -> None:
-    """Delete a batch in which nobody is left; the database refuses where somebody is."""
-    # delete() would ask first who is left, which the foreign key makes sure of without a query.
-    OutboxBatch.objects.filter(pk=batch.pk)._raw_delete(database())
+    """Delete a batch in which nobody is left; refused where somebody is."""
+    OutboxBatch.objects.filter(pk=batch.pk).delete()
 
 
 def postpone(
@@ -169,24 +168,24 @@ def postpone(
         is_ambiguous: whether any request of it may have been accepted.
         failing_since: since when it fails for a fault of its own; ``None`` where the fault is not.
         code: instead of the error's own.
-        form: what the emails were sent in, where that is another one than was thought before.
+        wire_format: the one that the emails were sent in, where it has changed.
     """
     wire_formats = {} if wire_format is None else {"wire_format": dict(wire_format)}
     text = text_of(error)
     if is_ambiguous:
         text += " It may have been accepted all the same; the very same request is made again."
-    told = {"error_code": (code or error.code or "")[:100], "error": text}
+    reason = {"error_code": (code or error.code or "")[:100], "error": text}
     OutboxBatch.objects.filter(pk=batch.pk).update(
         due_at=until,
         lease=None,
         is_ambiguous=is_ambiguous,
         failures=batch.failures + 1,
         failing_since=failing_since,
-        **told,
+        **reason,
         **wire_formats,
     )
     emails = Email.objects.filter(outbox_entry__batch=batch).order_by()
-    emails.update(**told, attempts=batch.attempts, idempotency_key=batch.idempotency_key)
+    emails.update(**reason, attempts=batch.attempts, idempotency_key=batch.idempotency_key)
 
 
 def regroup(

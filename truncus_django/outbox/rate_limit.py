@@ -11,7 +11,7 @@ start holds more than the limits when its requests arrive, however long each was
 windows that start at whole seconds or minutes hold no more either. It costs each window the time
 of one answer.
 
-Direct sends and others who use the key are not seen. What they use up is told by a 429, and all
+Direct sends and others who use the key are not seen. What they use up shows in a 429, and all
 workers wait until it allows the next request.
 """
 
@@ -75,7 +75,7 @@ def next_request_at(
 
 
 def paused_until(account: OutboxAccount, *, now: float) -> float:
-    """Return until when the account rests, in unix seconds; ``now`` where it does not."""
+    """Return until when the account is paused, in unix seconds; ``now`` where it is not."""
     return now if account.paused_until is None else max(now, unix_of(account.paused_until))
 
 

@@ -31,7 +31,7 @@ GIVE_UP_AFTER_S = 24 * 60 * 60.0
 """Emails that fail for so long, for a fault of their own request, are given up."""
 LONGEST_RETRY_S = 600.0
 QUOTA_RETRY_S = 900.0
-"""Nobody tells when a quota is free again; asking seldom costs little."""
+"""Truncus does not say when a quota is free again; asking seldom costs little."""
 LONGEST_WAIT_S = 3600.0
 """What asks for a longer wait is asked again after this."""
 FAILURES_TO_PAUSE = 2
@@ -107,7 +107,7 @@ class RetryDecision:
         is_own_failure: whether the batch may be given up if it goes on like this.
     """
 
-    then: RetryAction
+    action: RetryAction
     wait_s: float = 0.0
     pause_s: float = 0.0
     is_ambiguous: bool = False
@@ -134,7 +134,7 @@ def after_failure(error: TruncusError, state: BatchState, *, jitter: float) -> R
 
     Args:
         error: why it failed.
-        facts: of the batch.
+        state: of the batch.
         jitter: a random number in [0, 1).
     """
     ambiguous = error.ambiguous or (state.was_ambiguous and not rules_out_acceptance(error))
@@ -167,7 +167,7 @@ def after_failure(error: TruncusError, state: BatchState, *, jitter: float) -> R
 
 
 def account_pause_s(error: TruncusError, *, failures: int, jitter: float) -> float:
-    """Return for how long an account rests after a fault that each of its requests would meet.
+    """Return for how long an account is paused after a fault that each of its requests would meet.
 
     Args:
         error: the fault.

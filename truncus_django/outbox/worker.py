@@ -1,7 +1,7 @@
-"""The long-running loop: sends what is in the outbox until it is told to stop.
+"""The long-running loop: sends what is in the outbox until it is stopped.
 
-The process that runs it stays alive whatever fails: a database that is gone is waited for, and an
-error in one step costs a pause.
+The process stays alive whatever fails: it waits for a database that is gone, and pauses after an
+error in a step.
 """
 
 import logging
@@ -22,14 +22,15 @@ from truncus_django.outbox.dispatcher import (
     RunStats,
     expire_overdue,
 )
-from truncus_django.outbox.notify import Listener, while_sending
+from truncus_django.outbox.listener import Listener
+from truncus_django.outbox.notify import while_sending
 
 logger = logging.getLogger("truncus_django")
 
 POLL_S = 1.0
-"""How often a worker looks into the outbox where nobody tells it of emails."""
+"""How often a worker looks into the outbox where it is not notified."""
 POLL_LISTENING_S = 5.0
-"""The same where it is told: a notification may get lost."""
+"""The same where it is notified: a notification may get lost."""
 EXPIRE_EVERY_S = 30.0
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 10.0
 TRIES_OF_ONE_RUN = 8
@@ -37,16 +38,16 @@ TRIES_OF_ONE_RUN = 8
 
 
 class Watcher:
-    """Is told what a worker does, from several threads; this one takes no notice."""
+    """Called with what a worker does, from several threads. This base class does nothing."""
 
     def on_dispatched(self, dispatched: DispatchResult) -> None:
         """A request was made."""
 
-    def on_rest(self, rest: Idle) -> None:
+    def on_idle(self, idle: Idle) -> None:
         """Nothing is to be sent now."""
 
     def on_listening(self, is_listening: bool) -> None:
-        """The worker begins; whether it is told of emails."""
+        """The worker begins; whether it is notified of emails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Result:
     """What came of a worker's run.
 
     Attributes:
-        tally: what was sent.
+        stats: what was sent.
         is_cut_short: whether it ended for an error that stayed.
     """
 
@@ -68,9 +69,9 @@ class Worker:
     Args:
         concurrency: threads; each makes one request at a time.
         poll_s: seconds between two looks into an outbox where nothing is due; by default 5 where
-            PostgreSQL tells of emails, else 1.
+            PostgreSQL notifies of emails, else 1.
         is_once: end when nothing is due any more.
-        watcher: is told what happens.
+        watcher: its methods are called with what happens.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Worker:
         self._is_stopping = False
         self._stopped = threading.Event()
         self._is_cut_short = False
-        self._tally = RunStats()
+        self._stats = RunStats()
         self._trouble = _Trouble()
         self._lock = threading.Lock()
 
@@ -113,14 +114,14 @@ class Worker:
             try:
                 while not self._is_stopping and self._is_running(threads):
                     if self._listener.wait(self._pause_s()):
-                        self._condition.ring()
+                        self._condition.notify()
             finally:
                 self._is_cut_short |= not self._is_once and not self._is_stopping
                 self._stopped.set()
-                self._condition.ring()
+                self._condition.notify()
                 for thread in threads:
                     thread.join()
-        return Result(self._tally, self._is_cut_short)
+        return Result(self._stats, self._is_cut_short)
 
     def _is_running(self, threads: list[threading.Thread]) -> bool:
         """Whether threads do what they are for: of a run that ends by itself, any of them."""
@@ -142,7 +143,7 @@ class Worker:
         failures = 0
         expired_at = 0.0
         while not self._stopped.is_set():
-            known_events = self._condition.rings
+            known = self._condition.notifications
             reset_queries()  # with DEBUG Django keeps them all
             try:
                 dispatcher = dispatcher or Dispatcher()
@@ -154,7 +155,7 @@ class Worker:
                     self._note(step)
                     wait_s = 0.0
                 else:
-                    self._watcher.on_rest(step)
+                    self._watcher.on_idle(step)
                     wait_s = _seconds_to(step, dispatcher.clock)
             except Exception as exc:  # noqa: BLE001  a worker stays alive
                 failures += 1
@@ -166,19 +167,19 @@ class Worker:
             if isinstance(step, DispatchResult):
                 continue
             if self._is_once and not step.is_pace:
-                self._note_rest(step)
+                self._note_idle(step)
                 return
             self._close_idle_connections()
-            self._condition.wait(known_events, min(wait_s, self._pause_s()))
+            self._condition.wait(known, min(wait_s, self._pause_s()))
 
     def _note(self, dispatched: DispatchResult) -> None:
         with self._lock:
-            self._tally.add(dispatched)
+            self._stats.add(dispatched)
         self._watcher.on_dispatched(dispatched)
 
-    def _note_rest(self, rest: Idle) -> None:
+    def _note_idle(self, idle: Idle) -> None:
         with self._lock:
-            self._tally.rest = rest
+            self._stats.idle = idle
 
     def _pause_s(self) -> float:
         if self._poll_s is not None:
@@ -205,29 +206,29 @@ class Worker:
                 connection.close_if_unusable_or_obsolete()
 
 
-def _seconds_to(rest: Idle, clock: Clock) -> float:
+def _seconds_to(idle: Idle, clock: Clock) -> float:
     """Return for how long there is nothing to do; one that is over already is a moment."""
-    if rest.until is None:
-        return SHORTEST_WAIT_S if rest.is_pace else float("inf")
-    return max(rest.until - clock.now(), SHORTEST_WAIT_S)
+    if idle.until is None:
+        return SHORTEST_WAIT_S if idle.is_pace else float("inf")
+    return max(idle.until - clock.now(), SHORTEST_WAIT_S)
 
 
 class _Condition:
-    """Wakes all threads at once; one that was busy hears afterwards that it rang."""
+    """Notifies all threads; one that was busy finds out when it waits the next time."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
-        self.rings = 0
+        self.notifications = 0
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         with self._condition:
-            self.rings += 1
+            self.notifications += 1
             self._condition.notify_all()
 
-    def wait(self, known_events: int, timeout_s: float) -> None:
-        """Wait until it has rung more often than was ``heard``."""
+    def wait(self, known: int, timeout_s: float) -> None:
+        """Wait until there are other notifications than ``known``."""
         with self._condition:
-            self._condition.wait_for(lambda: self.rings != known_events, timeout_s)
+            self._condition.wait_for(lambda: self.notifications != known, timeout_s)
 
 
 class _Trouble:

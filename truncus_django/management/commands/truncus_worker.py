@@ -220,7 +220,7 @@ class _Told(Watcher):
             elif time.monotonic() - self._told_at >= _EVERY_S:
                 self._tell_counts()
 
-    def on_rest(self, rest: Idle) -> None:
+    def on_idle(self, rest: Idle) -> None:
         """Tell what was done since the last rest, and why nothing more is."""
         with self._lock:
             if self._progress is None and not rest.is_pace:
@@ -238,7 +238,7 @@ class _Told(Watcher):
                 self._progress.close()
             stats = result.stats
             took = span(time.monotonic() - self._began_at)
-            self._say(f"{_counts(stats)}, in {took}.{_what_is_left(stats.rest)}")
+            self._say(f"{_counts(stats)}, in {took}.{_what_is_left(stats.idle)}")
             self._say_reasons(stats)
 
     def _tell_counts(self) -> None:

@@ -77,7 +77,7 @@ def test_once_tells_why_nothing_is_sent_and_when_it_goes_on(site, emulator, put,
     run = site.worker("--once", "--concurrency", "2")
 
     assert run.status() == 0, run.output
-    assert run.count("The mailer is paused: ") + run.count("Mailer 'default' rests: ") == 1
+    assert run.count("The mailer is paused: ") + run.count("Mailer 'default' is paused: ") == 1
     assert run.count("The next attempt is due in ") == 1
     assert run.count(": AuthenticationError") == 1
     assert not {"delivered", "failed"} & set(states())

@@ -87,7 +87,7 @@ def serve(sinks: Addresses, scale: float) -> Callable[[Any], Any]:
     project = _LimitedOutbox(None, sinks)
 
     def respond(order: tuple[int, bool]) -> Took:
-        from truncus_django.outbox import rate_limit
+        from truncus_django import rate_limit
 
         count, is_one_each = order
         project.fill(count, is_one_each=is_one_each)

@@ -21,6 +21,7 @@ from django.db.models import Count, Min
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
+from truncus_django.ages import span
 from truncus_django.api import contract
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.dialect import Capabilities, Dialect, capabilities_in
@@ -39,7 +40,6 @@ from truncus_django.checks import check_settings
 from truncus_django.conf import Settings, get_settings, mailers
 from truncus_django.log.sync import Selection
 from truncus_django.mailers import backend_of
-from truncus_django.management.ages import span
 from truncus_django.models import EmailEvent, database
 from truncus_django.outbox.health import OutboxHealth, health, is_in_use
 

@@ -20,6 +20,7 @@ from django.utils import timezone
 from tests.chaos.sliding import SlidingServer
 from tests.conftest import FakeTruncus
 from tests.servers import serving
+from truncus_django.ages import moment_of
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.backend import TruncusBackend
@@ -27,7 +28,6 @@ from truncus_django.log import transitions
 from truncus_django.log.sync import Selection, SyncJob, attach_orphans, count_due
 from truncus_django.log.transitions import ingest
 from truncus_django.log.webhook_payload import read_event
-from truncus_django.management.ages import moment_of
 from truncus_django.management.progress import Progress
 from truncus_django.models import Email, EmailEvent
 from truncus_django.states import State

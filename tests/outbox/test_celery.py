@@ -20,7 +20,7 @@ from tests.outbox.processes import Process, Site, other_database, shared_databas
 from truncus_django import tasks
 from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry
 from truncus_django.outbox.notify import while_sending
-from truncus_django.outbox.queues import celery as celery_queue
+from truncus_django.queues import celery as celery_queue
 
 __all__ = ["other_database", "shared_database", "site"]
 

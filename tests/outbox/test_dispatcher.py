@@ -9,14 +9,14 @@ import pytest
 from django.db import OperationalError
 
 from tests.outbox.conftest import keys_of, put_all, reload
-from truncus_django import signals
+from truncus_django import rate_limit, signals
 from truncus_django.api.dialect import forget_capabilities
 from truncus_django.api.transport import longest_request_s
 from truncus_django.backend import TruncusBackend
 from truncus_django.conf import get_settings
 from truncus_django.db.clock import Clock, moment_of
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry
-from truncus_django.outbox import dispatcher, rate_limit
+from truncus_django.outbox import dispatcher
 from truncus_django.outbox.claim import (
     LEASE_MARGIN_S,
     Claim,

@@ -19,7 +19,7 @@ from truncus_django.outbox.notify import (
     notify,
     while_sending,
 )
-from truncus_django.outbox.queues import celery as celery_queue
+from truncus_django.queues import celery as celery_queue
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -16,11 +16,11 @@ from tests.chaos.pace import PER_MINUTE, PER_SECOND, use_of
 from tests.chaos.sliding import Arrival, SlidingServer
 from tests.outbox.processes import Site, other_database, shared_database, site  # noqa: F401
 from tests.servers import serving
+from truncus_django import rate_limit
 from truncus_django.api.transport import Transport
 from truncus_django.db.clock import unix_of
 from truncus_django.emulator import Emulator
 from truncus_django.models import Email, OutboxAccount
-from truncus_django.outbox import rate_limit
 from truncus_django.outbox.claim import Claim, Idle, claim
 from truncus_django.outbox.dispatcher import Dispatcher, DispatchResult
 from truncus_django.testing import run_emulator, use_emulator

@@ -7,7 +7,7 @@ from truncus_django.log.sync import SyncJob
 from truncus_django.mailers import backend_of
 from truncus_django.models import OutboxAccount
 from truncus_django.outbox.claim import Idle
-from truncus_django.outbox.rate_limit import SharedPacer, limits, next_request_at
+from truncus_django.rate_limit import SharedPacer, limits, next_request_at
 
 pytestmark = pytest.mark.django_db
 

@@ -16,7 +16,7 @@ from truncus_django.api.errors import ConfigurationError
 from truncus_django.backend import TruncusBackend
 from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry
 from truncus_django.outbox import notify as notify_module
-from truncus_django.outbox.queues.django_tasks import notify as notify_django_tasks
+from truncus_django.queues.django_tasks import notify as notify_django_tasks
 
 __all__ = ["other_database", "shared_database", "site"]
 

@@ -41,7 +41,7 @@ from truncus_django.db.retry import in_tries
 from truncus_django.log import transitions
 from truncus_django.mailers import backend_of
 from truncus_django.models import Email, EmailEvent, EmailQuerySet
-from truncus_django.outbox.rate_limit import SharedPacer
+from truncus_django.rate_limit import SharedPacer
 
 if TYPE_CHECKING:
     from truncus_django.backend import TruncusBackend

@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 from django.db import connections
 from django.db.models import Min, Q, QuerySet
 
+from truncus_django import rate_limit
 from truncus_django.api import contract
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.dialect import WireFormat
@@ -34,7 +35,6 @@ from truncus_django.models import (
     OutboxEntry,
     database,
 )
-from truncus_django.outbox import rate_limit
 from truncus_django.outbox.outcomes import delete_batch, end, expire, regroup
 from truncus_django.outbox.retry_policy import (
     KEY_LIFE_S,

@@ -22,6 +22,7 @@ from uuid import UUID
 from django.db import DatabaseError, InterfaceError, connections
 from django.db.models import F, Q
 
+from truncus_django import rate_limit
 from truncus_django.api.client import noting_requests
 from truncus_django.api.dialect import Capabilities, WireFormat
 from truncus_django.api.encoding import EmailFields, encode
@@ -32,7 +33,6 @@ from truncus_django.db.clock import Clock, moment_of
 from truncus_django.db.transactions import committed
 from truncus_django.log.transitions import take_write_lock
 from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry, database
-from truncus_django.outbox import rate_limit
 from truncus_django.outbox.claim import Claim, Idle, batch_state_of, claim, stored_wire_format
 from truncus_django.outbox.clock_set_back import SET_BACK_S, adjust_to_clock_set_back
 from truncus_django.outbox.outcomes import (

@@ -20,8 +20,8 @@ from truncus_django.models import (
     Priority,
     database,
 )
-from truncus_django.outbox.rate_limit import recent_requests
 from truncus_django.outbox.waiting import HELD_BACK, waiting_mailers
+from truncus_django.rate_limit import recent_requests
 from truncus_django.states import State
 
 __all__ = ["OutboxHealth", "PausedAccount", "health"]

@@ -20,8 +20,8 @@ logger = logging.getLogger("truncus_django")
 
 NOTIFIERS = {
     "worker": "truncus_django.outbox.listener.notify_workers",
-    "celery": "truncus_django.outbox.queues.celery.notify",
-    "tasks": "truncus_django.outbox.queues.django_tasks.notify",
+    "celery": "truncus_django.queues.celery.notify",
+    "tasks": "truncus_django.queues.django_tasks.notify",
 }
 """What notifies whoever sends, for each value of ``DISPATCHER``; called with the database's alias.
 

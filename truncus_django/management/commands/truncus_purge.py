@@ -8,10 +8,10 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
 from django.utils import timezone
 
+from truncus_django.ages import EXPLANATION, moment_of
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.conf import get_settings
 from truncus_django.log.purge import PURGEABLE_STATES, Purge, PurgeResult
-from truncus_django.management.ages import EXPLANATION, moment_of
 from truncus_django.management.progress import Progress
 
 _EXAMPLES = """\

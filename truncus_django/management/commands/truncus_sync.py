@@ -10,8 +10,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
 from django.utils import timezone
 
+from truncus_django.ages import EXPLANATION, moment_of, span
 from truncus_django.log.sync import Selection, SyncJob, count_due
-from truncus_django.management.ages import EXPLANATION, moment_of, span
 from truncus_django.management.progress import Progress
 from truncus_django.states import FINAL_STATES, State
 

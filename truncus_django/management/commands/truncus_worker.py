@@ -14,10 +14,10 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connections
 from django.db.models import Q
 
+from truncus_django.ages import span
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.conf import get_settings, mailers
 from truncus_django.db.clock import Clock, moment_of
-from truncus_django.management.ages import span
 from truncus_django.management.progress import Progress
 from truncus_django.models import OutboxAccount, OutboxEntry, database
 from truncus_django.outbox.claim import Idle

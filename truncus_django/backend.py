@@ -24,14 +24,11 @@ from django.db import DatabaseError
 
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import (
-    AuthenticationError,
     ConfigurationError,
     Failure,
     MessageError,
     MessagesNotSent,
-    ScopeError,
     SendCancelled,
-    TLSError,
     TruncusError,
     log_text,
     redacted,
@@ -50,8 +47,6 @@ from truncus_django.validation import did_you_mean
 __all__ = ["TruncusBackend"]
 
 logger = logging.getLogger("truncus_django")
-
-_MISCONFIGURATION = (ConfigurationError, AuthenticationError, ScopeError, TLSError)
 
 
 class TruncusBackend(BaseEmailBackend):
@@ -357,9 +352,7 @@ class TruncusBackend(BaseEmailBackend):
         if not failures:
             return accepted
         errors = [failure.error for failure in failures]
-        wrong_settings = next(
-            (error for error in errors if isinstance(error, _MISCONFIGURATION)), None
-        )
+        wrong_settings = next((error for error in errors if error.is_misconfiguration), None)
         if self.fail_silently and wrong_settings is None:
             with _outermost() as is_outermost:
                 for error in errors if is_outermost else ():

@@ -48,7 +48,7 @@ addresses and keys before it becomes part of one; it may still quote a subject, 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from truncus_django.api import contract
 
@@ -186,7 +186,11 @@ class TruncusError(Exception):
         status: the HTTP status of the answer, or ``None`` where there was no answer.
         retry_after: seconds that the API asked to wait, or ``None``.
         request_id: the answer's request id, where one was sent.
-        retryable: whether the same request may succeed later.
+        retryable: whether the same request may succeed later. Told by class and code, unless
+            whoever raises it knows better.
+        is_account_wide: whether every request with the same API key would fail alike.
+        is_service_failure: whether Truncus or the way to it failed, and not the email.
+        is_misconfiguration: whether a person must correct a setting, the API key or a certificate.
         ambiguous: whether the email may have been accepted all the same. Sending the same
             unchanged message object again uses the same idempotency key.
         attempts: how many requests were made.
@@ -196,6 +200,12 @@ class TruncusError(Exception):
             given to :meth:`TruncusClient.send_batch` with the same key.
     """
 
+    is_service_failure: ClassVar[bool] = False
+    is_misconfiguration: ClassVar[bool] = False
+    _is_account_wide: ClassVar[bool] = False
+    _is_retryable: ClassVar[bool] = False
+    _retryable_codes: ClassVar[frozenset[str]] = frozenset()
+
     def __init__(
         self,
         message: str,
@@ -204,7 +214,7 @@ class TruncusError(Exception):
         status: int | None = None,
         retry_after: float | None = None,
         request_id: str | None = None,
-        retryable: bool = False,
+        retryable: bool | None = None,
         ambiguous: bool = False,
         is_from_truncus: bool = False,
     ) -> None:
@@ -214,11 +224,17 @@ class TruncusError(Exception):
         self.status = status
         self.retry_after = retry_after
         self.request_id = request_id
+        if retryable is None:
+            retryable = self._is_retryable or code in self._retryable_codes
         self.retryable = retryable
         self.ambiguous = ambiguous
         self.is_from_truncus = is_from_truncus
         self.wire_format: WireFormat | None = None
         self.attempts = 0
+
+    @property
+    def is_account_wide(self) -> bool:
+        return self._is_account_wide
 
     @property
     def hint(self) -> str | None:
@@ -244,6 +260,9 @@ class TruncusError(Exception):
 
 class ConfigurationError(TruncusError):
     """A setting is missing, unknown or wrong; ``fail_silently`` never hides it."""
+
+    _is_account_wide = True
+    is_misconfiguration = True
 
 
 class MessageError(TruncusError, OSError):
@@ -273,13 +292,22 @@ class NetworkError(TruncusError, OSError):
 class ConnectionFailed(NetworkError):
     """No connection could be made, so nothing was sent."""
 
+    _is_account_wide = True
+    _is_retryable = True
+
 
 class AnswerLost(NetworkError):
     """The request went out, and no whole answer came back."""
 
+    _is_retryable = True
+    is_service_failure = True
+
 
 class TLSError(NetworkError):
     """The server's certificate or TLS version is not acceptable."""
+
+    _is_account_wide = True
+    is_misconfiguration = True
 
 
 class APIError(TruncusError, OSError):
@@ -293,9 +321,15 @@ class InvalidRequest(APIError):
 class AuthenticationError(APIError):
     """The API key is missing, unknown or revoked (401)."""
 
+    _is_account_wide = True
+    is_misconfiguration = True
+
 
 class ScopeError(APIError):
     """The API key may not do this (403)."""
+
+    _is_account_wide = True
+    is_misconfiguration = True
 
 
 class DomainError(APIError):
@@ -313,13 +347,23 @@ class Conflict(APIError):
 class RateLimited(APIError):
     """Too many requests for now (429); ``retry_after`` says how long to wait."""
 
+    _is_account_wide = True
+    _is_retryable = True
+
 
 class QuotaExceeded(APIError):
     """A monthly or daily cap is used up (429); waiting minutes does not help."""
 
+    @property
+    def is_account_wide(self) -> bool:
+        return self.code != contract.WARMUP_CODE  # the cap of one domain
+
 
 class ServerError(APIError):
     """Truncus or a proxy before it failed (5xx, 408)."""
+
+    _is_retryable = True
+    is_service_failure = True
 
 
 class InvalidAnswer(APIError):
@@ -328,6 +372,8 @@ class InvalidAnswer(APIError):
 
 class EmailRefused(APIError):
     """Truncus took the request and refused this email: blocked, rejected or failed."""
+
+    _retryable_codes = frozenset({contract.PROVIDER_ERROR_CODE})
 
 
 class OutcomeUnknown(TruncusError, OSError):
@@ -429,7 +475,6 @@ def refusal(
         status=status,
         retry_after=retry_after_s(headers, body, now=now),
         request_id=_request_id(headers),
-        retryable=kind in {RateLimited, ServerError},
         # PROVIDER_ERROR with status "failed" tells that the provider did not take the email; any
         # other failure of the server leaves that open.
         ambiguous=kind is ServerError and code != contract.PROVIDER_ERROR_CODE,

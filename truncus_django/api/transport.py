@@ -295,13 +295,11 @@ def _translated(exc: RequestException, base_url: str) -> NetworkError:
         return ConnectionFailed(
             f"No connection to {host}. Check BASE_URL. {advice}",
             code=contract.NETWORK_CODE,
-            retryable=True,
         )
     late = isinstance(exc, Timeout) or was_given_up
     return AnswerLost(
         f"No answer from {host} in time" if late else f"The connection to {host} broke",
         code=contract.TIMEOUT_CODE if late else contract.NETWORK_CODE,
-        retryable=True,
         ambiguous=True,
     )
 

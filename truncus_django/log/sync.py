@@ -23,14 +23,10 @@ from django.utils import timezone
 
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import (
-    AuthenticationError,
     ConfigurationError,
-    ConnectionFailed,
     NotFound,
     QuotaExceeded,
     RateLimited,
-    ScopeError,
-    TLSError,
     TruncusError,
     log_text,
 )
@@ -61,15 +57,6 @@ WAITS_IN_A_ROW = 5
 FAILURES_IN_A_ROW = 10
 """After so many, the fault is not with the emails."""
 
-_ACCOUNT_WIDE = (
-    AuthenticationError,
-    ConfigurationError,
-    ConnectionFailed,
-    QuotaExceeded,
-    RateLimited,  # only what is left of it after waiting
-    ScopeError,
-    TLSError,
-)
 _CANNOT_BE_STORED = (DataError, IntegrityError, OverflowError, TypeError, ValueError)
 """What one odd answer causes, and no other answer."""
 
@@ -344,7 +331,7 @@ class SyncJob:
             self.result.unknown += 1
             chunk.dates[email.pk] = None
             self.result.reasons["Truncus does not know the email; it is not asked again."] += 1
-        elif isinstance(error, _ACCOUNT_WIDE):  # not the email's fault: its date stays
+        elif _is_account_wide(error):  # not the email's fault: its date stays
             self.result.reasons[log_text(error)] += 1
         else:
             chunk.dates[email.pk] = transitions.next_question(email, now=self._now())
@@ -354,7 +341,7 @@ class SyncJob:
     def _note_trouble(self, mailer: str, account: _Account, error: TruncusError) -> None:
         """Give a mailer up where the next email would fare no better."""
         account.failures_in_a_row += 0 if isinstance(error, NotFound) else 1
-        if isinstance(error, _ACCOUNT_WIDE):
+        if _is_account_wide(error):
             self.result.stopped[mailer] = log_text(error)
         elif account.failures_in_a_row >= FAILURES_IN_A_ROW:
             self.result.stopped[mailer] = (
@@ -408,6 +395,11 @@ class SyncJob:
         if chunk.claimed_until is not None:
             mine = mine.filter(next_sync_at=chunk.claimed_until)
         in_tries(lambda: update_each(mine, emails, ["next_sync_at"]), using=mine.db)
+
+
+def _is_account_wide(error: TruncusError) -> bool:
+    # A question belongs to no domain, so that any quota is the account's.
+    return error.is_account_wide or isinstance(error, QuotaExceeded)
 
 
 def _details(account: _Account, email: Email) -> EmailDetails:

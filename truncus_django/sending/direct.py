@@ -14,18 +14,12 @@ from truncus_django.api.client import TruncusClient
 from truncus_django.api.dialect import WireFormat
 from truncus_django.api.errors import (
     AnswerLost,
-    AuthenticationError,
-    ConnectionFailed,
     DomainError,
     EmailRefused,
     InvalidRequest,
     MessageError,
     OutcomeUnknown,
-    QuotaExceeded,
-    RateLimited,
-    ScopeError,
     ServerError,
-    TLSError,
     TruncusError,
     kind_of,
     loggable_id,
@@ -144,11 +138,13 @@ def send_batches(client: TruncusClient, batches: Iterable[Batch], *, now: float)
             if parts:
                 waiting.extendleft(reversed(parts))
                 continue
-            if error is not None:
+            if error is None:
+                failed_in_a_row = 0
+            else:
                 _record_failure(client, batch, error, now=now)
-            failed_in_a_row = failed_in_a_row + 1 if _is_the_service(error) else 0
-            if _is_account_wide(error) or failed_in_a_row == MAX_FAILED_BATCHES:
-                stopped_by = error
+                failed_in_a_row = failed_in_a_row + 1 if error.is_service_failure else 0
+                if _stops_the_list(error) or failed_in_a_row == MAX_FAILED_BATCHES:
+                    stopped_by = error
             yield batch
 
 
@@ -301,7 +297,6 @@ def refusal_of(result: SendResult) -> TruncusError:
         error = kind(
             f"Truncus {result.status} the email" + (f": {reason}" if reason else ""),
             code=code,
-            retryable=kind in {RateLimited, ServerError} or code == contract.PROVIDER_ERROR_CODE,
             is_from_truncus=True,
         )
     error.attempts = result.attempts
@@ -333,15 +328,7 @@ def note_acceptance(result: SendResult) -> None:
         logger.warning("Truncus sent email %s with %d warnings", message_id, len(result.warnings))
 
 
-def _is_account_wide(error: TruncusError | None) -> bool:
-    if isinstance(error, QuotaExceeded):
-        return error.code != contract.WARMUP_CODE  # the cap of one domain
-    if isinstance(error, AnswerLost) and error.code == contract.TIMEOUT_CODE:
-        return True  # else a list of thousands would wait for each of its batches in turn
-    return isinstance(
-        error, AuthenticationError | ScopeError | ConnectionFailed | TLSError | RateLimited
-    )
-
-
-def _is_the_service(error: TruncusError | None) -> bool:
-    return isinstance(error, AnswerLost | ServerError)
+def _stops_the_list(error: TruncusError) -> bool:
+    # Of a timeout: else a list of thousands would wait for each of its batches in turn.
+    is_timeout = isinstance(error, AnswerLost) and error.code == contract.TIMEOUT_CODE
+    return error.is_account_wide or is_timeout

@@ -22,9 +22,9 @@ from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 from django.db import DatabaseError
 
+from truncus_django.api import errors
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import (
-    ConfigurationError,
     Failure,
     MessageError,
     MessagesNotSent,
@@ -34,7 +34,7 @@ from truncus_django.api.errors import (
     redacted,
 )
 from truncus_django.api.keys import ApiKey
-from truncus_django.conf import SETTING_NAMES, Settings, get_settings, mailers
+from truncus_django.conf import SETTING_NAMES, ConfigurationError, Settings, get_settings, mailers
 from truncus_django.event_loop import is_database_refused
 from truncus_django.message import TruncusStatus
 from truncus_django.sending.ambiguous import fingerprint, forget, recall
@@ -467,15 +467,18 @@ def _status(outgoing: OutgoingMessage) -> TruncusStatus:
 
 
 def _client(settings: Settings) -> TruncusClient:
-    return _shared_client(
-        settings.api_key or "",
-        settings.base_url,
-        settings.timeout,
-        settings.max_retries,
-        settings.retry_budget,
-        settings.dialect,
-        settings.plain_http_hosts,
-    )
+    try:
+        return _shared_client(
+            settings.api_key or "",
+            settings.base_url,
+            settings.timeout,
+            settings.max_retries,
+            settings.retry_budget,
+            settings.dialect,
+            settings.plain_http_hosts,
+        )
+    except errors.ConfigurationError as error:
+        raise ConfigurationError(error.message) from None
 
 
 @lru_cache(maxsize=64)

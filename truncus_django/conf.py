@@ -11,14 +11,19 @@ from types import MappingProxyType
 from typing import Any
 
 from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-from truncus_django.api import contract, readers
-from truncus_django.api.errors import ConfigurationError, redacted
+from truncus_django.api import contract, errors, readers
+from truncus_django.api.errors import redacted
 from truncus_django.validation import did_you_mean
 
 BACKEND = "truncus_django.backend.TruncusBackend"
 ENVIRONMENT_PREFIX = "TRUNCUS_"
+
+
+class ConfigurationError(errors.ConfigurationError, ImproperlyConfigured):
+    """What a setting of the project is wrong about, for ``except ImproperlyConfigured``, too."""
 
 
 @dataclass(frozen=True, kw_only=True)

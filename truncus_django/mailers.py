@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 from django.conf import settings as django_settings
 
-from truncus_django.api.errors import ConfigurationError
-from truncus_django.conf import SETTING_NAMES
+from truncus_django.conf import SETTING_NAMES, ConfigurationError
 
 if TYPE_CHECKING:
     from truncus_django.backend import TruncusBackend

@@ -467,9 +467,13 @@ def _status(outgoing: OutgoingMessage) -> TruncusStatus:
 
 
 def _client(settings: Settings) -> TruncusClient:
+    if not settings.api_key:
+        raise ConfigurationError(
+            "There is no API key. Set TRUNCUS = {'API_KEY': …} or TRUNCUS_API_KEY."
+        )
     try:
         return _shared_client(
-            settings.api_key or "",
+            settings.api_key,
             settings.base_url,
             settings.timeout,
             settings.max_retries,

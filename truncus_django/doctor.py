@@ -22,8 +22,9 @@ from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
 from truncus_django.api import contract
+from truncus_django.api.capabilities import Capabilities
 from truncus_django.api.client import TruncusClient
-from truncus_django.api.dialect import Capabilities, Dialect, capabilities_in
+from truncus_django.api.dialect import Dialect, capabilities_in
 from truncus_django.api.errors import (
     ConfigurationError,
     Conflict,

@@ -9,7 +9,7 @@ from email.utils import format_datetime
 import pytest
 
 from truncus_django.api import contract, errors
-from truncus_django.api.dialect import Capabilities, WireFormat
+from truncus_django.api.capabilities import Capabilities, WireFormat
 from truncus_django.api.errors import (
     AnswerLost,
     APIError,
@@ -318,6 +318,14 @@ def test_error_says_what_to_do(status, code, hint):
     error = answered(status, {"error": "No", "code": code})
     assert hint in (error.hint or "")
     assert hint in str(error)
+
+
+def test_hints_say_where_a_project_keeps_what_is_to_be_corrected(monkeypatch):
+    monkeypatch.setattr(errors, "_HINTS", dict(errors._HINTS))
+    errors.set_hints({"API_KEY_REVOKED": "Ask the office."})
+    assert str(answered(401, {"error": "No", "code": "API_KEY_REVOKED"})).endswith(
+        "Ask the office."
+    )
 
 
 def test_ambiguous_error_says_how_to_go_on():

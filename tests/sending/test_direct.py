@@ -7,7 +7,7 @@ from unittest.mock import ANY
 import pytest
 from django.core.mail import EmailMessage
 
-from truncus_django.api.dialect import Capabilities, WireFormat
+from truncus_django.api.capabilities import Capabilities, WireFormat
 from truncus_django.api.encoding import EmailFields
 from truncus_django.api.errors import (
     AnswerLost,

@@ -18,7 +18,8 @@ from urllib.parse import quote
 
 from truncus_django import __version__
 from truncus_django.api import contract, readers, results
-from truncus_django.api.dialect import Dialect, DialectMemory, WireFormat, adapt
+from truncus_django.api.capabilities import WireFormat
+from truncus_django.api.dialect import Dialect, DialectMemory, adapt
 from truncus_django.api.encoding import EmailFields, encode
 from truncus_django.api.errors import (
     APIError,

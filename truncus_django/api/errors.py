@@ -2,7 +2,7 @@
 
 * TruncusError
 
-  * ConfigurationError: wrong or missing settings
+  * ConfigurationError: a missing or impossible key, URL or option
   * MessageError: the email itself cannot be sent; raised before any request
 
     * UnsupportedFeature: the API cannot carry a part of it
@@ -53,7 +53,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from truncus_django.api import contract
 
 if TYPE_CHECKING:
-    from truncus_django.api.dialect import WireFormat
+    from truncus_django.api.capabilities import WireFormat
 
 __all__ = [
     "APIError",
@@ -86,19 +86,17 @@ __all__ = [
     "WebhookVerificationError",
 ]
 
-_HINTS: Mapping[str, str] = {
-    "invalid_api_key": "Check TRUNCUS['API_KEY'] (or TRUNCUS_API_KEY).",
-    "MISSING_API_KEY": "Check TRUNCUS['API_KEY'] (or TRUNCUS_API_KEY).",
-    "INVALID_API_KEY": "Check TRUNCUS['API_KEY'] (or TRUNCUS_API_KEY).",
-    "API_KEY_REVOKED": "Create a new API key in the Truncus dashboard and set TRUNCUS['API_KEY'].",
+_HINTS: dict[str, str] = {
+    "invalid_api_key": "Check the API key.",
+    "MISSING_API_KEY": "Check the API key.",
+    "INVALID_API_KEY": "Check the API key.",
+    "API_KEY_REVOKED": "Create a new API key in the Truncus dashboard.",
     contract.SCOPE_CODE: (
         "Give the API key the scope it lacks: 'send' to send and cancel, 'read_events' to read."
     ),
-    "domain_not_verified": (
-        "Verify the domain of the sender (DEFAULT_FROM_EMAIL, SERVER_EMAIL) in Truncus."
-    ),
+    "domain_not_verified": "Verify the domain of the sender in Truncus.",
     "DOMAIN_NOT_VERIFIED": "Finish the DNS records of the sender's domain in Truncus.",
-    "DOMAIN_NOT_FOUND": "Add the sender's domain (DEFAULT_FROM_EMAIL) in Truncus and verify it.",
+    "DOMAIN_NOT_FOUND": "Add the sender's domain in Truncus and verify it.",
     "DOMAIN_PAUSED": "Truncus paused the domain for its bounces or complaints; see its dashboard.",
     "DOMAIN_TYPE_MISMATCH": "Use a domain that Truncus knows as transactional.",
     "MONTHLY_LIMIT_EXCEEDED": "The plan's emails of this month are used up.",
@@ -177,6 +175,11 @@ def hint_for(code: str | None) -> str | None:
     return _HINTS.get(code or "")
 
 
+def set_hints(hints: Mapping[str, str]) -> None:
+    """Replace what :func:`hint_for` returns for these codes, where it can be said more exactly."""
+    _HINTS.update(hints)
+
+
 class TruncusError(Exception):
     """The base of every error of this package.
 
@@ -190,7 +193,8 @@ class TruncusError(Exception):
             whoever raises it knows better.
         is_account_wide: whether every request with the same API key would fail alike.
         is_service_failure: whether Truncus or the way to it failed, and not the email.
-        is_misconfiguration: whether a person must correct a setting, the API key or a certificate.
+        is_misconfiguration: whether a person must correct the configuration, the API key or
+            a certificate.
         ambiguous: whether the email may have been accepted all the same. Sending the same
             unchanged message object again uses the same idempotency key.
         attempts: how many requests were made.
@@ -259,7 +263,7 @@ class TruncusError(Exception):
 
 
 class ConfigurationError(TruncusError):
-    """A setting is missing, unknown or wrong; ``fail_silently`` never hides it."""
+    """The API key, the URL or an option is missing or impossible; no email can be sent."""
 
     _is_account_wide = True
     is_misconfiguration = True

@@ -17,8 +17,8 @@ from django.db import connections
 from django.db.models import Min, Q, QuerySet
 
 from truncus_django.api import contract
+from truncus_django.api.capabilities import WireFormat
 from truncus_django.api.client import TruncusClient
-from truncus_django.api.dialect import WireFormat
 from truncus_django.api.errors import ConfigurationError, OutcomeUnknown, log_text_of_code
 from truncus_django.api.keys import new_idempotency_key
 from truncus_django.api.transport import longest_request_s

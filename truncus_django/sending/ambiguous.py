@@ -10,8 +10,8 @@ from typing import Any
 from django.core.mail import EmailMessage
 from django.utils import translation
 
+from truncus_django.api.capabilities import WireFormat
 from truncus_django.api.client import TruncusClient
-from truncus_django.api.dialect import WireFormat
 from truncus_django.message import MERGE_NAMES, OPTION_NAMES, UNSUPPORTED_ANYMAIL_NAMES
 from truncus_django.sending.outgoing import AmbiguousSend, Batch, OutgoingMessage
 

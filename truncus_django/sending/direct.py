@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from truncus_django.api import contract
+from truncus_django.api.capabilities import WireFormat
 from truncus_django.api.client import TruncusClient
-from truncus_django.api.dialect import WireFormat
 from truncus_django.api.errors import (
     AnswerLost,
     DomainError,

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from django.core.mail import EmailMessage
 
-from truncus_django.api.dialect import WireFormat
+from truncus_django.api.capabilities import WireFormat
 from truncus_django.api.encoding import EmailFields
 from truncus_django.api.errors import TruncusError
 from truncus_django.api.results import SendResult

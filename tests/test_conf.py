@@ -16,7 +16,7 @@ from truncus_django import conf
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.backend import TruncusBackend
 from truncus_django.conf import Settings, get_settings, problems
-from truncus_django.mailers import backend_of
+from truncus_django.mailers import get_mailer
 from truncus_django.message import TruncusMessage
 
 
@@ -185,7 +185,7 @@ def test_wrong_settings_are_improperly_configured_for_django(wrong):
 @pytest.mark.parametrize("mailers", [{}, {"news": {"OPTIONS": ["x"]}}, ["news"]])
 def test_unknown_mailer_is_improperly_configured_for_django(mailers):
     with override_settings(MAILERS=mailers), pytest.raises(ImproperlyConfigured):
-        backend_of("news")
+        get_mailer("news")
 
 
 def test_settings_follow_override_settings():

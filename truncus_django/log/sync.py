@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from django.db import DataError, IntegrityError, connections, transaction
@@ -35,12 +34,9 @@ from truncus_django.api.results import EmailDetails
 from truncus_django.db.bulk import update_each
 from truncus_django.db.retry import in_tries
 from truncus_django.log import transitions
-from truncus_django.mailers import backend_of
+from truncus_django.mailers import Mailer, get_mailer
 from truncus_django.models import Email, EmailEvent, EmailQuerySet
 from truncus_django.outbox.rate_limit import SharedPacer
-
-if TYPE_CHECKING:
-    from truncus_django.backend import TruncusBackend
 
 __all__ = ["Due", "Selection", "SyncJob", "SyncResult", "attach_orphans", "count_due"]
 
@@ -307,16 +303,16 @@ class SyncJob:
     def _account_of(self, mailer: str) -> _Account:
         account = self._accounts.get(mailer)
         if account is None:
-            backend = backend_of(mailer)
+            found = get_mailer(mailer)
             # Mailers with the same key share its limits.
-            pacer = self._pacers.setdefault(backend.client.account, self._new_pacer(backend))
-            account = self._accounts[mailer] = _Account(backend.client, pacer)
+            pacer = self._pacers.setdefault(found.client.account, self._new_pacer(found))
+            account = self._accounts[mailer] = _Account(found.client, pacer)
         return account
 
-    def _new_pacer(self, backend: "TruncusBackend") -> Pacer | SharedPacer:
-        settings = backend.settings
+    def _new_pacer(self, mailer: Mailer) -> Pacer | SharedPacer:
+        settings = mailer.settings
         if settings.delivery == "outbox":
-            return SharedPacer(backend.client.account, settings, sleep=self._sleep)
+            return SharedPacer(mailer.client.account, settings, sleep=self._sleep)
         return Pacer(
             per_second=settings.requests_per_second,
             per_minute=settings.requests_per_minute,

@@ -233,7 +233,7 @@ class TruncusBackend(BaseEmailBackend):
     def _prepared(
         self, outgoing: OutgoingMessage, client: TruncusClient, settings: Settings, now: float
     ) -> OutgoingMessage:
-        """Return the parcel with its payload, or with what keeps it from being sent.
+        """Return the message with its payload, or with what keeps it from being sent.
 
         It has neither if there is nobody to send the message to.
         """
@@ -292,7 +292,7 @@ class TruncusBackend(BaseEmailBackend):
             ) from None
 
     def _finish(self, outgoing_messages: Sequence[OutgoingMessage]) -> None:
-        """Tell messages, log and receivers what became of the parcels of a request."""
+        """Tell messages, log and receivers what became of the messages of a request."""
         for outgoing in outgoing_messages:
             outgoing.message.truncus_status = _status(outgoing)  # type: ignore[attr-defined]
             outgoing.is_finished = True

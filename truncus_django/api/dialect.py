@@ -1,8 +1,8 @@
-"""The two dialects of the API, and what a first refusal teaches.
+"""The two dialects of the API, and what a first refusal tells.
 
 The published sources disagree on two points of an email to send (contract, "Where the sources
 disagree"): whether plain text may go alone, and whether ``to`` may be a list. What is sent
-follows the manual; a refusal that says otherwise is a lesson, and holds for that base URL and
+follows the manual; a refusal that says otherwise is remembered for that base URL and
 key as long as the process lives.
 """
 
@@ -45,7 +45,7 @@ _ADVICE = "Set the dialect to 'sdk' to do so from the first email on."
 
 
 class DialectMemory:
-    """The dialect of one account: chosen, or what the account has taught this process.
+    """The dialect of one account: chosen, or found out by what the account refused.
 
     Args:
         dialect: :attr:`Dialect.AUTO` learns; the others are pinned and never try twice.
@@ -74,7 +74,7 @@ class DialectMemory:
         return WireFormat(self.capabilities, is_pinned=self.dialect is not Dialect.AUTO)
 
     def export(self) -> dict[str, bool]:
-        """Return what the account has taught, for another process; empty where it is pinned."""
+        """Return what the account has shown, for another process; empty where it is pinned."""
         return self._shown.export() if self.dialect is Dialect.AUTO else {}
 
     def restore(self, told: Mapping[str, Any]) -> None:

@@ -200,8 +200,8 @@ class TruncusError(Exception):
         attempts: how many requests were made.
         is_from_truncus: whether it is Truncus's own word, told in its JSON. A proxy's page, a
             lost connection and what this side found are not.
-        form: where ``ambiguous``, the form that the emails of the lost answer went out in, to be
-            given to :meth:`TruncusClient.send_batch` with the same key.
+        wire_format: where ``ambiguous``, the form that the emails of the lost answer went out in,
+            to be given to :meth:`TruncusClient.send_batch` with the same key.
     """
 
     is_service_failure: ClassVar[bool] = False

@@ -165,7 +165,7 @@ class Transport:
                     error, retries=retries, waited_s=waited_s, jitter=self._jitter()
                 )
                 if wait_s is None:
-                    # A lost answer stays in doubt whatever came after it, except where the
+                    # A lost answer stays ambiguous whatever came after it, except where the
                     # content itself is refused: an accepted one would have been recognised.
                     error.ambiguous = ambiguous and not rules_out_acceptance(error)
                     raise

@@ -43,7 +43,7 @@ MAX_FAILED_BATCHES = 2
 
 
 def plan(outgoing_messages: Iterable[OutgoingMessage], *, now: float) -> Iterator[Batch]:
-    """Yield the requests that carry ``parcels``, each as soon as it is full.
+    """Yield the requests that carry the messages, each as soon as it is full.
 
     * A message with a key of its own goes alone, so that the key is worth what it says.
     * Messages whose earlier request may have been accepted make up that very request again.
@@ -87,7 +87,7 @@ def plan(outgoing_messages: Iterable[OutgoingMessage], *, now: float) -> Iterato
 
 
 def _makes_up_again(members: Sequence[OutgoingMessage], *, now: float) -> bool:
-    """Whether ``members`` are a whole earlier request; if not, tell those in doubt why."""
+    """Whether ``members`` are a whole earlier request; if not, tell the ambiguous ones why."""
     first = members[0].ambiguous_send
     if first is None:
         return False
@@ -118,7 +118,7 @@ def _place_in_batch(outgoing: OutgoingMessage) -> int:
 
 
 def send_batches(client: TruncusClient, batches: Iterable[Batch], *, now: float) -> Iterator[Batch]:
-    """Send ``batches`` one after the other, and yield each once its parcels are settled.
+    """Send ``batches`` one after the other, and yield each once its outcome is known.
 
     A batch that is refused for one of its emails is sent in parts. After an error that holds
     for the whole account, or for the whole service, the rest is not tried: it would fail alike.
@@ -149,7 +149,7 @@ def send_batches(client: TruncusClient, batches: Iterable[Batch], *, now: float)
 
 
 def _send(client: TruncusClient, batch: Batch, *, now: float) -> TruncusError | None:
-    """Make the request of ``batch``; give each parcel its result, or return the error of all."""
+    """Make the request of ``batch``; give each message its result, or return the error of all."""
     for index, outgoing in enumerate(batch.outgoing_messages):
         outgoing.key, outgoing.batch_size = batch.key, len(batch.outgoing_messages)
         outgoing.batch_index = index if len(batch.outgoing_messages) > 1 else None
@@ -202,7 +202,8 @@ def request_results(
         emails: the API's fields of 1 to 100 emails.
         key: the request's idempotency key.
         sandbox: check and store only.
-        form: that of an earlier request under the key whose answer was lost; its error tells it.
+        wire_format: that of an earlier request under the key whose answer was lost, as its error
+            tells.
 
     Raises:
         TruncusError: the request failed as a whole.
@@ -217,7 +218,7 @@ def request_results(
 def _record_failure(
     client: TruncusClient, batch: Batch, error: TruncusError, *, now: float
 ) -> None:
-    """Give every parcel the error; remember the key where it is of use."""
+    """Give every message the error; remember the key where it is of use."""
     for outgoing in batch.outgoing_messages:
         outgoing.error = error
     if error.ambiguous or isinstance(error, ServerError):

@@ -15,10 +15,10 @@ import responses
 from hypothesis import HealthCheck, settings
 
 from tests.servers import LocalServer, QuietHandler, serving
-from truncus_django.api.dialect import forget_capabilities
+from truncus_django.api.capabilities import forget_capabilities
 from truncus_django.api.transport import Transport
-from truncus_django.backend import _shared_client
 from truncus_django.conf import forget_settings
+from truncus_django.mailers import _shared_client
 
 BACKEND = "truncus_django.backend.TruncusBackend"
 # How long an example takes depends on what else the machine does.

@@ -821,7 +821,7 @@ def test_a_worker_has_a_client_that_does_not_wait_for_retries(truncus, naps):
     truncus.always_answers(500, {"error": "transient_failure"})
 
     with pytest.raises(ServerError):
-        TruncusBackend().client_without_retries.send(
+        TruncusBackend().mailer.client_without_retries.send(
             {"from": "shop@example.com", "to": "ann@example.org", "subject": "Hi", "text": "T"}
         )
     assert (len(truncus.seen), naps) == (1, [])

@@ -10,7 +10,7 @@ from django.test import override_settings
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.checks import check_deployment, check_settings
 from truncus_django.conf import BACKEND
-from truncus_django.mailers import backend_of
+from truncus_django.mailers import get_mailer
 
 LIVE = "tr_live_" + "a1" * 32
 
@@ -82,7 +82,7 @@ def test_mailers_of_another_form_are_told(settings, mailers):
         assert found.id == "truncus.E002"
         assert LIVE not in found.msg
         with pytest.raises(ConfigurationError, match="must be"):
-            backend_of("default")
+            get_mailer("default")
 
 
 @pytest.mark.parametrize(("name", "shown"), [(1, "1"), (LIVE, "'tr_…'")])

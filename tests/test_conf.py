@@ -1,5 +1,6 @@
 """Settings: keyword, then TRUNCUS, then environment, then default."""
 
+import pickle
 import subprocess
 import sys
 from dataclasses import fields
@@ -8,12 +9,14 @@ from decimal import Decimal
 from uuid import UUID
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from truncus_django import conf
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.backend import TruncusBackend
 from truncus_django.conf import Settings, get_settings, problems
+from truncus_django.mailers import get_mailer
 from truncus_django.message import TruncusMessage
 
 
@@ -164,6 +167,25 @@ def test_the_key_is_in_no_representation_and_no_error():
         get_settings()
     assert "secret" not in str(caught.value)
     assert "secret" not in repr(Settings(api_key="tr_live_secret"))
+
+
+NO_KEY = {"API_KEY": None}
+
+
+@pytest.mark.parametrize("wrong", [{"SANDBOX": "x"}, {"TENANT": "x"}, NO_KEY, {"API_KEY": "sk_1"}])
+def test_wrong_settings_are_improperly_configured_for_django(wrong):
+    with override_settings(TRUNCUS=wrong), pytest.raises(ImproperlyConfigured) as caught:
+        TruncusBackend().open()
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert isinstance(again, ConfigurationError)
+    assert type(again) is type(caught.value)
+    assert str(again) == str(caught.value)
+
+
+@pytest.mark.parametrize("mailers", [{}, {"news": {"OPTIONS": ["x"]}}, ["news"]])
+def test_unknown_mailer_is_improperly_configured_for_django(mailers):
+    with override_settings(MAILERS=mailers), pytest.raises(ImproperlyConfigured):
+        get_mailer("news")
 
 
 def test_settings_follow_override_settings():

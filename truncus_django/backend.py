@@ -9,9 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
@@ -24,21 +22,17 @@ from django.db import DatabaseError
 
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import (
-    AuthenticationError,
-    ConfigurationError,
     Failure,
     MessageError,
     MessagesNotSent,
-    ScopeError,
     SendCancelled,
-    TLSError,
     TruncusError,
     log_text,
     redacted,
 )
-from truncus_django.api.keys import ApiKey
-from truncus_django.conf import SETTING_NAMES, Settings, get_settings, mailers
+from truncus_django.conf import SETTING_NAMES, ConfigurationError, Settings, get_settings, mailers
 from truncus_django.event_loop import is_database_refused
+from truncus_django.mailers import Mailer, own_options
 from truncus_django.message import TruncusStatus
 from truncus_django.sending.ambiguous import fingerprint, forget, recall
 from truncus_django.sending.direct import note_acceptance, plan, send_batches
@@ -50,8 +44,6 @@ from truncus_django.validation import did_you_mean
 __all__ = ["TruncusBackend"]
 
 logger = logging.getLogger("truncus_django")
-
-_MISCONFIGURATION = (ConfigurationError, AuthenticationError, ScopeError, TLSError)
 
 
 class TruncusBackend(BaseEmailBackend):
@@ -72,15 +64,15 @@ class TruncusBackend(BaseEmailBackend):
     def __init__(
         self, fail_silently: bool = False, *, alias: str | None = None, **options: Any
     ) -> None:
-        own = {name: options.pop(name) for name in options.keys() & SETTING_NAMES}
-        if isinstance(own.get("api_key"), str):
-            own["api_key"] = ApiKey(own["api_key"])
-        options = {redacted(name): value for name, value in options.items()}  # one may be a key
+        own = own_options(options)
+        options = {
+            redacted(name): value  # one may be a key
+            for name, value in options.items()
+            if name not in SETTING_NAMES
+        }
         if alias is None:
             options = {name: options[name] for name in options if name not in _SMTP_OPTIONS}
             _warn_of_unknown(options)
-        if own.get("timeout") is None:  # such as Django's EMAIL_TIMEOUT
-            own.pop("timeout", None)
         if django.VERSION >= (6, 1):
             # Warns of what is unknown, and refuses it in MAILERS.
             super().__init__(alias=alias, **options)
@@ -131,14 +123,14 @@ class TruncusBackend(BaseEmailBackend):
         ]
 
     @property
-    def client_without_retries(self) -> TruncusClient:
-        """The client of workers, who write down when to try again instead of waiting for it."""
-        return _client(replace(self.settings, max_retries=0))
+    def mailer(self) -> Mailer:
+        """The mailer that the backend sends by."""
+        return Mailer(self.alias or "", self.settings, self._options)
 
     @property
     def client(self) -> TruncusClient:
         """The client for these settings, shared by all backends that have the same."""
-        return _client(self.settings)
+        return self.mailer.client
 
     def open(self) -> bool:
         """Check the settings; there is no connection to open. Returns ``False``."""
@@ -241,7 +233,7 @@ class TruncusBackend(BaseEmailBackend):
     def _prepared(
         self, outgoing: OutgoingMessage, client: TruncusClient, settings: Settings, now: float
     ) -> OutgoingMessage:
-        """Return the parcel with its payload, or with what keeps it from being sent.
+        """Return the message with its payload, or with what keeps it from being sent.
 
         It has neither if there is nobody to send the message to.
         """
@@ -300,7 +292,7 @@ class TruncusBackend(BaseEmailBackend):
             ) from None
 
     def _finish(self, outgoing_messages: Sequence[OutgoingMessage]) -> None:
-        """Tell messages, log and receivers what became of the parcels of a request."""
+        """Tell messages, log and receivers what became of the messages of a request."""
         for outgoing in outgoing_messages:
             outgoing.message.truncus_status = _status(outgoing)  # type: ignore[attr-defined]
             outgoing.is_finished = True
@@ -357,9 +349,7 @@ class TruncusBackend(BaseEmailBackend):
         if not failures:
             return accepted
         errors = [failure.error for failure in failures]
-        wrong_settings = next(
-            (error for error in errors if isinstance(error, _MISCONFIGURATION)), None
-        )
+        wrong_settings = next((error for error in errors if error.is_misconfiguration), None)
         if self.fail_silently and wrong_settings is None:
             with _outermost() as is_outermost:
                 for error in errors if is_outermost else ():
@@ -470,37 +460,4 @@ def _status(outgoing: OutgoingMessage) -> TruncusStatus:
         attempts=result.attempts if result else error.attempts if error else 0,
         batch_size=outgoing.batch_size,
         email_id=outgoing.email_id,
-    )
-
-
-def _client(settings: Settings) -> TruncusClient:
-    return _shared_client(
-        settings.api_key or "",
-        settings.base_url,
-        settings.timeout,
-        settings.max_retries,
-        settings.retry_budget,
-        settings.dialect,
-        settings.plain_http_hosts,
-    )
-
-
-@lru_cache(maxsize=64)
-def _shared_client(
-    api_key: str,
-    base_url: str,
-    timeout_s: float,
-    max_retries: int,
-    retry_budget_s: float,
-    dialect: str,
-    plain_http_hosts: tuple[str, ...],
-) -> TruncusClient:
-    return TruncusClient(
-        api_key,
-        base_url=base_url,
-        timeout_s=timeout_s,
-        max_retries=max_retries,
-        retry_budget_s=retry_budget_s,
-        dialect=dialect,
-        plain_http_hosts=plain_http_hosts,
     )

@@ -11,14 +11,19 @@ from types import MappingProxyType
 from typing import Any
 
 from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-from truncus_django.api import contract, readers
-from truncus_django.api.errors import ConfigurationError, redacted
+from truncus_django.api import contract, errors, readers
+from truncus_django.api.errors import redacted
 from truncus_django.validation import did_you_mean
 
 BACKEND = "truncus_django.backend.TruncusBackend"
 ENVIRONMENT_PREFIX = "TRUNCUS_"
+
+
+class ConfigurationError(errors.ConfigurationError, ImproperlyConfigured):
+    """What a setting of the project is wrong about, for ``except ImproperlyConfigured``, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,3 +237,23 @@ def forget_settings() -> None:
 
 
 setting_changed.connect(_forget, dispatch_uid="truncus_django.conf")
+
+
+# What errors advise, by the names that a Django project knows.
+_CHECK_KEY = "Check TRUNCUS['API_KEY'] (or TRUNCUS_API_KEY)."
+errors.set_hints(
+    {
+        "invalid_api_key": _CHECK_KEY,
+        "MISSING_API_KEY": _CHECK_KEY,
+        "INVALID_API_KEY": _CHECK_KEY,
+        "API_KEY_REVOKED": (
+            "Create a new API key in the Truncus dashboard and set TRUNCUS['API_KEY']."
+        ),
+        "domain_not_verified": (
+            "Verify the domain of the sender (DEFAULT_FROM_EMAIL, SERVER_EMAIL) in Truncus."
+        ),
+        "DOMAIN_NOT_FOUND": (
+            "Add the sender's domain (DEFAULT_FROM_EMAIL) in Truncus and verify it."
+        ),
+    }
+)

@@ -23,8 +23,9 @@ from django.utils import timezone
 
 from truncus_django.ages import span
 from truncus_django.api import contract
+from truncus_django.api.capabilities import Capabilities
 from truncus_django.api.client import TruncusClient
-from truncus_django.api.dialect import Capabilities, Dialect, capabilities_in
+from truncus_django.api.dialect import Dialect, capabilities_in
 from truncus_django.api.errors import (
     ConfigurationError,
     Conflict,
@@ -39,7 +40,7 @@ from truncus_django.api.errors import (
 from truncus_django.checks import check_settings
 from truncus_django.conf import Settings, get_settings, mailers
 from truncus_django.log.sync import Selection
-from truncus_django.mailers import backend_of
+from truncus_django.mailers import get_mailer
 from truncus_django.models import EmailEvent, database
 from truncus_django.outbox.health import OutboxHealth, health, is_in_use
 
@@ -127,8 +128,8 @@ def examinemailer(mailer: str, *, network: bool = True) -> Iterator[Finding]:
     """Yield what is found about a mailer's key and account."""
     name = f" ({mailer})" if mailer else ""
     try:
-        backend = backend_of(mailer)
-        settings, client = backend.settings, backend.client
+        found = get_mailer(mailer)
+        settings, client = found.settings, found.client
     except ConfigurationError as error:
         yield Finding(Level.FAIL, "API key" + name, error.message, "Set TRUNCUS['API_KEY'].")
         return

@@ -1,43 +1,126 @@
-"""Which account a recorded email belongs to: its mailer's settings and client."""
+"""Mailers: the settings and the client that an alias of ``MAILERS`` stands for."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings as django_settings
 
-from truncus_django.api.errors import ConfigurationError
-from truncus_django.conf import SETTING_NAMES
+from truncus_django.api import errors
+from truncus_django.api.keys import ApiKey
+from truncus_django.conf import SETTING_NAMES, ConfigurationError, Settings, get_settings
 
 if TYPE_CHECKING:
-    from truncus_django.backend import TruncusBackend
+    from truncus_django.api.client import TruncusClient
 
 
-def backend_of(mailer: str) -> "TruncusBackend":
-    """Return a backend with the settings of a mailer, as ``Email.mailer`` names it.
+@dataclass(frozen=True, slots=True)
+class Mailer:
+    """A mailer as it is configured.
 
-    The empty name is that of the settings in ``TRUNCUS`` alone.
+    Attributes:
+        name: its alias in ``MAILERS``, as ``Email.mailer`` names it; empty for the settings in
+            ``TRUNCUS`` alone.
+        settings: those in force.
+        options: what it sets itself, in lower case.
+    """
+
+    name: str
+    settings: Settings
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def client(self) -> "TruncusClient":
+        """The client for these settings, shared by all mailers that have the same.
+
+        Raises:
+            ConfigurationError: there is no API key, or a setting is impossible.
+        """
+        return _client(self.settings)
+
+    @property
+    def client_without_retries(self) -> "TruncusClient":
+        """The client of workers, who write down when to try again instead of waiting for it."""
+        return _client(replace(self.settings, max_retries=0))
+
+
+def get_mailer(name: str) -> Mailer:
+    """Return the mailer that ``Email.mailer`` names.
 
     Raises:
-        ConfigurationError: ``MAILERS`` has no such mailer any more, or is no dict of dicts.
+        ConfigurationError: its settings are wrong, or ``MAILERS`` has no such mailer any more, or
+            is no dict of dicts.
     """
-    # Here and not above: the admin imports this module in every process, and the backend brings
-    # requests along.
-    from truncus_django.backend import TruncusBackend
+    options = own_options(_configured_options(name) if name else {})
+    return Mailer(name, get_settings(options), options)
 
-    if not mailer:
-        return TruncusBackend()
+
+def own_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those options of a backend that are settings of Truncus."""
+    own = {name: value for name, value in options.items() if name in SETTING_NAMES}
+    if isinstance(own.get("api_key"), str):
+        own["api_key"] = ApiKey(own["api_key"])
+    if own.get("timeout") is None:  # such as Django's EMAIL_TIMEOUT
+        own.pop("timeout", None)
+    return own
+
+
+def _configured_options(name: str) -> Mapping[str, Any]:
     configured = getattr(django_settings, "MAILERS", None) or {}
     if not isinstance(configured, Mapping):
         raise ConfigurationError("MAILERS must be a dict.")
-    if mailer not in configured:
+    if name not in configured:
         raise ConfigurationError(
-            f"MAILERS has no mailer {mailer!r} any more. Put it back for as long as its emails "
+            f"MAILERS has no mailer {name!r} any more. Put it back for as long as its emails "
             "are of interest."
         )
-    config = configured[mailer]
+    config = configured[name]
     options = (config.get("OPTIONS") or {}) if isinstance(config, Mapping) else None
     if not isinstance(options, Mapping):
-        raise ConfigurationError(f"MAILERS[{mailer!r}] and its OPTIONS must be dicts.")
-    return TruncusBackend(
-        **{name: value for name, value in options.items() if name in SETTING_NAMES}
+        raise ConfigurationError(f"MAILERS[{name!r}] and its OPTIONS must be dicts.")
+    return options
+
+
+def _client(settings: Settings) -> "TruncusClient":
+    if not settings.api_key:
+        raise ConfigurationError(
+            "There is no API key. Set TRUNCUS = {'API_KEY': …} or TRUNCUS_API_KEY."
+        )
+    try:
+        return _shared_client(
+            settings.api_key,
+            settings.base_url,
+            settings.timeout,
+            settings.max_retries,
+            settings.retry_budget,
+            settings.dialect,
+            settings.plain_http_hosts,
+        )
+    except errors.ConfigurationError as error:
+        raise ConfigurationError(error.message) from None
+
+
+@lru_cache(maxsize=64)
+def _shared_client(
+    api_key: str,
+    base_url: str,
+    timeout_s: float,
+    max_retries: int,
+    retry_budget_s: float,
+    dialect: str,
+    plain_http_hosts: tuple[str, ...],
+) -> "TruncusClient":
+    # Here and not above: the admin imports this module in every process, and the client brings
+    # requests along.
+    from truncus_django.api.client import TruncusClient
+
+    return TruncusClient(
+        api_key,
+        base_url=base_url,
+        timeout_s=timeout_s,
+        max_retries=max_retries,
+        retry_budget_s=retry_budget_s,
+        dialect=dialect,
+        plain_http_hosts=plain_http_hosts,
     )

@@ -17,7 +17,7 @@ from typing import Any
 
 from django.db.models import Q
 
-from truncus_django.api.errors import ConfigurationError
+from truncus_django.conf import ConfigurationError
 
 try:
     from celery import shared_task

@@ -74,7 +74,7 @@ def use_emulator(emulator: "Emulator") -> Iterator[None]:
         # Django 6.1 allows no EMAIL_* setting beside MAILERS, so a project that still has them
         # keeps them; the warning about that is the project's own, not this fixture's.
         overrides["EMAIL_BACKEND"] = BACKEND
-    from truncus_django.api.dialect import forget_capabilities
+    from truncus_django.api.capabilities import forget_capabilities
 
     override = override_settings(**overrides)
     forget_capabilities()  # the emulator of the test before may have spoken another dialect

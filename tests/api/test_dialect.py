@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tests.conftest import API_KEY, HTML_REQUIRED, ONE_RECIPIENT
 from truncus_django.api import TruncusClient
-from truncus_django.api.dialect import Capabilities, WireFormat, adapt, text_as_html
+from truncus_django.api.capabilities import Capabilities, WireFormat
+from truncus_django.api.dialect import adapt, text_as_html
 from truncus_django.api.errors import (
     AnswerLost,
     AuthenticationError,
@@ -102,13 +103,13 @@ def test_lesson_of_one_account_says_nothing_of_another(client, truncus, other):
     assert "html" not in truncus.last.body
 
 
-def test_each_lesson_is_logged_once_and_names_the_setting(client, truncus, caplog):
+def test_each_lesson_is_logged_once_and_names_the_dialect(client, truncus, caplog):
     truncus.answers(400, HTML_REQUIRED)
     client.send(TEXT)
     client.send(TEXT)
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    assert "TRUNCUS['DIALECT'] = 'sdk'" in record.message
+    assert "Set the dialect to 'sdk'" in record.message
 
 
 @pytest.mark.parametrize("body", [

@@ -9,11 +9,14 @@ from email.utils import format_datetime
 import pytest
 
 from truncus_django.api import contract, errors
-from truncus_django.api.dialect import Capabilities, WireFormat
+from truncus_django.api.capabilities import Capabilities, WireFormat
 from truncus_django.api.errors import (
+    AnswerLost,
     APIError,
     AuthenticationError,
+    ConfigurationError,
     Conflict,
+    ConnectionFailed,
     DomainError,
     EmailRefused,
     Failure,
@@ -29,6 +32,7 @@ from truncus_django.api.errors import (
     ScopeError,
     SendCancelled,
     ServerError,
+    TLSError,
     TruncusError,
     kind_of,
     redacted,
@@ -195,6 +199,51 @@ def test_a_passing_failure_is_known_in_either_case():
     assert kind_of("TRANSIENT_FAILURE") is ServerError
 
 
+# Whose failure it is ------------------------------------------------------------------------------
+
+ACCOUNT_WIDE, SERVICE, RETRYABLE = "is_account_wide", "is_service_failure", "retryable"
+WRONG = "is_misconfiguration"
+
+
+@pytest.mark.parametrize(("kind", "code", "expected"), [
+    (TruncusError, None, set()),
+    (ConfigurationError, None, {ACCOUNT_WIDE, WRONG}),
+    (MessageError, None, set()),
+    (ConnectionFailed, contract.NETWORK_CODE, {ACCOUNT_WIDE, RETRYABLE}),
+    (AnswerLost, contract.NETWORK_CODE, {SERVICE, RETRYABLE}),
+    (AnswerLost, contract.TIMEOUT_CODE, {SERVICE, RETRYABLE}),
+    (TLSError, None, {ACCOUNT_WIDE, WRONG}),
+    *[(InvalidRequest, code, set()) for code in sorted(contract.INVALID_REQUEST_CODES)],
+    *[(AuthenticationError, code, {ACCOUNT_WIDE, WRONG})
+      for code in sorted(contract.AUTHENTICATION_CODES)],
+    (ScopeError, contract.SCOPE_CODE, {ACCOUNT_WIDE, WRONG}),
+    *[(DomainError, code, set()) for code in sorted(contract.DOMAIN_CODES)],
+    (NotFound, "NOT_FOUND", set()),
+    (Conflict, "NOT_SCHEDULED", set()),
+    (RateLimited, "rate_limit_exceeded", {ACCOUNT_WIDE, RETRYABLE}),
+    (RateLimited, "RATE_LIMIT_MINUTE", {ACCOUNT_WIDE, RETRYABLE}),
+    (RateLimited, "RATE_LIMIT_SECOND", {ACCOUNT_WIDE, RETRYABLE}),
+    (QuotaExceeded, contract.MONTHLY_CODE, {ACCOUNT_WIDE}),
+    (QuotaExceeded, contract.WARMUP_CODE, set()),
+    (ServerError, contract.TRANSIENT_CODE, {SERVICE, RETRYABLE}),
+    (ServerError, contract.PROVIDER_ERROR_CODE, {SERVICE, RETRYABLE}),
+    (InvalidAnswer, None, set()),
+    (EmailRefused, contract.SUPPRESSED_CODE, set()),
+    (EmailRefused, contract.PROVIDER_ERROR_CODE, {RETRYABLE}),
+    (APIError, "A_TEAPOT", set()),
+    (SendCancelled, None, set()),
+])  # fmt: skip
+def test_class_and_code_say_whose_failure_it_is(kind, code, expected):
+    error = kind("What happened") if kind is SendCancelled else kind("What happened", code=code)
+    told = {name for name in (ACCOUNT_WIDE, SERVICE, RETRYABLE, WRONG) if getattr(error, name)}
+    assert told == expected
+
+
+def test_who_raises_an_error_may_know_better_whether_to_repeat_the_request():
+    assert InvalidAnswer("Broken", retryable=True).retryable
+    assert not ServerError("Down for good", retryable=False).retryable
+
+
 # How long to wait ---------------------------------------------------------------------------------
 
 
@@ -269,6 +318,14 @@ def test_error_says_what_to_do(status, code, hint):
     error = answered(status, {"error": "No", "code": code})
     assert hint in (error.hint or "")
     assert hint in str(error)
+
+
+def test_hints_say_where_a_project_keeps_what_is_to_be_corrected(monkeypatch):
+    monkeypatch.setattr(errors, "_HINTS", dict(errors._HINTS))
+    errors.set_hints({"API_KEY_REVOKED": "Ask the office."})
+    assert str(answered(401, {"error": "No", "code": "API_KEY_REVOKED"})).endswith(
+        "Ask the office."
+    )
 
 
 def test_ambiguous_error_says_how_to_go_on():

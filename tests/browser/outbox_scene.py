@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from django.utils import timezone
 
-from truncus_django.mailers import backend_of
+from truncus_django.mailers import get_mailer
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, Priority
 from truncus_django.states import State
 
@@ -58,7 +58,7 @@ def write_outbox() -> tuple[Email, Email]:
     # Unknown, and of this morning: so that the list shows it, too.
     Email.objects.filter(pk=unknown.pk).update(created_at=now - timedelta(minutes=7))
     OutboxAccount.objects.create(
-        account=backend_of("default").client.account,
+        account=get_mailer("default").client.account,
         paused_until=now + timedelta(minutes=1),
         failures=3,
         error_code="RATE_LIMIT_MINUTE",

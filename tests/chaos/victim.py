@@ -44,7 +44,7 @@ def _prepare() -> None:
     from truncus_django.backend import TruncusBackend
     from truncus_django.outbox import dispatcher  # noqa: F401
 
-    TruncusBackend().client_without_retries  # noqa: B018
+    TruncusBackend().mailer.client_without_retries  # noqa: B018
     for connection in connections.all(initialized_only=False):
         connection.features  # noqa: B018
 

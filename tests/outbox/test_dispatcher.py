@@ -10,7 +10,7 @@ from django.db import OperationalError
 
 from tests.outbox.conftest import keys_of, put_all, reload
 from truncus_django import rate_limit, signals
-from truncus_django.api.dialect import forget_capabilities
+from truncus_django.api.capabilities import forget_capabilities
 from truncus_django.api.transport import longest_request_s
 from truncus_django.backend import TruncusBackend
 from truncus_django.conf import get_settings

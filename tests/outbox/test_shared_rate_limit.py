@@ -4,7 +4,7 @@ import pytest
 
 from truncus_django.db.clock import Clock, moment_of
 from truncus_django.log.sync import SyncJob
-from truncus_django.mailers import backend_of
+from truncus_django.mailers import get_mailer
 from truncus_django.models import OutboxAccount
 from truncus_django.outbox.claim import Idle
 from truncus_django.rate_limit import SharedPacer, limits, next_request_at
@@ -19,14 +19,14 @@ def limited(settings, emulator):
 
 @pytest.fixture
 def pacer(travel):
-    backend = backend_of("")
-    return SharedPacer(backend.client.account, backend.settings, sleep=travel)
+    mailer = get_mailer("")
+    return SharedPacer(mailer.client.account, mailer.settings, sleep=travel)
 
 
 def test_requests_under_way_count_as_of_now_and_those_of_a_clock_that_was_set_back_not_at_all(
     pacer,
 ):
-    allowed = limits(backend_of("").settings)
+    allowed = limits(get_mailer("").settings)
 
     under_way = OutboxAccount(recent_requests=[1004.0] * 4)
     assert 1000 < next_request_at(under_way, allowed, now=1000.0) < 1002

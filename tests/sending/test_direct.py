@@ -7,11 +7,12 @@ from unittest.mock import ANY
 import pytest
 from django.core.mail import EmailMessage
 
-from truncus_django.api.dialect import Capabilities, WireFormat
+from truncus_django.api.capabilities import Capabilities, WireFormat
 from truncus_django.api.encoding import EmailFields
 from truncus_django.api.errors import (
     AnswerLost,
     AuthenticationError,
+    ConfigurationError,
     ConnectionFailed,
     DomainError,
     EmailRefused,
@@ -193,6 +194,7 @@ def test_messages_of_one_refused_domain_are_not_tried_one_by_one():
 @pytest.mark.parametrize("error", [
     AuthenticationError("No"), ScopeError("No"), TLSError("No"), ConnectionFailed("No"),
     RateLimited("Wait"), QuotaExceeded("Used up", code="MONTHLY_LIMIT_EXCEEDED"),
+    ConfigurationError("A proxy of no use"), AnswerLost("Lost", code="TIMEOUT", ambiguous=True),
 ])  # fmt: skip
 def test_an_error_of_the_whole_account_stops_the_rest(error):
     api = always(error)

@@ -28,7 +28,7 @@ from truncus_django.api.errors import (
     NotFound,
     TruncusError,
 )
-from truncus_django.mailers import backend_of
+from truncus_django.mailers import get_mailer
 from truncus_django.models import Email
 from truncus_django.states import State
 
@@ -473,7 +473,7 @@ def _cancel(email: Email) -> Report:
     if email.state != State.SCHEDULED or not email.message_id:
         return Report(messages.WARNING, _about(email, _("It is not scheduled.")))
     try:
-        backend_of(email.mailer).client.cancel(email.message_id)
+        get_mailer(email.mailer).client.cancel(email.message_id)
     except Conflict:
         _ask(email)
         text = _("Truncus does not cancel it any more; now %(state)s.") % {
@@ -513,7 +513,7 @@ def _decide(decision: str) -> "Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID
 def _ask(email: Email) -> None:
     """Ask Truncus about an email and learn from the answer."""
     message_id = str(email.message_id)
-    details = backend_of(email.mailer).client.get_email(message_id)
+    details = get_mailer(email.mailer).client.get_email(message_id)
     from truncus_django.log.transitions import apply_details
 
     apply_details({message_id: details})

@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 from truncus_django.admin.stored_payload import is_retained, kept_fields, message_with
 from truncus_django.api import contract
 from truncus_django.api.errors import SendCancelled
-from truncus_django.mailers import backend_of
+from truncus_django.mailers import get_mailer
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email
 from truncus_django.states import UNSENT_STATES, State
@@ -126,7 +126,9 @@ def resend(email: Email, *, click: UUID, known: Collection[UUID] = ()) -> Resend
             return Resend(Outcome.SENT_BEFORE, each)
     if since:
         return Resend(Outcome.AMBIGUOUS, since[-1])
-    backend = backend_of(email.mailer)
+    from truncus_django.backend import TruncusBackend  # here, because it brings requests along
+
+    backend = TruncusBackend(**get_mailer(email.mailer).options)
     backend.alias = email.mailer or None  # the new record names it, too
     key = _key(email, earlier) if backend.settings.record else f"resend-{click.hex}-{email.pk.hex}"
     message = build_message(email, key=key)

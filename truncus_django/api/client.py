@@ -18,7 +18,8 @@ from urllib.parse import quote
 
 from truncus_django import __version__
 from truncus_django.api import contract, readers, results
-from truncus_django.api.dialect import Dialect, DialectMemory, WireFormat, adapt
+from truncus_django.api.capabilities import WireFormat
+from truncus_django.api.dialect import Dialect, DialectMemory, adapt
 from truncus_django.api.encoding import EmailFields, encode
 from truncus_django.api.errors import (
     APIError,
@@ -155,11 +156,11 @@ class TruncusClient:
         return self._memory.wire_format
 
     def capabilities(self) -> dict[str, bool]:
-        """What the account has taught about the form of emails, as JSON for another process."""
+        """What the account has shown of the form of emails, as JSON for another process."""
         return self._memory.export()
 
     def learn(self, capabilities: Mapping[str, Any]) -> None:
-        """Take over what :meth:`lessons` of another process told."""
+        """Take over the :meth:`capabilities` that another process found out."""
         self._memory.restore(capabilities)
 
     # Sending ----------------------------------------------------------------------------------
@@ -213,8 +214,8 @@ class TruncusClient:
             emails: as for :meth:`send`.
             idempotency_key: belongs to the batch as it is: the same emails in the same order.
             sandbox: check and store only; ``None`` as the client says.
-            form: where the key was used before and its answer lost, the ``form`` of the error, or
-                :attr:`form` at that time.
+            wire_format: where the key was used before and its answer lost, the ``wire_format`` of
+                the error, or :attr:`wire_format` at that time.
 
         Raises:
             MessageTooLarge: there are more than 100 emails.
@@ -246,7 +247,7 @@ class TruncusClient:
             try:
                 answer = self._post_emails(contract.BATCH_PATH, {"emails": adapted}, key, sandbox)
             except InvalidRequest as error:
-                # Every email is asked: one refusal may teach two lessons.
+                # Every email is asked: one refusal may tell of both.
                 taught = [self._memory.learn_from(error, email) for email in adapted]
                 if not any(taught):
                     raise
@@ -270,7 +271,7 @@ class TruncusClient:
         )
 
     def _check_replay(self, emails: Sequence[EmailMapping], wire_format: WireFormat) -> None:
-        """Refuse to take one ``duplicate`` for news of emails that the account may not take.
+        """Refuse to take one ``duplicate`` as the answer of a batch that may have been refused.
 
         The first answer, which was lost, may have refused each of them for its form.
         """
@@ -299,7 +300,7 @@ class TruncusClient:
     ) -> results.BatchResult:
         """Send those emails of a batch again that were refused for their dialect only.
 
-        Also where the lesson is known by now: a repeated batch gets its first answer again.
+        Also where the dialect is known by now: a repeated batch gets its first answer again.
         """
         again = [
             index
@@ -308,7 +309,7 @@ class TruncusClient:
             and self._memory.learn(result.error or result.reason, emails[index])
         ]
         if not again or key.endswith(_AGAIN * 2) or len(key + _AGAIN) > MAX_KEY_LENGTH:
-            return batch  # there are two lessons to learn
+            return batch  # there are two things to find out
         try:
             second = self._send_batch(
                 [emails[index] for index in again],
@@ -482,7 +483,7 @@ def noting_requests() -> Iterator[Sequence[str]]:
 
 @contextmanager
 def _telling_the_wire_format(wire_format: WireFormat) -> Iterator[None]:
-    """Have an error that leaves emails in doubt tell the form that they were sent in."""
+    """Have an ambiguous error tell the form that its emails were sent in."""
     try:
         yield
     except TruncusError as error:

@@ -1,21 +1,24 @@
-"""The two dialects of the API, and what a first refusal teaches.
+"""The two dialects of the API, and what a first refusal tells.
 
 The published sources disagree on two points of an email to send (contract, "Where the sources
 disagree"): whether plain text may go alone, and whether ``to`` may be a list. What is sent
-follows the manual; a refusal that says otherwise is a lesson, and holds for that base URL and
+follows the manual; a refusal that says otherwise is remembered for that base URL and
 key as long as the process lives.
 """
 
-import hashlib
 import html
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
-from threading import Lock
 from typing import Any
 
+from truncus_django.api.capabilities import (
+    NOTHING,
+    AccountCapabilities,
+    Capabilities,
+    WireFormat,
+)
 from truncus_django.api.encoding import EmailFields
 from truncus_django.api.errors import InvalidRequest
 
@@ -30,26 +33,6 @@ class Dialect(StrEnum):
     SDK = "sdk"
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What is known of an account: does it want HTML always, and one recipient in ``to``?"""
-
-    html_required: bool = False
-    single_recipient: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class WireFormat:
-    """The form that an email was sent in, remembered with a key whose answer was lost.
-
-    ``is_pinned`` tells that a setting said so, and no doubt is left.
-    """
-
-    capabilities: Capabilities
-    is_pinned: bool
-
-
-_MANUAL = Capabilities()
 _SDK = Capabilities(html_required=True, single_recipient=True)
 
 _HTML_REQUIRED = re.compile(r"\bhtml\b.*\brequired\b|\brequired\b.*\bhtml\b", re.I | re.S)
@@ -58,39 +41,32 @@ _ONE_RECIPIENT = re.compile(
 )
 
 _ONLY_IN_THE_MANUAL = ("reply_to", "headers")
-
-_warned: set[tuple[str, str]] = set()
-_known: dict[tuple[str, str], Capabilities] = {}
-_confirmed: dict[tuple[str, str], Capabilities] = {}
-"""What an account was seen to take without: HTML, one recipient in ``to``."""
-_lock = Lock()
+_ADVICE = "Set the dialect to 'sdk' to do so from the first email on."
 
 
 class DialectMemory:
-    """What one account has taught this process.
+    """The dialect of one account: chosen, or found out by what the account refused.
 
     Args:
         dialect: :attr:`Dialect.AUTO` learns; the others are pinned and never try twice.
-        base_url, api_key: the account; only a digest of the key is kept.
+        base_url, api_key: the account.
     """
 
     def __init__(self, dialect: Dialect, *, base_url: str, api_key: str) -> None:
         self.dialect = dialect
-        self._account = (base_url, hashlib.sha256(api_key.encode()).hexdigest())
+        self._shown = AccountCapabilities(base_url=base_url, api_key=api_key)
 
     @property
     def capabilities(self) -> Capabilities:
         """What emails are adapted to."""
-        if self.dialect is Dialect.MANUAL:
-            return _MANUAL
-        if self.dialect is Dialect.SDK:
-            return _SDK
-        return _known.get(self._account, _MANUAL)
+        if self.dialect is Dialect.AUTO:
+            return self._shown.required
+        return _SDK if self.dialect is Dialect.SDK else NOTHING
 
     @property
     def account(self) -> str:
         """A digest of base URL and key: the same for the same account."""
-        return hashlib.sha256("\n".join(self._account).encode()).hexdigest()
+        return self._shown.account
 
     @property
     def wire_format(self) -> WireFormat:
@@ -98,32 +74,13 @@ class DialectMemory:
         return WireFormat(self.capabilities, is_pinned=self.dialect is not Dialect.AUTO)
 
     def export(self) -> dict[str, bool]:
-        """Return what the account has taught, for another process; empty where a setting says."""
-        if self.dialect is not Dialect.AUTO:
-            return {}
-        learned = _known.get(self._account, _MANUAL)
-        confirmed = _confirmed.get(self._account, _MANUAL)
-        return {
-            "html_required": learned.html_required,
-            "single_recipient": learned.single_recipient,
-            "takes_text_alone": confirmed.html_required,
-            "takes_a_list": confirmed.single_recipient,
-        }
+        """Return what the account has shown, for another process; empty where it is pinned."""
+        return self._shown.export() if self.dialect is Dialect.AUTO else {}
 
     def restore(self, told: Mapping[str, Any]) -> None:
-        """Learn what another process :meth:`export` ed; what is known here stays known."""
-        if self.dialect is not Dialect.AUTO or not any(told.values()):
-            return
-        with _lock:
-            for memory, html, single in (
-                (_known, "html_required", "single_recipient"),
-                (_confirmed, "takes_text_alone", "takes_a_list"),
-            ):
-                known = memory.get(self._account, _MANUAL)
-                memory[self._account] = Capabilities(
-                    html_required=known.html_required or told.get(html) is True,
-                    single_recipient=known.single_recipient or told.get(single) is True,
-                )
+        """Learn what another process exported; what is known here stays known."""
+        if self.dialect is Dialect.AUTO and any(told.values()):
+            self._shown.restore(told)
 
     def adapt(self, email: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return ``email`` in the form that the account is known to take.
@@ -132,11 +89,10 @@ class DialectMemory:
         warning says once that Truncus may leave it out.
         """
         capabilities = self.capabilities
-        if capabilities is _MANUAL:
+        if capabilities == NOTHING:
             return email
         at_risk = [name for name in _ONLY_IN_THE_MANUAL if email.get(name)]
-        if at_risk and self._account not in _warned:
-            _warned.add(self._account)
+        if at_risk and self._shown.is_first_warning():
             logger.warning(
                 "The account takes the SDK's form of emails, which does not know %s; Truncus may "
                 "leave that out.",
@@ -147,47 +103,35 @@ class DialectMemory:
     def confirm(self, email: Mapping[str, Any]) -> None:
         """Note that an email was accepted in its form."""
         if self.dialect is Dialect.AUTO and self.is_unconfirmed(email):
-            with _lock:
-                confirmed = _confirmed.get(self._account, _MANUAL)
-                _confirmed[self._account] = Capabilities(
-                    html_required=confirmed.html_required or _lacks_html(email),
-                    single_recipient=confirmed.single_recipient or _has_a_list_in_to(email),
-                )
+            self._shown.confirm(_lacking(email))
 
     def is_unconfirmed(self, email: Mapping[str, Any]) -> bool:
         """Return whether the account has yet to show that it takes emails of this form."""
-        confirmed = _confirmed.get(self._account, _MANUAL)
-        return (_lacks_html(email) and not confirmed.html_required) or (
-            _has_a_list_in_to(email) and not confirmed.single_recipient
-        )
+        confirmed = self._shown.confirmed
+        return confirmed | _lacking(email) != confirmed
 
     def learn(self, refused: str | None, email: Mapping[str, Any]) -> bool:
         """Return whether the text of a refusal says that ``email`` wants another form.
 
-        Logged once as a warning that names the setting which spares the first refusal.
+        Logged once as a warning that names the dialect which spares the first refusal.
         """
         if self.dialect is not Dialect.AUTO or not refused:
             return False
         wanted = capabilities_in(refused, email)
-        if wanted == _MANUAL:
+        if wanted == NOTHING:
             return False
-        with _lock:
-            # Another thread may have learned it while this email was on its way.
-            known = _known.get(self._account, _MANUAL)
-            learned = _known[self._account] = Capabilities(
-                html_required=known.html_required or wanted.html_required,
-                single_recipient=known.single_recipient or wanted.single_recipient,
-            )
-        if learned.html_required and not known.html_required:
+        new = self._shown.require(wanted)
+        if new.html_required:
             logger.warning(
                 "Truncus refused an email without HTML. From now on a rendering of the text goes "
-                "beside it. Set TRUNCUS['DIALECT'] = 'sdk' to do so from the first email on."
+                "beside it. %s",
+                _ADVICE,
             )
-        if learned.single_recipient and not known.single_recipient:
+        if new.single_recipient:
             logger.warning(
                 "Truncus refused a list of recipients in 'to'. From now on the first stays there "
-                "and the others go first in 'cc'. Set TRUNCUS['DIALECT'] = 'sdk' to do so from "
-                "the first email on."
+                "and the others go first in 'cc'. %s",
+                _ADVICE,
             )
         return True
 
@@ -204,15 +148,8 @@ def capabilities_in(refused: str, email: Mapping[str, Any]) -> Capabilities:
     )
 
 
-def forget_capabilities() -> None:
-    """Forget what all accounts have taught; for tests."""
-    _known.clear()
-    _confirmed.clear()
-    _warned.clear()
-
-
 def adapt(email: Mapping[str, Any], capabilities: Capabilities) -> Mapping[str, Any]:
-    """Return ``email`` in the form that ``lessons`` ask for; ``email`` itself if it fits."""
+    """Return ``email`` in the form that ``capabilities`` ask for; ``email`` itself if it fits."""
     if capabilities.html_required and _lacks_html(email):
         email = EmailFields(email, html=text_as_html(email["text"]))
     if capabilities.single_recipient and _has_a_list_in_to(email):
@@ -222,6 +159,11 @@ def adapt(email: Mapping[str, Any], capabilities: Capabilities) -> Mapping[str, 
         copies = {"cc": [*others, *cc]} if others else {}
         email = EmailFields(email, to=first, **copies)
     return email
+
+
+def _lacking(email: Mapping[str, Any]) -> Capabilities:
+    """Return what an account that takes ``email`` does not require."""
+    return Capabilities(html_required=_lacks_html(email), single_recipient=_has_a_list_in_to(email))
 
 
 def _has_a_list_in_to(email: Mapping[str, Any]) -> bool:

@@ -12,8 +12,8 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",",
 class EmailFields(dict[str, Any]):
     """A dict of the API's fields that shows only their names.
 
-    Error reports, Django's own emails to the admins among them, print the local variables of
-    every function on the way: addresses and reset links would be in them.
+    Error reports print the local variables of every function on the way: addresses and reset
+    links would be in them.
     """
 
     def __repr__(self) -> str:

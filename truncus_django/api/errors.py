@@ -2,7 +2,7 @@
 
 * TruncusError
 
-  * ConfigurationError: wrong or missing settings
+  * ConfigurationError: a missing or impossible key, URL or option
   * MessageError: the email itself cannot be sent; raised before any request
 
     * UnsupportedFeature: the API cannot carry a part of it
@@ -48,12 +48,12 @@ addresses and keys before it becomes part of one; it may still quote a subject, 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from truncus_django.api import contract
 
 if TYPE_CHECKING:
-    from truncus_django.api.dialect import WireFormat
+    from truncus_django.api.capabilities import WireFormat
 
 __all__ = [
     "APIError",
@@ -86,19 +86,17 @@ __all__ = [
     "WebhookVerificationError",
 ]
 
-_HINTS: Mapping[str, str] = {
-    "invalid_api_key": "Check TRUNCUS['API_KEY'] (or TRUNCUS_API_KEY).",
-    "MISSING_API_KEY": "Check TRUNCUS['API_KEY'] (or TRUNCUS_API_KEY).",
-    "INVALID_API_KEY": "Check TRUNCUS['API_KEY'] (or TRUNCUS_API_KEY).",
-    "API_KEY_REVOKED": "Create a new API key in the Truncus dashboard and set TRUNCUS['API_KEY'].",
+_HINTS: dict[str, str] = {
+    "invalid_api_key": "Check the API key.",
+    "MISSING_API_KEY": "Check the API key.",
+    "INVALID_API_KEY": "Check the API key.",
+    "API_KEY_REVOKED": "Create a new API key in the Truncus dashboard.",
     contract.SCOPE_CODE: (
         "Give the API key the scope it lacks: 'send' to send and cancel, 'read_events' to read."
     ),
-    "domain_not_verified": (
-        "Verify the domain of the sender (DEFAULT_FROM_EMAIL, SERVER_EMAIL) in Truncus."
-    ),
+    "domain_not_verified": "Verify the domain of the sender in Truncus.",
     "DOMAIN_NOT_VERIFIED": "Finish the DNS records of the sender's domain in Truncus.",
-    "DOMAIN_NOT_FOUND": "Add the sender's domain (DEFAULT_FROM_EMAIL) in Truncus and verify it.",
+    "DOMAIN_NOT_FOUND": "Add the sender's domain in Truncus and verify it.",
     "DOMAIN_PAUSED": "Truncus paused the domain for its bounces or complaints; see its dashboard.",
     "DOMAIN_TYPE_MISMATCH": "Use a domain that Truncus knows as transactional.",
     "MONTHLY_LIMIT_EXCEEDED": "The plan's emails of this month are used up.",
@@ -177,6 +175,11 @@ def hint_for(code: str | None) -> str | None:
     return _HINTS.get(code or "")
 
 
+def set_hints(hints: Mapping[str, str]) -> None:
+    """Replace what :func:`hint_for` returns for these codes, where it can be said more exactly."""
+    _HINTS.update(hints)
+
+
 class TruncusError(Exception):
     """The base of every error of this package.
 
@@ -186,15 +189,26 @@ class TruncusError(Exception):
         status: the HTTP status of the answer, or ``None`` where there was no answer.
         retry_after: seconds that the API asked to wait, or ``None``.
         request_id: the answer's request id, where one was sent.
-        retryable: whether the same request may succeed later.
+        retryable: whether the same request may succeed later. Told by class and code, unless
+            whoever raises it knows better.
+        is_account_wide: whether every request with the same API key would fail alike.
+        is_service_failure: whether Truncus or the way to it failed, and not the email.
+        is_misconfiguration: whether a person must correct the configuration, the API key or
+            a certificate.
         ambiguous: whether the email may have been accepted all the same. Sending the same
             unchanged message object again uses the same idempotency key.
         attempts: how many requests were made.
         is_from_truncus: whether it is Truncus's own word, told in its JSON. A proxy's page, a
             lost connection and what this side found are not.
-        form: where ``ambiguous``, the form that the emails of the lost answer went out in, to be
-            given to :meth:`TruncusClient.send_batch` with the same key.
+        wire_format: where ``ambiguous``, the form that the emails of the lost answer went out in,
+            to be given to :meth:`TruncusClient.send_batch` with the same key.
     """
+
+    is_service_failure: ClassVar[bool] = False
+    is_misconfiguration: ClassVar[bool] = False
+    _is_account_wide: ClassVar[bool] = False
+    _is_retryable: ClassVar[bool] = False
+    _retryable_codes: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
         self,
@@ -204,7 +218,7 @@ class TruncusError(Exception):
         status: int | None = None,
         retry_after: float | None = None,
         request_id: str | None = None,
-        retryable: bool = False,
+        retryable: bool | None = None,
         ambiguous: bool = False,
         is_from_truncus: bool = False,
     ) -> None:
@@ -214,11 +228,17 @@ class TruncusError(Exception):
         self.status = status
         self.retry_after = retry_after
         self.request_id = request_id
+        if retryable is None:
+            retryable = self._is_retryable or code in self._retryable_codes
         self.retryable = retryable
         self.ambiguous = ambiguous
         self.is_from_truncus = is_from_truncus
         self.wire_format: WireFormat | None = None
         self.attempts = 0
+
+    @property
+    def is_account_wide(self) -> bool:
+        return self._is_account_wide
 
     @property
     def hint(self) -> str | None:
@@ -243,7 +263,10 @@ class TruncusError(Exception):
 
 
 class ConfigurationError(TruncusError):
-    """A setting is missing, unknown or wrong; ``fail_silently`` never hides it."""
+    """The API key, the URL or an option is missing or impossible; no email can be sent."""
+
+    _is_account_wide = True
+    is_misconfiguration = True
 
 
 class MessageError(TruncusError, OSError):
@@ -273,13 +296,22 @@ class NetworkError(TruncusError, OSError):
 class ConnectionFailed(NetworkError):
     """No connection could be made, so nothing was sent."""
 
+    _is_account_wide = True
+    _is_retryable = True
+
 
 class AnswerLost(NetworkError):
     """The request went out, and no whole answer came back."""
 
+    _is_retryable = True
+    is_service_failure = True
+
 
 class TLSError(NetworkError):
     """The server's certificate or TLS version is not acceptable."""
+
+    _is_account_wide = True
+    is_misconfiguration = True
 
 
 class APIError(TruncusError, OSError):
@@ -293,9 +325,15 @@ class InvalidRequest(APIError):
 class AuthenticationError(APIError):
     """The API key is missing, unknown or revoked (401)."""
 
+    _is_account_wide = True
+    is_misconfiguration = True
+
 
 class ScopeError(APIError):
     """The API key may not do this (403)."""
+
+    _is_account_wide = True
+    is_misconfiguration = True
 
 
 class DomainError(APIError):
@@ -313,13 +351,23 @@ class Conflict(APIError):
 class RateLimited(APIError):
     """Too many requests for now (429); ``retry_after`` says how long to wait."""
 
+    _is_account_wide = True
+    _is_retryable = True
+
 
 class QuotaExceeded(APIError):
     """A monthly or daily cap is used up (429); waiting minutes does not help."""
 
+    @property
+    def is_account_wide(self) -> bool:
+        return self.code != contract.WARMUP_CODE  # the cap of one domain
+
 
 class ServerError(APIError):
     """Truncus or a proxy before it failed (5xx, 408)."""
+
+    _is_retryable = True
+    is_service_failure = True
 
 
 class InvalidAnswer(APIError):
@@ -328,6 +376,8 @@ class InvalidAnswer(APIError):
 
 class EmailRefused(APIError):
     """Truncus took the request and refused this email: blocked, rejected or failed."""
+
+    _retryable_codes = frozenset({contract.PROVIDER_ERROR_CODE})
 
 
 class OutcomeUnknown(TruncusError, OSError):
@@ -429,7 +479,6 @@ def refusal(
         status=status,
         retry_after=retry_after_s(headers, body, now=now),
         request_id=_request_id(headers),
-        retryable=kind in {RateLimited, ServerError},
         # PROVIDER_ERROR with status "failed" tells that the provider did not take the email; any
         # other failure of the server leaves that open.
         ambiguous=kind is ServerError and code != contract.PROVIDER_ERROR_CODE,

@@ -30,9 +30,7 @@ class ApiKey(Secret):
 def check_api_key(api_key: str) -> str:
     """Return ``api_key``, or raise :class:`ConfigurationError` if it cannot be one."""
     if not api_key:
-        raise ConfigurationError(
-            "There is no API key. Set TRUNCUS = {'API_KEY': …} or TRUNCUS_API_KEY."
-        )
+        raise ConfigurationError("There is no API key. Pass one, or set TRUNCUS_API_KEY.")
     if not api_key.startswith(contract.API_KEY_PREFIX):
         raise ConfigurationError(
             f"The API key does not begin with {contract.API_KEY_PREFIX!r}: is it Truncus's, "

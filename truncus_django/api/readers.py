@@ -1,6 +1,6 @@
-"""Reading the values of settings: each reader returns one of its type or raises ValueError.
+"""Reading the values of options: each reader returns one of its type or raises ValueError.
 
-What a ValueError says completes a sentence that begins with the setting's name.
+What a ValueError says completes a sentence that begins with the option's name.
 """
 
 import json

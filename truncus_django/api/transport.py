@@ -165,7 +165,7 @@ class Transport:
                     error, retries=retries, waited_s=waited_s, jitter=self._jitter()
                 )
                 if wait_s is None:
-                    # A lost answer stays in doubt whatever came after it, except where the
+                    # A lost answer stays ambiguous whatever came after it, except where the
                     # content itself is refused: an accepted one would have been recognised.
                     error.ambiguous = ambiguous and not rules_out_acceptance(error)
                     raise
@@ -295,13 +295,11 @@ def _translated(exc: RequestException, base_url: str) -> NetworkError:
         return ConnectionFailed(
             f"No connection to {host}. Check BASE_URL. {advice}",
             code=contract.NETWORK_CODE,
-            retryable=True,
         )
     late = isinstance(exc, Timeout) or was_given_up
     return AnswerLost(
         f"No answer from {host} in time" if late else f"The connection to {host} broke",
         code=contract.TIMEOUT_CODE if late else contract.NETWORK_CODE,
-        retryable=True,
         ambiguous=True,
     )
 

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from django.db import DataError, IntegrityError, connections, transaction
@@ -23,14 +22,10 @@ from django.utils import timezone
 
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import (
-    AuthenticationError,
     ConfigurationError,
-    ConnectionFailed,
     NotFound,
     QuotaExceeded,
     RateLimited,
-    ScopeError,
-    TLSError,
     TruncusError,
     log_text,
 )
@@ -39,12 +34,9 @@ from truncus_django.api.results import EmailDetails
 from truncus_django.db.bulk import update_each
 from truncus_django.db.retry import in_tries
 from truncus_django.log import transitions
-from truncus_django.mailers import backend_of
+from truncus_django.mailers import Mailer, get_mailer
 from truncus_django.models import Email, EmailEvent, EmailQuerySet
 from truncus_django.rate_limit import SharedPacer
-
-if TYPE_CHECKING:
-    from truncus_django.backend import TruncusBackend
 
 __all__ = ["Due", "Selection", "SyncJob", "SyncResult", "attach_orphans", "count_due"]
 
@@ -61,15 +53,6 @@ WAITS_IN_A_ROW = 5
 FAILURES_IN_A_ROW = 10
 """After so many, the fault is not with the emails."""
 
-_ACCOUNT_WIDE = (
-    AuthenticationError,
-    ConfigurationError,
-    ConnectionFailed,
-    QuotaExceeded,
-    RateLimited,  # only what is left of it after waiting
-    ScopeError,
-    TLSError,
-)
 _CANNOT_BE_STORED = (DataError, IntegrityError, OverflowError, TypeError, ValueError)
 """What one odd answer causes, and no other answer."""
 
@@ -320,16 +303,16 @@ class SyncJob:
     def _account_of(self, mailer: str) -> _Account:
         account = self._accounts.get(mailer)
         if account is None:
-            backend = backend_of(mailer)
+            found = get_mailer(mailer)
             # Mailers with the same key share its limits.
-            pacer = self._pacers.setdefault(backend.client.account, self._new_pacer(backend))
-            account = self._accounts[mailer] = _Account(backend.client, pacer)
+            pacer = self._pacers.setdefault(found.client.account, self._new_pacer(found))
+            account = self._accounts[mailer] = _Account(found.client, pacer)
         return account
 
-    def _new_pacer(self, backend: "TruncusBackend") -> Pacer | SharedPacer:
-        settings = backend.settings
+    def _new_pacer(self, mailer: Mailer) -> Pacer | SharedPacer:
+        settings = mailer.settings
         if settings.delivery == "outbox":
-            return SharedPacer(backend.client.account, settings, sleep=self._sleep)
+            return SharedPacer(mailer.client.account, settings, sleep=self._sleep)
         return Pacer(
             per_second=settings.requests_per_second,
             per_minute=settings.requests_per_minute,
@@ -344,7 +327,7 @@ class SyncJob:
             self.result.unknown += 1
             chunk.dates[email.pk] = None
             self.result.reasons["Truncus does not know the email; it is not asked again."] += 1
-        elif isinstance(error, _ACCOUNT_WIDE):  # not the email's fault: its date stays
+        elif _is_account_wide(error):  # not the email's fault: its date stays
             self.result.reasons[log_text(error)] += 1
         else:
             chunk.dates[email.pk] = transitions.next_question(email, now=self._now())
@@ -354,7 +337,7 @@ class SyncJob:
     def _note_trouble(self, mailer: str, account: _Account, error: TruncusError) -> None:
         """Give a mailer up where the next email would fare no better."""
         account.failures_in_a_row += 0 if isinstance(error, NotFound) else 1
-        if isinstance(error, _ACCOUNT_WIDE):
+        if _is_account_wide(error):
             self.result.stopped[mailer] = log_text(error)
         elif account.failures_in_a_row >= FAILURES_IN_A_ROW:
             self.result.stopped[mailer] = (
@@ -408,6 +391,11 @@ class SyncJob:
         if chunk.claimed_until is not None:
             mine = mine.filter(next_sync_at=chunk.claimed_until)
         in_tries(lambda: update_each(mine, emails, ["next_sync_at"]), using=mine.db)
+
+
+def _is_account_wide(error: TruncusError) -> bool:
+    # A question belongs to no domain, so that any quota is the account's.
+    return error.is_account_wide or isinstance(error, QuotaExceeded)
 
 
 def _details(account: _Account, email: Email) -> EmailDetails:

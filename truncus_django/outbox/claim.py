@@ -18,8 +18,8 @@ from django.db.models import Min, Q, QuerySet
 
 from truncus_django import rate_limit
 from truncus_django.api import contract
+from truncus_django.api.capabilities import WireFormat
 from truncus_django.api.client import TruncusClient
-from truncus_django.api.dialect import WireFormat
 from truncus_django.api.errors import ConfigurationError, OutcomeUnknown, log_text_of_code
 from truncus_django.api.keys import new_idempotency_key
 from truncus_django.api.transport import longest_request_s
@@ -27,7 +27,7 @@ from truncus_django.conf import Settings
 from truncus_django.db.clock import Clock, moment_of, unix_of
 from truncus_django.db.transactions import committed
 from truncus_django.log import transitions
-from truncus_django.mailers import backend_of
+from truncus_django.mailers import get_mailer
 from truncus_django.models import (
     Email,
     OutboxAccount,
@@ -193,8 +193,8 @@ def _waiting(mailer: str, now: float) -> QuerySet[OutboxEntry]:
 
 def _claim_of(mailer: str, clock: Clock, using: str) -> Claim | Idle:
     try:
-        backend = backend_of(mailer)
-        settings, client = backend.settings, backend.client_without_retries
+        found = get_mailer(mailer)
+        settings, client = found.settings, found.client_without_retries
     except ConfigurationError as error:
         return _note_misconfiguration(mailer, error, clock, using)
     queue = _MailerQueue(mailer, client.account, settings, client)

@@ -23,8 +23,8 @@ from django.db import DatabaseError, InterfaceError, connections
 from django.db.models import F, Q
 
 from truncus_django import rate_limit
+from truncus_django.api.capabilities import Capabilities, WireFormat
 from truncus_django.api.client import noting_requests
-from truncus_django.api.dialect import Capabilities, WireFormat
 from truncus_django.api.encoding import EmailFields, encode
 from truncus_django.api.errors import APIError, MessageError, TruncusError, log_summary
 from truncus_django.api.results import SendResult, read_moment

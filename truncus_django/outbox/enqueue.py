@@ -10,9 +10,9 @@ from django.db import transaction
 from django.utils import timezone
 
 from truncus_django.api.encoding import encode
-from truncus_django.api.errors import ConfigurationError, MessageError, OutcomeUnknown
+from truncus_django.api.errors import MessageError, OutcomeUnknown
 from truncus_django.api.results import LATEST
-from truncus_django.conf import Settings
+from truncus_django.conf import ConfigurationError, Settings
 from truncus_django.db.bulk import insert
 from truncus_django.db.timestamps import storable_moment
 from truncus_django.log.recording import content_row

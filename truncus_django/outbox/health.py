@@ -12,6 +12,7 @@ from django.db.models import Count, Min, Q
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.conf import SETTING_NAMES, get_settings, mailers
 from truncus_django.db.clock import Clock, moment_of, unix_of
+from truncus_django.mailers import get_mailer
 from truncus_django.models import (
     Email,
     OutboxAccount,
@@ -264,14 +265,10 @@ def _last_error(accounts: Sequence[OutboxAccount], paused: Sequence[PausedAccoun
 
 
 def _mailers_by_account() -> Mapping[str, list[str]]:
-    # Here and not above: the backend brings requests along, which a page of the admin does
-    # without.
-    from truncus_django.mailers import backend_of
-
     users: dict[str, list[str]] = {}
     for name in dict.fromkeys([alias or "" for alias, _ in mailers()] + [""]):
         try:
-            account = backend_of(name).client.account
+            account = get_mailer(name).client.account
         except ConfigurationError:
             continue
         users.setdefault(account, []).append(name)

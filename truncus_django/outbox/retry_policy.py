@@ -5,20 +5,12 @@ from enum import Enum, auto
 
 from truncus_django.api import contract
 from truncus_django.api.errors import (
-    AnswerLost,
     APIError,
-    AuthenticationError,
-    ConfigurationError,
-    ConnectionFailed,
     InvalidAnswer,
     MessageError,
     NotFound,
     OutcomeUnknown,
     QuotaExceeded,
-    RateLimited,
-    ScopeError,
-    ServerError,
-    TLSError,
     TruncusError,
     rules_out_acceptance,
 )
@@ -115,16 +107,6 @@ class RetryDecision:
     is_own_failure: bool = False
 
 
-_ACCOUNT = (
-    AuthenticationError,
-    ConfigurationError,
-    ConnectionFailed,
-    RateLimited,
-    ScopeError,
-    TLSError,
-)
-_FOR_A_PERSON = (AuthenticationError, ConfigurationError, ScopeError, TLSError)
-_SERVICE = (AnswerLost, ServerError)
 _NOT_TRUNCUS = (InvalidAnswer, NotFound)
 """What answers is no Truncus, or not where BASE_URL says: a proxy, a wrong address."""
 
@@ -150,15 +132,14 @@ def after_failure(error: TruncusError, state: BatchState, *, jitter: float) -> R
         if not ambiguous and not is_forever and state.failing_s >= GIVE_UP_AFTER_S:
             return RetryDecision(RetryAction.FAIL)
         wait_s = QUOTA_RETRY_S * (1 + jitter) if is_forever else _backoff_s(error, state, jitter)
-        is_service = isinstance(error, _SERVICE)
-        is_down = is_service and state.account_failures + 1 >= FAILURES_TO_PAUSE
+        is_down = error.is_service_failure and state.account_failures + 1 >= FAILURES_TO_PAUSE
         pause = account_pause_s(error, failures=state.account_failures, jitter=jitter)
         return RetryDecision(
             RetryAction.RETRY,
             wait_s,
             pause if is_down else 0.0,
             ambiguous,
-            is_account_failure=is_service,
+            is_account_failure=error.is_service_failure,
             is_own_failure=not is_forever,
         )
     if ambiguous:
@@ -176,7 +157,7 @@ def account_pause_s(error: TruncusError, *, failures: int, jitter: float) -> flo
     """
     if isinstance(error, QuotaExceeded):
         return min(error.retry_after or QUOTA_RETRY_S, LONGEST_WAIT_S)
-    if isinstance(error, _FOR_A_PERSON) or is_not_truncus(error):
+    if error.is_misconfiguration or is_not_truncus(error):
         # A person must act; until then, one look now and then.
         return min(LONGEST_RETRY_S, 15.0 * 2.0 ** min(failures, 10))
     longest_s = 60.0
@@ -196,6 +177,5 @@ def _backoff_s(error: TruncusError, state: BatchState, jitter: float) -> float:
 
 def is_account_wide(error: TruncusError) -> bool:
     """Return whether each request of the account would fail alike."""
-    if isinstance(error, QuotaExceeded):
-        return error.code != contract.WARMUP_CODE  # the cap of one domain
-    return isinstance(error, _ACCOUNT) or is_not_truncus(error)
+    # The outbox is patient: where something else answers, its emails wait until Truncus does.
+    return error.is_account_wide or is_not_truncus(error)

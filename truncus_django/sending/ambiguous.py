@@ -10,8 +10,8 @@ from typing import Any
 from django.core.mail import EmailMessage
 from django.utils import translation
 
+from truncus_django.api.capabilities import WireFormat
 from truncus_django.api.client import TruncusClient
-from truncus_django.api.dialect import WireFormat
 from truncus_django.message import MERGE_NAMES, OPTION_NAMES, UNSUPPORTED_ANYMAIL_NAMES
 from truncus_django.sending.outgoing import AmbiguousSend, Batch, OutgoingMessage
 
@@ -28,7 +28,7 @@ def remember(
     is_ambiguous: bool,
     wire_format: WireFormat | None = None,
 ) -> None:
-    """Note on the messages of ``batch`` that it may have been accepted, in ``form`` if known."""
+    """Note on the messages of ``batch`` that it may have been accepted, and how it was sent."""
     for index, outgoing in enumerate(batch.outgoing_messages):
         payload, earlier = outgoing.payload, outgoing.ambiguous_send
         if payload is None:
@@ -72,7 +72,7 @@ def recall(
 
 
 def forget(outgoing: OutgoingMessage) -> None:
-    """Take away what :func:`remember` noted of the parcel's request: its outcome is known."""
+    """Take away what :func:`remember` noted of the message's request: its outcome is known."""
     if outgoing.key is not None and _ATTRIBUTE in outgoing.message.__dict__:
         _replace(outgoing, outgoing.key, None)
 

@@ -10,22 +10,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from truncus_django.api import contract
+from truncus_django.api.capabilities import WireFormat
 from truncus_django.api.client import TruncusClient
-from truncus_django.api.dialect import WireFormat
 from truncus_django.api.errors import (
     AnswerLost,
-    AuthenticationError,
-    ConnectionFailed,
     DomainError,
     EmailRefused,
     InvalidRequest,
     MessageError,
     OutcomeUnknown,
-    QuotaExceeded,
-    RateLimited,
-    ScopeError,
     ServerError,
-    TLSError,
     TruncusError,
     kind_of,
     loggable_id,
@@ -49,7 +43,7 @@ MAX_FAILED_BATCHES = 2
 
 
 def plan(outgoing_messages: Iterable[OutgoingMessage], *, now: float) -> Iterator[Batch]:
-    """Yield the requests that carry ``parcels``, each as soon as it is full.
+    """Yield the requests that carry the messages, each as soon as it is full.
 
     * A message with a key of its own goes alone, so that the key is worth what it says.
     * Messages whose earlier request may have been accepted make up that very request again.
@@ -93,7 +87,7 @@ def plan(outgoing_messages: Iterable[OutgoingMessage], *, now: float) -> Iterato
 
 
 def _makes_up_again(members: Sequence[OutgoingMessage], *, now: float) -> bool:
-    """Whether ``members`` are a whole earlier request; if not, tell those in doubt why."""
+    """Whether ``members`` are a whole earlier request; if not, tell the ambiguous ones why."""
     first = members[0].ambiguous_send
     if first is None:
         return False
@@ -124,7 +118,7 @@ def _place_in_batch(outgoing: OutgoingMessage) -> int:
 
 
 def send_batches(client: TruncusClient, batches: Iterable[Batch], *, now: float) -> Iterator[Batch]:
-    """Send ``batches`` one after the other, and yield each once its parcels are settled.
+    """Send ``batches`` one after the other, and yield each once its outcome is known.
 
     A batch that is refused for one of its emails is sent in parts. After an error that holds
     for the whole account, or for the whole service, the rest is not tried: it would fail alike.
@@ -144,16 +138,18 @@ def send_batches(client: TruncusClient, batches: Iterable[Batch], *, now: float)
             if parts:
                 waiting.extendleft(reversed(parts))
                 continue
-            if error is not None:
+            if error is None:
+                failed_in_a_row = 0
+            else:
                 _record_failure(client, batch, error, now=now)
-            failed_in_a_row = failed_in_a_row + 1 if _is_the_service(error) else 0
-            if _is_account_wide(error) or failed_in_a_row == MAX_FAILED_BATCHES:
-                stopped_by = error
+                failed_in_a_row = failed_in_a_row + 1 if error.is_service_failure else 0
+                if _stops_the_list(error) or failed_in_a_row == MAX_FAILED_BATCHES:
+                    stopped_by = error
             yield batch
 
 
 def _send(client: TruncusClient, batch: Batch, *, now: float) -> TruncusError | None:
-    """Make the request of ``batch``; give each parcel its result, or return the error of all."""
+    """Make the request of ``batch``; give each message its result, or return the error of all."""
     for index, outgoing in enumerate(batch.outgoing_messages):
         outgoing.key, outgoing.batch_size = batch.key, len(batch.outgoing_messages)
         outgoing.batch_index = index if len(batch.outgoing_messages) > 1 else None
@@ -206,7 +202,8 @@ def request_results(
         emails: the API's fields of 1 to 100 emails.
         key: the request's idempotency key.
         sandbox: check and store only.
-        form: that of an earlier request under the key whose answer was lost; its error tells it.
+        wire_format: that of an earlier request under the key whose answer was lost, as its error
+            tells.
 
     Raises:
         TruncusError: the request failed as a whole.
@@ -221,7 +218,7 @@ def request_results(
 def _record_failure(
     client: TruncusClient, batch: Batch, error: TruncusError, *, now: float
 ) -> None:
-    """Give every parcel the error; remember the key where it is of use."""
+    """Give every message the error; remember the key where it is of use."""
     for outgoing in batch.outgoing_messages:
         outgoing.error = error
     if error.ambiguous or isinstance(error, ServerError):
@@ -301,7 +298,6 @@ def refusal_of(result: SendResult) -> TruncusError:
         error = kind(
             f"Truncus {result.status} the email" + (f": {reason}" if reason else ""),
             code=code,
-            retryable=kind in {RateLimited, ServerError} or code == contract.PROVIDER_ERROR_CODE,
             is_from_truncus=True,
         )
     error.attempts = result.attempts
@@ -333,15 +329,7 @@ def note_acceptance(result: SendResult) -> None:
         logger.warning("Truncus sent email %s with %d warnings", message_id, len(result.warnings))
 
 
-def _is_account_wide(error: TruncusError | None) -> bool:
-    if isinstance(error, QuotaExceeded):
-        return error.code != contract.WARMUP_CODE  # the cap of one domain
-    if isinstance(error, AnswerLost) and error.code == contract.TIMEOUT_CODE:
-        return True  # else a list of thousands would wait for each of its batches in turn
-    return isinstance(
-        error, AuthenticationError | ScopeError | ConnectionFailed | TLSError | RateLimited
-    )
-
-
-def _is_the_service(error: TruncusError | None) -> bool:
-    return isinstance(error, AnswerLost | ServerError)
+def _stops_the_list(error: TruncusError) -> bool:
+    # Of a timeout: else a list of thousands would wait for each of its batches in turn.
+    is_timeout = isinstance(error, AnswerLost) and error.code == contract.TIMEOUT_CODE
+    return error.is_account_wide or is_timeout

@@ -1,4 +1,4 @@
-"""Messages on their way: a *parcel* is one message, a *batch* the parcels of one request."""
+"""Messages on their way to Truncus, and the batches that share a request."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from uuid import UUID
 
 from django.core.mail import EmailMessage
 
-from truncus_django.api.dialect import WireFormat
+from truncus_django.api.capabilities import WireFormat
 from truncus_django.api.encoding import EmailFields
 from truncus_django.api.errors import TruncusError
 from truncus_django.api.results import SendResult
@@ -21,7 +21,7 @@ class AmbiguousSend:
         idempotency_key: of the request whose answer was lost.
         account: digest of the account that it went to; another knows nothing of the key.
         email, is_sandbox, size: what was sent, to be sent again just so.
-        form: the form that it was sent in.
+        wire_format: the form that it was sent in.
         fingerprint: of the message, to tell whether it is still the same.
         index, batch_size: the message's place in the batch.
         since: unix seconds of the first try; Truncus forgets keys after 24 hours.
@@ -51,7 +51,7 @@ class OutgoingMessage:
         payload: what is sent; ``None`` before it is built, where the message could not become
             one, and after the end.
         ambiguous_send: an earlier send whose outcome is unknown, if the message is still the same.
-        form: the form in force when its request was made.
+        wire_format: the form in force when its request was made.
         occurrence: how often the same message object comes before it in the list.
         result, error: at the end, one of them is set (both where Truncus refused this email), or
             ``is_cancelled`` is; nothing of it where the message has no recipients.
@@ -87,7 +87,7 @@ class OutgoingMessage:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The parcels of one request, in their order, and the request's idempotency key."""
+    """The messages of one request, in their order, and the request's idempotency key."""
 
     key: str
     outgoing_messages: Sequence[OutgoingMessage]

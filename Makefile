@@ -5,7 +5,7 @@
 #   make check    style, types and import rules
 #   make chaos    workers killed at random, thousands of emails, all books compared
 #   make bench    this package beside its peers, same work, one run
-#   make docs     every snippet, command and link of the documentation, tried
+#   make docs     the documentation as a site in build/docs, and every snippet in it tried
 #
 # PYTHON chooses the interpreter: make test PYTHON=python3.13
 
@@ -107,7 +107,8 @@ chaos: $(VENV)/.test
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(ARGS)
 
-docs: $(VENV)/.test
+docs: $(VENV)/.test $(VENV)/.docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs build/docs
 	$(BIN)/python -m pytest tests/test_docs.py tests/test_public_surface.py $(ARGS)
 
 coverage: $(VENV)/.test
@@ -131,6 +132,6 @@ $(VENV)/.emulator: $(VENV)/.pip pyproject.toml
 	$(PIP) $(DJANGO) --editable '.[emulator]'
 	touch $@
 
-$(VENV)/.test $(VENV)/.browser $(VENV)/.check $(VENV)/.bench: $(VENV)/.%: $(VENV)/.pip pyproject.toml
+$(VENV)/.test $(VENV)/.browser $(VENV)/.check $(VENV)/.bench $(VENV)/.docs: $(VENV)/.%: $(VENV)/.pip pyproject.toml
 	$(PIP) $(DJANGO) --editable '.[emulator]' --group $*
 	touch $@

@@ -17,6 +17,7 @@ from django.core.management import get_commands
 from django.test.utils import override_settings
 from django.utils.log import AdminEmailHandler
 
+from tests.test_contract_rows import FACTS, words
 from truncus_django import conf
 from truncus_django.checks import check_settings
 from truncus_django.models import Email, EmailEvent
@@ -148,6 +149,14 @@ def test_every_system_check_is_documented():
     page = (ROOT / "docs" / "settings.md").read_text()
 
     assert set(identity.findall(page)) == set(identity.findall(code)) != set()
+
+
+def test_every_path_header_code_and_state_of_the_api_is_documented_with_its_source():
+    page = (ROOT / "docs" / "contract.md").read_text()
+    told = {word for value in FACTS.values() for word in words(value)} - {"tr_"}
+
+    assert len(told) > 60
+    assert sorted(word for word in told if word not in page) == []
 
 
 @pytest.mark.parametrize("model", [Email, EmailEvent])

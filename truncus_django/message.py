@@ -80,8 +80,9 @@ class TruncusMessage(EmailMultiAlternatives):
     """An ``EmailMultiAlternatives`` with Truncus's options as keyword arguments.
 
     Args:
-        subject, body, from_email, to, **kwargs: as Django's, ``cc``, ``bcc``, ``reply_to``,
-            ``headers``, ``attachments``, ``alternatives`` and ``connection`` included.
+        subject, body, from_email, to: as Django's.
+        **kwargs: Django's others: ``cc``, ``bcc``, ``reply_to``, ``headers``, ``attachments``,
+            ``alternatives`` and ``connection``.
         html: the HTML beside the text in ``body``, or alone where there is no text.
         tenant_id: isolates suppression lists.
         template_id: a template saved in Truncus, instead of ``html``.

@@ -17,6 +17,7 @@ from truncus_django.emulator import Emulator
 from truncus_django.testing import run_emulator
 
 README = ROOT / "README.md"
+TUTORIAL = ROOT / "docs" / "tutorial.md"
 IS_BY_MAILERS = django.VERSION >= (6, 1)
 
 
@@ -109,7 +110,7 @@ def pasted() -> Iterator[pytest.ParameterSet]:
     for page in PAGES:
         for file in ("settings.py", "urls.py"):
             for number, code in enumerate(snippets(page, file), start=1):
-                if page != README:
+                if page not in {README, TUTORIAL}:
                     yield pytest.param(file, code, id=f"{page.stem}-{file}-{number}")
 
 
@@ -123,6 +124,16 @@ def test_a_snippet_goes_to_the_end_of_a_file_and_replaces_nothing_of_the_project
     assert check.returncode == 0, check.stderr
     shell = project.manage("shell", "-c", UNTOUCHED)
     assert shell.returncode == 0, shell.stderr
+
+
+def test_the_tutorial_begins_a_project_of_its_own(tmp_path: Path) -> None:
+    with run_emulator() as emulator:
+        project = Project(tmp_path, emulator)
+        for file in ("settings.py", "urls.py"):
+            for code in snippets(TUTORIAL, file):
+                project.paste(file, code)
+        check = project.manage("check", "--fail-level", "WARNING")
+    assert check.returncode == 0, check.stderr
 
 
 @pytest.mark.parametrize("command", ["migrate", "makemigrations --check", "truncus_purge"])

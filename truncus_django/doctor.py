@@ -90,7 +90,7 @@ def examine(*, network: bool = True) -> Iterator[Finding]:
     """
     yield from examine_settings()
     for mailer in _mailer_names():
-        yield from examinemailer(mailer, network=network)
+        yield from examine_mailer(mailer, network=network)
     yield from examine_webhook()
     yield from examine_log()
     yield from examine_outbox()
@@ -124,7 +124,7 @@ def _mailer_names() -> list[str]:
 # Truncus ------------------------------------------------------------------------------------------
 
 
-def examinemailer(mailer: str, *, network: bool = True) -> Iterator[Finding]:
+def examine_mailer(mailer: str, *, network: bool = True) -> Iterator[Finding]:
     """Yield what is found about a mailer's key and account."""
     name = f" ({mailer})" if mailer else ""
     try:

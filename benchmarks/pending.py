@@ -63,7 +63,7 @@ def as_table(costs: Sequence[Cost]) -> str:
     first = {each.database: each for each in reversed(costs)}
     return table(
         [
-            f"claim and settle, {STEPS} batches of {BATCH}",
+            f"claim and record, {STEPS} batches of {BATCH}",
             "CPU/email µs",
             "÷ fewest",
             "wall/email µs",

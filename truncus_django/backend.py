@@ -210,7 +210,7 @@ class TruncusBackend(BaseEmailBackend):
                 outgoing.error = error
             else:
                 rows.append(row)
-                outgoing.email_id = row.email.pk
+                outgoing.email_pk = row.email.pk
             outgoing.payload = None  # the row holds it as text
         if rows:
             try:
@@ -219,7 +219,7 @@ class TruncusBackend(BaseEmailBackend):
                 exc.add_note("If the outbox has no tables yet, run manage.py migrate.")
                 raise
         for outgoing in outgoing_messages:
-            if not outgoing.has_outcome and outgoing.email_id is None:
+            if not outgoing.has_outcome and outgoing.email_pk is None:
                 continue  # nobody to send it to
             outgoing.message.truncus_status = _status(outgoing)  # type: ignore[attr-defined]
             outgoing.is_finished = True
@@ -342,7 +342,7 @@ class TruncusBackend(BaseEmailBackend):
             if outgoing.error is not None
         ]
         accepted = sum(
-            (outgoing.result is not None or outgoing.email_id is not None)
+            (outgoing.result is not None or outgoing.email_pk is not None)
             and outgoing.error is None
             for outgoing in outgoing_messages
         )
@@ -445,7 +445,7 @@ def _status(outgoing: OutgoingMessage) -> TruncusStatus:
     result, error = outgoing.result, outgoing.error
     if outgoing.is_cancelled:
         status = "cancelled"
-    elif outgoing.email_id is not None:
+    elif outgoing.email_pk is not None:
         status = "pending"
     elif result is not None:
         status = result.status
@@ -459,5 +459,5 @@ def _status(outgoing: OutgoingMessage) -> TruncusStatus:
         error=error,
         attempts=result.attempts if result else error.attempts if error else 0,
         batch_size=outgoing.batch_size,
-        email_id=outgoing.email_id,
+        email_pk=outgoing.email_pk,
     )

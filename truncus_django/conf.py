@@ -61,14 +61,14 @@ class Settings:
     delivery: str = "direct"
     """``"direct"``, or ``"outbox"``: sending is a part of the caller's database transaction."""
     dispatcher: str = "worker"
-    """``"worker"``, ``"celery"`` or ``"tasks"``: who is woken to send what is in the outbox."""
+    """``"worker"``, ``"celery"`` or ``"tasks"``: who is notified to send what is in the outbox."""
 
     record: bool = True
     """Whether emails are recorded, where ``truncus_django`` is in ``INSTALLED_APPS``."""
     store_bodies: bool = False
     """Whether bodies are recorded, too: they hold reset links."""
     retention_days: int | None = None
-    """For how many days ``truncus_purge`` keeps settled emails where it is not told."""
+    """For how many days ``truncus_purge`` keeps finished emails where it is not told."""
     database: str | None = None
     """The alias of the log's database; with one of its own, a record survives a rollback."""
     webhook_secrets: tuple[str, ...] = field(default=(), repr=False)

@@ -57,7 +57,7 @@ class TruncusStatus:
         error: why it was not sent, or ``None``.
         attempts: how many requests it took; for a batch, those of the whole batch.
         batch_size: how many messages shared the request.
-        email_id: primary key of its :class:`~truncus_django.models.Email`; ``None`` where it was
+        email_pk: primary key of its :class:`~truncus_django.models.Email`; ``None`` where it was
             not recorded.
     """
 
@@ -68,7 +68,7 @@ class TruncusStatus:
     error: TruncusError | None = None
     attempts: int = 0
     batch_size: int = 1
-    email_id: UUID | None = None
+    email_pk: UUID | None = None
 
     @property
     def is_accepted(self) -> bool:
@@ -93,7 +93,7 @@ class TruncusMessage(EmailMultiAlternatives):
         idempotency_key: within 24 hours, the same key sends once.
         sandbox: check and store only; ``None`` as the settings say.
         priority: ``"high"``, ``"normal"`` or ``"low"``: which emails leave the outbox first.
-        expires_at: when the email is worth nothing any more, a moment like ``send_at`` or a
+        expires_at: when it is too late to send the email, a moment like ``send_at`` or a
             ``timedelta`` from now; the outbox does not send it after that.
 
     Raises:

@@ -139,7 +139,7 @@ def recent_requests(account: OutboxAccount, *, now: float) -> list[float]:
     ]
 
 
-def dialect_of(account: OutboxAccount) -> Mapping[str, Any]:
+def capabilities_of(account: OutboxAccount) -> Mapping[str, Any]:
     """Return what an account's row knows of its dialect, whatever somebody wrote into it."""
     return account.capabilities if isinstance(account.capabilities, dict) else {}
 

@@ -10,7 +10,7 @@ app = Celery("shop")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()  # finds truncus_django.tasks
 app.conf.beat_schedule = {
-    # Emails wake a worker by themselves when they are committed. This is for what gets lost: a
+    # A worker is notified of emails when they are committed. This is for what gets lost: a
     # broker that was gone, a worker that was killed.
     "truncus-outbox": {
         "task": "truncus_django.dispatch",

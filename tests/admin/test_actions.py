@@ -155,9 +155,9 @@ def test_what_is_purged_while_truncus_is_asked_is_told(
     name = {"sync_now": "get_email", "cancel": "cancel"}[action]
     ask = getattr(TruncusClient, name)
 
-    def asked(self, email_id):
+    def asked(self, message_id):
         Email.objects.all().delete()
-        return ask(self, email_id)
+        return ask(self, message_id)
 
     monkeypatch.setattr(TruncusClient, name, asked)
     response = confirm(admin_client, action, scheduled)

@@ -116,7 +116,7 @@ def test_the_status_of_each_message_names_its_record(emulator, backend, messages
     told = {}
 
     def listen(message, status, **kwargs):
-        told[message.subject] = status.email_id
+        told[message.subject] = status.email_pk
 
     post_send.connect(listen)
     try:
@@ -128,7 +128,7 @@ def test_the_status_of_each_message_names_its_record(emulator, backend, messages
         post_send.disconnect(listen)
 
     records = dict(Email.objects.values_list("subject", "pk"))
-    assert {sent.subject: sent.truncus_status.email_id for sent in mails} == records
+    assert {sent.subject: sent.truncus_status.email_pk for sent in mails} == records
     assert told == {subject: records[subject] for subject in ("Order 0", "Order 2")}
     assert [sent.truncus_status.status == "pending" for sent in mails] == [False] * 3
 
@@ -138,7 +138,7 @@ def test_the_status_names_no_record_where_none_was_written(emulator, broken_tabl
     sent.send()
 
     assert sent.truncus_status.is_accepted
-    assert sent.truncus_status.email_id is None
+    assert sent.truncus_status.email_pk is None
 
 
 def test_a_template_is_recorded(emulator):
@@ -326,7 +326,7 @@ def test_a_message_in_doubt_that_is_sent_again_updates_its_one_record(emulator, 
     again.send()
 
     row = Email.objects.get()
-    assert again.truncus_status.email_id == row.pk
+    assert again.truncus_status.email_pk == row.pk
     assert (row.pk, row.state) == (unconfirmed.pk, State.DELIVERED)
     assert (row.error, row.reason) == ("", "")
     assert row.message_id
@@ -368,7 +368,7 @@ def test_a_repeated_idempotency_key_leaves_one_record(emulator, dialect):
 
     assert Email.objects.count() == emulator.accepted == 1
     record = Email.objects.get().pk
-    assert [sent.truncus_status.email_id for sent in repeated] == [record, record]
+    assert [sent.truncus_status.email_pk for sent in repeated] == [record, record]
 
 
 @pytest.mark.parametrize("dialect", ["manual", "sdk"])

@@ -465,10 +465,10 @@ def test_answers_are_written_before_a_long_wait(emulator, send):
 
     get_email = TruncusClient.get_email
 
-    def third_is_late(self: TruncusClient, email_id: str) -> Any:
+    def third_is_late(self: TruncusClient, message_id: str) -> Any:
         if len(asked(emulator)) == 2:
             emulator.faults.next("rate_limit", path="email", retry_after=45)
-        return get_email(self, email_id)
+        return get_email(self, message_id)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TruncusClient, "get_email", third_is_late)
@@ -483,10 +483,10 @@ def test_an_interrupted_job_keeps_what_it_heard_and_resumes_with_the_rest(emulat
     emails = send(10)
     get_email = TruncusClient.get_email
 
-    def interrupted(self: TruncusClient, email_id: str) -> Any:
+    def interrupted(self: TruncusClient, message_id: str) -> Any:
         if len(asked(emulator)) == 4:
             raise KeyboardInterrupt
-        return get_email(self, email_id)
+        return get_email(self, message_id)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TruncusClient, "get_email", interrupted)
@@ -525,10 +525,10 @@ def test_a_connection_that_the_server_ends_costs_no_answer(
     send(130)
     get_email = TruncusClient.get_email
 
-    def ending(self: TruncusClient, email_id: str) -> Any:
+    def ending(self: TruncusClient, message_id: str) -> Any:
         if len(asked(emulator)) in {10, 109}:
             end_connection(in_threads)
-        return get_email(self, email_id)
+        return get_email(self, message_id)
 
     monkeypatch.setattr(TruncusClient, "get_email", ending)
     sync(*[limit] if limit else [])
@@ -560,7 +560,7 @@ def test_an_interrupted_job_gives_back_the_old_dates(emulator, send, monkeypatch
     send(3)
     before = dict(Email.objects.values_list("pk", "next_sync_at"))
 
-    def interrupted(self: TruncusClient, email_id: str) -> Any:
+    def interrupted(self: TruncusClient, message_id: str) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(TruncusClient, "get_email", interrupted)
@@ -583,11 +583,11 @@ def test_a_second_job_leaves_alone_what_the_first_has_claimed(
     get_email = TruncusClient.get_email
     inner: list[int] = []
 
-    def overtaken(self: TruncusClient, email_id: str) -> Any:
+    def overtaken(self: TruncusClient, message_id: str) -> Any:
         if not inner:
             inner.append(0)
             inner[0] = SyncJob().run().asked
-        return get_email(self, email_id)
+        return get_email(self, message_id)
 
     monkeypatch.setattr(TruncusClient, "get_email", overtaken)
     assert SyncJob().run().asked == 100
@@ -634,7 +634,7 @@ def test_claims_of_a_job_that_died_run_out(emulator, send):
 def test_a_webhook_that_is_faster_than_a_failure_is_not_undone(emulator, send, monkeypatch):
     [email] = send()
 
-    def bounced_meanwhile(self: TruncusClient, email_id: str) -> Any:
+    def bounced_meanwhile(self: TruncusClient, message_id: str) -> Any:
         transitions.move(email, State.BOUNCED)
         raise ConfigurationError("No")
 

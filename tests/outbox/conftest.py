@@ -84,7 +84,7 @@ def put(message: Callable[..., EmailMessage]) -> Callable[..., list[Email]]:
 def put_all(messages: Sequence[EmailMessage]) -> list[Email]:
     """Put ``messages`` into the outbox and return their records, in order."""
     TruncusBackend().send_messages(messages)
-    ids = [message.truncus_status.email_id for message in messages]  # type: ignore[attr-defined]
+    ids = [message.truncus_status.email_pk for message in messages]  # type: ignore[attr-defined]
     found = Email.objects.in_bulk(ids)
     return [found[pk] for pk in ids]
 

@@ -54,7 +54,7 @@ def test_status_of_a_message_in_the_outbox(message):
     assert TruncusBackend().send_messages([sent]) == 1
     status = sent.truncus_status
     assert (status.status, status.id, status.is_accepted) == ("pending", None, False)
-    assert Email.objects.get().pk == status.email_id
+    assert Email.objects.get().pk == status.email_pk
 
 
 def test_send_mail_returns_one(emulator):

@@ -16,7 +16,14 @@ from truncus_django.db.clock import Clock
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
 from truncus_django.outbox.claim import Claim, claim
 from truncus_django.outbox.dispatcher import Dispatcher
-from truncus_django.outbox.operations import Decision, Done, cancel, decide, resume, retry
+from truncus_django.outbox.operations import (
+    Decision,
+    OperationResult,
+    cancel,
+    decide,
+    resume,
+    retry,
+)
 from truncus_django.states import State
 
 __all__ = ["in_threads", "other_database", "shared_database"]
@@ -80,7 +87,7 @@ def unknown(ambiguous, emulator, dispatcher, travel):
 def test_what_failed_is_sent_under_a_new_key(failed, emulator, dispatcher):
     old_keys = {email.idempotency_key for email in failed}
 
-    assert set(retry(ids_of(failed)).values()) == {Done.WAITS_AGAIN}
+    assert set(retry(ids_of(failed)).values()) == {OperationResult.WAITS_AGAIN}
 
     for email in failed:
         assert (reload(email).state, email.error, email.error_code) == (State.PENDING, "", "")
@@ -124,7 +131,7 @@ def test_what_waits_for_its_next_try_is_due_now(put_off, emulator, dispatcher):
     OutboxAccount.objects.update(paused_until=None)
     assert dispatcher.drain().requests == 0
 
-    assert set(retry(ids_of(put_off)).values()) == {Done.DUE_NOW}
+    assert set(retry(ids_of(put_off)).values()) == {OperationResult.DUE_NOW}
 
     assert dispatcher.drain().accepted == 3
 
@@ -132,7 +139,7 @@ def test_what_waits_for_its_next_try_is_due_now(put_off, emulator, dispatcher):
 def test_what_is_ambiguous_is_repeated_as_it_was(ambiguous, emulator, dispatcher):
     key = OutboxBatch.objects.get().idempotency_key
 
-    assert set(retry(ids_of(ambiguous)[:1]).values()) == {Done.DUE_NOW}
+    assert set(retry(ids_of(ambiguous)[:1]).values()) == {OperationResult.DUE_NOW}
     dispatcher.drain()
 
     assert {reload(email).idempotency_key for email in ambiguous} == {key}
@@ -150,16 +157,16 @@ def test_what_needs_no_retry_is_left_and_told(emulator, put, dispatcher, setting
     nobody = uuid4()
 
     assert retry([expired.pk, sent.pk, waits.pk, nobody]) == {
-        expired.pk: Done.NOT_STORED,
-        sent.pk: Done.DOES_NOT_APPLY,
-        waits.pk: Done.WAITS_ALREADY,
-        nobody: Done.GONE,
+        expired.pk: OperationResult.NOT_STORED,
+        sent.pk: OperationResult.DOES_NOT_APPLY,
+        waits.pk: OperationResult.WAITS_ALREADY,
+        nobody: OperationResult.GONE,
     }
     assert len(emulator.emails) == 1
 
 
 def test_what_may_have_been_sent_is_not_tried_again_without_a_decision(unknown, emulator):
-    assert set(retry(ids_of(unknown)).values()) == {Done.NEEDS_DECISION}
+    assert set(retry(ids_of(unknown)).values()) == {OperationResult.NEEDS_DECISION}
     assert {reload(email).state for email in unknown} == {State.UNKNOWN}
 
 
@@ -167,8 +174,8 @@ def test_what_a_worker_has_is_left_to_it(emulator, put):
     [email] = put(1)
     assert isinstance(claim(Clock(database())), Claim)
 
-    assert retry([email.pk]) == {email.pk: Done.BEING_SENT}
-    assert cancel([email.pk]) == {email.pk: Done.BEING_SENT}
+    assert retry([email.pk]) == {email.pk: OperationResult.BEING_SENT}
+    assert cancel([email.pk]) == {email.pk: OperationResult.BEING_SENT}
 
 
 # Cancelling ---------------------------------------------------------------------------------------
@@ -177,7 +184,9 @@ def test_what_a_worker_has_is_left_to_it(emulator, put):
 def test_what_waits_is_never_sent(emulator, put, dispatcher, states):
     emails = put(3)
 
-    assert cancel(ids_of(emails)[:2]) == dict.fromkeys(ids_of(emails)[:2], Done.CANCELLED)
+    assert cancel(ids_of(emails)[:2]) == dict.fromkeys(
+        ids_of(emails)[:2], OperationResult.CANCELLED
+    )
     dispatcher.drain()
 
     assert states() == [State.CANCELLED, State.CANCELLED, State.DELIVERED]
@@ -188,7 +197,7 @@ def test_what_was_cancelled_can_be_taken_back(emulator, put, dispatcher, states)
     [email] = put(1)
     cancel([email.pk])
 
-    assert retry([email.pk]) == {email.pk: Done.WAITS_AGAIN}
+    assert retry([email.pk]) == {email.pk: OperationResult.WAITS_AGAIN}
     dispatcher.drain()
 
     assert states() == [State.DELIVERED]
@@ -197,7 +206,7 @@ def test_what_was_cancelled_can_be_taken_back(emulator, put, dispatcher, states)
 def test_a_request_that_loses_a_member_takes_another_key(put_off, emulator, dispatcher, travel):
     key = OutboxBatch.objects.get().idempotency_key
 
-    assert cancel([put_off[0].pk]) == {put_off[0].pk: Done.CANCELLED}
+    assert cancel([put_off[0].pk]) == {put_off[0].pk: OperationResult.CANCELLED}
 
     assert OutboxBatch.objects.get().idempotency_key != key
     travel(700)
@@ -217,7 +226,7 @@ def test_a_request_that_loses_all_is_gone(put_off, emulator, dispatcher, travel)
 
 
 def test_what_may_have_been_accepted_cannot_be_cancelled(ambiguous, emulator, dispatcher, travel):
-    assert set(cancel(ids_of(ambiguous)).values()) == {Done.AMBIGUOUS}
+    assert set(cancel(ids_of(ambiguous)).values()) == {OperationResult.AMBIGUOUS}
 
     travel(700)
     dispatcher.drain()
@@ -230,20 +239,20 @@ def test_what_a_dead_worker_left_cannot_be_cancelled(emulator, put, travel):
     assert isinstance(claim(Clock(database())), Claim)
     travel(700)
 
-    assert cancel([email.pk]) == {email.pk: Done.AMBIGUOUS}
+    assert cancel([email.pk]) == {email.pk: OperationResult.AMBIGUOUS}
 
 
 @pytest.mark.parametrize("state", [State.SENT, State.FAILED, State.UNKNOWN, State.SCHEDULED])
 def test_what_does_not_wait_is_not_cancelled(state):
     email = Email.objects.create(state=state)
-    assert cancel([email.pk]) == {email.pk: Done.DOES_NOT_APPLY}
+    assert cancel([email.pk]) == {email.pk: OperationResult.DOES_NOT_APPLY}
 
 
 # Deciding -----------------------------------------------------------------------------------------
 
 
 def test_it_was_sent(unknown, emulator, dispatcher):
-    assert set(decide(ids_of(unknown), Decision.SENT).values()) == {Done.SENT}
+    assert set(decide(ids_of(unknown), Decision.SENT).values()) == {OperationResult.SENT}
 
     assert {(reload(email).state, email.error) for email in unknown} == {(State.SENT, "")}
     assert not OutboxEntry.objects.exists()
@@ -257,7 +266,7 @@ def test_it_was_sent_and_its_payload_stays_where_bodies_do(unknown):
 
 
 def test_it_was_not_sent_so_send_it(unknown, emulator, dispatcher):
-    assert set(decide(ids_of(unknown), Decision.SEND).values()) == {Done.WAITS_AGAIN}
+    assert set(decide(ids_of(unknown), Decision.SEND).values()) == {OperationResult.WAITS_AGAIN}
 
     dispatcher.drain()
     assert {reload(email).state for email in unknown} == {State.DELIVERED}
@@ -265,18 +274,18 @@ def test_it_was_not_sent_so_send_it(unknown, emulator, dispatcher):
 
 
 def test_it_was_not_sent_and_that_is_that(unknown, emulator, dispatcher):
-    assert set(decide(ids_of(unknown), Decision.NOT_SENT).values()) == {Done.NOT_SENT}
+    assert set(decide(ids_of(unknown), Decision.NOT_SENT).values()) == {OperationResult.NOT_SENT}
 
     assert dispatcher.drain().requests == 0
     assert {reload(email).state for email in unknown} == {State.FAILED}
-    assert set(retry(ids_of(unknown)).values()) == {Done.WAITS_AGAIN}
+    assert set(retry(ids_of(unknown)).values()) == {OperationResult.WAITS_AGAIN}
 
 
 def test_what_was_sent_directly_is_decided_and_not_sent_from_here():
     email = Email.objects.create(state=State.UNKNOWN)
 
-    assert decide([email.pk], Decision.SEND) == {email.pk: Done.NOT_STORED}
-    assert decide([email.pk], Decision.NOT_SENT) == {email.pk: Done.NOT_SENT}
+    assert decide([email.pk], Decision.SEND) == {email.pk: OperationResult.NOT_STORED}
+    assert decide([email.pk], Decision.NOT_SENT) == {email.pk: OperationResult.NOT_SENT}
     assert reload(email).state == State.FAILED
 
 
@@ -287,7 +296,7 @@ def test_only_what_is_unknown_is_decided(put, decision):
 
     done = decide([waits.pk, delivered.pk], decision)
 
-    assert set(done.values()) == {Done.DOES_NOT_APPLY}
+    assert set(done.values()) == {OperationResult.DOES_NOT_APPLY}
     assert (reload(waits).state, reload(delivered).state) == (State.PENDING, State.DELIVERED)
 
 
@@ -330,7 +339,7 @@ def test_queries_are_as_many_for_one_as_for_many(act, message, failed, unknown):
 def test_more_than_a_portion(put, monkeypatch):
     monkeypatch.setattr("truncus_django.outbox.operations._AT_ONCE", 2)
     emails = put(5)
-    assert cancel(ids_of(emails)) == dict.fromkeys(ids_of(emails), Done.CANCELLED)
+    assert cancel(ids_of(emails)) == dict.fromkeys(ids_of(emails), OperationResult.CANCELLED)
 
 
 def test_whoever_sends_is_notified_once_something_is_due(put, monkeypatch):
@@ -376,10 +385,14 @@ class TestAtTheSameMoment:
 
         told = {pk: done for answer in answers[2:] for pk, done in answer.items()}
         sent = Counter(email.subject for email in emulator.emails)
-        assert set(told.values()) <= {Done.CANCELLED, Done.BEING_SENT, Done.DOES_NOT_APPLY}
+        assert set(told.values()) <= {
+            OperationResult.CANCELLED,
+            OperationResult.BEING_SENT,
+            OperationResult.DOES_NOT_APPLY,
+        }
         assert max(sent.values()) == 1
         for email in emails:
-            is_cancelled = told.get(email.pk) is Done.CANCELLED
+            is_cancelled = told.get(email.pk) is OperationResult.CANCELLED
             assert (sent[email.subject] == 0) is is_cancelled
             assert (reload(email).state == State.CANCELLED) is is_cancelled
         assert not OutboxBatch.objects.exists()

@@ -76,7 +76,7 @@ assert_type(message.truncus_status, TruncusStatus | None)
 if message.truncus_status:
     assert_type(message.truncus_status.status, str)
     assert_type(message.truncus_status.id, str | None)
-    assert_type(message.truncus_status.email_id, UUID | None)
+    assert_type(message.truncus_status.email_pk, UUID | None)
 """
 
 

@@ -127,7 +127,7 @@ EXPORT = Action(
 ACTIONS = (WAS_SENT, SEND_NOW, WAS_NOT_SENT, RETRY, SYNC, RESEND, CANCEL, EXPORT)
 
 if TYPE_CHECKING:
-    from truncus_django.outbox.operations import Done
+    from truncus_django.outbox.operations import OperationResult
 
     ActionsBase = admin.ModelAdmin[Email]
 else:
@@ -291,7 +291,7 @@ class EmailActions(ActionsBase):
         request: HttpRequest,
         queryset: QuerySet[Email],
         action: Action,
-        do: "Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, Done]]",
+        do: "Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, OperationResult]]",
     ) -> HttpResponse | None:
         """The same for what is done in the database alone: to all of them at once."""
         if "confirmed" not in request.POST:
@@ -322,7 +322,7 @@ class EmailActions(ActionsBase):
         self,
         request: HttpRequest,
         emails: Sequence[Email],
-        do: "Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, Done]]",
+        do: "Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, OperationResult]]",
     ) -> None:
         """Do something to all of them, and tell how many came to what."""
         from truncus_django.admin import outbox_panel
@@ -489,20 +489,22 @@ def _cancel(email: Email) -> Report:
 _IN_OUTBOX = (State.PENDING, State.SENDING)
 
 
-def _cancel_in_outbox(email_ids: Sequence[uuid.UUID]) -> "Mapping[uuid.UUID, Done]":
+def _cancel_in_outbox(email_ids: Sequence[uuid.UUID]) -> "Mapping[uuid.UUID, OperationResult]":
     from truncus_django.outbox import operations
 
     return operations.cancel(email_ids)
 
 
-def _retry(email_ids: Sequence[uuid.UUID]) -> "Mapping[uuid.UUID, Done]":
+def _retry(email_ids: Sequence[uuid.UUID]) -> "Mapping[uuid.UUID, OperationResult]":
     from truncus_django.outbox import operations
 
     return operations.retry(email_ids)
 
 
-def _decide(decision: str) -> "Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, Done]]":
-    def decide(email_ids: Sequence[uuid.UUID]) -> "Mapping[uuid.UUID, Done]":
+def _decide(
+    decision: str,
+) -> "Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, OperationResult]]":
+    def decide(email_ids: Sequence[uuid.UUID]) -> "Mapping[uuid.UUID, OperationResult]":
         from truncus_django.outbox import operations
 
         return operations.decide(email_ids, operations.Decision(decision))

@@ -17,7 +17,7 @@ from truncus_django.admin import display, outbox_panel
 from truncus_django.admin.resend import why_not_resendable
 from truncus_django.api.errors import AMBIGUOUS_HINT, hint_for
 from truncus_django.models import Email, EmailEvent
-from truncus_django.outbox.operations import Done
+from truncus_django.outbox.operations import OperationResult
 from truncus_django.states import State
 
 if TYPE_CHECKING:
@@ -212,9 +212,11 @@ def _buttons(
         why_not["retry"] = ""
     if email.state == State.UNKNOWN:
         why_not["decide_sent"] = why_not["decide_not_sent"] = ""
-        why_not["decide_send"] = "" if wait else outbox_panel.told_of_one(Done.NOT_STORED)
+        why_not["decide_send"] = (
+            "" if wait else outbox_panel.told_of_one(OperationResult.NOT_STORED)
+        )
         if wait:
-            why_not["resend"] = outbox_panel.told_of_one(Done.NEEDS_DECISION)
+            why_not["resend"] = outbox_panel.told_of_one(OperationResult.NEEDS_DECISION)
     for action in model_admin.actions_allowed(request):
         if action.name in why_not:
             yield {"name": action.name, "text": action.button, "why_not": why_not[action.name]}

@@ -22,7 +22,7 @@ from truncus_django.db.clock import Clock, moment_of
 from truncus_django.models import Email, OutboxEntry, Priority, database
 from truncus_django.outbox.health import COUNT_UP_TO, OutboxHealth, PausedAccount, health, is_in_use
 from truncus_django.outbox.health import paused_accounts as find_paused_accounts
-from truncus_django.outbox.operations import Done
+from truncus_django.outbox.operations import OperationResult
 from truncus_django.states import RESTARTABLE_STATES, State
 
 IN_OUTBOX = frozenset({State.PENDING, State.SENDING})
@@ -197,8 +197,8 @@ def pause(account: PausedAccount) -> SafeString:
 def why_not_cancellable(wait: Wait | None) -> str:
     """Return what keeps an email of the outbox from being cancelled; empty for nothing."""
     if wait is None or wait.is_leased:
-        return told_of_one(Done.BEING_SENT)
-    return told_of_one(Done.AMBIGUOUS) if wait.is_ambiguous else ""
+        return told_of_one(OperationResult.BEING_SENT)
+    return told_of_one(OperationResult.AMBIGUOUS) if wait.is_ambiguous else ""
 
 
 def can_be_retried(email: Email, wait: Wait | None) -> bool:
@@ -227,91 +227,93 @@ def _length(since: datetime) -> str:
 
 # What was done ------------------------------------------------------------------------------------
 
-_LEVELS: Mapping[Done, int] = {
-    Done.WAITS_ALREADY: messages.INFO,
-    Done.GONE: messages.ERROR,
+_LEVELS: Mapping[OperationResult, int] = {
+    OperationResult.WAITS_ALREADY: messages.INFO,
+    OperationResult.GONE: messages.ERROR,
 }
 
 
-def level_of(done: Done) -> int:
+def level_of(done: OperationResult) -> int:
     """Return how a user is told about it."""
     return messages.SUCCESS if done.is_done else _LEVELS.get(done, messages.WARNING)
 
 
-def told_of_one(done: Done) -> str:
+def told_of_one(done: OperationResult) -> str:
     """Return what became of one email, as a sentence."""
     return _ONE[done]()
 
 
-def told_of_many(done: Done, count: int) -> str:
+def told_of_many(done: OperationResult, count: int) -> str:
     """Return what became of so many emails, as a sentence."""
     return _MANY[done](count) % {"count": count}
 
 
-_ONE: Mapping[Done, Callable[[], str]] = {
-    Done.WAITS_AGAIN: lambda: _("It waits to be sent again."),
-    Done.DUE_NOW: lambda: _("It is tried again now."),
-    Done.CANCELLED: lambda: _("Cancelled."),
-    Done.SENT: lambda: _("It counts as sent."),
-    Done.NOT_SENT: lambda: _("It counts as not sent."),
-    Done.WAITS_ALREADY: lambda: _("It waits already."),
-    Done.BEING_SENT: lambda: _("It is being sent at this moment."),
-    Done.AMBIGUOUS: lambda: _(
+_ONE: Mapping[OperationResult, Callable[[], str]] = {
+    OperationResult.WAITS_AGAIN: lambda: _("It waits to be sent again."),
+    OperationResult.DUE_NOW: lambda: _("It is tried again now."),
+    OperationResult.CANCELLED: lambda: _("Cancelled."),
+    OperationResult.SENT: lambda: _("It counts as sent."),
+    OperationResult.NOT_SENT: lambda: _("It counts as not sent."),
+    OperationResult.WAITS_ALREADY: lambda: _("It waits already."),
+    OperationResult.BEING_SENT: lambda: _("It is being sent at this moment."),
+    OperationResult.AMBIGUOUS: lambda: _(
         "It may have been sent: its answer was lost, and is asked for again."
     ),
-    Done.NEEDS_DECISION: lambda: _("It may have been sent: mark it as sent or as not sent first."),
-    Done.NOT_STORED: lambda: _("Its content was not stored."),
-    Done.DOES_NOT_APPLY: lambda: _("It is in no state for that."),
-    Done.GONE: lambda: _("It is not there any more."),
+    OperationResult.NEEDS_DECISION: lambda: _(
+        "It may have been sent: mark it as sent or as not sent first."
+    ),
+    OperationResult.NOT_STORED: lambda: _("Its content was not stored."),
+    OperationResult.DOES_NOT_APPLY: lambda: _("It is in no state for that."),
+    OperationResult.GONE: lambda: _("It is not there any more."),
 }
 
-_MANY: Mapping[Done, Callable[[int], str]] = {
-    Done.WAITS_AGAIN: lambda count: ngettext(
+_MANY: Mapping[OperationResult, Callable[[int], str]] = {
+    OperationResult.WAITS_AGAIN: lambda count: ngettext(
         "%(count)d email waits to be sent again.",
         "%(count)d emails wait to be sent again.",
         count,
     ),
-    Done.DUE_NOW: lambda count: ngettext(
+    OperationResult.DUE_NOW: lambda count: ngettext(
         "%(count)d email is tried again now.", "%(count)d emails are tried again now.", count
     ),
-    Done.CANCELLED: lambda count: ngettext(
+    OperationResult.CANCELLED: lambda count: ngettext(
         "%(count)d email was cancelled.", "%(count)d emails were cancelled.", count
     ),
-    Done.SENT: lambda count: ngettext(
+    OperationResult.SENT: lambda count: ngettext(
         "%(count)d email counts as sent.", "%(count)d emails count as sent.", count
     ),
-    Done.NOT_SENT: lambda count: ngettext(
+    OperationResult.NOT_SENT: lambda count: ngettext(
         "%(count)d email counts as not sent.", "%(count)d emails count as not sent.", count
     ),
-    Done.WAITS_ALREADY: lambda count: ngettext(
+    OperationResult.WAITS_ALREADY: lambda count: ngettext(
         "%(count)d email waits already.", "%(count)d emails wait already.", count
     ),
-    Done.BEING_SENT: lambda count: ngettext(
+    OperationResult.BEING_SENT: lambda count: ngettext(
         "%(count)d email is being sent at this moment.",
         "%(count)d emails are being sent at this moment.",
         count,
     ),
-    Done.AMBIGUOUS: lambda count: ngettext(
+    OperationResult.AMBIGUOUS: lambda count: ngettext(
         "%(count)d email may have been sent: its answer was lost, and is asked for again.",
         "%(count)d emails may have been sent: their answers were lost, and are asked for again.",
         count,
     ),
-    Done.NEEDS_DECISION: lambda count: ngettext(
+    OperationResult.NEEDS_DECISION: lambda count: ngettext(
         "%(count)d email may have been sent: mark it as sent or as not sent first.",
         "%(count)d emails may have been sent: mark them as sent or as not sent first.",
         count,
     ),
-    Done.NOT_STORED: lambda count: ngettext(
+    OperationResult.NOT_STORED: lambda count: ngettext(
         "The content of %(count)d email was not stored.",
         "The content of %(count)d emails was not stored.",
         count,
     ),
-    Done.DOES_NOT_APPLY: lambda count: ngettext(
+    OperationResult.DOES_NOT_APPLY: lambda count: ngettext(
         "%(count)d email is in no state for that.",
         "%(count)d emails are in no state for that.",
         count,
     ),
-    Done.GONE: lambda count: ngettext(
+    OperationResult.GONE: lambda count: ngettext(
         "%(count)d email is not there any more.",
         "%(count)d emails are not there any more.",
         count,
@@ -319,7 +321,7 @@ _MANY: Mapping[Done, Callable[[int], str]] = {
 }
 
 
-def counted(done: Iterable[Done]) -> dict[Done, int]:
+def counted(done: Iterable[OperationResult]) -> dict[OperationResult, int]:
     """Return how often each occurs, in the order that they are told in."""
     found = list(done)
-    return {kind: number for kind in Done if (number := found.count(kind))}
+    return {kind: number for kind in OperationResult if (number := found.count(kind))}

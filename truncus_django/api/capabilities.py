@@ -25,7 +25,7 @@ class Capabilities:
 class WireFormat:
     """The form that an email was sent in, remembered with a key whose answer was lost.
 
-    ``is_pinned`` tells that the dialect was chosen, and no doubt is left.
+    ``is_pinned`` tells that the dialect was chosen, so that nothing is left to find out.
     """
 
     capabilities: Capabilities

@@ -159,7 +159,7 @@ class TruncusClient:
         """What the account has shown of the form of emails, as JSON for another process."""
         return self._memory.export()
 
-    def learn(self, capabilities: Mapping[str, Any]) -> None:
+    def add_capabilities(self, capabilities: Mapping[str, Any]) -> None:
         """Take over the :meth:`capabilities` that another process found out."""
         self._memory.restore(capabilities)
 
@@ -189,7 +189,7 @@ class TruncusClient:
             try:
                 answer = self._post_emails(contract.SEND_PATH, adapted, key, sandbox)
             except InvalidRequest as error:
-                if not self._memory.learn_from(error, adapted):
+                if not self._memory.note_error(error, adapted):
                     raise
                 result = self.send(email, idempotency_key=key, sandbox=sandbox)
                 return replace(result, attempts=result.attempts + error.attempts)
@@ -248,8 +248,8 @@ class TruncusClient:
                 answer = self._post_emails(contract.BATCH_PATH, {"emails": adapted}, key, sandbox)
             except InvalidRequest as error:
                 # Every email is asked: one refusal may tell of both.
-                taught = [self._memory.learn_from(error, email) for email in adapted]
-                if not any(taught):
+                wants_another = [self._memory.note_error(error, email) for email in adapted]
+                if not any(wants_another):
                     raise
                 if rules_out_acceptance(error):
                     wire_format, is_repeated = None, False  # nothing was known under the key
@@ -306,7 +306,7 @@ class TruncusClient:
             index
             for index, result in enumerate(batch.results)
             if result.status == contract.FAILED
-            and self._memory.learn(result.error or result.reason, emails[index])
+            and self._memory.note_refusal(result.error or result.reason, emails[index])
         ]
         if not again or key.endswith(_AGAIN * 2) or len(key + _AGAIN) > MAX_KEY_LENGTH:
             return batch  # there are two things to find out
@@ -361,22 +361,22 @@ class TruncusClient:
         }
         return self._request("POST", contract.VALIDATE_PATH, body=fields)
 
-    def cancel(self, email_id: str) -> results.Cancellation:
+    def cancel(self, message_id: str) -> results.Cancellation:
         """Cancel a scheduled email; raises :class:`Conflict` unless it is scheduled."""
-        path = contract.EMAIL_PATH.format(id=_quoted(email_id))
+        path = contract.EMAIL_PATH.format(id=_quoted(message_id))
         try:
             return results.read_cancellation(self._request("DELETE", path).body)
         except Conflict as error:
             # After a lost answer, the conflict may be with this very cancellation.
-            if error.attempts > 1 and self.get_email(email_id).status == contract.CANCELLED:
-                return results.Cancellation(email_id, contract.CANCELLED)
+            if error.attempts > 1 and self.get_email(message_id).status == contract.CANCELLED:
+                return results.Cancellation(message_id, contract.CANCELLED)
             raise
 
     # Reading ----------------------------------------------------------------------------------
 
-    def get_email(self, email_id: str) -> results.EmailDetails:
+    def get_email(self, message_id: str) -> results.EmailDetails:
         """Return an email's state and engagement; raises :class:`NotFound`."""
-        path = contract.EMAIL_PATH.format(id=_quoted(email_id))
+        path = contract.EMAIL_PATH.format(id=_quoted(message_id))
         answer = self._request("GET", path)
         return results.read_email(answer.body, answered_at=results.read_server_time(answer.headers))
 

@@ -110,7 +110,7 @@ class DialectMemory:
         confirmed = self._shown.confirmed
         return confirmed | _lacking(email) != confirmed
 
-    def learn(self, refused: str | None, email: Mapping[str, Any]) -> bool:
+    def note_refusal(self, refused: str | None, email: Mapping[str, Any]) -> bool:
         """Return whether the text of a refusal says that ``email`` wants another form.
 
         Logged once as a warning that names the dialect which spares the first refusal.
@@ -135,9 +135,9 @@ class DialectMemory:
             )
         return True
 
-    def learn_from(self, error: InvalidRequest, email: Mapping[str, Any]) -> bool:
+    def note_error(self, error: InvalidRequest, email: Mapping[str, Any]) -> bool:
         """Return whether a refused request wants another form; only HTTP 400 says so."""
-        return error.status == 400 and self.learn(error.message, email)
+        return error.status == 400 and self.note_refusal(error.message, email)
 
 
 def capabilities_in(refused: str, email: Mapping[str, Any]) -> Capabilities:

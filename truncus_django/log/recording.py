@@ -368,7 +368,7 @@ def _remember_row(outgoing: OutgoingMessage, row: Email) -> None:
     That note is replaced and never changed in place: a shallow copy of the message shares it.
     """
     status: TruncusStatus = outgoing.message.truncus_status  # type: ignore[attr-defined]
-    outgoing.message.truncus_status = replace(status, email_id=row.pk)  # type: ignore[attr-defined]
+    outgoing.message.truncus_status = replace(status, email_pk=row.pk)  # type: ignore[attr-defined]
     if row.state == State.UNKNOWN and outgoing.key is not None:
         recorded = outgoing.message.__dict__.get(_RECORDED) or {}
         place = (outgoing.key, outgoing.batch_index or 0)

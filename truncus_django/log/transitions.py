@@ -51,7 +51,7 @@ class IncomingEvent:
         message_id: Truncus's id of the email.
         type: Truncus's word for what happened, such as ``"delivered"`` or ``"opened"``.
         occurred_at: when, aware.
-        event_id: the provider's id of the event, or a digest that is the same for the same news.
+        event_id: the provider's id of the event, or a digest that is the same for the same event.
         payload: all that was told.
     """
 

@@ -229,7 +229,7 @@ def _take(queue: _MailerQueue, clock: Clock, using: str) -> Claim | Idle | None:
             return None
     else:
         return Idle(now + LOOK_AGAIN_S)  # others hold what there is
-    queue.client.learn(rate_limit.dialect_of(account))
+    queue.client.add_capabilities(rate_limit.capabilities_of(account))
     return _leased(batch, ids, account, queue, now, is_new=bool(entries))
 
 
@@ -432,7 +432,7 @@ def _leased(
         settings=queue.settings,
         client=queue.client,
         account_failures=account.failures,
-        capabilities=rate_limit.dialect_of(account),
+        capabilities=rate_limit.capabilities_of(account),
     )
 
 

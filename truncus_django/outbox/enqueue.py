@@ -170,7 +170,7 @@ def expiry_of(message: EmailMessage) -> datetime | None:
     if moment >= LATEST:
         return None  # never
     if moment <= present:
-        raise MessageError("expires_at is in the past: the email is worth nothing any more.")
+        raise MessageError("expires_at is in the past: it is too late to send the email.")
     return storable_moment(moment)
 
 

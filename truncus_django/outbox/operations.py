@@ -23,13 +23,13 @@ from truncus_django.outbox import outcomes
 from truncus_django.outbox.notify import notify_after_commit
 from truncus_django.states import RESTARTABLE_STATES, State
 
-__all__ = ["Decision", "Done", "cancel", "decide", "resume", "retry"]
+__all__ = ["Decision", "OperationResult", "cancel", "decide", "resume", "retry"]
 
 _AT_ONCE = 500
 """So many emails are handled in one transaction, which workers may have to wait for."""
 
 
-class Done(StrEnum):
+class OperationResult(StrEnum):
     """What became of one email, or why nothing did."""
 
     WAITS_AGAIN = "waits again"
@@ -61,7 +61,15 @@ class Done(StrEnum):
         return self in _DONE
 
 
-_DONE = frozenset({Done.WAITS_AGAIN, Done.DUE_NOW, Done.CANCELLED, Done.SENT, Done.NOT_SENT})
+_DONE = frozenset(
+    {
+        OperationResult.WAITS_AGAIN,
+        OperationResult.DUE_NOW,
+        OperationResult.CANCELLED,
+        OperationResult.SENT,
+        OperationResult.NOT_SENT,
+    }
+)
 
 
 class Decision(StrEnum):
@@ -75,7 +83,7 @@ class Decision(StrEnum):
     """Truncus does not have it, and nobody needs it any more."""
 
 
-def retry(email_ids: Iterable[UUID]) -> dict[UUID, Done]:
+def retry(email_ids: Iterable[UUID]) -> dict[UUID, OperationResult]:
     """Try emails again now: those that failed, were refused or cancelled, or wait for a next try.
 
     What failed is sent as it was stored, attachments and all; an expiry that is over is forgotten.
@@ -87,7 +95,7 @@ def retry(email_ids: Iterable[UUID]) -> dict[UUID, Done]:
     return _in_portions(email_ids, _retry)
 
 
-def cancel(email_ids: Iterable[UUID]) -> dict[UUID, Done]:
+def cancel(email_ids: Iterable[UUID]) -> dict[UUID, OperationResult]:
     """Keep emails from being sent that wait, or whose request was surely not accepted.
 
     The payload stays stored, so that :func:`retry` can send it after all. As many queries for 500
@@ -99,7 +107,7 @@ def cancel(email_ids: Iterable[UUID]) -> dict[UUID, Done]:
     return _in_portions(email_ids, _cancel)
 
 
-def decide(email_ids: Iterable[UUID], decision: Decision) -> dict[UUID, Done]:
+def decide(email_ids: Iterable[UUID], decision: Decision) -> dict[UUID, OperationResult]:
     """Say what became of emails that are ``unknown``.
 
     Those of direct sends can be decided, too, but not be sent from here: no payload is stored.
@@ -158,16 +166,16 @@ class _Held:
 
 
 def _in_portions(
-    email_ids: Iterable[UUID], do: Callable[[_Held], dict[UUID, Done]]
-) -> dict[UUID, Done]:
+    email_ids: Iterable[UUID], do: Callable[[_Held], dict[UUID, OperationResult]]
+) -> dict[UUID, OperationResult]:
     ids = list(dict.fromkeys(email_ids))
     using = database()
     clock, settings = Clock(using), get_settings()
-    done: dict[UUID, Done] = {}
+    done: dict[UUID, OperationResult] = {}
     for start in range(0, len(ids), _AT_ONCE):
         with transaction.atomic(using=using):
             portion = do(_hold(ids[start : start + _AT_ONCE], clock.now(), using))
-            if {Done.WAITS_AGAIN, Done.DUE_NOW} & set(portion.values()):
+            if {OperationResult.WAITS_AGAIN, OperationResult.DUE_NOW} & set(portion.values()):
                 notify_after_commit(using, settings)
         done |= portion
     return done
@@ -207,10 +215,16 @@ def _hold(ids: Sequence[UUID], now: float, using: str) -> _Held:
     )
 
 
-def _retry(held: _Held) -> dict[UUID, Done]:
+def _retry(held: _Held) -> dict[UUID, OperationResult]:
     done = {pk: _what_to_retry(pk, held) for pk in held.ids}
-    _let_wait_again([pk for pk, what in done.items() if what is Done.WAITS_AGAIN], held.now)
-    due = [held.batch_of(held.entries[pk]) for pk, what in done.items() if what is Done.DUE_NOW]
+    _let_wait_again(
+        [pk for pk, what in done.items() if what is OperationResult.WAITS_AGAIN], held.now
+    )
+    due = [
+        held.batch_of(held.entries[pk])
+        for pk, what in done.items()
+        if what is OperationResult.DUE_NOW
+    ]
     if due:
         # One whose lease has run out is due already.
         not_leased = OutboxBatch.objects.filter(
@@ -220,22 +234,32 @@ def _retry(held: _Held) -> dict[UUID, Done]:
     return done
 
 
-def _what_to_retry(pk: UUID, held: _Held) -> Done:
+def _what_to_retry(pk: UUID, held: _Held) -> OperationResult:
     if pk in held.taken:
-        return Done.BEING_SENT
+        return OperationResult.BEING_SENT
     email, entry = held.emails.get(pk), held.entries.get(pk)
     if email is None:
-        return Done.GONE
+        return OperationResult.GONE
     if entry is None:
-        return Done.NOT_STORED if email.state in RESTARTABLE_STATES else Done.DOES_NOT_APPLY
+        return (
+            OperationResult.NOT_STORED
+            if email.state in RESTARTABLE_STATES
+            else OperationResult.DOES_NOT_APPLY
+        )
     if entry.is_waiting:
-        return Done.WAITS_ALREADY
+        return OperationResult.WAITS_ALREADY
     batch = held.batch_of(entry)
     if batch is not None:
-        return Done.BEING_SENT if held.is_with_a_worker(batch) else Done.DUE_NOW
+        return (
+            OperationResult.BEING_SENT if held.is_with_a_worker(batch) else OperationResult.DUE_NOW
+        )
     if email.state == State.UNKNOWN:
-        return Done.NEEDS_DECISION
-    return Done.WAITS_AGAIN if email.state in RESTARTABLE_STATES else Done.DOES_NOT_APPLY
+        return OperationResult.NEEDS_DECISION
+    return (
+        OperationResult.WAITS_AGAIN
+        if email.state in RESTARTABLE_STATES
+        else OperationResult.DOES_NOT_APPLY
+    )
 
 
 def _let_wait_again(ids: Sequence[UUID], now: float) -> None:
@@ -248,9 +272,9 @@ def _let_wait_again(ids: Sequence[UUID], now: float) -> None:
     entries.update(is_waiting=True, batch=None, created_at=moment_of(now))
 
 
-def _cancel(held: _Held) -> dict[UUID, Done]:
+def _cancel(held: _Held) -> dict[UUID, OperationResult]:
     done = {pk: _whether_to_cancel(pk, held) for pk in held.ids}
-    cancelled = [pk for pk, what in done.items() if what is Done.CANCELLED]
+    cancelled = [pk for pk, what in done.items() if what is OperationResult.CANCELLED]
     if cancelled:
         entries = [held.entries[pk] for pk in cancelled]
         outcomes.cancel(cancelled)
@@ -258,20 +282,20 @@ def _cancel(held: _Held) -> dict[UUID, Done]:
     return done
 
 
-def _whether_to_cancel(pk: UUID, held: _Held) -> Done:
+def _whether_to_cancel(pk: UUID, held: _Held) -> OperationResult:
     if pk in held.taken:
-        return Done.BEING_SENT
+        return OperationResult.BEING_SENT
     email, entry = held.emails.get(pk), held.entries.get(pk)
     if email is None:
-        return Done.GONE
+        return OperationResult.GONE
     if entry is not None and entry.is_waiting:
-        return Done.CANCELLED
+        return OperationResult.CANCELLED
     batch = None if entry is None else held.batch_of(entry)
     if batch is None:
-        return Done.DOES_NOT_APPLY
+        return OperationResult.DOES_NOT_APPLY
     if held.is_with_a_worker(batch):
-        return Done.BEING_SENT
-    return Done.AMBIGUOUS if batch.is_ambiguous else Done.CANCELLED
+        return OperationResult.BEING_SENT
+    return OperationResult.AMBIGUOUS if batch.is_ambiguous else OperationResult.CANCELLED
 
 
 def _close_ranks(batches: Sequence[OutboxBatch]) -> None:
@@ -294,7 +318,7 @@ def _close_ranks(batches: Sequence[OutboxBatch]) -> None:
     OutboxBatch.objects.filter(pk__in=ids).update(first_request_at=None, wire_format=None)
 
 
-def _decide(held: _Held, decision: Decision) -> dict[UUID, Done]:
+def _decide(held: _Held, decision: Decision) -> dict[UUID, OperationResult]:
     done = {pk: _whether_to_decide(pk, held, decision) for pk in held.ids}
     chosen = [pk for pk, what in done.items() if what.is_done]
     if not chosen:
@@ -312,14 +336,14 @@ def _decide(held: _Held, decision: Decision) -> dict[UUID, Done]:
     return done
 
 
-def _whether_to_decide(pk: UUID, held: _Held, decision: Decision) -> Done:
+def _whether_to_decide(pk: UUID, held: _Held, decision: Decision) -> OperationResult:
     if pk in held.taken:
-        return Done.BEING_SENT
+        return OperationResult.BEING_SENT
     email = held.emails.get(pk)
     if email is None:
-        return Done.GONE
+        return OperationResult.GONE
     if email.state != State.UNKNOWN:
-        return Done.DOES_NOT_APPLY
+        return OperationResult.DOES_NOT_APPLY
     if decision is Decision.SEND:
-        return Done.WAITS_AGAIN if pk in held.entries else Done.NOT_STORED
-    return Done.SENT if decision is Decision.SENT else Done.NOT_SENT
+        return OperationResult.WAITS_AGAIN if pk in held.entries else OperationResult.NOT_STORED
+    return OperationResult.SENT if decision is Decision.SENT else OperationResult.NOT_SENT

@@ -56,7 +56,7 @@ class OutgoingMessage:
         result, error: at the end, one of them is set (both where Truncus refused this email), or
             ``is_cancelled`` is; nothing of it where the message has no recipients.
         is_finished: whether message, receivers and log have been told.
-        email_id: of its record in the outbox, once it is there.
+        email_pk: of its record in the outbox, once it is there.
     """
 
     index: int
@@ -72,7 +72,7 @@ class OutgoingMessage:
     is_cancelled: bool = False
     occurrence: int = 0
     is_finished: bool = False
-    email_id: UUID | None = None
+    email_pk: UUID | None = None
 
     @property
     def is_ambiguous(self) -> bool:

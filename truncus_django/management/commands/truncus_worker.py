@@ -35,7 +35,7 @@ examples:
   manage.py truncus_worker --verbosity 2    a line for each request
 
 Run any number of workers on any number of machines: each email is sent once. On PostgreSQL a
-worker is told of emails as they are committed, elsewhere it looks each second. At SIGTERM or
+worker is notified of emails as they are committed, elsewhere it looks each second. At SIGTERM or
 Ctrl-C the requests in progress are finished and written down (a request takes up to TIMEOUT
 seconds, 30 by default, and 20 more to connect at worst); a second signal ends the worker at once,
 and the next worker goes on where it was, without sending anything twice.
@@ -205,7 +205,7 @@ class _Told(Watcher):
                 total = _count_due()
                 self._progress = Progress(total, "emails", stream=sys.stderr)
             return
-        how = "told of emails by PostgreSQL" if is_listening else "looking for emails"
+        how = "notified by PostgreSQL" if is_listening else "looking for emails"
         self._say(f"The outbox's worker runs, {how}. Ctrl-C or SIGTERM ends it.")
 
     def on_dispatched(self, delivered: DispatchResult) -> None:

@@ -156,8 +156,9 @@ def _report(exc: Exception, known: set[str], what: str) -> None:
     kind = type(exc).__name__
     if kind not in known:
         known.add(kind)
-        is_of_database = isinstance(exc, OperationalError | ProgrammingError)
-        hint = " Run manage.py migrate, if you have not." if is_of_database else ""
+        # On SQLite a table that is missing is the same kind of error as one that is locked.
+        lacks_tables = isinstance(exc, ProgrammingError) or "no such" in str(exc)
+        hint = " Run manage.py migrate, if you have not." if lacks_tables else ""
         logger.error("%s: %s.%s Further ones are not logged.", what, kind, hint)
 
 

@@ -1,6 +1,5 @@
 """``manage.py truncus_doctor``: is everything in order, and what to do where it is not."""
 
-import argparse
 import json
 import shutil
 import textwrap
@@ -8,9 +7,10 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from truncus_django.doctor import Finding, Level, examine
+from truncus_django.management.base import CommandWithExamples
 
 _EXAMPLES = """\
 examples:
@@ -25,20 +25,15 @@ The exit status is 1 if anything failed."""
 _MARK_WIDTH, _WHAT_WIDTH, _NARROWEST = 6, 22, 24
 
 
-class Command(BaseCommand):
+class Command(CommandWithExamples):
     """Show the findings as a table."""
 
     help = (
         "Looks at settings, API key, connection, clock, dialect, webhook, log and sync, and tells "
         "what to do where something is wrong."
     )
+    examples = _EXAMPLES
     requires_system_checks: list[str] = []  # noqa: RUF012 - it shows them itself
-
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        """Show the examples as they are written."""
-        kwargs.setdefault("epilog", _EXAMPLES)
-        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        return super().create_parser(prog_name, subcommand, **kwargs)
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Take what to look at and how to tell."""

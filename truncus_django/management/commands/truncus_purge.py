@@ -1,10 +1,9 @@
 """``manage.py truncus_purge``: forgets old emails, or only their bodies."""
 
-import argparse
 import sys
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import Error
 from django.utils import timezone
 
@@ -12,6 +11,7 @@ from truncus_django.ages import EXPLANATION, moment_of
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.conf import get_settings
 from truncus_django.log.purge import PURGEABLE_STATES, Purge, PurgeResult
+from truncus_django.management.base import CommandWithExamples
 from truncus_django.management.progress import Progress
 
 _EXAMPLES = """\
@@ -26,16 +26,11 @@ What is pending, scheduled or unknown is never purged. After Ctrl-C (exit status
 run goes on where this one stopped."""
 
 
-class Command(BaseCommand):
+class Command(CommandWithExamples):
     """Forget what is old enough."""
 
     help = "Deletes recorded emails and their events by age, or only the bodies of emails."
-
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        """Show the examples as they are written."""
-        kwargs.setdefault("epilog", _EXAMPLES)
-        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        return super().create_parser(prog_name, subcommand, **kwargs)
+    examples = _EXAMPLES
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Take age, states and what to do."""

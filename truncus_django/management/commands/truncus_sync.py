@@ -1,17 +1,17 @@
 """``manage.py truncus_sync``: asks Truncus what has become of emails."""
 
-import argparse
 import sys
 import time
 from collections import Counter
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import Error
 from django.utils import timezone
 
 from truncus_django.ages import EXPLANATION, moment_of, span
 from truncus_django.log.sync import Selection, SyncJob, count_due
+from truncus_django.management.base import CommandWithExamples
 from truncus_django.management.progress import Progress
 from truncus_django.states import FINAL_STATES, State
 
@@ -27,7 +27,7 @@ It is safe to run twice at once, and after Ctrl-C: the answers so far are stored
 due. The exit status is 1 if any email failed, and 130 after Ctrl-C."""
 
 
-class Command(BaseCommand):
+class Command(CommandWithExamples):
     """Ask about emails that are due, and write down what Truncus tells."""
 
     help = (
@@ -35,12 +35,7 @@ class Command(BaseCommand):
         "often, then ever more seldom, never after 90 days. Keeps within REQUESTS_PER_SECOND and "
         "REQUESTS_PER_MINUTE."
     )
-
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        """Show the examples as they are written."""
-        kwargs.setdefault("epilog", _EXAMPLES)
-        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        return super().create_parser(prog_name, subcommand, **kwargs)
+    examples = _EXAMPLES
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Take the selection."""

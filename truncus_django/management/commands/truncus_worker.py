@@ -1,6 +1,5 @@
 """``manage.py truncus_worker``: sends what is in the outbox."""
 
-import argparse
 import signal
 import sys
 import threading
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
+from django.core.management.base import CommandError, CommandParser, OutputWrapper
 from django.db import DatabaseError, connections
 from django.db.models import Q
 
@@ -18,6 +17,7 @@ from truncus_django.ages import span
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.conf import get_settings, mailers
 from truncus_django.db.clock import Clock, moment_of
+from truncus_django.management.base import CommandWithExamples
 from truncus_django.management.progress import Progress
 from truncus_django.models import OutboxAccount, OutboxEntry, database
 from truncus_django.outbox.claim import Idle
@@ -60,7 +60,7 @@ The exit status is 0, also after a signal and where emails were refused; 1 where
 not work."""
 
 
-class Command(BaseCommand):
+class Command(CommandWithExamples):
     """Send what is in the outbox."""
 
     help = (
@@ -68,12 +68,7 @@ class Command(BaseCommand):
         "REQUESTS_PER_SECOND and REQUESTS_PER_MINUTE, which all workers share. It survives a "
         "database or network that is gone for a while."
     )
-
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        """Show the examples as they are written."""
-        kwargs.setdefault("epilog", _EXAMPLES)
-        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        return super().create_parser(prog_name, subcommand, **kwargs)
+    examples = _EXAMPLES
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Take how to run."""

@@ -258,7 +258,7 @@ class OutboxAccount(models.Model):
     account = ExactCharField(primary_key=True, max_length=100)
     """A digest of base URL and API key; ``"mailer:" + name`` where a mailer has no usable one."""
     recent_requests = models.JSONField(default=list)
-    """Unix seconds by which the latest requests have arrived, see :mod:`.outbox.pace`.
+    """Unix seconds by which the latest requests have arrived, see :mod:`.rate_limit`.
 
     Oldest first; as many as the limits look back.
     """
@@ -361,7 +361,8 @@ class OutboxEntry(models.Model):
     """The API's fields as JSON, attachments with them. Last: SQLite reads a row from the left."""
 
     IN_ORDER: ClassVar = ("priority", "created_at", "pk")
-    """The most urgent first. None of these ever changes, so that an order stays what it was."""
+    """The most urgent first. None of these changes while its email is in a batch, so that
+    the order of a batch stays what it was."""
 
     objects: ClassVar[models.Manager["OutboxEntry"]] = OutboxManager()
 

@@ -38,7 +38,7 @@ email_state_changed = Signal()
 email_event = Signal()
 
 sends_concluded = Signal()
-"""What the log listens to: (``outgoing``, ``alias``, ``settings``) of one request. Not public."""
+"""What the log listens to, not public: (``outgoing_messages``, ``alias``, ``settings``)."""
 
 __all__ = ["email_event", "email_state_changed", "post_send", "pre_send", "send_failed"]
 

@@ -475,7 +475,7 @@ def test_who_stood_still_asks_nothing_and_gives_the_batch_back(
         assert dispatcher.step() == DispatchResult()
     assert emulator.requests == []
     batch = OutboxBatch.objects.get()
-    assert (batch.lease, batch.is_ambiguous) == (None, False)
+    assert (batch.lease, batch.is_ambiguous, batch.attempts) == (None, False, 0)
     Dispatcher().step()
     assert states() == ["delivered"]
     assert emulator.accepted == 1

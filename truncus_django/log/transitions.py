@@ -241,7 +241,7 @@ def finish(updates: Sequence[EmailUpdate], names: Sequence[str]) -> None:
     A constant number of queries for any number of emails. Call it in a transaction.
 
     Args:
-        conclusions: one for each email.
+        updates: one for each email.
         names: the fields that are written, ``state`` among them.
     """
     using, present = Email.objects.db, timezone.now()

@@ -103,7 +103,7 @@ class Claim:
         arrived_by: what the account's limits know its request by until it is answered.
         account, settings, client: whom to ask.
         account_failures: requests in a row of the account that failed before.
-        dialect: what the account's row knows of its dialect.
+        capabilities: what the account's row knows that it accepts.
     """
 
     batch: OutboxBatch

@@ -247,7 +247,9 @@ class Dispatcher:
         OutboxBatch.objects.filter(pk=claim.batch.pk).update(
             lease=None,
             due_at=moment_of(self.clock.now()),
-            is_ambiguous=claim.batch.is_ambiguous,  # as it was before the claim
+            # As they were before the claim.
+            is_ambiguous=claim.batch.is_ambiguous,
+            attempts=claim.batch.attempts - 1,
         )
         return DispatchResult()
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from truncus_django.api.client import TruncusClient
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Mailer:
     """A mailer as it is configured.
 

@@ -192,6 +192,23 @@ def ended_or_signals_again(worker: Process) -> bool:
     return worker.has_ended
 
 
+_WITHOUT_READER = """
+import os, sys
+reader, writer = os.pipe()
+os.dup2(writer, 1)
+os.close(reader)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def test_a_reader_that_is_gone_keeps_no_email_from_being_sent(site, emulator, put):
+    put_requests(put, 12)
+    command = ("-m", "django", "truncus_worker", "--verbosity", "2")
+    site.start("-c", _WITHOUT_READER, *command)
+
+    until(lambda: emulator.accepted == 12)
+
+
 def test_several_requests_are_made_at_a_time(site, emulator, put):
     emulator.faults.next("delay_after", times=3, seconds=600)
     put_requests(put, 4)

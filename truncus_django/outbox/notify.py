@@ -44,7 +44,8 @@ class _Notification:
     dispatcher: str
     is_pending: bool = False
 
-    def __call__(self) -> None:
+    def after_commit(self) -> None:
+        """Notify, if nobody has since the last email."""
         if self.is_pending:
             self.is_pending = False
             notify(self.using, self.dispatcher)
@@ -75,7 +76,7 @@ def notify_after_commit(using: str, settings: Settings) -> None:
     notification = _here.notifications.setdefault(key, _Notification(*key))
     notification.is_pending = True
     # Registered for each email: a savepoint that is rolled back takes its registrations along.
-    transaction.on_commit(notification, using=using, robust=True)
+    transaction.on_commit(notification.after_commit, using=using, robust=True)
 
 
 @contextmanager

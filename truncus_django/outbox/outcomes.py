@@ -124,7 +124,7 @@ def expire(email_ids: Sequence[UUID]) -> None:
 
 
 def cancel(email_ids: Sequence[UUID]) -> None:
-    """Note that a person does not want emails sent; its payload stays."""
+    """Note that a person does not want emails sent; their payloads stay."""
     transitions.finish([EmailUpdate(pk, State.CANCELLED) for pk in email_ids], ["state"])
     OutboxEntry.objects.filter(pk__in=email_ids).update(is_waiting=False, batch=None)
 

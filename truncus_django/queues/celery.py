@@ -7,7 +7,7 @@ from threading import Thread
 from django.db import connections
 
 from truncus_django import tasks
-from truncus_django.api.errors import ConfigurationError
+from truncus_django.conf import ConfigurationError
 
 QUEUE_WITHIN_S = 2.0
 """For how long a broker that does not answer may delay whoever sends an email."""

@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -178,10 +178,7 @@ def _stopped_by_signals(worker: Worker, told: "_Told") -> Iterator[None]:
 
 
 class _Told(Watcher):
-    """Says in lines of text what a worker does: counts and ids only.
-
-    Attributes:
-    """
+    """Says in lines of text what a worker does: counts and ids only."""
 
     def __init__(self, stream: OutputWrapper, verbosity: int, *, is_once: bool) -> None:
         self._stream = stream
@@ -203,28 +200,28 @@ class _Told(Watcher):
         how = "notified by PostgreSQL" if is_listening else "looking for emails"
         self._say(f"The outbox's worker runs, {how}. Ctrl-C or SIGTERM ends it.")
 
-    def on_dispatched(self, delivered: DispatchResult) -> None:
+    def on_dispatched(self, dispatched: DispatchResult) -> None:
         """Count, and tell now and then."""
         with self._lock:
-            self._untold.add(delivered)
+            self._untold.add(dispatched)
             if self._verbosity > 1:
-                self._say(_line(delivered))
+                self._say(_line(dispatched))
             if self._progress is not None:
-                done = delivered.accepted + delivered.failed + delivered.unknown
+                done = dispatched.accepted + dispatched.failed + dispatched.unknown
                 self._progress.advance(done)
             elif time.monotonic() - self._told_at >= _EVERY_S:
                 self._tell_counts()
 
-    def on_idle(self, rest: Idle) -> None:
-        """Tell what was done since the last rest, and why nothing more is."""
+    def on_idle(self, idle: Idle) -> None:
+        """Tell what was done since it was idle last, and why nothing more is."""
         with self._lock:
-            if self._progress is None and not rest.is_pace:
+            if self._progress is None and not idle.is_pace:
                 self._tell_counts()
-            for mailer, why in rest.paused.items():
+            for mailer, why in idle.paused.items():
                 if mailer not in self._paused:
                     name = f"Mailer {mailer!r}" if mailer else "The mailer"
                     self._say(f"{name} is paused: {why}")
-            self._paused = set(rest.paused)
+            self._paused = set(idle.paused)
 
     def close(self, result: Result) -> None:
         """Tell what the whole run has done."""
@@ -250,8 +247,9 @@ class _Told(Watcher):
     def _say(self, text: str) -> None:
         if self._verbosity < 1:
             return
-        self._stream.write(text)
-        self._stream.flush()
+        with suppress(OSError):  # a reader that is gone keeps no email from being sent
+            self._stream.write(text)
+            self._stream.flush()
 
 
 def _counts(stats: RunStats) -> str:

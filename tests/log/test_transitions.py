@@ -297,7 +297,7 @@ def end_of(
 
 
 @hypothesis_settings(
-    max_examples=100 if connection.vendor == "sqlite" else 30,
+    max_examples=200 if connection.vendor == "sqlite" else 30,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     deadline=None,
 )

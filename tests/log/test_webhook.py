@@ -647,7 +647,7 @@ def test_truncus_repeats_what_met_trouble_until_it_is_stored(emulator, webhook_u
 
 
 @pytest.mark.django_db(transaction=True)
-def test_events_from_four_threads_are_each_applied_once(webhook_url, in_threads):
+def test_a_thousand_events_from_four_threads_are_each_applied_once(webhook_url, in_threads):
     """Shuffled, each twice, and one in twenty forged or stale besides."""
     chance = random.Random(3)
     start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
@@ -660,7 +660,7 @@ def test_events_from_four_threads_are_each_applied_once(webhook_url, in_threads)
             {"event": event, "message_id": message_id, "status": status, "timestamp": at}
         ).encode()
 
-    for number in range(60):  # five events each
+    for number in range(200):  # five events each
         message_id = f"m-{number}"
         end = ["bounced", "complained", "opened", "clicked", "sent"][number % 5]
         events = {
@@ -675,7 +675,7 @@ def test_events_from_four_threads_are_each_applied_once(webhook_url, in_threads)
         for second, word in enumerate(events):
             name = {"opened": "email.open", "clicked": "email.click"}.get(word, "email.delivery")
             deliveries += [(tell(message_id, name, word, second), {})] * 2
-    for number in range(30):
+    for number in range(100):
         flaw = {"secret": "another"} if number % 2 else {"age_s": 301 + number}
         deliveries.append((tell(f"m-{number}", "email.delivery", "complained", 999), flaw))
     chance.shuffle(deliveries)
@@ -699,9 +699,9 @@ def test_events_from_four_threads_are_each_applied_once(webhook_url, in_threads)
 
     refused = in_threads(*[lambda i=i: post_some(deliveries[i::4]) for i in range(4)])
 
-    assert sum(map(len, refused)) == 30
+    assert sum(map(len, refused)) == 100
     found = Email.objects.values_list("message_id", "state", "open_count", "click_count")
     assert {message_id: tuple(rest) for message_id, *rest in found} == expected
-    assert EmailEvent.objects.count() == 300
+    assert EmailEvent.objects.count() == 1000
     assert not EmailEvent.objects.filter(email=None).exists()
     assert not EmailEvent.objects.filter(occurred_at__gt=start + timedelta(seconds=10)).exists()

@@ -43,7 +43,7 @@ DAY = 24 * 60 * 60
 
 
 def outgoing(subject="0", *, sender="shop@example.com", key=None, sandbox=False, size=100, now=NOW):
-    """A parcel, with what an earlier send of an equal one has left."""
+    """A message on its way, with what an earlier send of an equal one has left."""
     email = EmailFields({"from": sender, "to": "ann@example.org", "subject": subject, "text": "T"})
     payload = Payload(email=email, idempotency_key=key, is_sandbox=sandbox, size=size)
     return OutgoingMessage(int(subject), EmailMessage(subject), payload)
@@ -89,7 +89,7 @@ def always(error: BaseException):
 
 
 def send(api: Api, outgoing_messages: Sequence[OutgoingMessage], *, now=NOW) -> list[type | None]:
-    """Deliver and return the kind of each parcel's error."""
+    """Send and return the kind of each message's error."""
     list(send_batches(api, plan(outgoing_messages, now=now), now=now))
     return [type(one.error) if one.error else None for one in outgoing_messages]
 

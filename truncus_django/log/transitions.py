@@ -1,4 +1,5 @@
-"""Events of emails → their state and engagement: the only place that moves a state.
+"""Events of emails → their state and engagement. States move here, by rank; what a direct send
+answers is written by :mod:`.recording` itself, without asking for the rank.
 
 Events come by webhook, one at a time, or with the details that a sync asks for; late, twice, out
 of order, and before the email is recorded. Either way each is stored once as an

@@ -25,6 +25,8 @@ too. Their sender is :class:`~truncus_django.models.Email`.
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -36,9 +38,6 @@ send_failed = Signal()
 
 email_state_changed = Signal()
 email_event = Signal()
-
-sends_concluded = Signal()
-"""What the log listens to, not public: (``outgoing_messages``, ``alias``, ``settings``)."""
 
 __all__ = ["email_event", "email_state_changed", "post_send", "pre_send", "send_failed"]
 
@@ -73,3 +72,25 @@ def tell(signal: Signal, **facts: Any) -> None:
         if isinstance(answer, Exception) and name not in _failed:
             _failed.add(name)
             logger.error("The receiver %s fails: %s", name, type(answer).__name__)
+
+
+_is_inside: ContextVar[bool] = ContextVar("is_inside", default=False)
+
+
+@contextmanager
+def outermost() -> Iterator[bool]:
+    """Yield whether this call is not inside here yet; what fails inside harms nothing.
+
+    Signals and failure logs run receivers and log handlers that may send email themselves,
+    Django's handler for the admins above all. Those inner sends are neither signalled nor logged
+    again, or it would have no end.
+    """
+    if _is_inside.get():
+        yield False
+        return
+    outer = _is_inside.set(True)
+    try:
+        with suppress(Exception):
+            yield True
+    finally:
+        _is_inside.reset(outer)

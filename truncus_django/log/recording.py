@@ -34,14 +34,11 @@ from truncus_django.event_loop import off_the_event_loop
 from truncus_django.log.transitions import EmailUpdate, attach
 from truncus_django.message import TruncusStatus
 from truncus_django.models import Email
-from truncus_django.sending.outgoing import OutgoingMessage
+from truncus_django.sending.ambiguous import note_record
+from truncus_django.sending.outgoing import OutgoingMessage, SendOutcome, Sent
 from truncus_django.states import State, next_sync, state_of
 
 logger = logging.getLogger("truncus_django")
-
-_RECORDED = "_truncus_recorded"
-"""On a message whose send is ambiguous: the ids of its records, by the request's key and its
-place in the request."""
 
 _SAVEPOINT = "truncus_log"
 
@@ -51,9 +48,7 @@ _trouble_with_events: set[str] = set()
 """The same for events that came before their email was recorded."""
 
 
-def record(
-    outgoing_messages: Sequence[OutgoingMessage], *, alias: str | None, settings: Settings
-) -> None:
+def record(sent: Sequence[Sent], *, alias: str | None, settings: Settings) -> None:
     """Record the emails of one request. Two queries for any number up to 100.
 
     One more for a message with a key of its own, and two where the send under that key was
@@ -62,20 +57,18 @@ def record(
     Inside a transaction of the caller's, a savepoint keeps it whole if recording fails. In a
     coroutine, another thread records while this one waits.
     """
-    sent = [outgoing for outgoing in outgoing_messages if not outgoing.is_cancelled]
-    if not sent:
+    emails = [(outgoing, outcome) for outgoing, outcome in sent if not outcome.is_cancelled]
+    if not emails:
         return  # which proves nothing about the database
     try:
-        off_the_event_loop(lambda: _record_somehow(sent, alias=alias, settings=settings))
+        off_the_event_loop(lambda: _record_somehow(emails, alias=alias, settings=settings))
     except Exception as exc:  # noqa: BLE001  the emails are sent; this must not tell otherwise
         _report(exc, _trouble, "Emails were sent and could not be recorded")
     else:
         _trouble.clear()
 
 
-def _record_somehow(
-    sent: Sequence[OutgoingMessage], *, alias: str | None, settings: Settings
-) -> None:
+def _record_somehow(sent: Sequence[Sent], *, alias: str | None, settings: Settings) -> None:
     """Record ``sent``; over a new connection, or one by one, where that is what it takes."""
     connection = connections[settings.database or router.db_for_write(Email)]
     try:
@@ -93,7 +86,7 @@ def _record_somehow(
 
 
 def _record_again(
-    sent: Sequence[OutgoingMessage],
+    sent: Sequence[Sent],
     connection: BaseDatabaseWrapper,
     *,
     alias: str | None,
@@ -109,12 +102,10 @@ def _record_again(
         _record_one_by_one(sent, alias=alias, settings=settings)
 
 
-def _record_one_by_one(
-    sent: Sequence[OutgoingMessage], *, alias: str | None, settings: Settings
-) -> None:
+def _record_one_by_one(sent: Sequence[Sent], *, alias: str | None, settings: Settings) -> None:
     """Record each for itself: what is odd about one must not cost the others their records."""
-    for outgoing in sent:
-        record([outgoing], alias=alias, settings=settings)
+    for one in sent:
+        record([one], alias=alias, settings=settings)
 
 
 def _connects(connection: BaseDatabaseWrapper) -> bool:
@@ -172,17 +163,15 @@ def _attach(message_ids: Sequence[str]) -> None:
         _trouble_with_events.clear()
 
 
-def _record(
-    outgoing_messages: Sequence[OutgoingMessage], *, alias: str | None, settings: Settings
-) -> None:
-    rows = [_row(outgoing, alias, settings) for outgoing in outgoing_messages]
-    earlier = {key for key in map(_earlier_id, outgoing_messages) if key is not None}
+def _record(sent: Sequence[Sent], *, alias: str | None, settings: Settings) -> None:
+    rows = [_row(outgoing, outcome, alias, settings) for outgoing, outcome in sent]
+    earlier = {pk for outgoing, _ in sent if (pk := _earlier_pk(outgoing)) is not None}
     repeated = [row for row in rows if row.pk in earlier]
     using = settings.database or router.db_for_write(Email)
     connection = connections[using]
     with _kept_whole(connection):
-        for outgoing, row in zip(outgoing_messages, rows, strict=True):
-            if row.pk not in earlier and _take_over_ambiguous(outgoing, row, using):
+        for (outgoing, outcome), row in zip(sent, rows, strict=True):
+            if row.pk not in earlier and _take_over_ambiguous(outgoing, outcome, row, using):
                 earlier.add(row.pk)
         new = [row for row in rows if row.pk not in earlier]
         if new and insert_new(new, using=using) < len(new):
@@ -192,8 +181,8 @@ def _record(
             written = Email.objects.using(using).bulk_update(repeated, ANSWER_FIELDS)
             if written < len(repeated):  # the first record was rolled back, or could not be written
                 insert_new(repeated, using=using)
-    for outgoing, row in zip(outgoing_messages, rows, strict=True):
-        _remember_row(outgoing, row)
+    for (outgoing, outcome), row in zip(sent, rows, strict=True):
+        _note_row(outgoing, outcome, row)
     accepted = [row.message_id for row in rows if row.message_id]
     # Without a secret, every webhook is refused: no event can have come before its email.
     # Where the caller commits by hand, nobody tells when: truncus_sync applies such events.
@@ -202,14 +191,16 @@ def _record(
         transaction.on_commit(lambda: _attach(accepted), using=using)
 
 
-def _take_over_ambiguous(outgoing: OutgoingMessage, row: Email, using: str) -> bool:
+def _take_over_ambiguous(
+    outgoing: OutgoingMessage, outcome: SendOutcome, row: Email, using: str
+) -> bool:
     """Write the answer to the record of an ambiguous send under the same own key, if there is one.
 
     The same key is the same email, though the message object is another: a task that is tried
     again makes its message anew. A refusal without an answer about the email leaves it ambiguous.
     Returns whether there was one, which ``row`` is then.
     """
-    payload, result = outgoing.payload, outgoing.result
+    payload, result = outgoing.payload, outcome.result
     if payload is None or payload.idempotency_key is None:
         return False
     if result is None and row.state != State.UNKNOWN:
@@ -253,13 +244,15 @@ ANSWER_FIELDS = [
 ]
 
 
-def _row(outgoing: OutgoingMessage, alias: str | None, settings: Settings) -> Email:
+def _row(
+    outgoing: OutgoingMessage, outcome: SendOutcome, alias: str | None, settings: Settings
+) -> Email:
     """Return the record of a message: a new one, or that of its earlier, ambiguous send."""
     row = content_row(outgoing, alias, settings)
-    row.pk = _earlier_id(outgoing) or row.pk
-    row.idempotency_key = (outgoing.key or "")[:255]
-    row.batch_index = outgoing.batch_index
-    add_answer(row, outgoing.result, outgoing.error)
+    row.pk = _earlier_pk(outgoing) or row.pk
+    row.idempotency_key = outcome.idempotency_key[:255]
+    row.batch_index = outcome.batch_index
+    add_answer(row, outcome.result, outcome.error)
     return row
 
 
@@ -347,11 +340,9 @@ def _state_of_result(result: SendResult) -> State:
     return state_of(status) or State.SENT
 
 
-def _earlier_id(outgoing: OutgoingMessage) -> UUID | None:
-    """Return the id of the record of an earlier, ambiguous send that this one repeats."""
-    recorded: dict[tuple[str, int], UUID] = outgoing.message.__dict__.get(_RECORDED) or {}
-    earlier = outgoing.ambiguous_send
-    return recorded.get((earlier.idempotency_key, earlier.index)) if earlier else None
+def _earlier_pk(outgoing: OutgoingMessage) -> UUID | None:
+    """Return the primary key of the record of an ambiguous send that this one repeats."""
+    return outgoing.ambiguous_send.email_pk if outgoing.ambiguous_send else None
 
 
 def _name_earlier_records(rows: Sequence[Email], using: str) -> None:
@@ -363,17 +354,12 @@ def _name_earlier_records(rows: Sequence[Email], using: str) -> None:
         row.pk = earlier.get(row.message_id, row.pk)
 
 
-def _remember_row(outgoing: OutgoingMessage, row: Email) -> None:
-    """Note on a message which record is its own; if ambiguous, for when it is sent again, too.
-
-    That note is replaced and never changed in place: a shallow copy of the message shares it.
-    """
+def _note_row(outgoing: OutgoingMessage, outcome: SendOutcome, row: Email) -> None:
+    """Note on a message which record is its own; if ambiguous, for when it is sent again, too."""
     status: TruncusStatus = outgoing.message.truncus_status  # type: ignore[attr-defined]
     outgoing.message.truncus_status = replace(status, email_pk=row.pk)  # type: ignore[attr-defined]
-    if row.state == State.UNKNOWN and outgoing.key is not None:
-        recorded = outgoing.message.__dict__.get(_RECORDED) or {}
-        place = (outgoing.key, outgoing.batch_index or 0)
-        outgoing.message.__dict__[_RECORDED] = {**recorded, place: row.pk}
+    if row.state == State.UNKNOWN and outcome.idempotency_key:
+        note_record(outgoing, outcome.idempotency_key, row.pk)
 
 
 def _what_can_be_read(message: EmailMessage) -> dict[str, Any]:

@@ -45,7 +45,7 @@ from truncus_django.outbox.retry_policy import (
     before_request,
 )
 from truncus_django.outbox.waiting import waiting_mailers
-from truncus_django.sending.direct import MAX_BATCH_BYTES
+from truncus_django.sending.requests import MAX_BATCH_BYTES
 
 LEASE_MARGIN_S = 5.0
 LOOK_AGAIN_S = 1.0

@@ -52,7 +52,7 @@ from truncus_django.outbox.retry_policy import (
     is_account_wide,
 )
 from truncus_django.outbox.waiting import HELD_BACK
-from truncus_django.sending.direct import note_acceptance, parts_of, refusal_of, request_results
+from truncus_django.sending.requests import note_acceptance, parts_of, refusal_of, request_results
 
 logger = logging.getLogger("truncus_django")
 

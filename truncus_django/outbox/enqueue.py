@@ -10,7 +10,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from truncus_django.api.encoding import encode
-from truncus_django.api.errors import MessageError, OutcomeUnknown
+from truncus_django.api.errors import MessageError, OutcomeUnknown, TruncusError
 from truncus_django.api.results import LATEST
 from truncus_django.conf import ConfigurationError, Settings
 from truncus_django.db.bulk import insert
@@ -63,6 +63,16 @@ class Row:
 
     email: Email = field(repr=False)
     entry: OutboxEntry = field(repr=False)
+
+
+def row_or_error(
+    outgoing: OutgoingMessage, alias: str | None, settings: Settings
+) -> Row | TruncusError:
+    """Return what is written of a message that has a payload, or why it cannot be."""
+    try:
+        return row_of(outgoing, alias=alias, settings=settings)
+    except TruncusError as error:
+        return error
 
 
 def row_of(outgoing: OutgoingMessage, *, alias: str | None, settings: Settings) -> Row:

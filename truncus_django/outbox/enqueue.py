@@ -12,7 +12,7 @@ from django.utils import timezone
 from truncus_django.api.encoding import encode
 from truncus_django.api.errors import MessageError, OutcomeUnknown, TruncusError
 from truncus_django.api.results import LATEST
-from truncus_django.conf import ConfigurationError, Settings
+from truncus_django.conf import ACCOUNT_SETTINGS, ConfigurationError, Settings
 from truncus_django.db.bulk import insert
 from truncus_django.db.timestamps import storable_moment
 from truncus_django.log.recording import content_row
@@ -27,21 +27,6 @@ MAX_INSERT_BYTES = 8 * 1024 * 1024
 """Rows go to the database in statements of about so many bytes: MariaDB takes 16 MB of each."""
 MAX_INSERT_ROWS = 100
 
-WORKERS_OPTIONS = frozenset(
-    {
-        "api_key",
-        "base_url",
-        "capabilities",
-        "plain_http_hosts",
-        "requests_per_minute",
-        "requests_per_second",
-    }
-)
-"""Settings that a worker goes by; it knows those of mailers, not those of a backend's keywords.
-
-Without the timeout: libraries pass theirs to any backend, and no request is made that could wait.
-"""
-
 
 def check_options(options: Sequence[str]) -> None:
     """Refuse keywords of a backend that whoever sends later could not know.
@@ -49,7 +34,7 @@ def check_options(options: Sequence[str]) -> None:
     Raises:
         ConfigurationError: there are such keywords.
     """
-    lost = sorted(WORKERS_OPTIONS & set(options))
+    lost = sorted(ACCOUNT_SETTINGS.intersection(options))
     if lost:
         raise ConfigurationError(
             f"A worker cannot know {', '.join(lost)} of a backend made by hand. Put them into "

@@ -32,6 +32,8 @@ from typing import Any
 
 from django.dispatch import Signal
 
+from truncus_django.trouble_log import TroubleLog
+
 pre_send = Signal()
 post_send = Signal()
 send_failed = Signal()
@@ -42,11 +44,9 @@ email_event = Signal()
 __all__ = ["email_event", "email_state_changed", "post_send", "pre_send", "send_failed"]
 
 
-logger = logging.getLogger("truncus_django")
-
 # Asynchronous receivers run in another thread, to which a context goes along.
 _is_telling: ContextVar[bool] = ContextVar("is_telling", default=False)
-_failed: set[str] = set()
+_trouble = TroubleLog()
 
 
 def _is_not_told_here(record: logging.LogRecord) -> bool:
@@ -69,9 +69,8 @@ def tell(signal: Signal, **facts: Any) -> None:
         _is_telling.reset(outer)
     for receiver, answer in answers:
         name = getattr(receiver, "__qualname__", type(receiver).__name__)
-        if isinstance(answer, Exception) and name not in _failed:
-            _failed.add(name)
-            logger.error("The receiver %s fails: %s", name, type(answer).__name__)
+        if isinstance(answer, Exception):
+            _trouble.error(name, "The receiver %s fails: %s", name, type(answer).__name__)
 
 
 _is_inside: ContextVar[bool] = ContextVar("is_inside", default=False)

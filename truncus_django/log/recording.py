@@ -4,9 +4,8 @@ Called by the backend for each request, with its messages: one insert for all of
 for events that came before. Nothing that fails here reaches the sender.
 """
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -31,21 +30,17 @@ from truncus_django.conf import Settings
 from truncus_django.db.bulk import insert_new
 from truncus_django.db.timestamps import storable_moment
 from truncus_django.event_loop import off_the_event_loop
-from truncus_django.log.transitions import EmailUpdate, attach
+from truncus_django.log.ingest import attach
+from truncus_django.log.transitions import EmailUpdate, advance_emails
 from truncus_django.message import TruncusStatus
 from truncus_django.models import Email
 from truncus_django.sending.ambiguous import note_record
 from truncus_django.sending.outgoing import OutgoingMessage, SendOutcome, Sent
 from truncus_django.states import State, next_sync, state_of
+from truncus_django.trouble_log import TroubleLog
 
-logger = logging.getLogger("truncus_django")
-
-_SAVEPOINT = "truncus_log"
-
-_trouble: set[str] = set()
-"""What kinds of trouble were logged since recording last worked."""
-_trouble_with_events: set[str] = set()
-"""The same for events that came before their email was recorded."""
+_trouble = TroubleLog()
+_trouble_with_events = TroubleLog()
 
 
 def record(sent: Sequence[Sent], *, alias: str | None, settings: Settings) -> None:
@@ -55,57 +50,65 @@ def record(sent: Sequence[Sent], *, alias: str | None, settings: Settings) -> No
     ambiguous.
 
     Inside a transaction of the caller's, a savepoint keeps it whole if recording fails. In a
-    coroutine, another thread records while this one waits.
+    coroutine, another thread records while this one waits. Nothing that fails is raised.
     """
     emails = [(outgoing, outcome) for outgoing, outcome in sent if not outcome.is_cancelled]
     if not emails:
         return  # which proves nothing about the database
     try:
-        off_the_event_loop(lambda: _record_somehow(emails, alias=alias, settings=settings))
+        off_the_event_loop(lambda: _record_together_or_alone(emails, alias, settings))
     except Exception as exc:  # noqa: BLE001  the emails are sent; this must not tell otherwise
         _report(exc, _trouble, "Emails were sent and could not be recorded")
     else:
         _trouble.clear()
 
 
-def _record_somehow(sent: Sequence[Sent], *, alias: str | None, settings: Settings) -> None:
-    """Record ``sent``; over a new connection, or one by one, where that is what it takes."""
+def _record_together_or_alone(
+    sent: Sequence[Sent], alias: str | None, settings: Settings
+) -> None:
+    """Record emails together; where that fails, each alone, for one must not cost the others."""
     connection = connections[settings.database or router.db_for_write(Email)]
     try:
-        _record(sent, alias=alias, settings=settings)
-    except (OperationalError, InterfaceError):
-        if _is_in_a_transaction(connection):
+        _record_over_a_live_connection(sent, connection, alias, settings)
+        return
+    except Exception as exc:
+        is_transaction_broken = connection.in_atomic_block and isinstance(exc, _CONNECTION_ERRORS)
+        if len(sent) == 1 or is_transaction_broken or not _connects(connection):
             raise
-        # Outside requests nobody else closes a connection that the server has ended.
-        connection.close_if_unusable_or_obsolete()
-        _record_again(sent, connection, alias=alias, settings=settings)
-    except Exception:
-        if len(sent) == 1:
-            raise
-        _record_one_by_one(sent, alias=alias, settings=settings)
+    trouble: Exception | None = None
+    for one in sent:
+        try:
+            _record_over_a_live_connection([one], connection, alias, settings)
+        except Exception as exc:  # noqa: BLE001  the others are tried, too
+            trouble = exc
+    if trouble is not None:
+        raise trouble
 
 
-def _record_again(
+_CONNECTION_ERRORS = (OperationalError, InterfaceError)
+
+
+def _record_over_a_live_connection(
     sent: Sequence[Sent],
     connection: BaseDatabaseWrapper,
-    *,
     alias: str | None,
     settings: Settings,
 ) -> None:
+    """Record emails; over a new connection where the server has ended this one.
+
+    Outside requests nobody else closes it.
+    """
     try:
-        _record(sent, alias=alias, settings=settings)
-    except (OperationalError, InterfaceError):
-        connection.close_if_unusable_or_obsolete()  # the caller has more to do with it
-        if len(sent) == 1 or not _connects(connection):
+        _record(sent, connection, alias, settings)
+    except _CONNECTION_ERRORS:
+        if connection.in_atomic_block:
             raise
-        # Together they may be more than the server takes in one statement.
-        _record_one_by_one(sent, alias=alias, settings=settings)
-
-
-def _record_one_by_one(sent: Sequence[Sent], *, alias: str | None, settings: Settings) -> None:
-    """Record each for itself: what is odd about one must not cost the others their records."""
-    for one in sent:
-        record([one], alias=alias, settings=settings)
+        connection.close_if_unusable_or_obsolete()
+        try:
+            _record(sent, connection, alias, settings)
+        except _CONNECTION_ERRORS:
+            connection.close_if_unusable_or_obsolete()  # the caller has more to do with it
+            raise
 
 
 def _connects(connection: BaseDatabaseWrapper) -> bool:
@@ -116,41 +119,12 @@ def _connects(connection: BaseDatabaseWrapper) -> bool:
     return True
 
 
-def _is_in_a_transaction(connection: BaseDatabaseWrapper) -> bool:
-    """Whether the caller has a transaction open, be it one that it commits by hand."""
-    return connection.in_atomic_block or not connection.get_autocommit()
-
-
-@contextmanager
-def _kept_whole(connection: BaseDatabaseWrapper) -> Iterator[None]:
-    """Set a savepoint in the caller's transaction, if there is one."""
-    if connection.in_atomic_block:
-        with transaction.atomic(using=connection.alias):
-            yield
-    elif connection.get_autocommit() or not connection.features.uses_savepoints:
-        yield
-    else:  # atomic() would commit all that the caller did, and connection.savepoint() needs it
-        with connection.cursor() as cursor:
-            cursor.execute(connection.ops.savepoint_create_sql(_SAVEPOINT))
-        try:
-            yield
-        except BaseException:
-            with connection.cursor() as cursor:
-                cursor.execute(connection.ops.savepoint_rollback_sql(_SAVEPOINT))
-            raise
-        with connection.cursor() as cursor:
-            cursor.execute(connection.ops.savepoint_commit_sql(_SAVEPOINT))
-
-
-def _report(exc: Exception, known: set[str], what: str) -> None:
-    """Log a kind of trouble once: a log handler may send email, which comes here again."""
+def _report(exc: Exception, trouble: TroubleLog, what: str) -> None:
     kind = type(exc).__name__
-    if kind not in known:
-        known.add(kind)
-        # On SQLite a table that is missing is the same kind of error as one that is locked.
-        lacks_tables = isinstance(exc, ProgrammingError) or "no such" in str(exc)
-        hint = " Run manage.py migrate, if you have not." if lacks_tables else ""
-        logger.error("%s: %s.%s Further ones are not logged.", what, kind, hint)
+    # On SQLite a table that is missing is the same kind of error as one that is locked.
+    lacks_tables = isinstance(exc, ProgrammingError) or "no such" in str(exc)
+    hint = " Run manage.py migrate, if you have not." if lacks_tables else ""
+    trouble.error(kind, "%s: %s.%s Further ones are not logged.", what, kind, hint)
 
 
 def _attach(message_ids: Sequence[str]) -> None:
@@ -163,35 +137,48 @@ def _attach(message_ids: Sequence[str]) -> None:
         _trouble_with_events.clear()
 
 
-def _record(sent: Sequence[Sent], *, alias: str | None, settings: Settings) -> None:
+def _record(
+    sent: Sequence[Sent], connection: BaseDatabaseWrapper, alias: str | None, settings: Settings
+) -> None:
+    using = connection.alias
     rows = [_row(outgoing, outcome, alias, settings) for outgoing, outcome in sent]
-    earlier = {pk for outgoing, _ in sent if (pk := _earlier_pk(outgoing)) is not None}
-    repeated = [row for row in rows if row.pk in earlier]
-    using = settings.database or router.db_for_write(Email)
-    connection = connections[using]
-    with _kept_whole(connection):
-        for (outgoing, outcome), row in zip(sent, rows, strict=True):
-            if row.pk not in earlier and _take_over_ambiguous(outgoing, outcome, row, using):
-                earlier.add(row.pk)
-        new = [row for row in rows if row.pk not in earlier]
+    # A savepoint in the caller's transaction, if there is one.
+    with transaction.atomic(using=using) if connection.in_atomic_block else nullcontext():
+        written = _update_earlier_records(sent, rows, using)
+        new = [row for row in rows if row.pk not in written]
         if new and insert_new(new, using=using) < len(new):
             # A message that Truncus recognised by its key has its record already.
             _name_earlier_records(new, using)
-        if repeated:
-            written = Email.objects.using(using).bulk_update(repeated, ANSWER_FIELDS)
-            if written < len(repeated):  # the first record was rolled back, or could not be written
-                insert_new(repeated, using=using)
     for (outgoing, outcome), row in zip(sent, rows, strict=True):
         _note_row(outgoing, outcome, row)
     accepted = [row.message_id for row in rows if row.message_id]
     # Without a secret, every webhook is refused: no event can have come before its email.
-    # Where the caller commits by hand, nobody tells when: truncus_sync applies such events.
-    is_told = connection.in_atomic_block or connection.get_autocommit()
-    if accepted and settings.webhook_secrets and is_told:
+    if accepted and settings.webhook_secrets:
         transaction.on_commit(lambda: _attach(accepted), using=using)
 
 
-def _take_over_ambiguous(
+def _update_earlier_records(
+    sent: Sequence[Sent], rows: Sequence[Email], using: str
+) -> Collection[UUID]:
+    """Write what became of emails to the records of their earlier, ambiguous sends.
+
+    Returns:
+        the primary keys of the rows that have such a record, and are not to be inserted.
+    """
+    repeated = []
+    written = set()
+    for (outgoing, outcome), row in zip(sent, rows, strict=True):
+        if _earlier_pk(outgoing) is not None:
+            repeated.append(row)
+        elif _complete_ambiguous_record(outgoing, outcome, row, using):
+            written.add(row.pk)
+    if repeated:
+        # Not all may be found: the first record was rolled back, or could not be written.
+        written |= advance_emails(repeated, ANSWER_FIELDS, emails=Email.objects.using(using))
+    return written
+
+
+def _complete_ambiguous_record(
     outgoing: OutgoingMessage, outcome: SendOutcome, row: Email, using: str
 ) -> bool:
     """Write the answer to the record of an ambiguous send under the same own key, if there is one.
@@ -200,12 +187,12 @@ def _take_over_ambiguous(
     again makes its message anew. A refusal without an answer about the email leaves it ambiguous.
     Returns whether there was one, which ``row`` is then.
     """
-    payload, result = outgoing.payload, outcome.result
+    payload = outgoing.payload
     if payload is None or payload.idempotency_key is None:
         return False
-    if result is None and row.state != State.UNKNOWN:
+    if outcome.result is None and row.state != State.UNKNOWN:
         return False
-    unknown = Email.objects.using(using).filter(
+    ambiguous = Email.objects.using(using).filter(
         idempotency_key=row.idempotency_key,
         mailer=row.mailer,
         is_sandbox=payload.is_sandbox,
@@ -213,15 +200,16 @@ def _take_over_ambiguous(
         message_id=None,
         created_at__gte=row.created_at - timedelta(seconds=contract.IDEMPOTENCY_LIFE_S),
     )
-    found = unknown.order_by("created_at").values_list("pk", flat=True).first()
-    if found is None:
+    pk = ambiguous.order_by("created_at").values_list("pk", flat=True).first()
+    if pk is None:
         return False
     if row.message_id and Email.objects.using(using).filter(message_id=row.message_id).exists():
         # A third one was recorded in between, and is the one that events will find.
-        row.message_id = row.next_sync_at = None
-    if not unknown.filter(pk=found).update(**{name: getattr(row, name) for name in ANSWER_FIELDS}):
-        return False  # somebody was faster
-    row.pk = found
+        row.message_id = None
+    new_pk, row.pk = row.pk, pk
+    if not advance_emails([row], ANSWER_FIELDS, emails=ambiguous):
+        row.pk = new_pk  # another process was faster
+        return False
     return True
 
 

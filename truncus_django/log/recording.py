@@ -31,7 +31,8 @@ from truncus_django.conf import Settings
 from truncus_django.db.bulk import insert_new
 from truncus_django.db.timestamps import storable_moment
 from truncus_django.event_loop import off_the_event_loop
-from truncus_django.log.transitions import EmailUpdate, attach
+from truncus_django.log.ingest import attach
+from truncus_django.log.transitions import EmailUpdate
 from truncus_django.message import TruncusStatus
 from truncus_django.models import Email
 from truncus_django.sending.outgoing import OutgoingMessage

@@ -67,7 +67,7 @@ class EmailEventManager(models.Manager["EmailEvent"]):
 class Email(models.Model):
     """One email: what was sent, its state, and who opened it.
 
-    :mod:`truncus_django.log.transitions` moves ``state`` by rank. Bodies are kept only with
+    :mod:`truncus_django.log.transitions` changes ``state`` by rank. Bodies are kept only with
     ``STORE_BODIES``: they hold reset links.
     """
 

@@ -16,18 +16,9 @@ from hypothesis import strategies as st
 from truncus_django import signals
 from truncus_django.api.errors import TruncusError
 from truncus_django.api.results import EmailDetails, ReportedEvent, SendResult
+from truncus_django.log.ingest import IncomingEvent, apply_details, attach, digest, ingest
 from truncus_django.log.recording import ANSWER_FIELDS, add_answer
-from truncus_django.log.transitions import (
-    EmailUpdate,
-    IncomingEvent,
-    apply_details,
-    attach,
-    digest,
-    finish,
-    ingest,
-    move,
-    restart,
-)
+from truncus_django.log.transitions import EmailUpdate, advance_emails, restart_emails
 from truncus_django.models import Email, EmailEvent
 from truncus_django.signals import email_event, email_state_changed
 from truncus_django.states import RESTARTABLE_STATES, State
@@ -260,7 +251,7 @@ def written_by_the_outbox(status: str, reason: str) -> Callable[[], None]:
     answer = record_of(status, reason)
     for name in ANSWER_FIELDS:
         setattr(update, name, getattr(answer, name))
-    return lambda: finish([update], ANSWER_FIELDS)
+    return lambda: advance_emails([update], ANSWER_FIELDS)
 
 
 def end_of(
@@ -363,7 +354,7 @@ def test_an_outcome_of_the_outbox_that_news_outran_takes_nothing_back():
     told_late = EmailUpdate(
         row.pk, State.DELIVERED, message_id="m-1", sent_at=minute(3), delivered_at=minute(3)
     )
-    finish([told_late], ANSWER_FIELDS)
+    advance_emails([told_late], ANSWER_FIELDS)
 
     assert stand(row, "next_sync_at") == {
         "state": State.BOUNCED,
@@ -380,11 +371,49 @@ def test_an_outcome_of_the_outbox_that_news_outran_takes_nothing_back():
     }
 
 
+def test_an_answer_without_ids_and_times_leaves_those_that_are_stored():
+    row = email(state=State.BOUNCED, global_message_id="g-1", reason="full", sent_at=minute(1))
+    again = Email(pk=row.pk, state=State.SENT, provider_message_id="p-1", sent_at=minute(2))
+    assert advance_emails([again], ANSWER_FIELDS) == {row.pk}
+
+    assert again.state == State.BOUNCED
+    expected = {
+        "state": State.BOUNCED,
+        "reason": "full",
+        "message_id": "m-1",
+        "global_message_id": "g-1",
+        "provider_message_id": "p-1",
+        "sent_at": minute(1),
+    }
+    assert stand(row, *expected) | expected == stand(row, *expected)
+
+
+def test_an_email_that_is_not_recorded_is_not_among_those_written():
+    row = email(state=State.UNKNOWN, message_id=None)
+    updates = [Email(state=State.SENT, message_id="m-1"), Email(pk=row.pk, state=State.SENT)]
+    assert advance_emails(updates, ANSWER_FIELDS) == {row.pk}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_ambiguous_send_is_completed_by_one_of_many(shared_database, in_threads):
+    row = email(state=State.UNKNOWN, message_id=None)
+
+    def complete(number: int) -> bool:
+        ambiguous = Email.objects.filter(state=State.UNKNOWN)
+        update = Email(pk=row.pk, state=State.SENT, message_id=f"m-{number}")
+        return advance_emails([update], ANSWER_FIELDS, emails=ambiguous) == {row.pk}
+
+    done = in_threads(*[lambda number=number: complete(number) for number in range(4)])
+
+    assert sum(done) == 1
+    assert stand(row, "message_id")["message_id"] == f"m-{done.index(True)}"
+
+
 @pytest.mark.django_db(transaction=True)
 def test_an_outcome_of_the_outbox_that_news_outran_is_not_signalled(signalled):
     row = email(state=State.BOUNCED)
     with transaction.atomic():
-        finish([EmailUpdate(row.pk, State.DELIVERED, message_id="m-1")], ANSWER_FIELDS)
+        advance_emails([EmailUpdate(row.pk, State.DELIVERED, message_id="m-1")], ANSWER_FIELDS)
 
     assert signalled == []
 
@@ -392,17 +421,18 @@ def test_an_outcome_of_the_outbox_that_news_outran_is_not_signalled(signalled):
 def test_what_one_process_knows_itself_moves_by_rank_too():
     row = email(state=State.SCHEDULED)
 
-    assert move(row, State.CANCELLED, reason="asked for")
-    assert (row.state, row.reason) == (State.CANCELLED, "asked for")
-    assert not move(row, State.SENT)
-    assert row.state == State.CANCELLED
+    update = EmailUpdate(row.pk, State.CANCELLED, reason="asked for")
+    assert advance_emails([update], ["state", "reason"]) == {row.pk}
+    assert (stand(row)["state"], row.reason) == (State.CANCELLED, "asked for")
+    assert advance_emails([EmailUpdate(row.pk, State.SENT)], ["state", "reason"]) == {row.pk}
+    assert (stand(row)["state"], row.reason) == (State.CANCELLED, "asked for")
 
 
 def test_only_what_was_surely_not_sent_starts_over():
     rows = [email(f"m-{state}", state, error="x", reason="x") for state in State]
     again = [row for row in rows if row.state in RESTARTABLE_STATES]
 
-    assert restart([row.pk for row in rows]) == len(again)
+    assert restart_emails([row.pk for row in rows]) == len(again)
     for row in rows:
         expected = State.PENDING if row in again else row.state
         assert stand(row)["state"] == expected
@@ -411,7 +441,7 @@ def test_only_what_was_surely_not_sent_starts_over():
 
 def test_what_is_heard_of_the_attempt_before_moves_nothing():
     row = email(state=State.FAILED)
-    restart([row.pk])
+    restart_emails([row.pk])
     ingest([incoming("delivered"), incoming("opened", 1)])
 
     assert (stand(row)["state"], row.open_count, row.delivered_at) == (State.PENDING, 0, None)
@@ -736,7 +766,7 @@ def test_an_answer_that_tells_no_more_than_an_id_is_a_change(name):
     assert apply_details({"m-1": told(**{name: "id-1"})}) == 0
 
 
-@pytest.mark.parametrize("step", ["ingest", "apply_details", "finish"])
+@pytest.mark.parametrize("step", ["ingest", "apply_details", "advance_emails"])
 def test_nothing_is_asked_about_an_email_of_the_sandbox(step):
     now = timezone.now()
     row = email(is_sandbox=True, state=State.SCHEDULED, next_sync_at=now)
@@ -746,7 +776,7 @@ def test_nothing_is_asked_about_an_email_of_the_sandbox(step):
         apply_details({"m-1": told("sent")})
     else:
         answer = EmailUpdate(row.pk, State.SENT, message_id="m-1", is_sandbox=True, sent_at=now)
-        finish([answer], ["state", "message_id"])
+        advance_emails([answer], ["state", "message_id"])
 
     row.refresh_from_db()
     assert row.state != State.SCHEDULED
@@ -929,7 +959,7 @@ def test_a_receiver_that_fails_is_logged_once_and_not_by_django(caplog):
 
 def test_an_email_that_starts_over_has_no_times_of_the_attempt_before():
     row = email("m-1", State.REJECTED, sent_at=minute(-100), bounced_at=minute(-100))
-    assert restart([row.pk]) == 1
+    assert restart_emails([row.pk]) == 1
     row.refresh_from_db()
     assert (row.sent_at, row.delivered_at, row.bounced_at) == (None, None, None)
 

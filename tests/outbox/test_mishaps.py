@@ -12,7 +12,7 @@ from truncus_django.api.errors import AnswerLost, DomainError, RateLimited
 from truncus_django.api.results import SendResult
 from truncus_django.api.transport import Transport
 from truncus_django.db.clock import moment_of
-from truncus_django.log.transitions import IncomingEvent, ingest
+from truncus_django.log.ingest import IncomingEvent, ingest
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry
 from truncus_django.outbox import dispatcher as dispatcher_module
 from truncus_django.outbox.claim import claim, lease_s

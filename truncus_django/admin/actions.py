@@ -480,9 +480,9 @@ def _cancel(email: Email) -> Report:
             "state": State(email.state).label
         }
         return Report(messages.WARNING, _about(email, text))
-    from truncus_django.log.transitions import move
+    from truncus_django.log.transitions import EmailUpdate, advance_emails
 
-    move(email, State.CANCELLED)
+    advance_emails([EmailUpdate(email.pk, State.CANCELLED)], ["state", "reason"])
     return Report(messages.SUCCESS, _about(email, _("Cancelled.")), _("Cancelled."))
 
 
@@ -516,7 +516,7 @@ def _ask(email: Email) -> None:
     """Ask Truncus about an email and learn from the answer."""
     message_id = str(email.message_id)
     details = get_mailer(email.mailer).client.get_email(message_id)
-    from truncus_django.log.transitions import apply_details
+    from truncus_django.log.ingest import apply_details
 
     apply_details({message_id: details})
     email.refresh_from_db()

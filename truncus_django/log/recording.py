@@ -28,15 +28,16 @@ from truncus_django.api.errors import TruncusError
 from truncus_django.api.results import SendResult, read_moment
 from truncus_django.conf import Settings
 from truncus_django.db.bulk import insert_new
+from truncus_django.db.text import storable_text
 from truncus_django.db.timestamps import storable_moment
 from truncus_django.event_loop import off_the_event_loop
 from truncus_django.log.ingest import attach
-from truncus_django.log.transitions import EmailUpdate, advance_emails
+from truncus_django.log.transitions import EmailUpdate, advance_emails, next_sync_at
 from truncus_django.message import TruncusStatus
 from truncus_django.models import Email
 from truncus_django.sending.ambiguous import note_record
 from truncus_django.sending.outgoing import OutgoingMessage, SendOutcome, Sent
-from truncus_django.states import State, next_sync, state_of
+from truncus_django.states import State, state_of
 from truncus_django.trouble_log import TroubleLog
 
 _trouble = TroubleLog()
@@ -63,9 +64,7 @@ def record(sent: Sequence[Sent], *, alias: str | None, settings: Settings) -> No
         _trouble.clear()
 
 
-def _record_together_or_alone(
-    sent: Sequence[Sent], alias: str | None, settings: Settings
-) -> None:
+def _record_together_or_alone(sent: Sequence[Sent], alias: str | None, settings: Settings) -> None:
     """Record emails together; where that fails, each alone, for one must not cost the others."""
     connection = connections[settings.database or router.db_for_write(Email)]
     try:
@@ -249,36 +248,40 @@ def content_row(outgoing: OutgoingMessage, alias: str | None, settings: Settings
     payload = outgoing.payload
     email: dict[str, Any] = payload.email if payload else _what_can_be_read(outgoing.message)
     to, cc, bcc = (_addresses(email.get(name)) for name in ("to", "cc", "bcc"))
-    subject = _clean(email.get("subject"))[:998]
+    subject = storable_text(email.get("subject"))[:998]
     files = _dicts(email.get("attachments"))
     sizes = [_decoded_size(file.get("content")) for file in files]
     attachments = [
         {
-            "filename": _clean(file.get("filename")),
-            "content_type": _clean(file.get("content_type")),
+            "filename": storable_text(file.get("filename")),
+            "content_type": storable_text(file.get("content_type")),
             "size": size,
         }
         for file, size in zip(files, sizes, strict=True)
     ]
     return Email(
         mailer=(alias or "")[:100],
-        from_email=_clean(email.get("from"))[:500],
+        from_email=storable_text(email.get("from"))[:500],
         to=to,
         cc=cc,
         bcc=bcc,
         subject=subject,
         search_text=" ".join([*to, *cc, *bcc, subject]).lower(),
-        tenant_id=_clean(email.get("tenant_id"))[:255],
-        template_id=_clean(email.get("template_id"))[:255],
-        metadata=_clean_strings(email.get("metadata")),
+        tenant_id=storable_text(email.get("tenant_id"))[:255],
+        template_id=storable_text(email.get("template_id"))[:255],
+        metadata=_strings(email.get("metadata")),
         is_sandbox=payload.is_sandbox if payload else settings.sandbox,
         track_opens=_flag(email.get("track_opens")),
         track_clicks=_flag(email.get("track_clicks")),
         attachments=attachments,
         attachment_count=len(attachments),
         attachment_bytes=sum(sizes),
-        text_body=_clean(email["text"]) if settings.store_bodies and email.get("text") else None,
-        html_body=_clean(email["html"]) if settings.store_bodies and email.get("html") else None,
+        text_body=storable_text(email["text"])
+        if settings.store_bodies and email.get("text")
+        else None,
+        html_body=storable_text(email["html"])
+        if settings.store_bodies and email.get("html")
+        else None,
         send_at=_moment(email.get("send_at")),
         resend_of_id=getattr(outgoing.message, "truncus_resend_of", None),
     )
@@ -295,17 +298,17 @@ def add_answer(
     now = at or timezone.now()
     row.state = _state(result, error)
     if result is not None:
-        row.message_id = _clean(result.message_id)[:255] or None
-        row.global_message_id = _clean(result.global_message_id)[:255]
-        row.provider_message_id = _clean(result.provider_message_id)[:255]
+        row.message_id = storable_text(result.message_id)[:255] or None
+        row.global_message_id = storable_text(result.global_message_id)[:255]
+        row.provider_message_id = storable_text(result.provider_message_id)[:255]
         row.is_sandbox = row.is_sandbox or result.is_sandbox
-        row.reason = _clean(result.reason or result.error)[:300]
+        row.reason = storable_text(result.reason or result.error)[:300]
         row.attempts = result.attempts
         row.error_code = row.error = ""
     if error is not None:
-        row.error_code = _clean(error.code)[:100]
-        row.error = _clean(str(error))
-        row.reason = row.reason or _clean(error.message)[:300]
+        row.error_code = storable_text(error.code)[:100]
+        row.error = storable_text(str(error))
+        row.reason = row.reason or storable_text(error.message)[:300]
         row.attempts = row.attempts or error.attempts
     if row.state in {State.SENT, State.DELIVERED, State.BOUNCED}:
         row.sent_at = now
@@ -313,8 +316,7 @@ def add_answer(
         row.delivered_at = now
     if row.state == State.BOUNCED:
         row.bounced_at = now
-    if row.message_id and not row.is_sandbox:
-        row.next_sync_at = next_sync(row.state, sent_at=row.send_at or now, now=now)
+    row.next_sync_at = next_sync_at(row, now=now)
 
 
 def _state(result: SendResult | None, error: TruncusError | None) -> State:
@@ -372,7 +374,7 @@ def _read(message: EmailMessage, attribute: str) -> str:
 
 def _addresses(value: Any) -> list[str]:
     listed = [value] if isinstance(value, str) else value
-    return [_clean(address) for address in listed] if isinstance(listed, list) else []
+    return [storable_text(address) for address in listed] if isinstance(listed, list) else []
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:
@@ -384,18 +386,10 @@ def _flag(value: Any) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def _clean(value: Any) -> str:
-    """Return text that every database takes: no NUL, no half characters."""
-    if value is None:
-        return ""
-    text = str(value).replace("\x00", "")
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
-def _clean_strings(value: Any) -> dict[str, str]:
+def _strings(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         return {}
-    return {_clean(key): _clean(text) for key, text in value.items()}
+    return {storable_text(key): storable_text(text) for key, text in value.items()}
 
 
 def _moment(value: Any) -> datetime | None:

@@ -419,7 +419,7 @@ def _leased(
     batch.save(force_insert=is_new, force_update=not is_new, using=database())
     if is_new:
         OutboxEntry.objects.filter(pk__in=ids).update(is_waiting=False, batch=batch)
-    transitions.begin(ids)
+    transitions.mark_sending(ids)
     arrived_by = rate_limit.note_request(account, queue.settings, now=now)
     batch.is_ambiguous = was_ambiguous
     return Claim(

@@ -8,8 +8,7 @@ from django.db import connections
 from django.db.models import F, Max
 
 from truncus_django.db.clock import Clock, moment_of, unix_of
-from truncus_django.db.transactions import committed
-from truncus_django.log.transitions import take_write_lock
+from truncus_django.db.transactions import committed, take_write_lock
 from truncus_django.models import OutboxAccount, OutboxBatch, database
 from truncus_django.outbox.waiting import HELD_BACK
 
@@ -39,7 +38,7 @@ def adjust_to_clock_set_back(clock: Clock) -> None:
     using = database()
     skips = connections[using].features.has_select_for_update_skip_locked
     with committed(using):
-        take_write_lock()
+        take_write_lock(OutboxAccount.objects.all())
         accounts = list(OutboxAccount.objects.select_for_update().order_by("pk"))
         now = clock.now()
         ahead_s = _ahead_s(now, accounts)

@@ -30,8 +30,7 @@ from truncus_django.api.errors import APIError, MessageError, TruncusError, log_
 from truncus_django.api.results import SendResult, read_moment
 from truncus_django.api.transport import longest_request_s
 from truncus_django.db.clock import Clock, moment_of
-from truncus_django.db.transactions import committed
-from truncus_django.log.transitions import take_write_lock
+from truncus_django.db.transactions import committed, take_write_lock
 from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry, database
 from truncus_django.outbox.claim import Claim, Idle, batch_state_of, claim, stored_wire_format
 from truncus_django.outbox.clock_set_back import SET_BACK_S, adjust_to_clock_set_back
@@ -281,7 +280,7 @@ class Dispatcher:
 
     def _is_still_there(self, claim: Claim, *, is_answered: bool) -> bool:
         """Lock the batch; whether it is still to be written what came back."""
-        take_write_lock()
+        take_write_lock(OutboxBatch.objects.all())
         batch = OutboxBatch.objects.filter(pk=claim.batch.pk)
         if is_answered:
             batch = batch.filter(idempotency_key=claim.batch.idempotency_key)
@@ -469,7 +468,7 @@ def expire_overdue(clock: Clock) -> int:
         if not overdue.exists():  # the usual case takes no lock
             return expired
         with committed(using):
-            take_write_lock()
+            take_write_lock(OutboxEntry.objects.all())
             locked = overdue.select_for_update(skip_locked=skip).order_by("pk")
             ids = list(locked.values_list("pk", flat=True)[:100])
             if not ids:

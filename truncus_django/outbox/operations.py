@@ -16,6 +16,7 @@ from truncus_django.api.keys import new_idempotency_key
 from truncus_django.conf import get_settings
 from truncus_django.db.bulk import update_each
 from truncus_django.db.clock import Clock, moment_of
+from truncus_django.db.transactions import take_write_lock
 from truncus_django.log import transitions
 from truncus_django.log.transitions import EmailUpdate
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
@@ -187,7 +188,7 @@ def _hold(ids: Sequence[UUID], now: float, using: str) -> _Held:
         # Nothing is claimed as long as the accounts are locked.
         list(OutboxAccount.objects.select_for_update().order_by("pk").values_list("pk"))
     else:
-        transitions.take_write_lock()  # before anything is read
+        take_write_lock(OutboxAccount.objects.all())  # before anything is read
     rows = OutboxEntry.objects.filter(pk__in=ids).order_by().values_list("pk", "batch")
     batch_of_email: dict[UUID, UUID | None] = dict(rows)
     batch_ids = {batch_id for batch_id in batch_of_email.values() if batch_id is not None}
@@ -265,7 +266,7 @@ def _what_to_retry(pk: UUID, held: _Held) -> OperationResult:
 def _let_wait_again(ids: Sequence[UUID], now: float) -> None:
     if not ids:
         return
-    transitions.restart(ids)
+    transitions.restart_emails(ids)
     entries = OutboxEntry.objects.filter(pk__in=ids)
     entries.filter(expires_at__lte=moment_of(now)).update(expires_at=None)
     # It waits from now on, behind those that wait already.
@@ -327,12 +328,12 @@ def _decide(held: _Held, decision: Decision) -> dict[UUID, OperationResult]:
         _let_wait_again(chosen, held.now)
     elif decision is Decision.SENT:
         updates = [EmailUpdate(pk, State.SENT) for pk in chosen]
-        transitions.finish(updates, ["state", "reason", "error_code", "error"])
+        transitions.advance_emails(updates, ["state", "reason", "error_code", "error"])
         outcomes.drop_sent(chosen)
     else:
         why = "Its answer was lost; a person decided that it was not sent."
         updates = [EmailUpdate(pk, State.FAILED, error=why) for pk in chosen]
-        transitions.finish(updates, ["state", "reason", "error_code", "error"])
+        transitions.advance_emails(updates, ["state", "reason", "error_code", "error"])
     return done
 
 

@@ -1,7 +1,7 @@
 """What came back → rows: each email's state, and what is still to be done.
 
 The functions run inside a transaction of their caller's, who holds the batch or the entries.
-States move through :mod:`truncus_django.log.transitions` alone.
+States change through :mod:`truncus_django.log.transitions` alone.
 """
 
 import copy
@@ -18,6 +18,7 @@ from truncus_django.api.keys import new_idempotency_key
 from truncus_django.api.results import SendResult
 from truncus_django.conf import get_settings
 from truncus_django.log import transitions
+from truncus_django.log.ingest import attach
 from truncus_django.log.recording import ANSWER_FIELDS, add_answer
 from truncus_django.log.transitions import EmailUpdate
 from truncus_django.models import Email, OutboxBatch, OutboxEntry, database
@@ -58,7 +59,7 @@ def record_outcomes(outcomes: Mapping[UUID, SendOutcome]) -> None:
     now = timezone.now()  # one for all, which costs the database less than one for each
     updates = [_email_update(pk, outcome, now) for pk, outcome in outcomes.items()]
     _leave_out_known_ids(updates)
-    transitions.finish(updates, _FIELDS)
+    transitions.advance_emails(updates, _FIELDS)
     drop_sent([pk for pk, outcome in outcomes.items() if outcome.error is None])
     failed = [pk for pk, outcome in outcomes.items() if outcome.error is not None]
     if failed:
@@ -104,7 +105,7 @@ def _attach_after_commit(updates: Sequence[EmailUpdate]) -> None:
     """Apply events that came before the answer was written down."""
     ids = [update.message_id for update in updates if update.message_id]
     if ids and get_settings().webhook_secrets:
-        transaction.on_commit(lambda: transitions.attach(ids), using=database(), robust=True)
+        transaction.on_commit(lambda: attach(ids), using=database(), robust=True)
 
 
 def drop_sent(email_ids: Sequence[UUID]) -> None:
@@ -119,13 +120,13 @@ def drop_sent(email_ids: Sequence[UUID]) -> None:
 
 def expire(email_ids: Sequence[UUID]) -> None:
     """Note that emails were not sent in time, and drop what was to be sent."""
-    transitions.finish([EmailUpdate(pk, State.EXPIRED) for pk in email_ids], ["state"])
+    transitions.advance_emails([EmailUpdate(pk, State.EXPIRED) for pk in email_ids], ["state"])
     OutboxEntry.objects.filter(pk__in=email_ids).delete()
 
 
 def cancel(email_ids: Sequence[UUID]) -> None:
     """Note that a person does not want emails sent; their payloads stay."""
-    transitions.finish([EmailUpdate(pk, State.CANCELLED) for pk in email_ids], ["state"])
+    transitions.advance_emails([EmailUpdate(pk, State.CANCELLED) for pk in email_ids], ["state"])
     OutboxEntry.objects.filter(pk__in=email_ids).update(is_waiting=False, batch=None)
 
 

@@ -69,11 +69,16 @@ def _record_together_or_alone(sent: Sequence[Sent], alias: str | None, settings:
     connection = connections[settings.database or router.db_for_write(Email)]
     try:
         _record_over_a_live_connection(sent, connection, alias, settings)
-        return
     except Exception as exc:
         is_transaction_broken = connection.in_atomic_block and isinstance(exc, _CONNECTION_ERRORS)
         if len(sent) == 1 or is_transaction_broken or not _connects(connection):
             raise
+        _record_each_alone(sent, connection, alias, settings)
+
+
+def _record_each_alone(
+    sent: Sequence[Sent], connection: BaseDatabaseWrapper, alias: str | None, settings: Settings
+) -> None:
     trouble: Exception | None = None
     for one in sent:
         try:
@@ -375,6 +380,11 @@ def _read(message: EmailMessage, attribute: str) -> str:
 def _addresses(value: Any) -> list[str]:
     listed = [value] if isinstance(value, str) else value
     return [storable_text(address) for address in listed] if isinstance(listed, list) else []
+
+
+def _body(value: Any, settings: Settings) -> str | None:
+    """Return a body to store; ``None`` where there is none, or it is not to be stored."""
+    return storable_text(value) if settings.store_bodies and value else None
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:

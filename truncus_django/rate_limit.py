@@ -16,8 +16,8 @@ workers wait until it allows the next request.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connections, transaction
@@ -147,7 +147,7 @@ def capabilities_of(account: OutboxAccount) -> Mapping[str, Any]:
 class SharedPacer:
     """Paces requests that send nothing, counted together with those of the outbox's workers.
 
-    It has the methods of :class:`~truncus_django.api.rate_limit.Pacer`. It takes half of the
+    It is used as :class:`~truncus_django.api.rate_limit.Pacer` is. It takes half of the
     limits, so that questions about emails never keep others from being sent.
 
     Args:
@@ -172,7 +172,16 @@ class SharedPacer:
         row = OutboxAccount.objects.filter(account=self._account).first()
         return 0.0 if row is None else self._wait_s(row, self._clock.now())
 
-    def wait(self) -> float:
+    @contextmanager
+    def request(self) -> Iterator[float]:
+        """Wait until a request may go, and let the block make it; yield the seconds waited."""
+        waited_s = self._wait()
+        try:
+            yield waited_s
+        finally:
+            note_answer(self._account, self._arrived_by, self._clock)
+
+    def _wait(self) -> float:
         """Wait until the next request may go, count it, and return the seconds waited."""
         waited_s = 0.0
         while True:
@@ -185,10 +194,6 @@ class SharedPacer:
                     return waited_s
             self._sleep(wait_s)
             waited_s += wait_s
-
-    def answered(self) -> None:
-        """Let the latest request count from now on: it may have arrived only now."""
-        note_answer(self._account, self._arrived_by, self._clock)
 
     def _wait_s(self, row: OutboxAccount, now: float) -> float:
         allowed_at = next_request_at(row, self._limits, now=now)

@@ -29,7 +29,6 @@ from truncus_django.log.ingest import ingest
 from truncus_django.log.sync import Selection, SyncJob, attach_orphans, count_due
 from truncus_django.log.transitions import EmailUpdate, advance_emails
 from truncus_django.log.webhook_payload import read_event
-from truncus_django.management.progress import Progress
 from truncus_django.models import Email, EmailEvent
 from truncus_django.states import State
 
@@ -706,40 +705,6 @@ def test_queries_for_each_100_emails_are_the_same(emulator, send, dialect):
     none, hundred, two_hundred = queries(0), queries(100), queries(200)
     assert two_hundred - none == 2 * (hundred - none)
     assert hundred - none <= 25
-
-
-# Progress -----------------------------------------------------------------------------------------
-
-
-class Terminal(StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_terminal_sees_a_bar():
-    time, stream = Time(), Terminal()
-    progress = Progress(4, "emails", stream=stream, clock=time.clock)
-    for _ in range(4):
-        time.sleep(1)
-        progress.advance()
-    progress.close()
-    assert stream.getvalue().count("\r") == 5
-    assert stream.getvalue().endswith("100%  4 of 4 emails\n")
-
-
-def test_a_file_sees_a_line_now_and_then():
-    time, stream = Time(), StringIO()
-    progress = Progress(100, "emails", stream=stream, every=40, clock=time.clock)
-    for _ in range(100):
-        progress.advance()
-    time.sleep(61)
-    progress.advance()
-    progress.close()
-    assert stream.getvalue().splitlines() == [
-        "40 of 100 emails",
-        "80 of 100 emails",
-        "101 of 101 emails",
-    ]
 
 
 def _message(recipient: str) -> Any:

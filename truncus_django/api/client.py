@@ -19,7 +19,7 @@ from urllib.parse import quote
 from truncus_django import __version__
 from truncus_django.api import contract, results
 from truncus_django.api.capabilities import WireFormat
-from truncus_django.api.dialect import Dialect, DialectMemory, adapt
+from truncus_django.api.dialect import SDK, Dialect, DialectMemory, adapt
 from truncus_django.api.encoding import EmailFields, encode
 from truncus_django.api.errors import (
     APIError,
@@ -306,11 +306,12 @@ class TruncusClient:
             if result.status == contract.FAILED
             and self._memory.note_refusal(result.error or result.reason, emails[index])
         ]
-        if not again or key.endswith(_AGAIN * 2) or len(key + _AGAIN) > MAX_KEY_LENGTH:
-            return batch  # there are two things to find out
+        if not again or key.endswith(_AGAIN) or len(key + _AGAIN) > MAX_KEY_LENGTH:
+            return batch
         try:
             second = self._send_batch(
-                [emails[index] for index in again],
+                # In the SDK's form altogether: the account may refuse more than it has told.
+                [adapt(_without_none(emails[index]), SDK) for index in again],
                 # Derived, so that a repeated call of the same batch repeats this request too.
                 key + _AGAIN,
                 sandbox,

@@ -399,11 +399,8 @@ def _is_account_wide(error: TruncusError) -> bool:
 
 def _details(account: _Account, email: Email) -> EmailDetails:
     """Return what Truncus tells of an email, within its limits."""
-    account.pacer.wait()
-    try:
+    with account.pacer.request():
         return account.client.get_email(str(email.message_id))
-    finally:
-        account.pacer.answered()
 
 
 _DATES = ("is_sandbox", "sent_at", "send_at", "created_at", "next_sync_at")

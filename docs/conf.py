@@ -1,7 +1,13 @@
 """How Sphinx builds the documentation; ``make docs`` runs it."""
 
+import os
+
 import django
 from django.conf import settings
+from django.core.management import get_commands, load_command_class
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
 
 from truncus_django import __version__
 
@@ -28,3 +34,22 @@ autodoc_default_options = {"exclude-members": "DoesNotExist, MultipleObjectsRetu
 
 html_theme = "furo"
 html_title = f"truncus-django {release}"
+
+
+class Command(SphinxDirective):
+    """What ``manage.py`` prints for a command with ``--help``."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return the help as a literal block."""
+        (name,) = self.arguments
+        parser = load_command_class(get_commands()[name], name).create_parser("manage.py", name)
+        text = parser.format_help()
+        return [nodes.literal_block(text, text, language="text")]
+
+
+def setup(app: Sphinx) -> None:
+    """Add what the pages use."""
+    os.environ["COLUMNS"] = "100"  # the width of every --help
+    app.add_directive("command", Command)

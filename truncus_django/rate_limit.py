@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, connections, transaction
+from django.db import DatabaseError, InterfaceError, connections
 
 from truncus_django.api.rate_limit import free_at, limits_of
 from truncus_django.conf import Settings
@@ -38,23 +38,20 @@ ASKS = 3
 """How often those who share the pace ask the database for the time, to know it well enough."""
 
 
-def locked_account(account: str, *, using: str) -> OutboxAccount:
+def locked_account(account: str) -> OutboxAccount:
     """Return the row of an account, locked until the transaction ends.
 
     The write comes first: SQLite, which has no locks for rows, is locked by it as a whole, and a
     transaction that has read before it writes cannot wait for the lock.
     """
-    rows = OutboxAccount.objects.using(using).filter(account=account)
-    if connections[using].features.has_select_for_update:
+    rows = OutboxAccount.objects.filter(account=account)
+    if connections[rows.db].features.has_select_for_update:
         row = rows.select_for_update().first()
         if row is not None:
             return row
     elif rows.update(account=account):
         return rows.get()
-    with transaction.atomic(using=using):
-        OutboxAccount.objects.using(using).bulk_create(
-            [OutboxAccount(account=account)], ignore_conflicts=True
-        )
+    OutboxAccount.objects.bulk_create([OutboxAccount(account=account)], ignore_conflicts=True)
     return rows.select_for_update().get()
 
 
@@ -92,7 +89,8 @@ def note_request(account: OutboxAccount, settings: Settings, *, now: float) -> f
     recent = sorted(recent)[-most:]  # no more than the limits look back
     if recent != account.recent_requests:
         account.recent_requests = recent
-        account.save(using=database(), update_fields=["recent_requests"])
+        rows = OutboxAccount.objects.filter(pk=account.pk)
+        rows.update(recent_requests=recent)
     return arrived_by
 
 
@@ -112,13 +110,13 @@ def note_answer(account: str, arrived_by: float | None, clock: Clock) -> None:
         now = clock.now()
         if now >= arrived_by:
             return
-        with committed(database()):
-            row = locked_account(account, using=database())
+        with committed(clock.using):
+            row = locked_account(account)
             recent = recent_requests(row, now=now)
             if arrived_by in recent:
                 recent.remove(arrived_by)
                 row.recent_requests = sorted([*recent, round(now, 6)])
-                row.save(using=database(), update_fields=["recent_requests"])
+                row.save(using=clock.using, update_fields=["recent_requests"])
 
 
 def recent_requests(account: OutboxAccount, *, now: float) -> list[float]:
@@ -162,8 +160,7 @@ class SharedPacer:
         self._account = account
         self._settings = settings
         self._limits = [(span, max(1, count // 2)) for span, count in limits(settings)]
-        self._using = database()
-        self._clock = Clock(self._using, asks=ASKS)
+        self._clock = Clock(database(), asks=ASKS)
         self._sleep = sleep
         self._arrived_by: float | None = None
 
@@ -176,8 +173,8 @@ class SharedPacer:
         """Wait until the next request may go, count it, and return the seconds waited."""
         waited_s = 0.0
         while True:
-            with committed(self._using):
-                row = locked_account(self._account, using=self._using)
+            with committed(self._clock.using):
+                row = locked_account(self._account)
                 now = self._clock.now()
                 wait_s = self._wait_s(row, now)
                 if wait_s <= 0:

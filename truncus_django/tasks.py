@@ -74,8 +74,8 @@ def run(put: Put | None, follow_up_at: float | None = None) -> None:
         _clear_follow_up(follow_up_at)
     dispatcher = Dispatcher()
     with while_sending():
-        stats = dispatcher.drain(until=time.monotonic() + RUN_S, longest_wait_s=LONGEST_WAIT_S)
-    moment = stats.idle.until
+        stats = dispatcher.drain(deadline=time.monotonic() + RUN_S, longest_wait_s=LONGEST_WAIT_S)
+    moment = stats.idle.due_at
     if put is not None and moment is not None:
         _follow_up(moment, dispatcher.clock.now(), put)
 

@@ -20,7 +20,7 @@ from truncus_django.conf import get_settings
 from truncus_django.log import transitions
 from truncus_django.log.recording import ANSWER_FIELDS, add_answer
 from truncus_django.log.transitions import EmailUpdate
-from truncus_django.models import Email, OutboxBatch, OutboxEntry, database
+from truncus_django.models import Email, OutboxBatch, OutboxEntry
 from truncus_django.states import State
 
 _FIELDS = [
@@ -104,7 +104,8 @@ def _attach_after_commit(updates: Sequence[EmailUpdate]) -> None:
     """Apply events that came before the answer was written down."""
     ids = [update.message_id for update in updates if update.message_id]
     if ids and get_settings().webhook_secrets:
-        transaction.on_commit(lambda: transitions.attach(ids), using=database(), robust=True)
+        using = Email.objects.db
+        transaction.on_commit(lambda: transitions.attach(ids), using=using, robust=True)
 
 
 def drop_sent(email_ids: Sequence[UUID]) -> None:
@@ -115,12 +116,6 @@ def drop_sent(email_ids: Sequence[UUID]) -> None:
     dropped, _ = entries.filter(is_retained=False).delete()
     if dropped < len(email_ids):
         entries.update(is_waiting=False, batch=None)
-
-
-def expire(email_ids: Sequence[UUID]) -> None:
-    """Note that emails were not sent in time, and drop what was to be sent."""
-    transitions.finish([EmailUpdate(pk, State.EXPIRED) for pk in email_ids], ["state"])
-    OutboxEntry.objects.filter(pk__in=email_ids).delete()
 
 
 def cancel(email_ids: Sequence[UUID]) -> None:
@@ -146,15 +141,14 @@ def end(batch: OutboxBatch, error: TruncusError) -> None:
 
 def delete_batch(batch: OutboxBatch) -> None:
     """Delete a batch in which nobody is left; the database refuses where somebody is."""
-    # Not delete(): its two queries for entries are what the foreign key makes sure of anyway.
-    OutboxBatch.objects.filter(pk=batch.pk)._raw_delete(database())
+    OutboxBatch.objects.filter(pk=batch.pk).delete()
 
 
 def postpone(
     batch: OutboxBatch,
     error: TruncusError,
     *,
-    until: datetime,
+    due_at: datetime,
     is_ambiguous: bool,
     failing_since: datetime | None = None,
     code: str | None = None,
@@ -165,7 +159,7 @@ def postpone(
     ``batch`` itself stays as it is: where the end of the transaction is lost, this is done again.
 
     Args:
-        until: when it is tried again.
+        due_at: when it is tried again.
         is_ambiguous: whether any request of it may have been accepted.
         failing_since: since when it fails for a fault of its own; ``None`` where the fault is not.
         code: instead of the error's own.
@@ -177,7 +171,7 @@ def postpone(
         text += " It may have been accepted all the same; the very same request is made again."
     reason = {"error_code": (code or error.code or "")[:100], "error": text}
     OutboxBatch.objects.filter(pk=batch.pk).update(
-        due_at=until,
+        due_at=due_at,
         lease=None,
         is_ambiguous=is_ambiguous,
         failures=batch.failures + 1,
@@ -204,7 +198,7 @@ def regroup(
     Their keys are written before anything is asked. The batch goes when nobody is left in it.
     """
     for part in parts:
-        new = OutboxBatch(
+        new = OutboxBatch.objects.create(
             idempotency_key=batch.idempotency_key if batch.has_own_key else new_idempotency_key(),
             has_own_key=batch.has_own_key,
             mailer=batch.mailer,
@@ -219,7 +213,6 @@ def regroup(
             error_code=code[:100],
             error=error,
         )
-        new.save(force_insert=True, using=database())
         OutboxEntry.objects.filter(pk__in=part).update(batch=new)
         if error:
             Email.objects.filter(pk__in=part).update(error_code=new.error_code, error=error)

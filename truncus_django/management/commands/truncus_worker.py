@@ -20,8 +20,9 @@ from truncus_django.db.clock import Clock, moment_of
 from truncus_django.management.base import CommandWithExamples
 from truncus_django.management.progress import Progress
 from truncus_django.models import OutboxAccount, OutboxEntry, database
+from truncus_django.outbox.answers import DispatchResult
 from truncus_django.outbox.claim import Idle
-from truncus_django.outbox.dispatcher import DispatchResult, RunStats
+from truncus_django.outbox.dispatcher import RunStats
 from truncus_django.outbox.worker import Result, Watcher, Worker
 
 _EVERY_S = 60.0
@@ -235,7 +236,7 @@ class _Told(Watcher):
 
     def _tell_counts(self) -> None:
         self._told_at = time.monotonic()
-        if self._untold.requests:
+        if self._untold != RunStats():
             self._say(f"{_counts(self._untold)}.")
             self._say_reasons(self._untold)
             self._untold = RunStats()
@@ -259,7 +260,7 @@ def _counts(stats: RunStats) -> str:
     if stats.postponed:
         parts.append(f"{stats.postponed} put off")
     told = "".join(f", {part}" for part in parts)
-    if not stats.requests:
+    if not stats.requests and not parts:
         return "Sent nothing"
     return f"Sent {_of(stats.accepted, 'email')} in {_of(stats.requests, 'request')}{told}"
 
@@ -274,11 +275,11 @@ def _line(delivered: DispatchResult) -> str:
     return f"{_counts(counts)}: {delivered.error}" if delivered.error else _counts(counts)
 
 
-def _what_is_left(rest: Idle) -> str:
-    if rest.until is None:
+def _what_is_left(idle: Idle) -> str:
+    if idle.due_at is None:
         return ""
     try:
-        wait_s = rest.until - Clock(database()).now()
+        wait_s = idle.due_at - Clock(database()).now()
     except DatabaseError:
         return ""
     return f" The next attempt is due in {span(max(wait_s, 0.0))}."

@@ -118,23 +118,23 @@ def decide(email_ids: Iterable[UUID], decision: Decision) -> dict[UUID, Operatio
     return _in_portions(email_ids, lambda held: _decide(held, decision))
 
 
-def resume(account: str) -> bool:
+def resume(account_name: str) -> bool:
     """Let an account make requests again before its pause ends; return whether it was paused.
 
     Args:
-        account: as :class:`~truncus_django.models.OutboxAccount` names it.
+        account_name: as :class:`~truncus_django.models.OutboxAccount` names it.
     """
     clock = Clock(database())
     present = moment_of(clock.now())
-    row = OutboxAccount.objects.filter(account=account).first()
-    if row is None or row.paused_until is None or row.paused_until <= present:
+    account = OutboxAccount.objects.filter(account=account_name).first()
+    if account is None or account.paused_until is None or account.paused_until <= present:
         return False
     # Apart from the next step: a worker that writes an answer down locks first the request, then
     # the account.
-    waiting = OutboxBatch.objects.filter(account=account, lease=None, due_at__gt=present)
-    waiting.filter(error_code=row.error_code).update(due_at=present)
+    waiting = OutboxBatch.objects.filter(account=account_name, lease=None, due_at__gt=present)
+    waiting.filter(error_code=account.error_code).update(due_at=present)
     with transaction.atomic(using=clock.using):
-        paused = OutboxAccount.objects.filter(account=account, paused_until=row.paused_until)
+        paused = OutboxAccount.objects.filter(pk=account.pk, paused_until=account.paused_until)
         is_resumed = paused.update(paused_until=None, failures=0) == 1
         if is_resumed:
             notify_after_commit(clock.using, get_settings())

@@ -27,9 +27,10 @@ from tests.log.events import (
 from truncus_django.api.errors import TruncusError
 from truncus_django.api.results import EmailDetails, SendResult
 from truncus_django.log.ingest import IncomingEvent, apply_details, attach, ingest
-from truncus_django.log.recording import ANSWER_FIELDS, add_answer
+from truncus_django.log.recording import ANSWER_FIELDS, apply_outcome
 from truncus_django.log.transitions import EmailUpdate, advance_emails
 from truncus_django.models import Email, EmailEvent
+from truncus_django.sending.outgoing import SendOutcome
 from truncus_django.signals import email_event
 from truncus_django.states import State
 
@@ -188,7 +189,8 @@ def record_of(status: str, reason: str) -> Email:
     """What is written down about a send that was answered so."""
     row = Email(mailer="a")
     error = TruncusError("Refused", code="REFUSED") if status == "failed" else None
-    add_answer(row, SendResult(status, message_id="m-1", reason=reason), error, at=minute(3))
+    result = SendResult(status, message_id="m-1", reason=reason)
+    apply_outcome(row, SendOutcome(result=result, error=error), at=minute(3))
     return row
 
 

@@ -242,9 +242,7 @@ def _row(
     """Return the record of a message: a new one, or that of its earlier, ambiguous send."""
     row = content_row(outgoing, alias, settings)
     row.pk = _earlier_pk(outgoing) or row.pk
-    row.idempotency_key = outcome.idempotency_key[:255]
-    row.batch_index = outcome.batch_index
-    add_answer(row, outcome.result, outcome.error)
+    apply_outcome(row, outcome)
     return row
 
 
@@ -292,29 +290,31 @@ def content_row(outgoing: OutgoingMessage, alias: str | None, settings: Settings
     )
 
 
-def add_answer(
-    row: Email | EmailUpdate,
-    result: SendResult | None,
-    error: TruncusError | None,
-    *,
-    at: datetime | None = None,
+def apply_outcome(
+    row: Email | EmailUpdate, outcome: SendOutcome, *, at: datetime | None = None
 ) -> None:
-    """Write down what came back, now or ``at`` a moment: ids, state, times, or the error."""
+    """Write what became of an email to its row: ids, state, times, or the error.
+
+    Args:
+        at: when that was known; now if ``None``.
+    """
     now = at or timezone.now()
+    result, error = outcome.result, outcome.error
     row.state = _state(result, error)
+    row.idempotency_key = outcome.idempotency_key[:255]
+    row.batch_index = outcome.batch_index
+    row.attempts = outcome.attempts
     if result is not None:
         row.message_id = storable_text(result.message_id)[:255] or None
         row.global_message_id = storable_text(result.global_message_id)[:255]
         row.provider_message_id = storable_text(result.provider_message_id)[:255]
         row.is_sandbox = row.is_sandbox or result.is_sandbox
         row.reason = storable_text(result.reason or result.error)[:300]
-        row.attempts = result.attempts
         row.error_code = row.error = ""
     if error is not None:
         row.error_code = storable_text(error.code)[:100]
         row.error = storable_text(str(error))
         row.reason = row.reason or storable_text(error.message)[:300]
-        row.attempts = row.attempts or error.attempts
     if row.state in {State.SENT, State.DELIVERED, State.BOUNCED}:
         row.sent_at = now
     if row.state == State.DELIVERED:

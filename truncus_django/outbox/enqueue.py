@@ -9,7 +9,6 @@ from django.core.mail import EmailMessage
 from django.db import transaction
 from django.utils import timezone
 
-from truncus_django.api.encoding import encode
 from truncus_django.api.errors import MessageError, OutcomeUnknown, TruncusError
 from truncus_django.api.results import LATEST
 from truncus_django.conf import ACCOUNT_SETTINGS, ConfigurationError, Settings
@@ -18,6 +17,7 @@ from truncus_django.db.timestamps import storable_moment
 from truncus_django.log.recording import content_row
 from truncus_django.models import Email, OutboxEntry, Priority, database
 from truncus_django.outbox.notify import notify_after_commit
+from truncus_django.outbox.stored_payload import payload_json
 from truncus_django.sending.outgoing import OutgoingMessage
 from truncus_django.sending.payload import moment_in_utc
 from truncus_django.states import State
@@ -66,7 +66,8 @@ def row_of(outgoing: OutgoingMessage, *, alias: str | None, settings: Settings) 
     Raises:
         OutcomeUnknown: an earlier direct send may have been accepted, and its key is not the
             message's own, so that the outbox would send it as another email.
-        MessageError: its priority or expiry is none, or its payload is no JSON.
+        MessageError: its priority or expiry is none, or a field of its payload has another type
+            than the API documents, or is no JSON.
     """
     payload = outgoing.payload
     if payload is None:
@@ -77,7 +78,7 @@ def row_of(outgoing: OutgoingMessage, *, alias: str | None, settings: Settings) 
             "directly, which cannot send it twice, or a new message object if you know that it "
             "was not."
         )
-    encoded = encode(payload.email)
+    stored = payload_json(payload.email)
     email = content_row(outgoing, alias, settings)
     email.state = State.PENDING
     email.idempotency_key = payload.idempotency_key or ""
@@ -85,8 +86,8 @@ def row_of(outgoing: OutgoingMessage, *, alias: str | None, settings: Settings) 
     email.created_at = timezone.now() + timedelta(microseconds=outgoing.index)
     entry = OutboxEntry(
         email_id=email.pk,
-        payload=encoded.decode(),
-        size=len(encoded),
+        payload=stored.decode(),
+        size=len(stored),
         mailer=email.mailer,
         is_sandbox=payload.is_sandbox,
         own_key=email.idempotency_key,

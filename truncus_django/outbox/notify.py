@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from django.db import connections, transaction
+from django.db import transaction
 from django.utils.module_loading import import_string
 
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.conf import Settings
+from truncus_django.outbox.listener import can_notify
 from truncus_django.trouble_log import TroubleLog
 
 NOTIFIERS = {
@@ -66,8 +67,7 @@ def notify_after_commit(using: str, settings: Settings) -> None:
         using: the alias of the outbox's database.
         settings: ``dispatcher`` says who is notified.
     """
-    connection = connections[using]
-    if settings.dispatcher == "worker" and connection.vendor != "postgresql":
+    if settings.dispatcher == "worker" and not can_notify(using):
         return  # workers look for themselves
     if _here.is_sending:
         return  # this thread finds it in its next step

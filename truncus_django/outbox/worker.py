@@ -14,14 +14,10 @@ from django.db import DatabaseError, InterfaceError, connections, reset_queries
 
 from truncus_django.db.clock import Clock
 from truncus_django.models import database
+from truncus_django.outbox.answers import DispatchResult
 from truncus_django.outbox.claim import Idle
-from truncus_django.outbox.dispatcher import (
-    SHORTEST_WAIT_S,
-    Dispatcher,
-    DispatchResult,
-    RunStats,
-    expire_overdue,
-)
+from truncus_django.outbox.dispatcher import SHORTEST_WAIT_S, Dispatcher, RunStats
+from truncus_django.outbox.expiry import expire_overdue
 from truncus_django.outbox.listener import Listener
 from truncus_django.outbox.notify import while_sending
 from truncus_django.trouble_log import TroubleLog
@@ -227,9 +223,9 @@ class Worker:
 
 def _seconds_to(idle: Idle, clock: Clock) -> float:
     """Return for how long there is nothing to do; one that is over already is a moment."""
-    if idle.until is None:
+    if idle.due_at is None:
         return SHORTEST_WAIT_S if idle.is_pace else float("inf")
-    return max(idle.until - clock.now(), SHORTEST_WAIT_S)
+    return max(idle.due_at - clock.now(), SHORTEST_WAIT_S)
 
 
 class _Condition:

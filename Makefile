@@ -89,7 +89,7 @@ check: $(VENV)/.check
 
 # The sdist and the wheel as users get them: files, description, types.
 package: $(VENV)/.check
-	$(BIN)/python -m pytest tests/packaging $(ARGS)
+	$(PYTEST) tests/packaging $(ARGS)
 
 format: $(VENV)/.check
 	$(BIN)/ruff check --fix .

@@ -6,7 +6,7 @@ import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import django
 import pytest
@@ -14,7 +14,6 @@ import requests
 import responses
 from hypothesis import HealthCheck, settings
 
-from tests.servers import LocalServer, QuietHandler, serving
 from truncus_django.api.capabilities import forget_capabilities
 from truncus_django.api.transport import Transport
 from truncus_django.conf import forget_settings
@@ -171,36 +170,3 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     monkeypatch.setitem(defaults, "sleep", slept.append)
     monkeypatch.setitem(defaults, "jitter", lambda: 0.5)
     return slept
-
-
-class CountingServer(LocalServer):
-    """A real server that keeps connections, accepts every email and counts both."""
-
-    def __init__(self) -> None:
-        super().__init__(_Accept)
-        self.connections: list[Any] = []
-        self.served: list[Any] = []
-
-
-class _Accept(QuietHandler):
-    server: CountingServer
-    protocol_version = "HTTP/1.1"
-    answer: ClassVar[bytes] = b'{"status": "sent", "message_id": "m-1"}'
-
-    def setup(self) -> None:
-        super().setup()
-        self.server.connections.append(self.client_address)
-
-    def do_POST(self) -> None:  # noqa: N802
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.served.append(self.client_address)
-        self.wfile.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%s" % (len(self.answer), self.answer)
-        )
-
-
-@pytest.fixture
-def counting_server() -> Iterator[CountingServer]:
-    with serving(CountingServer()) as server:
-        yield server

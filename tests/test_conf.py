@@ -120,6 +120,14 @@ WRONG = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("secret", ["", "whsec_...", "whsec_…"])
+def test_a_webhook_secret_that_anybody_knows_is_refused(secret):
+    with override_settings(TRUNCUS={"WEBHOOK_SECRETS": ["whsec_1", secret]}):
+        [problem] = problems()
+    assert (problem.kind, problem.name) == ("type", "webhook_secrets")
+    assert "whsec" not in problem.text
+
+
 @pytest.mark.parametrize(("name", "value"), WRONG)
 def test_a_value_of_the_wrong_type_is_named(name, value):
     with override_settings(TRUNCUS={name: value}):

@@ -75,6 +75,7 @@ def test_a_python_snippet_runs(code, truncus_emulator, monkeypatch, tmp_path):
 def check_that_settings_are_right(code: str) -> None:
     # Snippets go to the end of a project's settings; test_fresh_project.py puts them there.
     names: dict[str, Any] = {"INSTALLED_APPS": [], "DATABASES": {"default": {}}}
+    code = code.replace("whsec_…", "whsec_0")  # a placeholder is refused
     exec(compile(code, "settings", "exec"), names)
     truncus = names.get("TRUNCUS", {})
     senders = {
@@ -84,7 +85,7 @@ def check_that_settings_are_right(code: str) -> None:
         assert list(conf.problems()) == []
         for mailer in names.get("MAILERS", {}).values():
             assert list(conf.problems(mailer.get("OPTIONS", {}))) == []
-        assert "…" in str(truncus) or check_settings() == []
+        assert check_settings() == []
 
 
 if django.VERSION >= (6, 1):

@@ -5,9 +5,10 @@ Nothing is ever delivered: Truncus is asked to validate, and to take two emails 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from secrets import token_hex
 from typing import Any
 
@@ -15,7 +16,7 @@ from django.apps import apps
 from django.conf import settings as django_settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
-from django.db import Error, connections
+from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Count, Min
 from django.urls import NoReverseMatch, reverse
@@ -52,8 +53,6 @@ SKEW_NOTED_S = 30.0
 OVERDUE = timedelta(hours=1)
 ORPHAN = timedelta(minutes=10)
 """How long an event may wait for its email to be recorded."""
-
-
 OUTBOX_LATE_S, OUTBOX_TOO_LATE_S = 15 * 60.0, 60 * 60.0
 """From which age of the oldest email in the outbox on it is worth a word, or bad."""
 
@@ -82,6 +81,11 @@ class Finding:
     advice: str = ""
 
 
+_ok = partial(Finding, Level.OK)
+_warn = partial(Finding, Level.WARN)
+_fail = partial(Finding, Level.FAIL)
+
+
 def examine(*, network: bool = True) -> Iterator[Finding]:
     """Yield all findings, each as soon as it is made.
 
@@ -107,14 +111,13 @@ def examine_settings() -> Iterator[Finding]:
         advice = problem.hint or "Correct the setting; docs/settings.md tells what it may be."
         yield Finding(level, "settings", f"{problem.msg} ({problem.id})", advice)
     if not problems and not _mailer_names():
-        yield Finding(
-            Level.WARN,
+        yield _warn(
             "settings",
             "No mailer of the project is Truncus.",
             "Set EMAIL_BACKEND, or a mailer's BACKEND, to truncus_django.backend.TruncusBackend.",
         )
     elif not problems:
-        yield Finding(Level.OK, "settings", "No objections.")
+        yield _ok("settings", "No objections.")
 
 
 def _mailer_names() -> list[str]:
@@ -131,11 +134,12 @@ def examine_mailer(mailer: str, *, network: bool = True) -> Iterator[Finding]:
         found = get_mailer(mailer)
         settings, client = found.settings, found.client
     except ConfigurationError as error:
-        yield Finding(Level.FAIL, "API key" + name, error.message, "Set TRUNCUS['API_KEY'].")
+        yield _fail("API key" + name, error.message, "Set TRUNCUS['API_KEY'].")
         return
-    kind = "A live key" if _is_live(settings) else "A key that is not live"
+    is_live = (settings.api_key or "").startswith(contract.LIVE_KEY_PREFIX)
+    kind = "A live key" if is_live else "A key that is not live"
     sandbox = ", in the sandbox" if settings.sandbox else ""
-    yield Finding(Level.OK, "API key" + name, f"{kind} for {client.base_url}{sandbox}.")
+    yield _ok("API key" + name, f"{kind} for {client.base_url}{sandbox}.")
     if not network:
         return
     reached = list(_examine_connection(client, name))
@@ -146,23 +150,18 @@ def examine_mailer(mailer: str, *, network: bool = True) -> Iterator[Finding]:
     yield from _examine_dialect(settings, name)
 
 
-def _is_live(settings: Settings) -> bool:
-    return (settings.api_key or "").startswith(contract.LIVE_KEY_PREFIX)
-
-
 def _examine_connection(client: TruncusClient, name: str) -> Iterator[Finding]:
     try:
         check = client.check()
     except TruncusError as error:
         advice = error.hint or "Check BASE_URL, the key, the network and its proxies."
-        yield Finding(Level.FAIL, "Truncus" + name, _told(error), advice)
+        yield _fail("Truncus" + name, _told(error), advice)
         return
     milliseconds = round(check.latency_s * 1000)
     if check.latency_s < SLOW_S:
-        yield Finding(Level.OK, "Truncus" + name, f"Knows the key; answers in {milliseconds} ms.")
+        yield _ok("Truncus" + name, f"Knows the key; answers in {milliseconds} ms.")
     else:
-        yield Finding(
-            Level.WARN,
+        yield _warn(
             "Truncus" + name,
             f"Knows the key; answers in {milliseconds} ms.",
             "That is slow: look at the network, or send through the outbox.",
@@ -173,15 +172,15 @@ def _examine_connection(client: TruncusClient, name: str) -> Iterator[Finding]:
 def _examine_clock(server_time: datetime | None, name: str) -> Finding:
     what = "clock" + name
     if server_time is None:
-        return Finding(Level.OK, what, "Truncus did not tell its time.")
+        return _ok(what, "Truncus did not tell its time.")
     skew_s = datetime.now(server_time.tzinfo).timestamp() - server_time.timestamp()
     if abs(skew_s) < SKEW_NOTED_S:
-        return Finding(Level.OK, what, "Agrees with that of Truncus.")
+        return _ok(what, "Agrees with that of Truncus.")
     found = f"{span(abs(skew_s))} {'ahead of' if skew_s > 0 else 'behind'} that of Truncus."
     advice = "Set this machine's clock by NTP."
     if abs(skew_s) < contract.WEBHOOK_TOLERANCE_S:
-        return Finding(Level.WARN, what, found, advice)
-    return Finding(Level.FAIL, what, found, f"{advice} Webhooks are refused as stale.")
+        return _warn(what, found, advice)
+    return _fail(what, found, f"{advice} Webhooks are refused as stale.")
 
 
 def _examine_reading(client: TruncusClient, name: str) -> Iterator[Finding]:
@@ -190,27 +189,19 @@ def _examine_reading(client: TruncusClient, name: str) -> Iterator[Finding]:
     try:
         client.get_email("truncus-doctor")
     except (NotFound, InvalidRequest, Conflict):
-        yield Finding(Level.OK, what, "The key may read emails.")
+        yield _ok(what, "The key may read emails.")
     except TruncusError as error:
         advice = error.hint or "truncus_sync needs it; webhooks do not."
-        yield Finding(Level.FAIL, what, _told(error), advice)
+        yield _fail(what, _told(error), advice)
     else:
-        yield Finding(Level.OK, what, "The key may read emails.")
+        yield _ok(what, "The key may read emails.")
 
 
 def _examine_dialect(settings: Settings, name: str) -> Iterator[Finding]:
     """Yield which form of emails the account takes, from two sends in the sandbox."""
     what = "dialect" + name
-    client = TruncusClient(
-        settings.api_key or "",
-        base_url=settings.base_url,
-        timeout_s=settings.timeout,
-        max_retries=settings.max_retries,
-        retry_budget_s=settings.retry_budget,
-        sandbox=True,
-        dialect=Dialect.MANUAL,  # pinned: nothing is tried twice
-        plain_http_hosts=settings.plain_http_hosts,
-    )
+    # Pinned, so that nothing is tried twice.
+    client = TruncusClient.from_settings(replace(settings, sandbox=True, dialect=Dialect.MANUAL))
     try:
         needs_html = _refuses(client, to=_RECIPIENT).html_required
         needs_one = _refuses(client, to=[_RECIPIENT], html="<p>Check</p>").single_recipient
@@ -218,7 +209,7 @@ def _examine_dialect(settings: Settings, name: str) -> Iterator[Finding]:
         advice = error.hint or "Try again; set TRUNCUS['DIALECT'] where you know it."
         if isinstance(error, DomainError | InvalidRequest):
             advice = f"{advice} DEFAULT_FROM_EMAIL must be of a domain that Truncus has verified."
-        yield Finding(Level.FAIL, what, _told(error), advice)
+        yield _fail(what, _told(error), advice)
         return
     facts = (
         "wants HTML beside text" if needs_html else "takes text alone",
@@ -226,18 +217,13 @@ def _examine_dialect(settings: Settings, name: str) -> Iterator[Finding]:
     )
     found = f"The account {' and '.join(facts)}. {_HOW_FOUND_OUT}"
     if settings.dialect == Dialect.MANUAL and (needs_html or needs_one):
-        yield Finding(
-            Level.FAIL,
-            what,
-            f"{found} TRUNCUS['DIALECT'] is 'manual'.",
-            "Set it to 'sdk', or to 'auto'.",
+        yield _fail(
+            what, f"{found} TRUNCUS['DIALECT'] is 'manual'.", "Set it to 'sdk', or to 'auto'."
         )
     elif settings.dialect == Dialect.AUTO and (needs_html or needs_one):
-        yield Finding(
-            Level.OK, what, found, "TRUNCUS['DIALECT'] = 'sdk' spares each process a refusal."
-        )
+        yield _ok(what, found, "TRUNCUS['DIALECT'] = 'sdk' spares each process a refusal.")
     else:
-        yield Finding(Level.OK, what, found)
+        yield _ok(what, found)
 
 
 _HOW_FOUND_OUT = "Found out by sending two emails in the sandbox."
@@ -285,38 +271,33 @@ def examine_webhook() -> Iterator[Finding]:
     try:
         url = _webhook_url()
     except Exception as exc:  # noqa: BLE001  importing the urls runs the project's own code
-        yield Finding(
-            Level.FAIL,
+        yield _fail(
             "webhook",
             f"The project's urls cannot be loaded ({type(exc).__name__}).",
             "Run manage.py check, which tells where.",
         )
         return
     if url is None and not count:
-        yield Finding(
-            Level.WARN,
+        yield _warn(
             "webhook",
             "Not set up: states come from truncus_sync alone.",
             "Include truncus_django.urls in your urls, and set TRUNCUS['WEBHOOK_SECRETS'].",
         )
     elif url is None:
-        yield Finding(
-            Level.FAIL,
+        yield _fail(
             "webhook",
             "There is a secret, and no URL.",
             'Add path("truncus/", include("truncus_django.urls")) to your urls.',
         )
     elif not count:
-        yield Finding(
-            Level.FAIL,
+        yield _fail(
             "webhook",
             f"{url} refuses every webhook: there is no secret.",
             "Set TRUNCUS['WEBHOOK_SECRETS'] to the one that Truncus shows.",
         )
     else:
         secrets = "one secret" if count == 1 else f"{count} secrets"
-        yield Finding(
-            Level.OK,
+        yield _ok(
             "webhook",
             f"{url}, verified by {secrets}; whether Truncus has the same, its webhooks show.",
         )
@@ -337,8 +318,7 @@ def _webhook_url() -> str | None:
 def examine_log() -> Iterator[Finding]:
     """Yield whether the log's tables are there and up to date, and what waits in them."""
     if not apps.is_installed("truncus_django"):
-        yield Finding(
-            Level.WARN,
+        yield _warn(
             "log",
             "truncus_django is not in INSTALLED_APPS: nothing is recorded.",
             "Add it for the log, the admin and webhooks.",
@@ -354,21 +334,12 @@ def examine_log() -> Iterator[Finding]:
             finding = examination()
         except ConfigurationError:
             return  # the settings' findings tell
-        except Error as exc:
-            yield Finding(
-                Level.FAIL,
-                "log",
-                f"The database does not answer ({type(exc).__name__}).",
-                "Check DATABASES, and TRUNCUS['DATABASE'] where it is set.",
-            )
-            return
-        except Exception as exc:  # noqa: BLE001  a setting of Django's, of whatever kind
-            yield Finding(
-                Level.FAIL,
+        except Exception as exc:  # noqa: BLE001  it is down, or set up wrongly in whatever way
+            yield _fail(
                 "log",
                 f"The database cannot be used ({type(exc).__name__}).",
-                "Check DATABASES, DATABASE_ROUTERS and MIGRATION_MODULES; manage.py migrate --plan "
-                "tells more.",
+                "Check DATABASES, DATABASE_ROUTERS, MIGRATION_MODULES and TRUNCUS['DATABASE']; "
+                "manage.py migrate --plan tells more.",
             )
             return
         yield finding
@@ -378,50 +349,33 @@ def examine_log() -> Iterator[Finding]:
 
 def _examine_migrations() -> Finding:
     using = database()
-    if using not in connections:
-        return Finding(
-            Level.FAIL,
-            "log",
-            f"DATABASES has no {using!r}.",
-            "Correct TRUNCUS['DATABASE'].",
-        )
     executor = MigrationExecutor(connections[using])
     targets = [key for key in executor.loader.graph.leaf_nodes() if key[0] == "truncus_django"]
     missing = len(executor.migration_plan(targets))
     if missing:
         migrations = "one migration" if missing == 1 else f"{missing} migrations"
         option = "" if using == "default" else f" --database {using}"
-        return Finding(
-            Level.FAIL,
+        return _fail(
             "log",
             f"The tables lack {migrations}.",
             f"Run manage.py migrate truncus_django{option}.",
         )
-    if not connections[using].settings_dict.get("AUTOCOMMIT", True):
-        return Finding(
-            Level.FAIL,
-            "log",
-            f"DATABASES[{using!r}] has AUTOCOMMIT off: webhooks and truncus_sync store nothing.",
-            "Leave AUTOCOMMIT on, or give the log a database of its own by TRUNCUS['DATABASE'].",
-        )
     if not get_settings().record:
-        return Finding(
-            Level.WARN,
+        return _warn(
             "log",
             "The tables are up to date, and RECORD is off.",
             "Set TRUNCUS['RECORD'] = True to record what is sent.",
         )
-    return Finding(Level.OK, "log", "The tables are up to date.")
+    return _ok("log", "The tables are up to date.")
 
 
 def _examine_overdue() -> Finding:
     overdue = Selection().due(timezone.now() - OVERDUE).order_by()
     found = overdue.aggregate(count=Count("pk"), oldest=Min("next_sync_at"))
     if not found["count"]:
-        return Finding(Level.OK, "sync", f"Nothing is overdue by more than {_words(OVERDUE)}.")
+        return _ok("sync", f"Nothing is overdue by more than {_words(OVERDUE)}.")
     since = span((timezone.now() - found["oldest"]).total_seconds())
-    return Finding(
-        Level.WARN,
+    return _warn(
         "sync",
         f"{found['count']} emails are overdue, the longest for {since}.",
         "Run manage.py truncus_sync every minute, from cron or a timer.",
@@ -432,9 +386,8 @@ def _examine_orphans() -> Finding:
     orphans = EmailEvent.objects.filter(email=None, received_at__lt=timezone.now() - ORPHAN)
     count = orphans.order_by().count()
     if not count:
-        return Finding(Level.OK, "events", "All found their email.")
-    return Finding(
-        Level.WARN,
+        return _ok("events", "All found their email.")
+    return _warn(
         "events",
         f"{count} events belong to no recorded email.",
         "Another system sends with this account, or RECORD was off. truncus_purge removes them.",
@@ -457,8 +410,7 @@ def examine_outbox() -> Iterator[Finding]:
 
 def _examine_outbox(found: OutboxHealth) -> Iterator[Finding]:
     if not connections[database()].features.supports_transactions:
-        yield Finding(
-            Level.FAIL,
+        yield _fail(
             "outbox",
             "Its tables know no transactions: emails can be lost, or sent twice.",
             "Change their engine to InnoDB.",
@@ -473,16 +425,14 @@ def _examine_outbox(found: OutboxHealth) -> Iterator[Finding]:
             if account.is_misconfigured
             else loggable_code(account.error_code) or "see the outbox in the admin for the error"
         )
-        yield Finding(
-            Level.WARN,
+        yield _warn(
             "outbox: account",
             f"No requests for {account.name} for another {left}: {reason}.",
             hint or "Put right what it says; it goes on by itself, or at once from the admin.",
         )
     if found.unknown:
         count = _counted(found.unknown, found, "email", "emails")
-        yield Finding(
-            Level.WARN,
+        yield _warn(
             "outbox: unknown",
             f"{count} may have been sent or not: the answer was lost.",
             "Look for the recipients in Truncus, then decide in the admin.",
@@ -495,8 +445,7 @@ def _examine_depth(found: OutboxHealth) -> Finding:
     depth = f"{waiting}, {found.sending} in requests{age}."
     if found.is_unattended:
         dead = "" if not found.overdue_leases else " A worker has died, and none took over."
-        return Finding(
-            Level.FAIL,
+        return _fail(
             "outbox",
             f"{depth}{dead} No worker seems to run.",
             "Start manage.py truncus_worker, or look after Celery or the tasks' worker.",
@@ -506,7 +455,7 @@ def _examine_depth(found: OutboxHealth) -> Finding:
         level = Level.FAIL if oldest_s >= OUTBOX_TOO_LATE_S else Level.WARN
         advice = "See what the admin tells of the oldest; more workers do not help under limits."
         return Finding(level, "outbox", depth, advice)
-    return Finding(Level.OK, "outbox", depth)
+    return _ok("outbox", depth)
 
 
 def _counted(count: int, found: OutboxHealth, one: str, many: str) -> str:

@@ -1,12 +1,23 @@
 """The client under test."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.conftest import API_KEY, FakeTruncus
 from truncus_django.api import TruncusClient
+from truncus_django.emulator import Emulator
+from truncus_django.testing import run_emulator
 
 
 @pytest.fixture
 def client(truncus: FakeTruncus, naps: list[float]) -> TruncusClient:
     """A client of the fake Truncus that never really waits."""
     return TruncusClient(API_KEY)
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    """A server to which this process has no connection yet."""
+    with run_emulator() as emulator:
+        yield emulator

@@ -12,8 +12,10 @@ def test_truncus_keys_are_taken(key):
 
 
 @pytest.mark.parametrize(
-    "key", ["", "sk_live_1", "tr_live_ 1", "tr_live_1\n", "tr_live_é", "tr_live_1\r\nX-Evil: 1"]
-)
+    "key",
+    ["", "sk_live_1", "tr_live_ 1", "tr_live_1\n", "tr_live_é", "tr_live_1\r\nX-Evil: 1",
+     "tr_live_...", "tr_live_…"],
+)  # fmt: skip
 def test_what_cannot_be_a_key_is_refused_without_repeating_it(key):
     with pytest.raises(ConfigurationError) as caught:
         check_api_key(key)

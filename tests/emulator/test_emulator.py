@@ -12,14 +12,6 @@ def test_it_counts_emails_requests_and_connections(manual):
     assert emulator.request_counts == {("POST", "send", 200): 2, ("POST", "send", 400): 1}
 
 
-def test_newest_emails_come_first_and_can_be_searched(manual):
-    for number in range(3):
-        manual.send(subject=f"Order {number}")
-    subjects = [email.subject for email in manual.emulator.newest_emails()]
-    assert subjects == ["Order 2", "Order 1", "Order 0"]
-    assert [email.subject for email in manual.emulator.newest_emails("order 1")] == ["Order 1"]
-
-
 def test_requests_are_shown_without_the_key(manual):
     manual.send(key="order-1")
     [request] = manual.emulator.requests

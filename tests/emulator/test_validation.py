@@ -124,14 +124,6 @@ def test_body_that_is_no_email_is_refused(either, body):
     assert answer.status_code == 400
 
 
-def test_chunked_body_is_read(manual):
-    chunks = iter([b'{"to": "ada@example.com", "from": "a@example.com", ', b'"subject": "Hi", '])
-    last = b'"text": "Hi"}'
-    answer = manual.call("POST", "/api/v1/emails/send", data=iter([*chunks, last]))
-    assert answer.status_code == 200
-    assert manual.send().status_code == 200
-
-
 def test_one_connection_serves_good_and_bad_requests(manual):
     for changes in ({}, {"to": None}, {}):
         manual.send(**changes)

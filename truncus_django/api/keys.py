@@ -27,6 +27,11 @@ class ApiKey(Secret):
         return "<API key>"
 
 
+def is_placeholder(secret: str) -> bool:
+    """Return whether a key or secret was copied from an example, as ``tr_live_...`` is."""
+    return "..." in secret or "…" in secret
+
+
 def check_api_key(api_key: str) -> str:
     """Return ``api_key``, or raise :class:`ConfigurationError` if it cannot be one."""
     if not api_key:
@@ -36,6 +41,8 @@ def check_api_key(api_key: str) -> str:
             f"The API key does not begin with {contract.API_KEY_PREFIX!r}: is it Truncus's, "
             "without quotation marks or spaces around it?"
         )
+    if is_placeholder(api_key):
+        raise ConfigurationError("The API key is a placeholder. Set the one that Truncus shows.")
     if not api_key.isascii() or not api_key.isprintable() or " " in api_key:
         raise ConfigurationError("The API key holds a space, a line break or a foreign character.")
     return api_key

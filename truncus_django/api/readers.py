@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
-from truncus_django.api.keys import ApiKey, Secret
+from truncus_django.api.keys import ApiKey, Secret, is_placeholder
 
 
 class FromEnvironment(str):
@@ -97,6 +97,8 @@ def secrets(value: Any) -> tuple[Secret, ...]:
     found = names([value] if isinstance(value, str) and "," not in value else value)
     if not all(found):
         raise ValueError("holds an empty secret, which would accept anybody's webhooks.")
+    if any(is_placeholder(secret) for secret in found):
+        raise ValueError("holds a placeholder; set the secret that Truncus shows for the webhook.")
     return tuple(Secret(secret) for secret in found)
 
 

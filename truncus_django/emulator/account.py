@@ -1,7 +1,6 @@
 """One customer's account: API keys and scopes, sending domains, suppression lists, templates."""
 
 import hashlib
-import hmac
 import re
 from collections.abc import Iterable, Mapping
 from html import escape
@@ -44,12 +43,12 @@ class Account:
         api_key = api_key.strip()
         if scheme.lower() != "bearer" or not api_key:
             raise _unauthorized("MISSING_API_KEY", "Authorization header missing")
-        if _is_among(api_key, self._options.revoked_keys):
+        if api_key in self._options.revoked_keys:
             raise _unauthorized("API_KEY_REVOKED", "API key has been revoked")
         if not api_key.startswith(contract.API_KEY_PREFIX):
             raise _unauthorized("INVALID_API_KEY", "API key is invalid")
         known = self._options.api_keys
-        if known and not _is_among(api_key, known):
+        if known and api_key not in known:
             raise _unauthorized("INVALID_API_KEY", "API key is invalid")
         if scope not in (known[api_key] if known else _ALL_SCOPES):
             codes = (contract.SCOPE_CODE, contract.SCOPE_CODE)
@@ -122,7 +121,3 @@ _DOMAIN_REFUSALS = {
 
 def _unauthorized(code: str, message: str) -> Refusal:
     return Refusal(401, ("invalid_api_key", code), message)
-
-
-def _is_among(api_key: str, keys: Iterable[str]) -> bool:
-    return any(hmac.compare_digest(api_key.encode(), key.encode()) for key in keys)

@@ -223,13 +223,6 @@ class Emulator:
             email = service.mailbox.get(message_id)
             return None if email is None else email.record()
 
-    def newest_emails(self, query: str = "") -> list[EmailRecord]:
-        """Return the emails that still have their body and hold ``query``, newest first."""
-        service = self._service
-        service.run_due()
-        with service.changed:
-            return [email.record() for email in service.mailbox.newest(query=query)]
-
     def suppress(self, address: str, tenant: str | None = None) -> None:
         """Put an address on a tenant's suppression list, or on everybody's with None."""
         with self._service.changed:

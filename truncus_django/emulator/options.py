@@ -226,7 +226,6 @@ class Options:
         "", _WEBHOOKS, "what to sign them with", metavar="SECRET", repr=False
     )
     webhook_threads: int = _option(1, _WEBHOOKS, "posted at the same time")
-    webhook_delay_s: float = _option(0.0, _WEBHOOKS, "hold each back")
     webhook_duplicates: int = _option(0, _WEBHOOKS, "send each N more times")
     webhook_shuffle_s: float = _option(
         0.0,

@@ -114,7 +114,7 @@ class Service:
         """
         with self.changed:
             self._catch_up()
-            return Answer(200, validation_answer(payload, self.account, self.mailbox))
+            return Answer(200, validation_answer(payload, self.account))
 
     def email(self, message_id: str) -> Answer:
         """Return an email as it stands.

@@ -135,8 +135,7 @@ class WebhookSender:
             thread.start()
 
     def _put_shuffled(self, webhook: _Webhook, shuffling: random.Random) -> None:
-        late_s = shuffling.uniform(0, self._options.webhook_shuffle_s)
-        self._put(webhook, self._options.webhook_delay_s + late_s)
+        self._put(webhook, shuffling.uniform(0, self._options.webhook_shuffle_s))
 
     def _put(self, webhook: _Webhook, late_s: float) -> None:
         due = time.monotonic() + late_s

@@ -3,7 +3,7 @@
 import json
 import shutil
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -68,6 +68,11 @@ class Command(CommandWithExamples):
         return _count(shown, Level.FAIL)
 
     def _row(self, mark: str, what: str, found: str, advice: str, width: int) -> None:
+        styles: dict[str, Callable[[str], str]] = {
+            Level.OK: self.style.SUCCESS,
+            Level.WARN: self.style.WARNING,
+            Level.FAIL: self.style.ERROR,
+        }
         cells = [
             textwrap.wrap(what, _WHAT_WIDTH),
             textwrap.wrap(found, width),
@@ -77,31 +82,14 @@ class Command(CommandWithExamples):
             texts = [cell[number] if number < len(cell) else "" for cell in cells]
             line = f"{texts[0]:{_WHAT_WIDTH}}  {texts[1]:{width}}  {texts[2]}".rstrip()
             shown = mark.upper() if mark == Level.FAIL else mark
-            label = f"{shown if number == 0 else '':{_MARK_WIDTH}}"
-            self.stdout.write(self._coloured(mark, label) + self._encodable(line))
+            label = f"{shown:{_MARK_WIDTH}}" if number == 0 else " " * _MARK_WIDTH
+            style = styles.get(mark) if number == 0 else None
+            self.stdout.write((style(label) if style else label) + self._encodable(line))
 
     def _encodable(self, line: str) -> str:
         """Return a line with escapes in place of what the output cannot carry."""
         encoding = getattr(self.stdout, "encoding", None) or "utf-8"
         return line.encode(encoding, "backslashreplace").decode(encoding)
-
-    def _coloured(self, mark: str, label: str) -> str:
-        if not (self.stdout.isatty() or self.style_is_forced):
-            return label
-        styles = {
-            Level.OK.value: self.style.SUCCESS,
-            Level.WARN.value: self.style.WARNING,
-            Level.FAIL.value: self.style.ERROR,
-        }
-        style = styles.get(str(mark))
-        return style(label) if style and label.strip() else label
-
-    style_is_forced = False
-
-    def execute(self, *args: Any, **options: Any) -> str | None:
-        """Remember whether colours are asked for where there is no terminal."""
-        self.style_is_forced = bool(options.get("force_color"))
-        return super().execute(*args, **options)
 
 
 def _count(findings: Iterable[Finding], level: Level) -> int:

@@ -140,6 +140,7 @@ class _Project:
         from django.db import connection
 
         from truncus_django.outbox import dispatcher
+        from truncus_django.outbox.answers import DispatchResult
 
         request, step = dispatcher.__dict__["request_results"], _Step()
 
@@ -163,7 +164,7 @@ class _Project:
             done = self._dispatcher.step()
             step.cpu_s += self._cpu_s() - cpu
             step.wall_s += time.perf_counter() - wall
-        if not isinstance(done, dispatcher.DispatchResult) or done.accepted != BATCH:
+        if not isinstance(done, DispatchResult) or done.accepted != BATCH:
             raise WrongWork(f"a step did not send {BATCH} emails, but {done}")
         self._outbox.prepare("as a list", list(mails(BATCH, f"{self._filled}")))()
         return step

@@ -3,6 +3,7 @@
 import copy
 import logging
 import pickle
+import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import requests
 from django.core import mail
 from django.core.mail import EmailMessage, EmailMultiAlternatives, mail_admins, send_mail
 from django.test import override_settings
+from django.views.debug import ExceptionReporter
 
 from tests.conftest import API_KEY, HTML_REQUIRED
 from truncus_django.api.errors import (
@@ -563,11 +565,10 @@ def test_smtps_timeout_is_that_of_requests_and_none_as_the_settings_say(given, i
 def test_an_unknown_option_is_ignored_with_a_warning_of_what_was_meant(truncus):
     with every_warning() as caught:
         backend = TruncusBackend(tenant="acme", port=25)
-    ours = [each for each in caught if each.category is UserWarning]
-    assert [str(each.message) for each in ours] == [
+    assert [str(each.message) for each in caught] == [
         "TruncusBackend ignores the unknown option 'tenant'; did you mean 'tenant_id'?"
     ]
-    assert ours[0].filename == __file__
+    assert caught[0].filename == __file__
     assert backend.send_messages([message()]) == 1
     assert "tenant_id" not in truncus.last.body
 
@@ -637,12 +638,6 @@ if django.VERSION >= (6, 1):
             connection = mail.get_connection(host="localhost", timeout=5, nonsense=1)
         assert connection.settings.timeout == 5
         assert connection.send_messages([message()]) == 1
-
-    def test_django_warns_of_unknown_options_too_and_of_none_of_smtp():
-        with every_warning() as caught:
-            TruncusBackend(tenant="acme", port=25)
-        (djangos,) = [each for each in caught if each.category is RemovedInDjango2028Warning]
-        assert "does not support 'tenant'." in str(djangos.message)
 
 else:
 
@@ -907,20 +902,61 @@ def test_what_is_no_message_is_refused_before_anything_is_sent(truncus):
     assert truncus.seen == []
 
 
-def test_a_failed_message_does_not_hold_its_payload(truncus):
+def traceback_of(error):
+    """Functions and local variables of the frames of an error."""
+    frames = {}
+    entry = error.__traceback__
+    while entry:
+        frames[entry.tb_frame.f_code.co_name] = entry.tb_frame.f_locals
+        entry = entry.tb_next
+    return frames
+
+
+def test_a_failed_message_tells_where_it_failed_and_does_not_hold_its_payload(truncus):
     truncus.always_answers(400, {"error": "invalid_payload", "message": "No"})
-    [one] = messages(1)
-    with pytest.raises(InvalidRequest):
-        TruncusBackend().send_messages([one])
-    error = one.truncus_status.error
-    assert error.__context__ is None
-    frames = []
-    traceback = error.__traceback__
-    while traceback:
-        frames.append(traceback.tb_frame.f_code.co_name)
-        traceback = traceback.tb_next
-    assert "_respond" not in frames
-    assert "_results" not in frames
+    many = messages(3)
+    with pytest.raises(MessagesNotSent):
+        TruncusBackend().send_messages(many)
+    frames = traceback_of(many[0].truncus_status.error)
+    assert "request_results" in frames
+    assert [name for name, variables in frames.items() if variables] == []
+    assert many[0].truncus_status.error.__context__ is None
+
+
+@pytest.mark.parametrize("settings", [{}, {"DELIVERY": "outbox"}])
+def test_a_message_that_cannot_be_sent_tells_where_it_failed_and_holds_nothing(settings, request):
+    if settings:
+        request.getfixturevalue("db")
+    with override_settings(TRUNCUS={"API_KEY": API_KEY, **settings}):
+        bad = [bad_message(), message(priority="soon") if settings else bad_message()]
+        with pytest.raises(MessagesNotSent):
+            TruncusBackend().send_messages(bad)
+    for one in bad:
+        frames = traceback_of(one.truncus_status.error)
+        assert frames
+        assert [name for name, variables in frames.items() if variables] == []
+
+
+def test_an_error_report_shows_nothing_of_what_breaks_a_send(truncus, monkeypatch, rf):
+    """What Django reports, for an exception that nobody expects, too: a time limit, a bug."""
+    secret = "the-reset-link"
+
+    def fail(*args, **kwargs):
+        inner = secret  # noqa: F841
+        raise RuntimeError("A bug")
+
+    monkeypatch.setattr("truncus_django.sending.direct.request_results", fail)
+    try:
+        TruncusBackend().send_messages([EmailMessage("Hi", secret, None, ["ann@example.org"])])
+    except RuntimeError:
+        reporter = ExceptionReporter(rf.get("/"), *sys.exc_info())
+    frames = {frame["function"]: dict(frame["vars"]) for frame in reporter.get_traceback_frames()}
+    ours = {name: frames[name] for name in ("send_messages", "send_batches", "_request", "fail")}
+    assert all(ours.values())
+    for variables in ours.values():
+        assert secret not in str(variables)
+        assert API_KEY not in str(variables)
+        assert "ann@example.org" not in str(variables)
 
 
 def test_a_copied_message_keeps_the_backend_with_its_key():

@@ -94,6 +94,16 @@ def test_options_with_impossible_names_are_told(settings, name, shown):
     assert (found.id, found.msg) == ("truncus.E001", told)
 
 
+@pytest.mark.parametrize(("name", "value"), [
+    ("database", "default"), ("retention_days", 30), ("webhook_secrets", ["whsec_1"]),
+])  # fmt: skip
+def test_a_setting_of_the_project_is_no_option_of_a_mailer(settings, name, value):
+    settings.MAILERS = {"default": {"BACKEND": BACKEND, "OPTIONS": {name: value}}}
+    with override_settings(TRUNCUS={"API_KEY": LIVE}):
+        (found,) = check_settings()
+    assert (found.id, found.msg.split("'")[1]) == ("truncus.E005", name)
+
+
 def test_an_option_in_upper_case_is_told_with_the_one_that_was_meant(settings):
     settings.MAILERS = {"default": {"BACKEND": BACKEND, "OPTIONS": {"TENANT_ID": "acme"}}}
     with override_settings(TRUNCUS={"API_KEY": LIVE}):

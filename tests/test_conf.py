@@ -3,7 +3,6 @@
 import pickle
 import subprocess
 import sys
-from dataclasses import fields
 from datetime import date
 from decimal import Decimal
 from uuid import UUID
@@ -208,10 +207,6 @@ def test_options_that_cannot_be_hashed_work_as_well():
 def test_metadata_cannot_be_changed_behind_the_settings_back():
     with pytest.raises(TypeError):
         get_settings({"metadata": {"a": "b"}}).metadata["a"] = "c"
-
-
-def test_every_setting_has_a_reader():
-    assert set(conf._READERS) == {field.name for field in fields(Settings)} == conf.SETTING_NAMES
 
 
 def test_backend_is_made_with_wrong_settings_and_raises_when_it_is_used():

@@ -22,7 +22,7 @@ from truncus_django.signals import post_send, pre_send, send_failed, tell
 
 @pytest.fixture(autouse=True)
 def _nothing_is_known_to_fail():
-    signals._failed.clear()
+    signals._trouble.clear()
 
 
 @pytest.fixture

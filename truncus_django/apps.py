@@ -1,7 +1,5 @@
 """The Django app: registers the system checks, and imports nothing that sends."""
 
-from typing import Any
-
 from django.apps import AppConfig
 
 
@@ -15,13 +13,3 @@ class TruncusConfig(AppConfig):
     def ready(self) -> None:
         """Register the system checks."""
         from truncus_django import checks  # noqa: F401
-        from truncus_django.signals import sends_concluded
-
-        sends_concluded.connect(_record, dispatch_uid="truncus_django.log.recording")
-
-
-def _record(*, outgoing_messages: Any, alias: str | None, settings: Any, **kwargs: Any) -> None:
-    if settings.record:
-        from truncus_django.log.recording import record  # only where something is sent
-
-        record(outgoing_messages, alias=alias, settings=settings)

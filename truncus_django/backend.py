@@ -1,32 +1,26 @@
 """TruncusBackend: Django's emails through the Truncus API."""
 
-import copy
 import logging
 import time
-import traceback
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, Self
 
-import django
 from django.apps import apps
 from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 from django.db import DatabaseError
+from django.dispatch import Signal
+from django.views.decorators.debug import sensitive_variables
 
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import (
     Failure,
-    MessageError,
     MessagesNotSent,
-    SendCancelled,
     TruncusError,
+    clear_frames,
     log_text,
     redacted,
 )
@@ -34,11 +28,12 @@ from truncus_django.conf import SETTING_NAMES, ConfigurationError, Settings, get
 from truncus_django.event_loop import is_database_refused
 from truncus_django.mailers import Mailer, own_options
 from truncus_django.message import TruncusStatus
-from truncus_django.sending.ambiguous import fingerprint, forget, recall
-from truncus_django.sending.direct import note_acceptance, plan, send_batches
-from truncus_django.sending.outgoing import AmbiguousSend, OutgoingMessage
-from truncus_django.sending.payload import Payload, build_payload, measure, merge_receiver_changes
-from truncus_django.signals import post_send, pre_send, send_failed, sends_concluded, tell
+from truncus_django.sending.batching import make_batches
+from truncus_django.sending.direct import send_batches
+from truncus_django.sending.outgoing import OutgoingMessage, SendOutcome, Sent
+from truncus_django.sending.prepare import Preparer
+from truncus_django.sending.requests import note_acceptance
+from truncus_django.signals import outermost, post_send, send_failed, tell
 from truncus_django.validation import did_you_mean
 
 __all__ = ["TruncusBackend"]
@@ -70,14 +65,11 @@ class TruncusBackend(BaseEmailBackend):
             for name, value in options.items()
             if name not in SETTING_NAMES
         }
-        if alias is None:
-            options = {name: options[name] for name in options if name not in _SMTP_OPTIONS}
-            _warn_of_unknown(options)
-        if django.VERSION >= (6, 1):
-            # Warns of what is unknown, and refuses it in MAILERS.
+        if alias is not None:  # Django refuses what is unknown in MAILERS
             super().__init__(alias=alias, **options)
         else:
             super().__init__()
+            _warn_of_unknown(options.keys() - _SMTP_OPTIONS)
         self.alias = alias
         self.fail_silently = fail_silently
         self._options = own
@@ -140,6 +132,7 @@ class TruncusBackend(BaseEmailBackend):
     def close(self) -> None:
         """Do nothing: the process keeps its connections for the next email."""
 
+    @sensitive_variables()
     def send_messages(self, email_messages: Iterable[EmailMessage]) -> int:
         """Send messages and return how many Truncus accepted.
 
@@ -150,42 +143,28 @@ class TruncusBackend(BaseEmailBackend):
             TruncusError: of a single message, why it was not sent.
             MessagesNotSent: of several, which were not sent and why.
         """
-        messages = list(email_messages or ())
-        for message in messages:
-            if not isinstance(message, EmailMessage):
-                raise TypeError(f"send_messages() takes messages, not {type(message).__name__}.")
+        messages = _checked(email_messages)
         if not messages:
             return 0
         client, settings, now = self.client, self.settings, time.time()
-        outgoing_messages = _outgoing_messages(messages)
+        prepared = Preparer(type(self), self.alias, client, settings, now).prepare(messages)
+        report = _Report(len(messages))
         if settings.delivery == "outbox":
-            return self._put_into_outbox(outgoing_messages, client, settings, now)
-        prepared = (
-            self._prepared(outgoing, client, settings, now) for outgoing in outgoing_messages
-        )
-        try:
-            for batch in send_batches(client, plan(prepared, now=now), now=now):
-                self._finish(batch.outgoing_messages)
-        finally:
-            # What never made a request; and, when a time limit or Ctrl-C ends the call, the
-            # request that it broke into.
-            self._finish(
-                [
-                    outgoing
-                    for outgoing in outgoing_messages
-                    if outgoing.has_outcome and not outgoing.is_finished
-                ]
-            )
-        return self._report(outgoing_messages)
+            queued = self._enqueue(prepared, settings)
+            self._notify(queued)
+            report.add(queued)
+        else:
+            for sent in send_batches(client, make_batches(prepared, now=now), now=now):
+                self._record(sent, settings)
+                self._notify(sent)
+                report.add(sent)
+        report.raise_failures(fail_silently=self.fail_silently)
+        return report.accepted
 
-    def _put_into_outbox(
-        self,
-        outgoing_messages: Sequence[OutgoingMessage],
-        client: TruncusClient,
-        settings: Settings,
-        now: float,
-    ) -> int:
-        """Write messages into the outbox; return how many, or raise what is wrong with the others.
+    # The steps of a send ----------------------------------------------------------------------
+
+    def _enqueue(self, prepared: Iterable[OutgoingMessage], settings: Settings) -> list[Sent]:
+        """Write messages into the outbox; a worker sends them.
 
         Raises:
             ConfigurationError: there is no table to write to, or none of these settings would be
@@ -199,191 +178,90 @@ class TruncusBackend(BaseEmailBackend):
             )
         outbox = _outbox()
         outbox.check_options(self._options_by_hand())
-        rows = []
-        for outgoing in outgoing_messages:
-            self._prepared(outgoing, client, settings, now)
-            if outgoing.payload is None:
-                continue
-            try:
-                row = outbox.row_of(outgoing, alias=self.alias, settings=settings)
-            except TruncusError as error:
-                outgoing.error = error
+        rows, queued = [], []
+        for outgoing in prepared:
+            row = outgoing.error or outbox.row_or_error(outgoing, self.alias, settings)
+            if isinstance(row, TruncusError):
+                clear_frames(row)
+                outcome = SendOutcome.without_request(row)
             else:
                 rows.append(row)
-                outgoing.email_pk = row.email.pk
-            outgoing.payload = None  # the row holds it as text
+                outcome = SendOutcome(email_pk=row.email.pk)
+            # Without the payload, which the row holds as text.
+            queued.append((replace(outgoing, payload=None), outcome))
         if rows:
             try:
                 outbox.enqueue(rows, settings)
             except DatabaseError as exc:
                 exc.add_note("If the outbox has no tables yet, run manage.py migrate.")
                 raise
-        for outgoing in outgoing_messages:
-            if not outgoing.has_outcome and outgoing.email_pk is None:
-                continue  # nobody to send it to
-            outgoing.message.truncus_status = _status(outgoing)  # type: ignore[attr-defined]
-            outgoing.is_finished = True
-            if outgoing.error is not None:
-                outgoing.error.__traceback__ = outgoing.error.__context__ = None
-                self._notify_of(outgoing)
-        return self._report(outgoing_messages)
+        _set_statuses(queued)
+        return queued
 
-    # The steps of a send ----------------------------------------------------------------------
+    def _record(self, sent: Sequence[Sent], settings: Settings) -> None:
+        """Write what became of messages onto them, and into the log where there is one."""
+        _set_statuses(sent)
+        if settings.record and apps.ready and apps.is_installed("truncus_django"):
+            # Here, because its models need the app.
+            from truncus_django.log.recording import record
 
-    def _prepared(
-        self, outgoing: OutgoingMessage, client: TruncusClient, settings: Settings, now: float
-    ) -> OutgoingMessage:
-        """Return the message with its payload, or with what keeps it from being sent.
+            record(sent, alias=self.alias, settings=settings)
 
-        It has neither if there is nobody to send the message to.
-        """
-        try:
-            if not _has_recipients(outgoing.message):
-                return outgoing
-            sandbox = getattr(outgoing.message, "sandbox", None)
-            is_sandbox = settings.sandbox if sandbox is None else sandbox is True
-            outgoing.ambiguous_send = recall(outgoing, client, is_sandbox=is_sandbox)
-            if outgoing.ambiguous_send is not None:
-                # Sent again as it was; receivers were asked then.
-                outgoing.payload = _payload_of(outgoing.ambiguous_send, outgoing.message)
-            else:
-                self._prepare(outgoing, settings, datetime.fromtimestamp(now, UTC))
-        except SendCancelled:
-            outgoing.is_cancelled = True
-        except TruncusError as error:
-            outgoing.error = error
-        except Exception as exc:  # noqa: BLE001  one message must not cost the others of a list
-            outgoing.error = MessageError(
-                f"The message raised {type(exc).__name__} when it was read; it was not sent."
-            )
-        return outgoing
+    def _notify(self, sent: Sequence[Sent]) -> None:
+        """Tell receivers what became of messages."""
+        for outgoing, outcome in sent:
+            if outcome.error is not None:
+                self._tell(send_failed, message=outgoing.message, error=outcome.error)
+            elif outcome.result is not None:
+                note_acceptance(outcome.result)
+                status = outgoing.message.truncus_status  # type: ignore[attr-defined]
+                self._tell(post_send, message=outgoing.message, status=status)
 
-    def _prepare(self, outgoing: OutgoingMessage, settings: Settings, now: datetime) -> None:
-        """Build the payload, and let receivers change or cancel it."""
-        payload = build_payload(outgoing.message, settings, now=now)
-        if pre_send.has_listeners(type(self)):
-            before, built = fingerprint(outgoing.message), copy.deepcopy(payload.email)
-            self._ask_receivers(outgoing.message, payload.email)
-            if fingerprint(outgoing.message) != before:
-                if not _has_recipients(outgoing.message):
-                    return
-                changed = payload.email
-                payload = build_payload(outgoing.message, settings, now=now)
-                merge_receiver_changes(payload.email, built=built, changed=changed)
-            measure(payload)
-        outgoing.payload = payload
-        if payload.dropped:
-            logger.warning(
-                "Truncus cannot carry a part of an email, which was dropped: %s",
-                "; ".join(payload.dropped),
-            )
+    def _tell(self, signal: Signal, **facts: Any) -> None:
+        if signal.has_listeners(type(self)):
+            with outermost() as is_outermost:
+                if is_outermost:
+                    tell(signal, sender=type(self), alias=self.alias, **facts)
 
-    def _ask_receivers(self, message: EmailMessage, email: dict[str, Any]) -> None:
-        try:
-            pre_send.send(sender=type(self), message=message, payload=email, alias=self.alias)
-        except TruncusError:
-            raise
-        except Exception as exc:  # noqa: BLE001  its fault must not cost the others of a list
-            where = traceback.extract_tb(exc.__traceback__)[-1]
-            # Without the cause, whose frames hold the email.
-            raise MessageError(
-                f"A pre_send receiver failed with {type(exc).__name__} in {where.name}() "
-                f"({Path(where.filename).name}, line {where.lineno}); the email was not sent."
-            ) from None
 
-    def _finish(self, outgoing_messages: Sequence[OutgoingMessage]) -> None:
-        """Tell messages, log and receivers what became of the messages of a request."""
-        for outgoing in outgoing_messages:
-            outgoing.message.truncus_status = _status(outgoing)  # type: ignore[attr-defined]
-            outgoing.is_finished = True
-            if outgoing.error is not None:
-                # The frames of a traceback hold the email: for error reports, and in memory.
-                outgoing.error.__traceback__ = outgoing.error.__context__ = None
-            if outgoing.result is not None:
-                forget(outgoing)
-        if sends_concluded.has_listeners(type(self)):
-            self._record(outgoing_messages)
-        for outgoing in outgoing_messages:
-            outgoing.payload = None  # a list may hold more than fits into memory at once
-            self._notify_of(outgoing)
+@dataclass(slots=True)
+class _Report:
+    """What became of the messages of a call.
 
-    def _record(self, outgoing_messages: Sequence[OutgoingMessage]) -> None:
-        """Have the request's emails recorded; what fails there harms nothing."""
-        for _, answer in sends_concluded.send_robust(
-            sender=type(self),
-            outgoing_messages=outgoing_messages,
-            alias=self.alias,
-            settings=self.settings,
-        ):
-            if isinstance(answer, Exception):
-                logger.error("Emails were sent and not recorded: %s", type(answer).__name__)
+    Attributes:
+        count: of all its messages.
+        accepted: how many Truncus or the outbox took.
+        failures: the others, but for those without recipients and those that were cancelled.
+    """
 
-    def _notify_of(self, outgoing: OutgoingMessage) -> None:
-        message, error = outgoing.message, outgoing.error
-        if error is not None:
-            if send_failed.has_listeners(type(self)):
-                self._notify(send_failed, message=message, error=error)
-        elif outgoing.result is not None:
-            note_acceptance(outgoing.result)
-            if post_send.has_listeners(type(self)):
-                status = message.truncus_status  # type: ignore[attr-defined]
-                self._notify(post_send, message=message, status=status)
+    count: int
+    accepted: int = 0
+    failures: list[Failure] = field(default_factory=list)
 
-    def _notify(self, signal: django.dispatch.Signal, **facts: Any) -> None:
-        with _outermost() as is_outermost:
-            if is_outermost:
-                tell(signal, sender=type(self), alias=self.alias, **facts)
+    def add(self, sent: Iterable[Sent]) -> None:
+        """Count what became of some messages."""
+        for outgoing, outcome in sent:
+            self.accepted += outcome.is_accepted
+            if outcome.error is not None:
+                self.failures.append(Failure(outgoing.index, outcome.error, outgoing.message))
 
-    def _report(self, outgoing_messages: Sequence[OutgoingMessage]) -> int:
-        """Return how many were accepted, or raise what kept the others from it."""
-        failures = [
-            Failure(outgoing.index, outgoing.error, outgoing.message)
-            for outgoing in outgoing_messages
-            if outgoing.error is not None
-        ]
-        accepted = sum(
-            (outgoing.result is not None or outgoing.email_pk is not None)
-            and outgoing.error is None
-            for outgoing in outgoing_messages
-        )
-        if not failures:
-            return accepted
-        errors = [failure.error for failure in failures]
+    def raise_failures(self, *, fail_silently: bool) -> None:
+        """Raise why messages were not sent; wrong settings even where failures are silent."""
+        self.failures.sort(key=lambda failure: failure.index)
+        errors = [failure.error for failure in self.failures]
         wrong_settings = next((error for error in errors if error.is_misconfiguration), None)
-        if self.fail_silently and wrong_settings is None:
-            with _outermost() as is_outermost:
+        if fail_silently and wrong_settings is None:
+            with outermost() as is_outermost:
                 for error in errors if is_outermost else ():
                     logger.error("An email was not sent: %s", log_text(error))
-            return accepted
-        if len(outgoing_messages) == 1:
+        elif errors and self.count == 1:
             raise errors[0]
-        raise MessagesNotSent(
-            f"{len(failures)} of {len(outgoing_messages)} emails were not sent.",
-            failures=failures,
-            accepted=accepted,
-        ) from wrong_settings
-
-
-_is_notifying: ContextVar[bool] = ContextVar("is_notifying", default=False)
-
-
-@contextmanager
-def _outermost() -> Iterator[bool]:
-    """Yield whether this call is not inside here yet; what fails inside harms nothing.
-
-    Signals and failure logs run receivers and log handlers that may send email themselves,
-    Django's handler for the admins above all. Those inner sends are neither signalled nor logged
-    again, or it would have no end.
-    """
-    if _is_notifying.get():
-        yield False
-        return
-    outer = _is_notifying.set(True)
-    try:
-        with suppress(Exception):
-            yield True
-    finally:
-        _is_notifying.reset(outer)
+        elif errors:
+            raise MessagesNotSent(
+                f"{len(errors)} of {self.count} emails were not sent.",
+                failures=self.failures,
+                accepted=self.accepted,
+            ) from wrong_settings
 
 
 _SMTP_OPTIONS = frozenset(
@@ -414,38 +292,27 @@ def _outbox() -> ModuleType:
     return enqueue
 
 
-def _outgoing_messages(messages: Sequence[EmailMessage]) -> list[OutgoingMessage]:
-    seen: Counter[int] = Counter()
-    outgoing_messages = []
-    for index, message in enumerate(messages):
-        message.__dict__["truncus_status"] = None  # not that of an earlier send
-        outgoing_messages.append(OutgoingMessage(index, message, occurrence=seen[id(message)]))
-        seen[id(message)] += 1
-    return outgoing_messages
+def _checked(email_messages: Iterable[EmailMessage] | None) -> list[EmailMessage]:
+    """Return the messages, none of which has the status of an earlier send any more."""
+    messages = list(email_messages or ())
+    for message in messages:
+        if not isinstance(message, EmailMessage):
+            raise TypeError(f"send_messages() takes messages, not {type(message).__name__}.")
+    for message in messages:
+        message.truncus_status = None  # type: ignore[attr-defined]
+    return messages
 
 
-def _has_recipients(message: EmailMessage) -> bool:
-    try:
-        return bool(message.recipients())
-    except TypeError:  # they are no lists; whether they are usable, the payload tells
-        return True
+def _set_statuses(sent: Iterable[Sent]) -> None:
+    for outgoing, outcome in sent:
+        outgoing.message.truncus_status = _status(outcome)  # type: ignore[attr-defined]
 
 
-def _payload_of(earlier: AmbiguousSend, message: EmailMessage) -> Payload:
-    own_key = getattr(message, "idempotency_key", None)
-    return Payload(
-        email=earlier.email,
-        idempotency_key=earlier.idempotency_key if own_key is not None else None,
-        is_sandbox=earlier.is_sandbox,
-        size=earlier.size,
-    )
-
-
-def _status(outgoing: OutgoingMessage) -> TruncusStatus:
-    result, error = outgoing.result, outgoing.error
-    if outgoing.is_cancelled:
+def _status(outcome: SendOutcome) -> TruncusStatus:
+    result, error = outcome.result, outcome.error
+    if outcome.is_cancelled:
         status = "cancelled"
-    elif outgoing.email_pk is not None:
+    elif outcome.email_pk is not None:
         status = "pending"
     elif result is not None:
         status = result.status
@@ -454,10 +321,10 @@ def _status(outgoing: OutgoingMessage) -> TruncusStatus:
     return TruncusStatus(
         status=status,
         id=result.message_id if result else None,
-        idempotency_key=outgoing.key,
+        idempotency_key=outcome.idempotency_key or None,
         answer=result,
         error=error,
-        attempts=result.attempts if result else error.attempts if error else 0,
-        batch_size=outgoing.batch_size,
-        email_pk=outgoing.email_pk,
+        attempts=outcome.attempts,
+        batch_size=outcome.batch_size,
+        email_pk=outcome.email_pk,
     )

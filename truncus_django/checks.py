@@ -5,7 +5,7 @@
 ``truncus.E002``      a value of the wrong type, or out of its range; ``MAILERS`` that is no dict
 ``truncus.E003``      an API key that cannot be Truncus's; with ``check --deploy``, none
 ``truncus.E004``      ``BASE_URL`` is no URL, ends in ``/api/v1``, or is plain http elsewhere
-``truncus.E005``      ``database`` in a mailer's ``OPTIONS``: there is one log for all mailers
+``truncus.E005``      a setting of the project, such as ``database``, in a mailer's ``OPTIONS``
 ``truncus.E006``      ``DISPATCHER`` names something that is not installed
 ``truncus.E007``      a mailer's alias is longer than its column in the log
 ``truncus.E008``      ``DATABASE`` is no alias of ``DATABASES``
@@ -34,10 +34,11 @@ from django.db import DEFAULT_DB_ALIAS
 from truncus_django.api import contract
 from truncus_django.api.errors import ConfigurationError, redacted
 from truncus_django.api.keys import check_api_key
+from truncus_django.api.settings import variable_of
 from truncus_django.api.urls import check_base_url
 from truncus_django.conf import (
     BACKEND,
-    ENVIRONMENT_PREFIX,
+    PROJECT_SETTINGS,
     SETTING_NAMES,
     Problem,
     Settings,
@@ -229,7 +230,7 @@ def _variable_hint(name: str, options: Mapping[str, Any]) -> str | None:
     """Say where a wrong value is from, if that is not where one looks first."""
     if not comes_from_environment(name, options):
         return None
-    return f"It is the value of the environment variable {ENVIRONMENT_PREFIX}{name.upper()}."
+    return f"It is the value of the environment variable {variable_of(name)}."
 
 
 def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:
@@ -246,9 +247,9 @@ def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[che
         meant = did_you_mean(str(name).lower(), SETTING_NAMES)
         shown = redacted(repr(name))  # a key may stand where a name belongs
         yield checks.Error(f"The option {shown}{where} is unknown{meant}", id="truncus.E001")
-    if "database" in known:
+    for name in sorted(known.keys() & PROJECT_SETTINGS):
         yield checks.Error(
-            f"The option 'database'{where} belongs in TRUNCUS: all mailers share one log.",
+            f"The option {name!r}{where} belongs in TRUNCUS: it is one for all mailers.",
             id="truncus.E005",
         )
     wrong = list(problems(known))

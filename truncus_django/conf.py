@@ -5,8 +5,8 @@ A value comes from the backend's keyword or ``MAILERS`` ``OPTIONS`` (lower case)
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
@@ -16,10 +16,10 @@ from django.core.signals import setting_changed
 
 from truncus_django.api import contract, errors, readers
 from truncus_django.api.errors import redacted
+from truncus_django.api.settings import ClientSettings, setting, variable_of
 from truncus_django.validation import did_you_mean
 
 BACKEND = "truncus_django.backend.TruncusBackend"
-ENVIRONMENT_PREFIX = "TRUNCUS_"
 
 
 class ConfigurationError(errors.ConfigurationError, ImproperlyConfigured):
@@ -27,52 +27,47 @@ class ConfigurationError(errors.ConfigurationError, ImproperlyConfigured):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(ClientSettings):
     """What a backend goes by. The names in ``TRUNCUS`` are these in upper case."""
 
-    api_key: str | None = field(default=None, repr=False)
-    """``tr_live_…``; needed to send."""
-    base_url: str = contract.DEFAULT_BASE_URL
-    timeout: float = 30.0
-    """Seconds to wait for an answer."""
-    max_retries: int = 3
-    """Tries after the first, where repeating a request is safe."""
-    retry_budget: float = 30.0
-    """Seconds that one call may wait between its tries, all together."""
-    sandbox: bool = False
-    """Check and store emails, deliver none."""
-    tenant_id: str | None = None
-    track_opens: bool | None = None
+    tenant_id: str | None = setting(None, readers.optional_text)
+    track_opens: bool | None = setting(None, readers.optional_boolean)
     """``None`` leaves it to the API, which tracks."""
-    track_clicks: bool | None = None
-    metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    track_clicks: bool | None = setting(None, readers.optional_boolean)
+    metadata: Mapping[str, str] = setting(MappingProxyType({}), readers.strings_by_name)
     """Stored with every email; a message's own values win."""
-    dialect: str = "auto"
-    """``"auto"``, ``"manual"`` or ``"sdk"``: the form of emails that the account takes."""
-    unsupported: str = "error"
+    unsupported: str = setting("error", readers.one_of("error", "warn"))
     """``"error"``, or ``"warn"``: drop what the API cannot carry, and log it."""
-    plain_http_hosts: tuple[str, ...] = ()
-    """Hosts besides this machine that may be spoken to without TLS."""
-    requests_per_second: int = contract.REQUESTS_PER_SECOND
+    requests_per_second: int = setting(contract.REQUESTS_PER_SECOND, readers.count, scope="account")
     """The account's limit, which long jobs keep within ahead of time; 0 for none."""
-    requests_per_minute: int = contract.REQUESTS_PER_MINUTE
+    requests_per_minute: int = setting(contract.REQUESTS_PER_MINUTE, readers.count, scope="account")
     """The account's limit, as above."""
 
-    delivery: str = "direct"
+    delivery: str = setting("direct", readers.one_of("direct", "outbox"))
     """``"direct"``, or ``"outbox"``: sending is a part of the caller's database transaction."""
-    dispatcher: str = "worker"
+    dispatcher: str = setting("worker", readers.one_of("worker", "celery", "tasks"))
     """``"worker"``, ``"celery"`` or ``"tasks"``: who is notified to send what is in the outbox."""
 
-    record: bool = True
+    record: bool = setting(True, readers.boolean)
     """Whether emails are recorded, where ``truncus_django`` is in ``INSTALLED_APPS``."""
-    store_bodies: bool = False
+    store_bodies: bool = setting(False, readers.boolean)
     """Whether bodies are recorded, too: they hold reset links."""
-    retention_days: int | None = None
+    retention_days: int | None = setting(None, readers.optional_days, scope="project")
     """For how many days ``truncus_purge`` keeps finished emails where it is not told."""
-    database: str | None = None
+    database: str | None = setting(None, readers.optional_text, scope="project")
     """The alias of the log's database; with one of its own, a record survives a rollback."""
-    webhook_secrets: tuple[str, ...] = field(default=(), repr=False)
+    webhook_secrets: tuple[str, ...] = setting((), readers.secrets, scope="project", repr=False)
     """Any of them verifies a webhook, so that a secret can be rotated; none refuses all."""
+
+
+_READERS = {declared.name: declared.metadata["read"] for declared in fields(Settings)}
+SETTING_NAMES = frozenset(_READERS)
+ACCOUNT_SETTINGS, PROJECT_SETTINGS = (
+    frozenset(found.name for found in fields(Settings) if found.metadata["scope"] == scope)
+    for scope in ("account", "project")
+)
+"""Settings of a mailer, which a backend's keyword sets for direct sends alone; and settings of the
+project, which no mailer has for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +102,11 @@ def problems(options: Mapping[str, Any] | None = None) -> Iterator[Problem]:
     if not isinstance(own, Mapping):
         yield Problem("type", "TRUNCUS", "TRUNCUS must be a dict.")
         own = {}
+    known = {name.upper() for name in SETTING_NAMES}
     for name in own:
-        if name not in _SETTINGS:
+        if name not in known:
             # A key may stand where a name belongs.
-            hint = did_you_mean(str(name).upper(), _SETTINGS)
+            hint = did_you_mean(str(name).upper(), known)
             shown = redacted(repr(name))
             yield Problem("unknown", redacted(name), f"TRUNCUS[{shown}] is unknown{hint}")
     for name, value in _raw_values(options or {}, own):
@@ -118,8 +114,8 @@ def problems(options: Mapping[str, Any] | None = None) -> Iterator[Problem]:
             _READERS[name](value)
         except ValueError as exc:
             is_variable = isinstance(value, readers.FromEnvironment)
-            shown = f"The environment variable {ENVIRONMENT_PREFIX}" if is_variable else ""
-            yield Problem("type", name, f"{shown}{name.upper()} {exc}")
+            shown = f"The environment variable {variable_of(name)}" if is_variable else name.upper()
+            yield Problem("type", name, f"{shown} {exc}")
 
 
 def comes_from_environment(name: str, options: Mapping[str, Any]) -> bool:
@@ -174,7 +170,7 @@ def _resolve(options: Mapping[str, Any]) -> Settings:
 def _raw_values(options: Mapping[str, Any], own: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield name and value of each setting that is given anywhere, first come first."""
     for name in _READERS:
-        variable = os.environ.get(ENVIRONMENT_PREFIX + name.upper())
+        variable = os.environ.get(variable_of(name))
         if name in options:
             yield name, options[name]
         elif name.upper() in own:
@@ -182,33 +178,6 @@ def _raw_values(options: Mapping[str, Any], own: Mapping[str, Any]) -> Iterator[
         elif variable:
             yield name, readers.FromEnvironment(variable)
 
-
-_READERS: Mapping[str, Callable[[Any], Any]] = {
-    "api_key": readers.optional_api_key,
-    "base_url": readers.text,
-    "timeout": readers.positive_number,
-    "max_retries": readers.count,
-    "retry_budget": readers.number,
-    "sandbox": readers.boolean,
-    "tenant_id": readers.optional_text,
-    "track_opens": readers.optional_boolean,
-    "track_clicks": readers.optional_boolean,
-    "metadata": readers.strings_by_name,
-    "dialect": readers.one_of("auto", "manual", "sdk"),
-    "unsupported": readers.one_of("error", "warn"),
-    "plain_http_hosts": readers.names,
-    "requests_per_second": readers.count,
-    "requests_per_minute": readers.count,
-    "delivery": readers.one_of("direct", "outbox"),
-    "dispatcher": readers.one_of("worker", "celery", "tasks"),
-    "record": readers.boolean,
-    "store_bodies": readers.boolean,
-    "retention_days": readers.optional_days,
-    "database": readers.optional_text,
-    "webhook_secrets": readers.secrets,
-}
-SETTING_NAMES = frozenset(field.name for field in fields(Settings))
-_SETTINGS = frozenset(name.upper() for name in SETTING_NAMES)
 
 # Each send_mail() makes a backend, and each backend asks for its settings. Bounded, because a
 # project may make backends for each of its tenants.

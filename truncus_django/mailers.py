@@ -1,7 +1,7 @@
 """Mailers: the settings and the client that an alias of ``MAILERS`` stands for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,7 @@ from django.conf import settings as django_settings
 
 from truncus_django.api import errors
 from truncus_django.api.keys import ApiKey
+from truncus_django.api.settings import ClientSettings
 from truncus_django.conf import SETTING_NAMES, ConfigurationError, Settings, get_settings
 
 if TYPE_CHECKING:
@@ -87,40 +88,23 @@ def _client(settings: Settings) -> "TruncusClient":
         raise ConfigurationError(
             "There is no API key. Set TRUNCUS = {'API_KEY': …} or TRUNCUS_API_KEY."
         )
+    own = {name: getattr(settings, name) for name in _CLIENT_SETTINGS}
     try:
-        return _shared_client(
-            settings.api_key,
-            settings.base_url,
-            settings.timeout,
-            settings.max_retries,
-            settings.retry_budget,
-            settings.dialect,
-            settings.plain_http_hosts,
-        )
+        return _shared_client(ClientSettings(**own))
     except errors.ConfigurationError as error:
         raise ConfigurationError(error.message) from None
 
 
+# Each call says itself whether it is a sandbox's.
+_CLIENT_SETTINGS = [
+    declared.name for declared in fields(ClientSettings) if declared.name != "sandbox"
+]
+
+
 @lru_cache(maxsize=64)
-def _shared_client(
-    api_key: str,
-    base_url: str,
-    timeout_s: float,
-    max_retries: int,
-    retry_budget_s: float,
-    dialect: str,
-    plain_http_hosts: tuple[str, ...],
-) -> "TruncusClient":
+def _shared_client(settings: ClientSettings) -> "TruncusClient":
     # Here and not above: the admin imports this module in every process, and the client brings
     # requests along.
     from truncus_django.api.client import TruncusClient
 
-    return TruncusClient(
-        api_key,
-        base_url=base_url,
-        timeout_s=timeout_s,
-        max_retries=max_retries,
-        retry_budget_s=retry_budget_s,
-        dialect=dialect,
-        plain_http_hosts=plain_http_hosts,
-    )
+    return TruncusClient.from_settings(settings)

@@ -67,7 +67,7 @@ class EmailEventManager(models.Manager["EmailEvent"]):
 class Email(models.Model):
     """One email: what was sent, its state, and who opened it.
 
-    :mod:`truncus_django.log.transitions` moves ``state`` by rank. Bodies are kept only with
+    :mod:`truncus_django.log.transitions` changes ``state`` by rank. Bodies are kept only with
     ``STORE_BODIES``: they hold reset links.
     """
 
@@ -355,8 +355,9 @@ class OutboxEntry(models.Model):
     is_retained = models.BooleanField(default=False)
     """Whether it stays when the email is sent, as ``STORE_BODIES`` of its mailer said."""
     batch = models.ForeignKey(
-        OutboxBatch, on_delete=models.PROTECT, null=True, related_name="entries"
+        OutboxBatch, on_delete=models.DO_NOTHING, null=True, related_name="entries"
     )
+    """The database refuses to delete a batch with entries; Django need not look for them first."""
     payload = models.TextField()
     """The API's fields as JSON, attachments with them. Last: SQLite reads a row from the left."""
 

@@ -16,11 +16,11 @@ workers wait until it allows the next request.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, connections, transaction
+from django.db import DatabaseError, InterfaceError, connections
 
 from truncus_django.api.rate_limit import free_at, limits_of
 from truncus_django.conf import Settings
@@ -38,23 +38,20 @@ ASKS = 3
 """How often those who share the pace ask the database for the time, to know it well enough."""
 
 
-def locked_account(account: str, *, using: str) -> OutboxAccount:
-    """Return the row of an account, locked until the transaction ends.
+def locked_account(account_name: str) -> OutboxAccount:
+    """Return an account, its row locked until the transaction ends.
 
     The write comes first: SQLite, which has no locks for rows, is locked by it as a whole, and a
     transaction that has read before it writes cannot wait for the lock.
     """
-    rows = OutboxAccount.objects.using(using).filter(account=account)
-    if connections[using].features.has_select_for_update:
-        row = rows.select_for_update().first()
-        if row is not None:
-            return row
-    elif rows.update(account=account):
+    rows = OutboxAccount.objects.filter(account=account_name)
+    if connections[rows.db].features.has_select_for_update:
+        account = rows.select_for_update().first()
+        if account is not None:
+            return account
+    elif rows.update(account=account_name):
         return rows.get()
-    with transaction.atomic(using=using):
-        OutboxAccount.objects.using(using).bulk_create(
-            [OutboxAccount(account=account)], ignore_conflicts=True
-        )
+    OutboxAccount.objects.bulk_create([OutboxAccount(account=account_name)], ignore_conflicts=True)
     return rows.select_for_update().get()
 
 
@@ -92,17 +89,18 @@ def note_request(account: OutboxAccount, settings: Settings, *, now: float) -> f
     recent = sorted(recent)[-most:]  # no more than the limits look back
     if recent != account.recent_requests:
         account.recent_requests = recent
-        account.save(using=database(), update_fields=["recent_requests"])
+        rows = OutboxAccount.objects.filter(pk=account.pk)
+        rows.update(recent_requests=recent)
     return arrived_by
 
 
-def note_answer(account: str, arrived_by: float | None, clock: Clock) -> None:
+def note_answer(account_name: str, arrived_by: float | None, clock: Clock) -> None:
     """Let a request count from now on: it may have arrived only now.
 
     Where the database fails, it counts from ``arrived_by``.
 
     Args:
-        account: whose request it was.
+        account_name: whose request it was.
         arrived_by: what :func:`note_request` returned.
         clock: of the outbox's database.
     """
@@ -112,13 +110,13 @@ def note_answer(account: str, arrived_by: float | None, clock: Clock) -> None:
         now = clock.now()
         if now >= arrived_by:
             return
-        with committed(database()):
-            row = locked_account(account, using=database())
-            recent = recent_requests(row, now=now)
+        with committed(clock.using):
+            account = locked_account(account_name)
+            recent = recent_requests(account, now=now)
             if arrived_by in recent:
                 recent.remove(arrived_by)
-                row.recent_requests = sorted([*recent, round(now, 6)])
-                row.save(using=database(), update_fields=["recent_requests"])
+                account.recent_requests = sorted([*recent, round(now, 6)])
+                account.save(using=clock.using, update_fields=["recent_requests"])
 
 
 def recent_requests(account: OutboxAccount, *, now: float) -> list[float]:
@@ -147,49 +145,57 @@ def capabilities_of(account: OutboxAccount) -> Mapping[str, Any]:
 class SharedPacer:
     """Paces requests that send nothing, counted together with those of the outbox's workers.
 
-    It has the methods of :class:`~truncus_django.api.rate_limit.Pacer`. It takes half of the
+    It is used as :class:`~truncus_django.api.rate_limit.Pacer` is. It takes half of the
     limits, so that questions about emails never keep others from being sent.
 
     Args:
-        account: whose limits.
+        account_name: whose limits.
         settings: of a mailer that sends through it.
         sleep: how to wait.
     """
 
     def __init__(
-        self, account: str, settings: Settings, *, sleep: Callable[[float], object] = time.sleep
+        self,
+        account_name: str,
+        settings: Settings,
+        *,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        self._account = account
+        self._account_name = account_name
         self._settings = settings
         self._limits = [(span, max(1, count // 2)) for span, count in limits(settings)]
-        self._using = database()
-        self._clock = Clock(self._using, asks=ASKS)
+        self._clock = Clock(database(), asks=ASKS)
         self._sleep = sleep
         self._arrived_by: float | None = None
 
     def pause_s(self) -> float:
         """Return the seconds until the next request may go; 0 for now."""
-        row = OutboxAccount.objects.filter(account=self._account).first()
-        return 0.0 if row is None else self._wait_s(row, self._clock.now())
+        account = OutboxAccount.objects.filter(account=self._account_name).first()
+        return 0.0 if account is None else self._wait_s(account, self._clock.now())
 
-    def wait(self) -> float:
+    @contextmanager
+    def request(self) -> Iterator[float]:
+        """Wait until a request may go, and let the block make it; yield the seconds waited."""
+        waited_s = self._wait()
+        try:
+            yield waited_s
+        finally:
+            note_answer(self._account_name, self._arrived_by, self._clock)
+
+    def _wait(self) -> float:
         """Wait until the next request may go, count it, and return the seconds waited."""
         waited_s = 0.0
         while True:
-            with committed(self._using):
-                row = locked_account(self._account, using=self._using)
+            with committed(self._clock.using):
+                account = locked_account(self._account_name)
                 now = self._clock.now()
-                wait_s = self._wait_s(row, now)
+                wait_s = self._wait_s(account, now)
                 if wait_s <= 0:
-                    self._arrived_by = note_request(row, self._settings, now=now)
+                    self._arrived_by = note_request(account, self._settings, now=now)
                     return waited_s
             self._sleep(wait_s)
             waited_s += wait_s
 
-    def answered(self) -> None:
-        """Let the latest request count from now on: it may have arrived only now."""
-        note_answer(self._account, self._arrived_by, self._clock)
-
-    def _wait_s(self, row: OutboxAccount, now: float) -> float:
-        allowed_at = next_request_at(row, self._limits, now=now)
-        return max(allowed_at, paused_until(row, now=now)) - now
+    def _wait_s(self, account: OutboxAccount, now: float) -> float:
+        allowed_at = next_request_at(account, self._limits, now=now)
+        return max(allowed_at, paused_until(account, now=now)) - now

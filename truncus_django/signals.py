@@ -25,10 +25,14 @@ too. Their sender is :class:`~truncus_django.models.Email`.
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
 from django.dispatch import Signal
+
+from truncus_django.trouble_log import TroubleLog
 
 pre_send = Signal()
 post_send = Signal()
@@ -37,17 +41,12 @@ send_failed = Signal()
 email_state_changed = Signal()
 email_event = Signal()
 
-sends_concluded = Signal()
-"""What the log listens to, not public: (``outgoing_messages``, ``alias``, ``settings``)."""
-
 __all__ = ["email_event", "email_state_changed", "post_send", "pre_send", "send_failed"]
 
 
-logger = logging.getLogger("truncus_django")
-
 # Asynchronous receivers run in another thread, to which a context goes along.
 _is_telling: ContextVar[bool] = ContextVar("is_telling", default=False)
-_failed: set[str] = set()
+_trouble = TroubleLog()
 
 
 def _is_not_told_here(record: logging.LogRecord) -> bool:
@@ -70,6 +69,27 @@ def tell(signal: Signal, **facts: Any) -> None:
         _is_telling.reset(outer)
     for receiver, answer in answers:
         name = getattr(receiver, "__qualname__", type(receiver).__name__)
-        if isinstance(answer, Exception) and name not in _failed:
-            _failed.add(name)
-            logger.error("The receiver %s fails: %s", name, type(answer).__name__)
+        if isinstance(answer, Exception):
+            _trouble.error(name, "The receiver %s fails: %s", name, type(answer).__name__)
+
+
+_is_inside: ContextVar[bool] = ContextVar("is_inside", default=False)
+
+
+@contextmanager
+def outermost() -> Iterator[bool]:
+    """Yield whether this call is not inside here yet; what fails inside harms nothing.
+
+    Signals and failure logs run receivers and log handlers that may send email themselves,
+    Django's handler for the admins above all. Those inner sends are neither signalled nor logged
+    again, or it would have no end.
+    """
+    if _is_inside.get():
+        yield False
+        return
+    outer = _is_inside.set(True)
+    try:
+        with suppress(Exception):
+            yield True
+    finally:
+        _is_inside.reset(outer)

@@ -13,11 +13,16 @@ costs a delay: whichever task comes next, of another email or of the schedule, f
 import time
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from truncus_django.conf import ConfigurationError
+from truncus_django.db.clock import moment_of
+from truncus_django.outbox.notify import report, while_sending
+
+if TYPE_CHECKING:
+    from truncus_django.models import OutboxAccount
 
 try:
     from celery import shared_task
@@ -67,15 +72,15 @@ def run(put: Put | None, follow_up_at: float | None = None) -> None:
     Raises:
         django.db.DatabaseError: nothing is lost; the next task goes on.
     """
+    # Here and not above: queues import this module before Django's models are there.
     from truncus_django.outbox.dispatcher import Dispatcher
-    from truncus_django.outbox.notify import while_sending
 
     if follow_up_at is not None:
         _clear_follow_up(follow_up_at)
     dispatcher = Dispatcher()
     with while_sending():
-        stats = dispatcher.drain(until=time.monotonic() + RUN_S, longest_wait_s=LONGEST_WAIT_S)
-    moment = stats.idle.until
+        stats = dispatcher.drain(deadline=time.monotonic() + RUN_S, longest_wait_s=LONGEST_WAIT_S)
+    moment = stats.idle.due_at
     if put is not None and moment is not None:
         _follow_up(moment, dispatcher.clock.now(), put)
 
@@ -85,9 +90,6 @@ def _follow_up(moment: float, now: float, put: Put) -> None:
 
     Of the accounts' rows the first keeps the time for all: a task sends for all accounts.
     """
-    from truncus_django.db.clock import moment_of
-    from truncus_django.models import OutboxAccount
-
     moment = min(max(moment, now + SOONEST_S), now + FURTHEST_S)
     keeper = _keeper()
     is_free = (
@@ -95,7 +97,7 @@ def _follow_up(moment: float, now: float, put: Put) -> None:
         | Q(follow_up_at__lt=moment_of(now - LOST_AFTER_S))
         | Q(follow_up_at__gt=moment_of(moment + SLACK_S))
     )
-    rows = OutboxAccount.objects.filter(is_free, account=keeper)
+    rows = _accounts().filter(is_free, account=keeper)
     if keeper is not None and rows.update(follow_up_at=moment_of(moment)):
         try:
             put(moment, moment - now)
@@ -106,17 +108,19 @@ def _follow_up(moment: float, now: float, put: Put) -> None:
 
 def _clear_follow_up(moment: float) -> None:
     """Note that the follow-up for a moment is in the queue no longer."""
-    from truncus_django.db.clock import moment_of
-    from truncus_django.models import OutboxAccount
-
-    rows = OutboxAccount.objects.filter(account=_keeper(), follow_up_at=moment_of(moment))
+    rows = _accounts().filter(account=_keeper(), follow_up_at=moment_of(moment))
     rows.update(follow_up_at=None)
 
 
 def _keeper() -> str | None:
+    return _accounts().order_by("pk").values_list("pk", flat=True).first()
+
+
+def _accounts() -> "QuerySet[OutboxAccount]":
+    # Here and not above, as in run().
     from truncus_django.models import OutboxAccount
 
-    return OutboxAccount.objects.order_by("pk").values_list("pk", flat=True).first()
+    return OutboxAccount.objects.all()
 
 
 # Celery -------------------------------------------------------------------------------------------
@@ -134,8 +138,6 @@ if shared_task is not None:
 
 
 def _put_into_celery(moment: float, wait_s: float) -> None:
-    from truncus_django.outbox.notify import report
-
     task = celery_task()
     if task.app.conf.task_always_eager:
         return  # it would run here and now
@@ -178,8 +180,6 @@ _run_by_django_tasks.__qualname__ = _run_by_django_tasks.__name__ = "dispatch_ou
 
 
 def _put_into_django_tasks(moment: float, wait_s: float) -> None:
-    from truncus_django.db.clock import moment_of
-
     task = _django_task()
     task.using(run_after=moment_of(time.time() + wait_s)).enqueue(moment)
 

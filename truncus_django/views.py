@@ -13,7 +13,7 @@ from truncus_django.api import contract
 from truncus_django.api.errors import ConfigurationError, WebhookVerificationError
 from truncus_django.api.webhooks import verify
 from truncus_django.conf import get_settings
-from truncus_django.log.transitions import ingest
+from truncus_django.log.ingest import ingest
 from truncus_django.log.webhook_payload import read_event
 from truncus_django.models import database
 

@@ -23,7 +23,7 @@ from shop.models import Order
 from truncus_django.api import TruncusClient, TruncusError
 from truncus_django.api.results import EmailDetails
 from truncus_django.emulator import Emulator
-from truncus_django.log import transitions
+from truncus_django.log import ingest
 from truncus_django.message import TruncusStatus
 from truncus_django.signals import post_send, send_failed
 
@@ -279,7 +279,7 @@ def _ask_what_happened_later(rows: Sequence[Row], emulator: Emulator) -> None:
     except TimeoutError:
         for row, _ in open_questions:
             row.later["on its way"] += 1
-    transitions.apply_details(answers)  # as truncus_sync does when its time has come
+    ingest.apply_details(answers)  # as truncus_sync does when its time has come
 
 
 def _shown(status: str, is_sandbox: bool) -> str:

@@ -2,12 +2,14 @@
 
 import uuid
 from datetime import timedelta
+from html import unescape
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.utils import timezone
 
 from tests.admin.pages import LOG, confirm, make, messages_of, page_of, run
+from truncus_django.admin.actions import ACTIONS
 from truncus_django.api.client import TruncusClient
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email
@@ -28,14 +30,19 @@ def scheduled(emulator) -> Email:
     return Email.objects.get()
 
 
-def test_every_action_asks_first(admin_client, sent, emulator):
-    before = len(emulator.requests)
-    for action in ("sync_now", "resend", "cancel", "export_csv"):
-        question = run(admin_client, action, sent)
-        assert question.status_code == 200
-        assert 'name="confirmed"' in question.text
-        assert "Your tea" in question.text
+def test_every_action_needs_a_permission_that_there_is():
+    assert {action.permission for action in ACTIONS} == dict(Email._meta.permissions).keys()
 
+
+@pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.name)
+def test_every_action_asks_first(admin_client, sent, emulator, action):
+    before = len(emulator.requests)
+
+    question = run(admin_client, action.name, sent)
+
+    assert 'name="confirmed"' in question.text
+    assert str(action.question) in unescape(question.text)
+    assert "Your tea" in question.text
     assert len(emulator.requests) == before
     assert not LogEntry.objects.exists()
 
@@ -46,7 +53,7 @@ def test_sync_asks_truncus_and_learns(admin_client, sent, emulator):
     told = messages_of(admin_client, confirm(admin_client, "sync_now", sent))
 
     sent.refresh_from_db()
-    assert "Truncus was asked; still delivered." in told
+    assert "Truncus was asked. Still delivered." in told
     assert (sent.state, sent.open_count) == (State.DELIVERED, 1)
     [entry] = LogEntry.objects.all()
     assert entry.object_id == str(sent.pk)
@@ -75,7 +82,7 @@ def test_what_has_gone_out_is_not_cancelled_but_looked_at(admin_client, sent, em
     told = messages_of(admin_client, confirm(admin_client, "cancel", sent))
 
     sent.refresh_from_db()
-    assert "does not cancel it any more" in told
+    assert "Truncus can no longer cancel it." in told
     assert sent.state in {State.SENT, State.DELIVERED}
 
 
@@ -84,7 +91,7 @@ def test_what_is_not_scheduled_is_left_alone(admin_client, sent, emulator):
 
     told = messages_of(admin_client, confirm(admin_client, "cancel", sent))
 
-    assert "It is not scheduled." in told
+    assert "It is neither scheduled nor waiting." in told
     assert len(emulator.requests) == before
 
 
@@ -104,7 +111,7 @@ def test_when_the_account_is_at_fault_the_rest_is_left(admin_client, emulator, s
     told = messages_of(admin_client, confirm(admin_client, "sync_now", *emails))
 
     assert "revoked" in told
-    assert "2 emails were left as they are." in told
+    assert "<b>2 emails</b>: Left unchanged." in told
     assert not LogEntry.objects.exists()
 
 
@@ -116,13 +123,12 @@ def test_without_an_id_there_is_nothing_to_ask(admin_client, emulator):
     assert "Truncus has given it no id." in told
 
 
-def test_too_many_at_once_are_refused(admin_client, emulator, monkeypatch):
-    monkeypatch.setattr("truncus_django.admin.actions.MOST_AT_ONCE", 2)
-    emails = [make(), make(), make()]
+def test_too_many_at_once_are_refused(admin_client, emulator):
+    emails = [make() for _ in range(51)]
 
     told = messages_of(admin_client, run(admin_client, "sync_now", *emails))
 
-    assert "at most 2" in told
+    assert "at most 50" in told
 
 
 def test_after_a_button_on_its_page_comes_that_page(admin_client, sent, emulator):
@@ -143,7 +149,7 @@ def test_what_is_gone_meanwhile_is_no_crash(admin_client, sent, emulator):
     ghost = Email(pk=uuid.uuid4())
     for action in ("sync_now", "resend", "cancel", "export_csv"):
         question = run(admin_client, action, ghost)
-        assert "is there any more" in question.text
+        assert "is in the log any more" in question.text
         done = run(admin_client, action, ghost, confirmed="Yes", click=str(uuid.uuid4()))
         assert done.status_code in {200, 302}
 
@@ -162,4 +168,4 @@ def test_what_is_purged_while_truncus_is_asked_is_told(
     monkeypatch.setattr(TruncusClient, name, asked)
     response = confirm(admin_client, action, scheduled)
     told = messages_of(admin_client, response)
-    assert told == "<b>Tomorrow</b>: It was purged meanwhile."
+    assert told == "<b>Tomorrow</b>: Was deleted in the meantime."

@@ -8,7 +8,7 @@ from django.contrib.admin.models import LogEntry
 from django.db import connection, connections
 from django.utils import timezone
 
-from tests.admin.pages import LOG, confirm, make, messages_of, page_of, run
+from tests.admin.pages import LOG, answer, confirm, make, messages_of, page_of, run
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email
 from truncus_django.signals import email_state_changed
@@ -71,15 +71,14 @@ def test_a_resend_whose_record_was_rolled_back_is_not_sent_a_second_time(
     admin_client, sent, emulator, monkeypatch
 ):
     question = run(admin_client, "resend", sent)
-    told = {"confirmed": "Yes", "click": question.context["click"]}
 
     def fail(*args: Any) -> None:
         raise RuntimeError
 
     with monkeypatch.context() as patched:
-        patched.setattr("truncus_django.admin.email_admin.EmailAdmin._tell", fail)
+        patched.setattr("truncus_django.admin.action_runner.ActionRun._show", fail)
         with pytest.raises(RuntimeError):
-            run(admin_client, "resend", sent, **told)
+            answer(admin_client, question, "resend", sent)
     assert not Email.objects.filter(resend_of=sent).exists()
     confirm(admin_client, "resend", sent)
 

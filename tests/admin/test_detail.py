@@ -17,8 +17,8 @@ from django.utils import timezone
 from tests.admin.pages import LOG, confirm, make, page_of
 from tests.conftest import FakeTruncus
 from truncus_django.api.errors import TruncusError
+from truncus_django.log.ingest import ingest
 from truncus_django.log.sync import SyncJob
-from truncus_django.log.transitions import ingest
 from truncus_django.log.webhook_payload import read_event
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, EmailEvent

@@ -183,39 +183,6 @@ class TestFilters:
         assert admin_client.get(f"{LOG}?{query}", follow=True).status_code in {200, 400}
 
 
-class TestCalendar:
-    def test_only_periods_in_which_there_can_be_emails_are_offered(self, admin_client):
-        make(created_at=datetime(2025, 11, 5, 12, tzinfo=UTC))
-        make(created_at=datetime(2026, 2, 3, 12, tzinfo=UTC))
-
-        def titles(query: str = "") -> list[str]:
-            calendar = admin_client.get(f"{LOG}{query}").context["cl"].calendar
-            return [choice["title"] for choice in calendar.choices]
-
-        assert titles() == ["2025", "2026"]
-        assert titles("?created_at__year=2025") == ["November 2025", "December 2025"]
-        assert titles("?created_at__year=2026") == ["January 2026", "February 2026"]
-        days = titles("?created_at__year=2026&created_at__month=2")
-        assert days == ["February 1", "February 2", "February 3"]
-        day = "?created_at__year=2026&created_at__month=2&created_at__day=3"
-        assert titles(day) == ["February 3"]
-
-    def test_within_one_year_months_are_offered_at_once(self, admin_client):
-        make(created_at=datetime(2026, 2, 3, 12, tzinfo=UTC))
-
-        page = admin_client.get(LOG)
-
-        assert [one["title"] for one in page.context["cl"].calendar.choices] == ["February 2026"]
-
-    def test_links_keep_what_else_is_chosen(self, admin_client):
-        make(created_at=datetime(2026, 2, 3, 12, tzinfo=UTC))
-
-        calendar = admin_client.get(f"{LOG}?q=order&p=1").context["cl"].calendar
-
-        assert "q=order" in calendar.choices[0]["link"]
-        assert "created_at__month=2" in calendar.choices[0]["link"]
-
-
 class TestSearch:
     @pytest.fixture
     def emails(self) -> Email:

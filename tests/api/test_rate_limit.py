@@ -33,8 +33,8 @@ def moments(time: Time, paced: Pacer, count: int) -> list[float]:
     """Return when each of ``count`` requests may go, in seconds since the first."""
     gone = []
     for _ in range(count):
-        paced.wait()
-        gone.append(time.now_s - 50.0)
+        with paced.request():
+            gone.append(time.now_s - 50.0)
     return gone
 
 
@@ -61,8 +61,8 @@ def test_every_window_of_any_start_keeps_within_the_limit(time, per_second, per_
     paced = pacer(time, per_second, per_minute)
     gone = []
     for number in range(200):
-        paced.wait()
-        gone.append(time.now_s)
+        with paced.request():
+            gone.append(time.now_s)
         time.now_s += number % 7 * 0.11  # what the requests themselves take
     for span_s, limit in ((1.0, per_second), (60.0, per_minute)):
         for first, last in zip(gone, gone[limit:], strict=False) if limit else ():
@@ -71,22 +71,23 @@ def test_every_window_of_any_start_keeps_within_the_limit(time, per_second, per_
 
 def test_time_that_passes_by_itself_is_not_waited_again(time):
     paced = pacer(time, 1, 0)
-    paced.wait()
+    moments(time, paced, 1)
     time.now_s += 0.75
     assert paced.pause_s() == 0.25
-    assert paced.wait() == 0.25
+    with paced.request() as waited_s:
+        assert waited_s == 0.25
     time.now_s += 5
-    assert paced.wait() == 0.0
+    with paced.request() as waited_s:
+        assert waited_s == 0.0
     assert time.naps == [0.25]
 
 
 def test_a_request_counts_from_its_answer(time):
     paced = pacer(time, 1, 0)
-    paced.wait()
-    time.now_s += 0.75
-    paced.answered()
+    with paced.request():
+        time.now_s += 0.75
     time.now_s += 0.5
-    assert paced.wait() == 0.5
+    assert paced.pause_s() == 0.5
 
 
 def test_asking_for_the_pause_notes_no_request(time):

@@ -77,7 +77,7 @@ def test_the_panel_leads_to_what_waits(page, put, path):
     panel.locator("a >> text=2").click()
     page.wait_for_url("**/?state__exact=pending")
     expect(page.locator("#result_list tbody tr")).to_have_count(2)
-    expect(page.locator("#result_list .field-sent").first).to_contain_text("waits: ")
+    expect(page.locator("#result_list .field-sent").first).to_contain_text("waiting: ")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -140,7 +140,7 @@ def test_retry_from_the_list(page, put, outbox):
     page.click("button[name=index]")
     page.click("input[name=confirmed]")
 
-    expect(page.locator(".messagelist")).to_contain_text("3 emails wait to be sent again.")
+    expect(page.locator(".messagelist")).to_contain_text("3 emails: Waiting to be sent again.")
     drain()
     assert outbox.accepted == 3
 
@@ -172,7 +172,7 @@ def test_a_paused_account_goes_on(page, put, outbox):
     page.click("text=Resume sending")
     page.click("input[type=submit][value='Yes: Resume sending']")
 
-    expect(page.locator(".messagelist")).to_contain_text("Requests are made again.")
+    expect(page.locator(".messagelist")).to_contain_text("Sending resumed.")
     drain()
     assert outbox.accepted == 1
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from truncus_django.admin.distinct_values import distinct_values
-from truncus_django.log.transitions import IncomingEvent, ingest
+from truncus_django.log.ingest import IncomingEvent, ingest
 from truncus_django.models import Email, EmailEvent
 from truncus_django.states import State
 

@@ -18,7 +18,8 @@ from tests.people import may  # noqa: F401  a fixture
 from truncus_django.api import retry
 from truncus_django.backend import TruncusBackend
 from truncus_django.message import TruncusMessage
-from truncus_django.models import Email
+from truncus_django.models import Email, EmailEvent
+from truncus_django.signals import email_event, email_state_changed
 
 
 @pytest.fixture(autouse=True)
@@ -148,3 +149,21 @@ def sent(emulator: Any, settings: Any) -> Email:
         track_clicks=False,
     ).send()
     return Email.objects.get()
+
+
+@pytest.fixture
+def signalled() -> Iterator[list[Any]]:
+    """Every signal of the log, as (old state, new state) or type of event."""
+    seen: list[Any] = []
+
+    def note_state(sender: Any, email: Email, old_state: str, new_state: str, **_: Any) -> None:
+        seen.append((str(old_state), str(new_state)))
+
+    def note_event(sender: Any, email: Email, event: EmailEvent, **_: Any) -> None:
+        seen.append(event.type)
+
+    email_state_changed.connect(note_state)
+    email_event.connect(note_event)
+    yield seen
+    email_state_changed.disconnect(note_state)
+    email_event.disconnect(note_event)

@@ -12,8 +12,8 @@ from django.db import IntegrityError, InterfaceError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from truncus_django.log.ingest import IncomingEvent, ingest
 from truncus_django.log.purge import PURGEABLE_STATES, Purge, PurgeResult
-from truncus_django.log.transitions import IncomingEvent, ingest
 from truncus_django.models import Email, EmailEvent
 from truncus_django.states import UNSENT_STATES, State
 

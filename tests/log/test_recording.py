@@ -34,7 +34,7 @@ from truncus_django.api.errors import MessagesNotSent, SendCancelled, TruncusErr
 from truncus_django.backend import TruncusBackend
 from truncus_django.db.bulk import insert_new
 from truncus_django.log import recording
-from truncus_django.log.transitions import IncomingEvent, ingest
+from truncus_django.log.ingest import IncomingEvent, ingest
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, EmailEvent
 from truncus_django.signals import post_send, pre_send

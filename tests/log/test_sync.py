@@ -24,11 +24,11 @@ from truncus_django.ages import moment_of
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.backend import TruncusBackend
-from truncus_django.log import transitions
+from truncus_django.log import sync as sync_module
+from truncus_django.log.ingest import ingest
 from truncus_django.log.sync import Selection, SyncJob, attach_orphans, count_due
-from truncus_django.log.transitions import ingest
+from truncus_django.log.transitions import EmailUpdate, advance_emails
 from truncus_django.log.webhook_payload import read_event
-from truncus_django.management.progress import Progress
 from truncus_django.models import Email, EmailEvent
 from truncus_django.states import State
 
@@ -273,14 +273,14 @@ def test_an_answer_that_is_none_fails_alone(truncus: FakeTruncus, settings, body
 
 def test_an_answer_that_no_database_takes_fails_alone(emulator, send, monkeypatch):
     emails = send(3)
-    real = transitions.apply_details
+    real = sync_module.apply_details
 
     def apply_or_fail(details: Any, **options: Any) -> int:
         if emails[1].message_id in details:
             raise ValueError("A string literal cannot contain NUL (0x00) characters.")
         return real(details, **options)
 
-    monkeypatch.setattr(transitions, "apply_details", apply_or_fail)
+    monkeypatch.setattr(sync_module, "apply_details", apply_or_fail)
     result = SyncJob().run()
     assert (result.asked, result.changed, result.failed) == (3, 2, 1)
     assert Email.objects.filter(next_sync_at__gt=timezone.now()).count() == 3
@@ -539,7 +539,7 @@ def test_a_connection_that_the_server_ends_costs_no_answer(
 
 def test_answers_are_kept_until_they_are_written(emulator, send, monkeypatch):
     send(3)
-    real = transitions.apply_details
+    real = sync_module.apply_details
     tries = []
 
     def fail_at_first(*arguments: Any, **options: Any) -> int:
@@ -548,7 +548,7 @@ def test_answers_are_kept_until_they_are_written(emulator, send, monkeypatch):
             raise InterfaceError(0, "")
         return real(*arguments, **options)
 
-    monkeypatch.setattr(transitions, "apply_details", fail_at_first)
+    monkeypatch.setattr(sync_module, "apply_details", fail_at_first)
     monkeypatch.setattr("truncus_django.log.sync.WRITE_EVERY_S", -1)
     with pytest.raises(CommandError, match=r"The database failed \(InterfaceError\)"):
         sync()
@@ -635,7 +635,7 @@ def test_a_webhook_that_is_faster_than_a_failure_is_not_undone(emulator, send, m
     [email] = send()
 
     def bounced_meanwhile(self: TruncusClient, message_id: str) -> Any:
-        transitions.move(email, State.BOUNCED)
+        advance_emails([EmailUpdate(email.pk, State.BOUNCED)], ["state"])
         raise ConfigurationError("No")
 
     monkeypatch.setattr(TruncusClient, "get_email", bounced_meanwhile)
@@ -705,40 +705,6 @@ def test_queries_for_each_100_emails_are_the_same(emulator, send, dialect):
     none, hundred, two_hundred = queries(0), queries(100), queries(200)
     assert two_hundred - none == 2 * (hundred - none)
     assert hundred - none <= 25
-
-
-# Progress -----------------------------------------------------------------------------------------
-
-
-class Terminal(StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_terminal_sees_a_bar():
-    time, stream = Time(), Terminal()
-    progress = Progress(4, "emails", stream=stream, clock=time.clock)
-    for _ in range(4):
-        time.sleep(1)
-        progress.advance()
-    progress.close()
-    assert stream.getvalue().count("\r") == 5
-    assert stream.getvalue().endswith("100%  4 of 4 emails\n")
-
-
-def test_a_file_sees_a_line_now_and_then():
-    time, stream = Time(), StringIO()
-    progress = Progress(100, "emails", stream=stream, every=40, clock=time.clock)
-    for _ in range(100):
-        progress.advance()
-    time.sleep(61)
-    progress.advance()
-    progress.close()
-    assert stream.getvalue().splitlines() == [
-        "40 of 100 emails",
-        "80 of 100 emails",
-        "101 of 101 emails",
-    ]
 
 
 def _message(recipient: str) -> Any:

@@ -401,7 +401,7 @@ def test_trouble_is_a_500_and_leaves_nothing_half_done(monkeypatch, caplog):
         raise OperationalError("ada@example.org is locked")
 
     with monkeypatch.context() as patch:
-        patch.setattr("truncus_django.log.transitions._write", fail)
+        patch.setattr("truncus_django.log.transitions.Changes.save", fail)
         assert is_short_refusal(post(delivered()), 500)
     assert "OperationalError" in caplog.text
     assert "ada@" not in caplog.text

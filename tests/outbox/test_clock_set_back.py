@@ -12,6 +12,7 @@ from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry
 from truncus_django.outbox.claim import Claim, Idle, claim
 from truncus_django.outbox.clock_set_back import SET_BACK_S
 from truncus_django.outbox.dispatcher import Dispatcher
+from truncus_django.outbox.stored_payload import stored_emails
 from truncus_django.outbox.waiting import HELD_BACK
 
 __all__ = ["other_database", "shared_database", "site"]
@@ -81,7 +82,7 @@ def test_limits_hold_nothing_back_for_longer_than_a_minute(
 
     assert isinstance(idle, Idle)
     assert idle.is_pace
-    assert idle.until - dispatcher.clock.now() < 62
+    assert idle.due_at - dispatcher.clock.now() < 62
     travel(62)
     assert worker().step().accepted == 1
 
@@ -97,7 +98,7 @@ def test_a_pause_lasts_no_longer_than_it_was_meant_to(
     idle = worker().step()
 
     assert isinstance(idle, Idle)
-    assert 25 < idle.until - dispatcher.clock.now() < 40
+    assert 25 < idle.due_at - dispatcher.clock.now() < 40
     travel(40)
     worker().drain()
     assert states() == ["delivered"]
@@ -113,7 +114,7 @@ def test_a_mailer_without_usable_settings_is_looked_at_as_often_as_before(
     idle = worker().step()
 
     assert isinstance(idle, Idle)
-    assert idle.until - dispatcher.clock.now() <= 600
+    assert idle.due_at - dispatcher.clock.now() <= 600
 
 
 @pytest.mark.usefixtures("limited")
@@ -135,13 +136,12 @@ def test_a_worker_that_lives_writes_down_its_answer(
 ):
     put(2)
     taken = claim(dispatcher.clock)
-    members = dispatcher._members(taken)
-    results = dispatcher._answer(taken, members)
+    emails = stored_emails(taken.batch, now=dispatcher.clock.now())
+    results = dispatcher._send(taken, emails)
     travel(-HOUR_S)
     worker().step()
-    told = dispatcher._record(taken, lambda: dispatcher._after_results(taken, members, results))
 
-    assert told.accepted == 2
+    assert dispatcher._record(taken, emails, results).accepted == 2
     assert states() == ["delivered"] * 2
     assert len(keys_of(emulator)) == 1
 

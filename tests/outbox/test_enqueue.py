@@ -185,10 +185,13 @@ def test_a_timeout_of_the_caller_is_no_matter_to_the_outbox(message):
     assert TruncusBackend(timeout=5).send_messages([message()]) == 1
 
 
-def test_what_is_unknown_to_a_worker_is_refused(message):
-    backend = TruncusBackend(api_key="tr_live_of_a_tenant")
+@pytest.mark.parametrize(("name", "value"), [
+    ("api_key", "tr_live_of_a_tenant"), ("dialect", "sdk"), ("requests_per_second", 5),
+])  # fmt: skip
+def test_what_is_unknown_to_a_worker_is_refused(message, name, value):
+    backend = TruncusBackend(**{name: value})
 
-    with pytest.raises(ConfigurationError, match="api_key") as caught:
+    with pytest.raises(ConfigurationError, match=name) as caught:
         backend.send_messages([message()])
     assert "tr_live" not in str(caught.value)
     assert Email.objects.count() == 0

@@ -2,16 +2,16 @@
 
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.core.mail import EmailMessage
-from django.db import connection, connections, transaction
+from django.db import connection, connections
 
 from truncus_django.backend import TruncusBackend
-from truncus_django.conf import get_settings
 from truncus_django.outbox import listener as listener_module
 from truncus_django.outbox.listener import CHANNEL, Listener
-from truncus_django.outbox.notify import notify_after_commit
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -25,18 +25,42 @@ def can_listen() -> bool:
     return connection.vendor == "postgresql"
 
 
+def by_another_connection(function: Callable[[], object]) -> None:
+    """Do what another process does; an SQLite in memory has one connection for all."""
+
+    def run() -> None:
+        try:
+            function()
+        finally:
+            connections.close_all()
+
+    if can_listen():
+        with ThreadPoolExecutor(1) as executor:
+            executor.submit(run).result()
+    else:
+        function()
+
+
+def end_listening() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE query = %s AND datname = current_database()",
+            [f"LISTEN {CHANNEL}"],
+        )
+
+
 def test_a_listener_hears_of_a_commit():
     with Listener("default") as listener:
         assert listener.is_listening is can_listen()
-        with transaction.atomic():
-            send()
+        by_another_connection(send)
         assert listener.wait(60 if can_listen() else 0.01) is can_listen()
         assert listener.wait(0.01) is False
 
 
 def test_a_deaf_listener_goes_by_the_clock():
     with Listener("default", is_deaf=True) as listener:
-        send()
+        by_another_connection(send)
         assert not listener.is_listening
         assert listener.wait(0.01) is False
 
@@ -54,19 +78,14 @@ def test_a_listener_can_be_interrupted_before_it_waits_and_while():
 
 def test_a_listener_that_lost_its_connection_says_so_and_listens_again():
     with Listener("default") as listener:
-        with connection.cursor() as cursor:
-            if can_listen():
-                cursor.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                    " WHERE query = %s AND datname = current_database()",
-                    [f"LISTEN {CHANNEL}"],
-                )
+        if can_listen():
+            by_another_connection(end_listening)
         while listener.is_listening:
             assert listener.wait(60)
         # What came in between may have been missed.
         assert listener.wait(60 if can_listen() else 0.01) is can_listen()
         assert listener.is_listening is can_listen()
-        notify_after_commit("default", get_settings())
+        by_another_connection(send)
         assert listener.wait(60 if can_listen() else 0.01) is can_listen()
 
 
@@ -75,6 +94,7 @@ def test_a_listener_without_a_server_waits_by_the_clock(monkeypatch):
     monkeypatch.setattr(
         type(connections["default"]), "connect", lambda self: (_ for _ in ()).throw(OSError)
     )
+    connection.close()
     with Listener("default") as listener:
         assert not listener.is_listening
         assert listener.wait(600 if can_listen() else 0.01) is False

@@ -5,18 +5,18 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import requests
 from django.core.mail import EmailMessage
-from django.db import transaction
 
 from tests.outbox.conftest import keys_of, put_all, reload
 from truncus_django.api.errors import AnswerLost, DomainError, RateLimited
 from truncus_django.api.results import SendResult
 from truncus_django.api.transport import Transport
 from truncus_django.db.clock import moment_of
-from truncus_django.log.transitions import IncomingEvent, ingest
+from truncus_django.log.ingest import IncomingEvent, ingest
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry
 from truncus_django.outbox import dispatcher as dispatcher_module
+from truncus_django.outbox.answers import DispatchResult
 from truncus_django.outbox.claim import claim, lease_s
-from truncus_django.outbox.dispatcher import DispatchResult
+from truncus_django.outbox.stored_payload import stored_emails
 
 pytestmark = pytest.mark.django_db
 
@@ -132,24 +132,17 @@ def test_a_send_at_at_the_end_of_time_is_not_held_back(
 def test_an_answer_is_true_whoever_has_the_lease_now(emulator, put, dispatcher, travel, states):
     put(2)
     slow = claim(dispatcher.clock)
-    members = dispatcher._members(slow)
-    results = dispatcher._answer(slow, members)
+    emails = stored_emails(slow.batch, now=dispatcher.clock.now())
+    results = dispatcher._send(slow, emails)
     travel(lease_s(slow.settings) + 1)
     other = claim(dispatcher.clock)
     assert other.batch.pk == slow.batch.pk
 
-    told = dispatcher._record(
-        slow, lambda: dispatcher._after_results(slow, members, results), is_answered=True
-    )
-
-    assert told.accepted == 2
+    assert dispatcher._record(slow, emails, results).accepted == 2
     assert states() == ["delivered"] * 2
     assert OutboxBatch.objects.count() == 0
-    again = dispatcher._answer(other, members)
-    late = dispatcher._record(
-        other, lambda: dispatcher._after_results(other, members, again), is_answered=True
-    )
-    assert late == DispatchResult()
+    again = dispatcher._send(other, emails)
+    assert dispatcher._record(other, emails, again) == DispatchResult()
 
 
 def test_an_answer_to_a_request_that_is_no_more_is_not_written_down(
@@ -158,14 +151,11 @@ def test_an_answer_to_a_request_that_is_no_more_is_not_written_down(
     """Its emails go by another key now."""
     put(2)
     slow = claim(dispatcher.clock)
-    members = dispatcher._members(slow)
-    results = dispatcher._answer(slow, members)
+    emails = stored_emails(slow.batch, now=dispatcher.clock.now())
+    results = dispatcher._send(slow, emails)
     OutboxBatch.objects.update(idempotency_key="another", lease=None)
 
-    told = dispatcher._record(
-        slow, lambda: dispatcher._after_results(slow, members, results), is_answered=True
-    )
-    assert told == DispatchResult()
+    assert dispatcher._record(slow, emails, results) == DispatchResult()
     assert states() == ["sending"] * 2
 
 
@@ -299,19 +289,6 @@ def test_texts_on_rows_speak_of_no_message_object(emulator, put, dispatcher, tra
 
     assert "decide in the admin" in reload(email).error
     assert "message object" not in email.error
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_claim_is_committed_also_where_autocommit_is_off(emulator, put, dispatcher):
-    put(1)
-    transaction.set_autocommit(False)
-    try:
-        taken = claim(dispatcher.clock)
-        transaction.rollback()
-    finally:
-        transaction.set_autocommit(True)
-
-    assert OutboxBatch.objects.get().lease == taken.lease
 
 
 def test_the_wire_format_that_was_learned_on_the_way_is_the_one_that_was_sent(

@@ -205,19 +205,3 @@ def test_a_queue_that_hangs_holds_nobody_up():
     with pytest.raises(TimeoutError):
         celery_queue._within(0.01, lambda: ends.wait(60) and None)
     ends.set()
-
-
-def test_a_log_handler_that_sends_email_ends_somewhere(broken, monkeypatch):
-    monkeypatch.setattr(notify_module, "PAUSE_S", 0.0)
-
-    class Mailing(notify_module.logging.Handler):
-        def emit(self, record: Any) -> None:
-            send()
-
-    handler = Mailing()
-    notify_module.logger.addHandler(handler)
-    try:
-        send()
-    finally:
-        notify_module.logger.removeHandler(handler)
-    assert OutboxEntry.objects.count() == 2

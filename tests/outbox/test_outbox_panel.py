@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -12,43 +13,22 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from tests.admin import pages
+from tests.admin.pages import LOG, messages_of, page_of, run
 from tests.outbox.conftest import put_all
+from truncus_django.admin.actions import ACTIONS
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry
 from truncus_django.states import State
 
 pytestmark = pytest.mark.django_db
 
-LOG = "/admin/truncus_django/email/"
 RESUME = f"{LOG}outbox/resume/"
-ACTIONS = {
-    "retry": "retry_email",
-    "cancel": "cancel_email",
-    "decide_sent": "decide_email",
-    "decide_send": "decide_email",
-    "decide_not_sent": "decide_email",
-}
-
-
-def page_of(email: Email) -> str:
-    return reverse("admin:truncus_django_email_change", args=[email.pk])
 
 
 def confirm(client: Client, action: str, *emails: Email, **data: Any) -> str:
     """Run an action of the list and answer its question; return what the user is told."""
-    ids = [str(email.pk) for email in emails]
-    chosen = {"action": action, "_selected_action": ids, "index": "0", **data}
-    question = client.post(LOG, chosen)
-    assert question.status_code == 200, question
-    assert 'name="confirmed"' in question.text
-    told = {"confirmed": "Yes", "click": str(question.context["click"])}
-    return messages_of(client, client.post(LOG, {**chosen, **told}))
-
-
-def messages_of(client: Client, response: Any) -> str:
-    assert response.status_code == 302, response
-    page = client.get(response["Location"])
-    return " ".join(str(message) for message in page.context["messages"])
+    return messages_of(client, pages.confirm(client, action, *emails, **data))
 
 
 def age(emails: Iterable[Email], length: timedelta) -> None:
@@ -186,7 +166,7 @@ class TestOneEmail:
 
         page = admin_client.get(LOG).text
 
-        assert "waits: less than a minute" in page
+        assert "waiting: less than a minute" in page
         assert "next try" in page
         assert "<code>PROVIDER_ERROR</code>" in page
         assert "priority high" in page
@@ -201,7 +181,7 @@ class TestOneEmail:
         dispatcher.drain()
 
         page = admin_client.get(page_of(email)).text
-        assert "Was not accepted; tried again at" in page
+        assert "Was not accepted. Next try at" in page
         assert "PROVIDER_ERROR" in page
 
     def test_its_page_says_that_its_account_is_paused(self, admin_client, paused):
@@ -228,18 +208,19 @@ class TestOneEmail:
     def test_only_what_makes_sense_is_offered(self, admin_client, failed, unknown, put):
         def offered(email: Email) -> set[str]:
             page = admin_client.get(page_of(email))
-            return {b["name"] for b in page.context["buttons"] if not b["why_not"]}
+            always = {"sync_now", "resend", "export_csv"}
+            return {b["name"] for b in page.context["buttons"] if not b["why_not"]} - always
 
         [waits] = put(1)
         delivered = Email.objects.create(state=State.DELIVERED, to=["a@example.org"])
         direct = Email.objects.create(state=State.UNKNOWN, to=["a@example.org"])
 
-        assert offered(waits) & ACTIONS.keys() == {"cancel"}
-        assert offered(failed[0]) & ACTIONS.keys() == {"retry"}
+        assert offered(waits) == {"cancel"}
+        assert offered(failed[0]) == {"retry"}
         decisions = {"decide_sent", "decide_send", "decide_not_sent"}
-        assert offered(unknown[0]) & ACTIONS.keys() == decisions
-        assert offered(direct) & ACTIONS.keys() == {"decide_sent", "decide_not_sent"}
-        assert offered(delivered) & ACTIONS.keys() == set()
+        assert offered(unknown[0]) == decisions
+        assert offered(direct) == {"decide_sent", "decide_not_sent"}
+        assert offered(delivered) == set()
 
     def test_what_a_worker_has_cannot_be_cancelled_and_says_so(self, admin_client, put):
         [email] = put(1)
@@ -249,8 +230,8 @@ class TestOneEmail:
         OutboxEntry.objects.update(is_waiting=False, batch=batch)
         Email.objects.update(state=State.SENDING)
 
-        assert "its answer was lost" in admin_client.get(page_of(email)).text
-        assert "its answer was lost" in confirm(admin_client, "cancel", email)
+        assert "the answer was lost" in admin_client.get(page_of(email)).text
+        assert "the answer was lost" in confirm(admin_client, "cancel", email)
         assert reload(email).state == State.SENDING
 
 
@@ -258,15 +239,15 @@ class TestActions:
     def test_retry(self, admin_client, failed, dispatcher):
         told = confirm(admin_client, "retry", *failed)
 
-        assert "2 emails wait to be sent again." in told
+        assert "<b>2 emails</b>: Waiting to be sent again." in told
         assert {reload(email).state for email in failed} == {State.PENDING}
         assert [entry.change_message for entry in LogEntry.objects.all()] == [
-            "It waits to be sent again."
+            "Waiting to be sent again."
         ] * 2
         assert dispatcher.drain().accepted == 2
 
     def test_one_is_told_by_its_name(self, admin_client, failed):
-        assert "<b>Order 0</b>: It waits to be sent again." in confirm(
+        assert "<b>Order 0</b>: Waiting to be sent again." in confirm(
             admin_client, "retry", failed[0]
         )
 
@@ -281,8 +262,8 @@ class TestActions:
 
         told = confirm(admin_client, "cancel", *scheduled, *waiting, delivered)
 
-        assert "2 emails were cancelled." in told
-        assert "<b>Gone out</b>: It is not scheduled." in told
+        assert "<b>2 emails</b>: Cancelled." in told
+        assert "<b>Gone out</b>: It is neither scheduled nor waiting." in told
         assert {reload(email).state for email in [*scheduled, *waiting]} == {State.CANCELLED}
         assert LogEntry.objects.filter(change_message="Cancelled.").count() == 3
         assert dispatcher.drain().requests == 0
@@ -308,45 +289,32 @@ class TestActions:
         Email.objects.create(state=State.DELIVERED)
         told = confirm(admin_client, "cancel", emails[0], select_across="1")
 
-        assert "3 emails were cancelled." in told
+        assert "<b>3 emails</b>: Cancelled." in told
 
     def test_queries_are_as_many_for_many(self, admin_client, put):
         def queries(emails: list[Email]) -> int:
             with CaptureQueriesContext(connection) as captured:
-                admin_client.post(
-                    LOG,
-                    {
-                        "action": "cancel",
-                        "_selected_action": [str(email.pk) for email in emails],
-                        "index": "0",
-                        "confirmed": "Yes",
-                    },
-                )
+                run(admin_client, "cancel", *emails, confirmed="Yes")
             return len(captured)
 
         queries(put(1))
         assert queries(put(2)) == queries(put(50))
 
-    @pytest.mark.parametrize("action", ACTIONS)
-    def test_an_action_needs_its_own_permission(self, may, action, failed, unknown, put):
-        emails = [*failed, *unknown, *put(1)]
-        others = set(ACTIONS.values()) - {ACTIONS[action]}
-        clerk = may("view_email", *others)
+    @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.name)
+    def test_an_action_needs_its_own_permission(self, may, action, failed, unknown, put, emulator):
+        scheduled = Email.objects.create(state=State.SCHEDULED, message_id="m", text_body="x")
+        emails = [*failed, *unknown, *put(1), scheduled]
         before = [email.state for email in emails]
+        clerk = may("view_email", *({each.permission for each in ACTIONS} - {action.permission}))
 
-        ids = [str(email.pk) for email in emails]
-        clerk.post(
-            LOG, {"action": action, "_selected_action": ids, "index": "0", "confirmed": "Yes"}
-        )
+        run(clerk, action.name, *emails, confirmed="Yes", click=str(uuid4()))
 
         assert [reload(email).state for email in emails] == before
         assert not LogEntry.objects.exists()
-        assert all(f'value="{action}"' not in clerk.get(page_of(email)).text for email in emails)
-
-    def test_an_action_is_no_get(self, admin_client, put):
-        [email] = put(1)
-        admin_client.get(f"{LOG}?action=cancel&_selected_action={email.pk}&confirmed=1")
-        assert reload(email).state == State.PENDING
+        assert emulator.requests == []
+        assert not any(
+            f'value="{action.name}"' in clerk.get(page_of(email)).text for email in emails
+        )
 
 
 class TestDeleting:
@@ -362,11 +330,7 @@ class TestDeleting:
         dispatcher.step()
 
         one = admin_client.post(f"{LOG}{emails[0].pk}/delete/", {"post": "yes"})
-        ids = [str(email.pk) for email in emails]
-        several = admin_client.post(
-            LOG,
-            {"action": "delete_selected", "_selected_action": ids, "index": "0", "post": "yes"},
-        )
+        several = run(admin_client, "delete_selected", *emails, post="yes")
 
         assert "a part of a request" in one.text
         assert "a part of a request" in several.text
@@ -381,8 +345,8 @@ class TestGoingOn:
 
         told = messages_of(admin_client, admin_client.post(RESUME, {"account": paused.account}))
 
-        assert "Requests are made again." in told
-        assert LogEntry.objects.get().change_message == "Went on before its pause ended."
+        assert "Sending resumed." in told
+        assert LogEntry.objects.get().change_message == "Sending resumed before the pause ended."
         assert dispatcher.drain().accepted == 1
 
     @pytest.mark.parametrize("account", ["nobody", "", "\0"])
@@ -440,17 +404,5 @@ class TestSendingAgain:
 
     def test_nothing_is_said_to_be_lost_that_was_stored(self, admin_client, failed):
         Email.objects.update(attachment_count=2)
-        ids = [str(failed[0].pk)]
-        question = admin_client.post(
-            LOG, {"action": "resend", "_selected_action": ids, "index": "0"}
-        )
+        question = run(admin_client, "resend", failed[0])
         assert "its attachments" not in question.text
-
-    def test_what_cannot_be_read_falls_back_to_the_log(self, admin_client, failed):
-        OutboxEntry.objects.update(payload="{")
-        Email.objects.update(text_body="Kept by the log")
-
-        confirm(admin_client, "resend", failed[0])
-
-        again = OutboxEntry.objects.get(email__resend_of=failed[0])
-        assert "Kept by the log" in again.payload

@@ -21,8 +21,9 @@ from truncus_django.api.transport import Transport
 from truncus_django.db.clock import unix_of
 from truncus_django.emulator import Emulator
 from truncus_django.models import Email, OutboxAccount
+from truncus_django.outbox.answers import DispatchResult
 from truncus_django.outbox.claim import Claim, Idle, claim
-from truncus_django.outbox.dispatcher import Dispatcher, DispatchResult
+from truncus_django.outbox.dispatcher import Dispatcher
 from truncus_django.testing import run_emulator, use_emulator
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -37,6 +38,7 @@ class Time:
 
     present: float = START
     on_its_way_s: float = 0.0
+    using: str = "default"
     chance: random.Random = field(default_factory=lambda: random.Random(7))
 
     def now(self) -> float:
@@ -102,7 +104,7 @@ def test_four_workers_use_the_limits_and_are_hardly_ever_refused(
             free_at[dispatcher] = time.present + time.chance.uniform(0.05, 0.4)
         else:
             late_s = time.chance.uniform(0.0, 0.02)
-            free_at[dispatcher] = float("inf") if step.until is None else step.until + late_s
+            free_at[dispatcher] = float("inf") if step.due_at is None else step.due_at + late_s
     arrivals = [Arrival(told.at, told.status == 429) for told in limited.requests]
     use = use_of(arrivals, seconds=full_minutes * 60)
     assert limited.accepted == wanted
@@ -124,8 +126,8 @@ def allowed_at(dispatcher: Dispatcher) -> float:
     idle = dispatcher.step()
     assert isinstance(idle, Idle)
     assert idle.is_pace
-    assert idle.until is not None
-    return idle.until
+    assert idle.due_at is not None
+    return idle.due_at
 
 
 def test_a_request_may_have_arrived_as_late_as_its_answer(
@@ -226,12 +228,12 @@ def test_all_workers_wait_when_one_is_told_to(
     for other in others:
         idle = other.step()
         assert isinstance(idle, Idle)
-        assert idle.until is not None
-        assert idle.until >= START + 30
+        assert idle.due_at is not None
+        assert idle.due_at >= START + 30
         assert idle.paused
     assert len(limited.requests) == 1
     assert "retry after 30 s" in Email.objects.get(error__gt="").error
-    time.present = idle.until
+    time.present = idle.due_at
     for other in others:
         other.step()
     assert limited.accepted == 2

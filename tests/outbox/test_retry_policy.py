@@ -26,9 +26,7 @@ from truncus_django.outbox import retry_policy
 from truncus_django.outbox.retry_policy import (
     BatchState,
     RetryAction,
-    Start,
     after_failure,
-    before_request,
 )
 
 DAY_S = 24 * 60 * 60.0
@@ -41,37 +39,7 @@ REFUSED.is_from_truncus = True
 
 
 def decision(error, *, jitter=0.5, **state):
-    return after_failure(error, BatchState(**{"attempts": 1, **state}), jitter=jitter)
-
-
-# Before a request -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("state", "is_other_account", "membership_changed", "start"),
-    [
-        (BatchState(), False, False, Start.AS_IT_IS),
-        (BatchState(attempts=3, key_age_s=60), False, False, Start.AS_IT_IS),
-        (BatchState(attempts=3, key_age_s=60, was_ambiguous=True), False, False, Start.AS_IT_IS),
-        # Truncus forgets the key: a definite failure becomes a new request, an ambiguous one ends.
-        (BatchState(attempts=3, key_age_s=DAY_S), False, False, Start.NEW_KEY),
-        (BatchState(attempts=3, key_age_s=DAY_S, was_ambiguous=True), False, False, Start.UNKNOWN),
-        # Another account knows nothing of the key.
-        (BatchState(attempts=3), True, False, Start.NEW_KEY),
-        (BatchState(attempts=3, was_ambiguous=True), True, False, Start.UNKNOWN),
-        # Without the expired ones it is another request; an ambiguous one is repeated whole or not.
-        (BatchState(), False, True, Start.AS_IT_IS),
-        (BatchState(attempts=1), False, True, Start.NEW_KEY),
-        (BatchState(attempts=1, was_ambiguous=True), False, True, Start.UNKNOWN),
-    ],
-)
-def test_how_a_request_begins(state, is_other_account, membership_changed, start):
-    assert (
-        before_request(
-            state, is_other_account=is_other_account, membership_changed=membership_changed
-        )
-        is start
-    )
+    return after_failure(error, BatchState(**state), jitter=jitter)
 
 
 def test_a_key_is_relied_upon_for_less_than_truncus_keeps_it():
@@ -137,7 +105,7 @@ def test_an_answer_that_tells_nothing_leaves_the_outcome_unknown():
 def test_what_fails_for_a_day_is_given_up_unless_ambiguous_or_over_quota():
     assert decision(FAILED, failing_s=DAY_S).action is RetryAction.FAIL
     assert decision(FAILED, failing_s=DAY_S - 1).action is RetryAction.RETRY
-    # before_request() ends an ambiguous batch, when its key is of no use any more.
+    # An ambiguous batch ends when its key is of no use any more.
     assert decision(LOST, failing_s=DAY_S).action is RetryAction.RETRY
     assert decision(QuotaExceeded("month"), failing_s=DAY_S).action is RetryAction.RETRY
     assert (

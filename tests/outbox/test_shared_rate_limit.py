@@ -35,7 +35,11 @@ def test_requests_under_way_count_as_of_now_and_those_of_a_clock_that_was_set_ba
 
 
 def test_half_of_the_limits_is_left_to_what_is_sent(pacer, put, dispatcher):
-    assert [pacer.wait() > 0 for _ in range(4)] == [False, False, True, True]
+    waits = []
+    for _ in range(4):
+        with pacer.request() as waited_s:
+            waits.append(waited_s > 0)
+    assert waits == [False, False, True, True]
 
     put(1)
     assert dispatcher.step().accepted == 1
@@ -43,19 +47,16 @@ def test_half_of_the_limits_is_left_to_what_is_sent(pacer, put, dispatcher):
 
 def test_a_question_counts_from_its_answer(pacer, travel):
     for way_s in (4, 0):
-        pacer.wait()
-        travel(way_s)
-        pacer.answered()
+        with pacer.request():
+            travel(way_s)
 
     assert pacer.pause_s() > 0
 
 
 def test_a_question_under_way_counts_for_as_long_as_it_may_arrive(pacer, travel):
-    for _ in range(2):
-        pacer.wait()
-
-    travel(2)
-    assert pacer.pause_s() > 0
+    with pacer.request(), pacer.request():
+        travel(2)
+        assert pacer.pause_s() > 0
 
 
 def test_what_is_sent_counts(pacer, message, dispatcher, travel, put):
@@ -65,8 +66,8 @@ def test_what_is_sent_counts(pacer, message, dispatcher, travel, put):
 
     assert pacer.pause_s() > 50
     assert isinstance(dispatcher.step(), Idle)
-    waited_s = pacer.wait()
-    assert 50 < waited_s < 62
+    with pacer.request() as waited_s:
+        assert 50 < waited_s < 62
 
 
 def test_a_pause_of_the_account_is_one_for_all(pacer, put, dispatcher):

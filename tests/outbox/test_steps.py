@@ -120,7 +120,7 @@ def _reachable(alias: str) -> dict[str, Any]:
 
 def _forget_all() -> None:
     for model in (OutboxEntry, OutboxBatch, OutboxAccount, Email):
-        model.objects.all()._raw_delete(model.objects.db)
+        model.objects.all().delete()
 
 
 def _run_leases_out() -> None:

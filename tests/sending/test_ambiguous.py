@@ -2,8 +2,10 @@
 
 import copy
 import pickle
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.mime.image import MIMEImage
+from uuid import uuid4
 
 import pytest
 from django.core.mail import EmailMessage
@@ -12,9 +14,17 @@ from django.utils.functional import lazystr
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.encoding import EmailFields
 from truncus_django.message import TruncusMessage
-from truncus_django.sending.ambiguous import fingerprint, forget, recall, remember
+from truncus_django.sending.ambiguous import (
+    fingerprint,
+    forget,
+    note_record,
+    recall,
+    remember,
+)
 from truncus_django.sending.outgoing import Batch, OutgoingMessage
 from truncus_django.sending.payload import Payload
+
+CLIENT = TruncusClient("tr_test_unit")
 
 
 def a_message() -> TruncusMessage:
@@ -75,16 +85,46 @@ def test_whatever_a_message_holds_has_a_fingerprint():
     assert fingerprint(message)
 
 
-def test_what_is_known_of_a_message_is_not_known_of_its_shallow_copy():
-    client = TruncusClient("tr_test_unit")
+def remembered() -> OutgoingMessage:
+    """A message whose request with the key k-1 may have been accepted."""
     payload = Payload(EmailFields(subject="Hi"), None, is_sandbox=False, size=1)
-    outgoing = OutgoingMessage(0, a_message(), payload, key="k-1")
-    remember(Batch("k-1", [outgoing]), client, now=0.0, is_ambiguous=True)
+    outgoing = OutgoingMessage(0, a_message(), payload=payload)
+    batch = Batch("k-1", [outgoing])
+    remember(batch, CLIENT, now=0.0, is_ambiguous=True, wire_format=CLIENT.wire_format)
+    return outgoing
+
+
+def test_a_shallow_copy_keeps_what_the_message_has_forgotten():
+    outgoing = remembered()
     copied = OutgoingMessage(0, copy.copy(outgoing.message))
 
-    forget(outgoing)
+    forget(outgoing, "k-1")
 
-    assert recall(outgoing, client, is_sandbox=False) is None
-    note = recall(copied, client, is_sandbox=False)
+    assert recall(outgoing, CLIENT, is_sandbox=False) is None
+    note = recall(copied, CLIENT, is_sandbox=False)
     assert note is not None
     assert note.idempotency_key == "k-1"
+
+
+def test_the_record_is_noted_on_the_message_and_kept_by_the_next_ambiguous_send():
+    outgoing, pk = remembered(), uuid4()
+    note_record(outgoing, "k-1", pk)
+    repeated = replace(outgoing, ambiguous_send=recall(outgoing, CLIENT, is_sandbox=False))
+    batch = Batch("k-1", [repeated])
+    remember(batch, CLIENT, now=1.0, is_ambiguous=True, wire_format=CLIENT.wire_format)
+
+    note = recall(outgoing, CLIENT, is_sandbox=False)
+    assert note is not None
+    assert (note.email_pk, note.since) == (pk, 0.0)
+
+
+def test_no_record_is_noted_of_a_send_that_was_answered():
+    outgoing = remembered()
+    forget(outgoing, "k-1")
+    note_record(outgoing, "k-1", uuid4())
+    assert recall(outgoing, CLIENT, is_sandbox=False) is None
+
+
+def test_a_message_holds_one_note_of_ours():
+    before = a_message().__dict__.keys()
+    assert remembered().message.__dict__.keys() - before == {"_truncus_ambiguous_sends"}

@@ -1,8 +1,7 @@
-"""Which messages share a request, and what a refusal means for them."""
+"""What becomes of messages that are sent directly."""
 
-import logging
 from collections.abc import Sequence
-from unittest.mock import ANY
+from dataclasses import replace
 
 import pytest
 from django.core.mail import EmailMessage
@@ -22,37 +21,32 @@ from truncus_django.api.errors import (
     QuotaExceeded,
     RateLimited,
     ScopeError,
+    SendCancelled,
     ServerError,
     TLSError,
     TruncusError,
 )
 from truncus_django.api.results import BatchResult, SendResult
 from truncus_django.sending.ambiguous import forget, recall
-from truncus_django.sending.direct import (
-    MAX_BATCH_BYTES,
-    note_acceptance,
-    plan,
-    refusal_of,
-    send_batches,
-)
-from truncus_django.sending.outgoing import Batch, OutgoingMessage
+from truncus_django.sending.batching import make_batches
+from truncus_django.sending.direct import send_batches
+from truncus_django.sending.outgoing import OutgoingMessage, SendOutcome
 from truncus_django.sending.payload import Payload
 
 NOW = 1_767_225_600.0
 DAY = 24 * 60 * 60
 
 
-def outgoing(subject="0", *, sender="shop@example.com", key=None, sandbox=False, size=100, now=NOW):
-    """A message on its way, with what an earlier send of an equal one has left."""
+def outgoing(subject="0", *, sender="shop@example.com", key=None, sandbox=False, size=100):
     email = EmailFields({"from": sender, "to": "ann@example.org", "subject": subject, "text": "T"})
     payload = Payload(email=email, idempotency_key=key, is_sandbox=sandbox, size=size)
-    return OutgoingMessage(int(subject), EmailMessage(subject), payload)
+    return OutgoingMessage(int(subject), EmailMessage(subject), payload=payload)
 
 
 def again(outgoing_messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
     """The same messages, given to a second send."""
     return [
-        OutgoingMessage(one.index, one.message, one.payload, recall(one, Api(), is_sandbox=False))
+        replace(one, ambiguous_send=recall(one, Api(), is_sandbox=False))
         for one in outgoing_messages
     ]
 
@@ -88,70 +82,46 @@ def always(error: BaseException):
     return Api(lambda subjects: error)
 
 
-def send(api: Api, outgoing_messages: Sequence[OutgoingMessage], *, now=NOW) -> list[type | None]:
+def outcomes(api: Api, messages: Sequence[OutgoingMessage], *, now=NOW) -> list[SendOutcome]:
+    """Send and return what became of each message."""
+    found = {}
+    for sent in send_batches(api, make_batches(messages, now=now), now=now):
+        found.update({outgoing.message: outcome for outgoing, outcome in sent})
+    return [found[outgoing.message] for outgoing in messages]
+
+
+def send(api: Api, messages: Sequence[OutgoingMessage], *, now=NOW) -> list[type | None]:
     """Send and return the kind of each message's error."""
-    list(send_batches(api, plan(outgoing_messages, now=now), now=now))
-    return [type(one.error) if one.error else None for one in outgoing_messages]
+    found = outcomes(api, messages, now=now)
+    return [type(outcome.error) if outcome.error else None for outcome in found]
 
 
 def outgoing_messages(count, **options):
     return [outgoing(str(number), **options) for number in range(count)]
 
 
-# The plan -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("count", "sizes"), [
-    (0, []), (1, [1]), (100, [100]), (101, [100, 1]), (250, [100, 100, 50]),
-])  # fmt: skip
-def test_messages_share_requests_of_up_to_100(count, sizes):
-    assert [
-        len(batch.outgoing_messages) for batch in plan(outgoing_messages(count), now=NOW)
-    ] == sizes
-
-
-def test_each_request_has_a_key_of_its_own():
-    assert len({batch.key for batch in plan(outgoing_messages(250), now=NOW)}) == 3
-
-
-def test_requests_are_kept_within_a_bound_of_bytes():
-    large = outgoing_messages(3, size=MAX_BATCH_BYTES // 2)
-    assert [len(batch.outgoing_messages) for batch in plan(large, now=NOW)] == [2, 1]
-
-
-def test_one_message_larger_than_the_bound_still_goes():
-    assert len(list(plan([outgoing(size=MAX_BATCH_BYTES * 2)], now=NOW))) == 1
-
-
-def test_sandbox_and_real_messages_are_never_in_one_request():
-    mixed = [outgoing(str(number), sandbox=number % 2 == 1) for number in range(4)]
-    planned = plan(mixed, now=NOW)
-    assert [[one.index for one in batch.outgoing_messages] for batch in planned] == [[0, 2], [1, 3]]
-
-
-def test_a_key_of_its_own_goes_alone():
-    planned = list(plan([outgoing("0"), outgoing("1", key="mine"), outgoing("2")], now=NOW))
-    assert {batch.key: len(batch.outgoing_messages) for batch in planned}["mine"] == 1
-    assert sorted(len(batch.outgoing_messages) for batch in planned) == [1, 2]
-
-
-def test_what_is_cancelled_or_broken_is_not_planned():
-    cancelled, broken = outgoing("0"), outgoing("1")
-    cancelled.is_cancelled = True
-    broken.error = MessageError("Broken")
-    assert list(plan([cancelled, broken, OutgoingMessage(2, EmailMessage())], now=NOW)) == []
-
-
 # Requests -----------------------------------------------------------------------------------------
 
 
-def test_every_parcel_gets_its_result_key_and_batch_size():
-    sent = outgoing_messages(3)
+def test_every_message_gets_its_result_key_and_place():
     api = Api()
-    send(api, sent)
-    assert [one.result.message_id for one in sent] == ["0", "1", "2"]
-    assert {one.key for one in sent} == set(api.keys)
-    assert {one.batch_size for one in sent} == {3}
+    found = outcomes(api, outgoing_messages(3))
+    assert [outcome.result.message_id for outcome in found] == ["0", "1", "2"]
+    assert {outcome.idempotency_key for outcome in found} == set(api.keys)
+    assert [(outcome.batch_index, outcome.batch_size) for outcome in found] == [
+        (0, 3), (1, 3), (2, 3),
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_sent_is_told_without_a_request():
+    refused = replace(outgoing("0"), payload=None, error=MessageError("Broken"))
+    cancelled = replace(outgoing("1"), payload=None, error=SendCancelled())
+    api = Api()
+    assert outcomes(api, [refused, cancelled]) == [
+        SendOutcome(error=refused.error),
+        SendOutcome(is_cancelled=True),
+    ]
+    assert api.requests == []
 
 
 def test_one_bad_message_is_found_by_halving_and_the_others_are_sent():
@@ -225,7 +195,7 @@ def test_a_service_that_fails_now_and_then_is_not_left_alone():
     assert kinds == [ServerError] * 100 + [None] * 100 + [ServerError] * 100 + [None]
 
 
-def test_a_batch_in_doubt_is_never_halved():
+def test_an_ambiguous_batch_is_never_halved():
     api = always(InvalidRequest("No", ambiguous=True))
     send(api, outgoing_messages(4))
     assert len(api.requests) == 1
@@ -237,10 +207,11 @@ def test_refused_results_are_errors_of_their_messages():
             return (SendResult("sent"), SendResult("blocked", reason="suppression_list"),
                     SendResult("failed", error="SES", code="PROVIDER_ERROR"))  # fmt: skip
 
-    sent = outgoing_messages(3)
-    assert send(Refusing(), sent) == [None, EmailRefused, EmailRefused]
-    assert [one.error.retryable for one in sent[1:]] == [False, True]
-    assert sent[1].result.status == "blocked"
+    first, *others = outcomes(Refusing(), outgoing_messages(3))
+    assert first.error is None
+    assert [type(outcome.error) for outcome in others] == [EmailRefused, EmailRefused]
+    assert [outcome.error.retryable for outcome in others] == [False, True]
+    assert others[0].result.status == "blocked"
 
 
 def test_a_limit_of_one_email_stops_nothing():
@@ -254,82 +225,12 @@ def test_a_limit_of_one_email_stops_nothing():
     assert set(kinds) == {None, QuotaExceeded}
 
 
-# What a refused email means ----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("code", "kind", "retryable"), [
-    ("MONTHLY_LIMIT_EXCEEDED", QuotaExceeded, False),
-    ("WARMUP_CAP_EXCEEDED", QuotaExceeded, False),
-    ("RATE_LIMIT_MINUTE", RateLimited, True),
-    ("rate_limit_exceeded", RateLimited, True),
-    ("transient_failure", ServerError, True),
-    ("TRANSIENT_FAILURE", ServerError, True),
-    ("API_KEY_REVOKED", AuthenticationError, False),
-    ("SCOPE_REQUIRED", ScopeError, False),
-    ("DOMAIN_PAUSED", DomainError, False),
-    ("domain_not_verified", DomainError, False),
-    ("PROVIDER_ERROR", EmailRefused, True),
-    ("INVALID_REQUEST", EmailRefused, False),
-    ("ALL_RECIPIENTS_SUPPRESSED", EmailRefused, False),
-    ("SOMETHING_NEW", EmailRefused, False),
-])  # fmt: skip
-def test_the_code_of_an_email_means_what_it_means_as_an_answer(code, kind, retryable):
-    error = refusal_of(SendResult("failed", code=code, error="In words", attempts=2))
-    assert type(error) is kind
-    assert (error.code, error.retryable, error.ambiguous) == (code, retryable, False)
-    assert (error.attempts, error.status, error.is_from_truncus) == (2, None, True)
-    assert error.message == "Truncus failed the email: In words"
-
-
-@pytest.mark.parametrize(("told", "kind", "code", "message"), [
-    ({"reason": "domain_not_verified"}, DomainError, "domain_not_verified", ""),
-    ({"reason": "transient_failure"}, ServerError, "transient_failure", ""),
-    ({"error": "transient_failure", "reason": "Busy"}, ServerError, "transient_failure", ": Busy"),
-    ({"reason": "suppression_list"}, EmailRefused, "suppression_list", ""),
-    ({"reason": "invalid_address", "error": "No"}, EmailRefused, "invalid_address", ": No"),
-    ({"reason": "In words"}, EmailRefused, None, ": In words"),
-    ({"code": "OTHER", "reason": "transient_failure"}, EmailRefused, "OTHER", ANY),
-    ({}, EmailRefused, None, ""),
-])  # fmt: skip
-def test_a_code_is_known_in_the_place_of_words(told, kind, code, message):
-    error = refusal_of(SendResult("rejected", **told))
-    assert (type(error), error.code) == (kind, code)
-    assert message == ANY or error.message == f"Truncus rejected the email{message}"
-
-
-def test_a_duplicate_of_a_refused_email_is_refused_whatever_its_code():
-    result = SendResult("duplicate", email_status="failed", code="rate_limit_exceeded")
-    assert type(refusal_of(result)) is EmailRefused
-
-
-def test_the_failure_of_its_own_request_is_the_error_of_an_email():
-    cause = RateLimited("Wait", retry_after=9, retryable=True)
-    assert refusal_of(SendResult("failed", code="rate_limit_exceeded", cause=cause)) is cause
-
-
-# What an accepted email says ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("result", "warning"), [
-    (SendResult("sent", message_id="m-1"), None),
-    (SendResult("duplicate", message_id="m-1"), None),
-    (SendResult("duplicate", original_global_message_id="g-1"), "same content: g-1"),
-    (SendResult("sent", message_id="m-1", warnings=("ann@example.org",)), "m-1 with 1 warnings"),
-])  # fmt: skip
-def test_what_a_sender_may_not_expect_is_logged_as_a_warning(caplog, result, warning):
-    with caplog.at_level(logging.WARNING, "truncus_django"):
-        note_acceptance(result)
-    assert (warning or "") in caplog.text
-    assert bool(caplog.records) is (warning is not None)
-    assert "ann@" not in caplog.text
-
-
-# Sends in doubt -----------------------------------------------------------------------------------
+# Ambiguous sends ----------------------------------------------------------------------------------
 
 LOST = AnswerLost("Lost", ambiguous=True)
 
 
-def test_a_batch_in_doubt_is_made_up_again_whole_in_its_order_under_its_key():
+def test_an_ambiguous_batch_is_made_up_again_whole_in_its_order_under_its_key():
     first = always(LOST)
     sent = outgoing_messages(3)
     send(first, sent)
@@ -339,7 +240,7 @@ def test_a_batch_in_doubt_is_made_up_again_whole_in_its_order_under_its_key():
     assert second.keys == first.keys
 
 
-def test_batches_in_doubt_are_told_apart():
+def test_ambiguous_batches_are_told_apart():
     first = always(LOST)
     sent = outgoing_messages(150)
     send(first, sent)
@@ -352,22 +253,23 @@ def refusal(*, is_from_truncus):
     return InvalidRequest("No", status=413, is_from_truncus=is_from_truncus)
 
 
-def test_doubt_ends_where_truncus_refuses_the_content():
-    sent = again_after_a_lost_answer(2)
+def test_a_send_is_ambiguous_no_more_where_truncus_refuses_the_content():
     api = always(refusal(is_from_truncus=True))
-    assert send(api, sent) == [InvalidRequest] * 2
-    assert [one.error.ambiguous for one in sent] == [False, False]
+    found = outcomes(api, again_after_a_lost_answer(2))
+    assert [type(outcome.error) for outcome in found] == [InvalidRequest] * 2
+    assert [outcome.error.ambiguous for outcome in found] == [False, False]
     assert api.requests == [["0", "1"], ["0"], ["1"]]
 
 
 @pytest.mark.parametrize("error", [
     refusal(is_from_truncus=False), MessageError("No JSON"), DomainError("No"), RateLimited("Wait"),
 ])  # fmt: skip
-def test_doubt_stays_whatever_else_a_repeated_batch_meets(error):
+def test_a_send_stays_ambiguous_whatever_else_a_repeated_batch_meets(error):
     sent = again_after_a_lost_answer(2)
     api = always(error)
-    assert send(api, sent) == [type(error)] * 2
-    assert all(one.error.ambiguous for one in sent)
+    found = outcomes(api, sent)
+    assert [type(outcome.error) for outcome in found] == [type(error)] * 2
+    assert all(outcome.error.ambiguous for outcome in found)
     assert len(api.requests) == 1  # never in parts, whose keys would be new
     assert [one.ambiguous_send.idempotency_key for one in again(sent)] == api.keys * 2
 
@@ -389,7 +291,7 @@ def test_the_form_that_an_error_tells_is_remembered():
     assert [one.ambiguous_send.wire_format for one in again(repeated)] == [wire_format] * 2
 
 
-def test_a_part_of_a_batch_in_doubt_is_not_sent():
+def test_a_part_of_an_ambiguous_batch_is_not_sent():
     sent = outgoing_messages(3)
     send(always(LOST), sent)
     api = Api()
@@ -404,7 +306,7 @@ def test_one_message_given_twice_does_not_make_up_for_a_missing_one():
     assert send(Api(), [repeated, *again(sent)[:1]]) == [OutcomeUnknown] * 2
 
 
-def test_a_changed_message_is_a_new_one_and_leaves_the_others_in_doubt():
+def test_a_changed_message_is_a_new_one_and_leaves_the_others_ambiguous():
     sent = outgoing_messages(2)
     send(always(LOST), sent)
     sent[0].message.subject = "7"
@@ -412,22 +314,23 @@ def test_a_changed_message_is_a_new_one_and_leaves_the_others_in_doubt():
 
 
 def test_a_key_is_trusted_for_24_hours():
-    sent = outgoing_messages(1)
+    in_time, sent = outgoing_messages(1), outgoing_messages(1)
+    send(always(LOST), in_time)
     send(always(LOST), sent)
-    assert send(Api(), again(sent), now=NOW + DAY - 1) == [None]
+    assert send(Api(), again(in_time), now=NOW + DAY - 1) == [None]
     api = Api()
     assert send(api, again(sent), now=NOW + DAY) == [OutcomeUnknown]
     assert api.requests == []
 
 
-def test_doubt_counts_from_the_first_try():
+def test_the_24_hours_count_from_the_first_try():
     sent = outgoing_messages(1)
     send(always(LOST), sent)
     send(always(LOST), again(sent), now=NOW + DAY - 1)
     assert send(Api(), again(sent), now=NOW + DAY) == [OutcomeUnknown]
 
 
-def test_doubt_about_a_new_request_does_not_count_from_one_that_surely_failed():
+def test_the_24_hours_of_an_ambiguous_request_do_not_count_from_one_that_surely_failed():
     sent = outgoing_messages(2)
     send(always(ServerError("Failed")), sent)
     half_a_day, api = NOW + DAY / 2, always(LOST)
@@ -450,15 +353,17 @@ def test_a_message_with_its_own_key_is_sent_under_it_at_any_time():
 def test_whatever_ends_a_request_leaves_its_messages_remembered(end):
     sent = outgoing_messages(2)
     api = always(end)
+    sends = send_batches(api, make_batches(sent, now=NOW), now=NOW)
+    assert [type(outcome.error) for _, outcome in next(sends)] == [OutcomeUnknown] * 2
     with pytest.raises(type(end)):
-        send(api, sent)
+        next(sends)
     assert [one.ambiguous_send.idempotency_key for one in again(sent)] == api.keys * 2
 
 
-def test_doubt_ends_when_it_is_forgotten():
+def test_a_forgotten_send_is_ambiguous_no_more():
     sent = outgoing_messages(1)
     send(always(LOST), sent)
-    forget(sent[0])
+    forget(sent[0], again(sent)[0].ambiguous_send.idempotency_key)
     assert again(sent)[0].ambiguous_send is None
 
 
@@ -474,7 +379,3 @@ def test_a_batch_of_one_goes_to_the_send_endpoint():
         send_batch = None  # type: ignore[assignment]
 
     assert send(SendOnly(), outgoing_messages(1)) == [None]
-
-
-def test_batches_are_values():
-    assert Batch("k", []) == Batch("k", [])

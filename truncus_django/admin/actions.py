@@ -1,556 +1,350 @@
-"""What may be done with emails: each with its permission, a question first, and in the history."""
+"""The actions on emails, in the list and on the page of an email.
+
+To add an action, add a row to :data:`ACTIONS` and, above it, the functions that the row names.
+"""
 
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Any
 
-from django.contrib import admin, messages
-from django.contrib.admin import helpers
-from django.contrib.admin.models import CHANGE, LogEntry
-from django.contrib.contenttypes.models import ContentType
+from django.contrib import messages
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from django.utils.html import format_html
-from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy
 
-from truncus_django.admin.pages import page_basics
+from truncus_django.admin import resend
+from truncus_django.admin.action_runner import (
+    MOST_REQUESTS,
+    MOST_ROWS,
+    RESULTS,
+    Action,
+    ActionRun,
+    Question,
+    Result,
+)
+from truncus_django.admin.csv import csv_response
+from truncus_django.admin.outbox_panel import IN_OUTBOX, outbox_entries
+from truncus_django.admin.pages import log_change_without_object
 from truncus_django.admin.paginator import COUNT_LIMIT
-from truncus_django.api.errors import (
-    Conflict,
-    EmailRefused,
-    InvalidAnswer,
-    MessageError,
-    NotFound,
-    TruncusError,
-)
+from truncus_django.api.errors import Conflict
+from truncus_django.log.ingest import apply_details
+from truncus_django.log.transitions import EmailUpdate, advance_emails
 from truncus_django.mailers import get_mailer
-from truncus_django.models import Email
-from truncus_django.states import State
-
-MOST_AT_ONCE = 50
-"""Each is a request to Truncus; more are the business of ``truncus_sync``."""
-MOST_OF_OUTBOX = 10_000
-"""Of what is done in the database alone."""
-_MOST_MESSAGES = 10
-_ABOUT_ONE = (Conflict, EmailRefused, InvalidAnswer, MessageError, NotFound)
-"""Errors that say nothing about the next email; after any other, it would fail as well."""
+from truncus_django.models import Email, OutboxEntry
+from truncus_django.outbox import operations
+from truncus_django.outbox.operations import Decision, OperationResult
+from truncus_django.states import RESTARTABLE_STATES, State
 
 
-@dataclass(frozen=True)
-class Action:
-    """Something that may be done with emails.
-
-    Attributes:
-        name: of the action.
-        permission: the codename of the permission that it takes.
-        button: what is written on it.
-        question: what is asked before.
-    """
-
-    name: str
-    permission: str
-    button: Any
-    question: Any
+def _always(email: Email, entry: OutboxEntry | None) -> bool:
+    return True
 
 
-@dataclass(frozen=True)
-class Report:
-    """What became of one email: a message for the user, and a line in its history if any."""
-
-    level: int
-    text: str | SafeString
-    history: str = ""
+def _nothing(email: Email, entry: OutboxEntry | None) -> str:
+    return ""
 
 
-SYNC = Action(
-    "sync_now",
-    "sync_email",
-    gettext_lazy("Sync now"),
-    gettext_lazy("Ask Truncus what has become of this?"),
-)
-RESEND = Action(
-    "resend",
-    "resend_email",
-    gettext_lazy("Resend"),
-    gettext_lazy("Send this once more, as a new email to the same recipients?"),
-)
-RETRY = Action(
-    "retry",
-    "retry_email",
-    gettext_lazy("Try again now"),
-    gettext_lazy(
-        "Try again now to send this? What failed is sent as it was stored, attachments included."
-    ),
-)
-WAS_SENT = Action(
-    "decide_sent",
-    "decide_email",
-    gettext_lazy("Mark as sent"),
-    gettext_lazy(
-        "Mark this as sent? Look for it in the Truncus dashboard first: it will not be sent again."
-    ),
-)
-SEND_NOW = Action(
-    "decide_send",
-    "decide_email",
-    gettext_lazy("Mark as not sent and send it"),
-    gettext_lazy(
-        "Send this? Look for it in the Truncus dashboard first: if it is there, its recipients "
-        "get it twice."
-    ),
-)
-WAS_NOT_SENT = Action(
-    "decide_not_sent",
-    "decide_email",
-    gettext_lazy("Mark as not sent"),
-    gettext_lazy("Mark this as not sent? It counts as failed and is not sent."),
-)
-CANCEL = Action(
-    "cancel",
-    "cancel_email",
-    gettext_lazy("Cancel"),
-    gettext_lazy("Keep this from being sent? That cannot be undone."),
-)
-EXPORT = Action(
-    "export_csv",
-    "export_email",
-    gettext_lazy("Export as CSV"),
-    gettext_lazy(
-        "Download this as a CSV file? It holds addresses and subjects, and no texts of emails."
-    ),
-)
-ACTIONS = (WAS_SENT, SEND_NOW, WAS_NOT_SENT, RETRY, SYNC, RESEND, CANCEL, EXPORT)
-
-if TYPE_CHECKING:
-    from truncus_django.outbox.operations import OperationResult
-
-    ActionsBase = admin.ModelAdmin[Email]
-else:
-    ActionsBase = object
+# Marking an ambiguous email -----------------------------------------------------------------------
 
 
-class EmailActions(ActionsBase):
-    """The actions of the list, which the buttons of an email's page use as well."""
-
-    actions = (
-        "sync_now",
-        "resend",
-        "retry",
-        "cancel",
-        "decide_sent",
-        "decide_send",
-        "decide_not_sent",
-        "export_csv",
-    )
-
-    @admin.action(description=gettext_lazy("Sync now"), permissions=["sync"])
-    def sync_now(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
-        """Ask Truncus about the chosen emails."""
-        return self._ask_then_do(request, queryset, SYNC, _sync)
-
-    @admin.action(description=gettext_lazy("Resend"), permissions=["resend"])
-    def resend(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
-        """Send the chosen emails once more, each as a new one."""
-        click = _uuid(request.POST.get("click"))
-        words = request.POST.get("known_resends", "").split()
-        known = [known_id for word in words if (known_id := _uuid(word)) is not None]
-
-        def send_again(email: Email) -> Report:
-            if click is None:
-                return Report(messages.ERROR, _("Please confirm once more."))
-            return _resend(email, click, known, self._url_of)
-
-        return self._ask_then_do(request, queryset, RESEND, send_again)
-
-    @admin.action(
-        description=gettext_lazy("Cancel those that are scheduled or wait"), permissions=["cancel"]
-    )
-    def cancel(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
-        """Cancel those of the chosen emails that have yet to go out."""
-        if "confirmed" not in request.POST:
-            return self._ask_about_many(request, queryset, CANCEL)
-        emails = self._some_of(request, queryset)
-        if emails is None:
-            return None
-        waiting = [email for email in emails if email.state in _IN_OUTBOX]
-        self._do_at_once(request, waiting, _cancel_in_outbox)
-        others = [email.pk for email in emails if email.state not in _IN_OUTBOX]
-        if others:
-            self._ask_then_do(request, queryset.filter(pk__in=others), CANCEL, _cancel)
-        return self._back(request, emails)
-
-    @admin.action(description=gettext_lazy("Try again now"), permissions=["retry"])
-    def retry(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
-        """Let the chosen emails of the outbox be tried again at once."""
-        return self._ask_then_do_at_once(request, queryset, RETRY, _retry)
-
-    @admin.action(description=gettext_lazy("Mark unknown ones as sent"), permissions=["decide"])
-    def decide_sent(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
-        """Decide that the unknown ones of the chosen emails were sent."""
-        return self._ask_then_do_at_once(request, queryset, WAS_SENT, _decide("sent"))
-
-    @admin.action(
-        description=gettext_lazy("Mark unknown ones as not sent and send them"),
-        permissions=["decide"],
-    )
-    def decide_send(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
-        """Decide that the unknown ones of the chosen emails were not sent, and send them."""
-        return self._ask_then_do_at_once(request, queryset, SEND_NOW, _decide("send"))
-
-    @admin.action(description=gettext_lazy("Mark unknown ones as not sent"), permissions=["decide"])
-    def decide_not_sent(
-        self, request: HttpRequest, queryset: QuerySet[Email]
-    ) -> HttpResponse | None:
-        """Decide that the unknown ones of the chosen emails were not sent and will not be."""
-        return self._ask_then_do_at_once(request, queryset, WAS_NOT_SENT, _decide("not sent"))
-
-    @admin.action(description=gettext_lazy("Export as CSV"), permissions=["export"])
-    def export_csv(self, request: HttpRequest, queryset: QuerySet[Email]) -> HttpResponse | None:
-        """Download the chosen emails as a table."""
-        if "confirmed" not in request.POST:
-            return self._question(request, queryset, EXPORT)
-        from truncus_django.admin.csv import csv_response
-
-        self._note_export(request, queryset)
-        return csv_response(queryset)  # type: ignore[return-value]
-
-    # Who may ----------------------------------------------------------------------------------
-
-    def has_sync_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may ask Truncus about emails."""
-        return self._may(request, SYNC)
-
-    def has_resend_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may send emails again."""
-        return self._may(request, RESEND)
-
-    def has_cancel_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may cancel emails that have yet to go out."""
-        return self._may(request, CANCEL)
-
-    def has_retry_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may have the outbox try again, and accounts go on."""
-        return self._may(request, RETRY)
-
-    def has_decide_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may decide whether unknown emails were sent."""
-        return self._may(request, WAS_SENT)
-
-    def has_export_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may take emails out of the log."""
-        return self._may(request, EXPORT)
-
-    def actions_allowed(self, request: HttpRequest) -> list[Action]:
-        """Return what the user may do."""
-        return [action for action in ACTIONS if self._may(request, action)]
-
-    def _may(self, request: HttpRequest, action: Action) -> bool:
-        return request.user.has_perm(f"{self.opts.app_label}.{action.permission}")
-
-    # The steps --------------------------------------------------------------------------------
-
-    def _ask_then_do(
-        self,
-        request: HttpRequest,
-        queryset: QuerySet[Email],
-        action: Action,
-        do: Callable[[Email], Report],
-    ) -> HttpResponse | None:
-        """Show the question; when it is confirmed, do it to each email and tell what became."""
-        emails = list(queryset[: MOST_AT_ONCE + 1])
-        if len(emails) > MOST_AT_ONCE:
-            text = _("Choose at most %(count)d emails at once.") % {"count": MOST_AT_ONCE}
-            self.message_user(request, text, messages.ERROR)
-            return None
-        if "confirmed" not in request.POST:
-            return self._question(request, queryset, action, emails)
-        reports = []
-        for place, email in enumerate(emails):
-            try:
-                report = do(email)
-            except Email.DoesNotExist:
-                report = Report(messages.WARNING, _about(email, _("It was purged meanwhile.")))
-            except TruncusError as error:
-                report = Report(messages.ERROR, _about(email, str(error)))
-                if not isinstance(error, _ABOUT_ONE):
-                    reports += [report, *_left_out(len(emails) - place - 1)]
-                    break
-            reports.append(report)
-            if report.history:
-                self.log_change(request, email, report.history)
-        self._tell(request, reports)
-        return self._back(request, emails)
-
-    def _ask_then_do_at_once(
-        self,
-        request: HttpRequest,
-        queryset: QuerySet[Email],
-        action: Action,
-        do: "Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, OperationResult]]",
-    ) -> HttpResponse | None:
-        """The same for what is done in the database alone: to all of them at once."""
-        if "confirmed" not in request.POST:
-            return self._ask_about_many(request, queryset, action)
-        emails = self._some_of(request, queryset)
-        if emails is None:
-            return None
-        self._do_at_once(request, emails, do)
-        return self._back(request, emails)
-
-    def _ask_about_many(
-        self, request: HttpRequest, queryset: QuerySet[Email], action: Action
-    ) -> HttpResponse:
-        is_everything = request.POST.get("select_across") == "1"
-        return self._question(request, queryset, action, None if is_everything else list(queryset))
-
-    def _some_of(self, request: HttpRequest, queryset: QuerySet[Email]) -> list[Email] | None:
-        """Return the chosen emails; where they are too many, say so and return ``None``."""
-        chosen = queryset.only("id", "state", "message_id", "subject")
-        emails = list(chosen[: MOST_OF_OUTBOX + 1])
-        if len(emails) <= MOST_OF_OUTBOX:
-            return emails
-        text = _("Choose at most %(count)d emails at once.") % {"count": MOST_OF_OUTBOX}
-        self.message_user(request, text, messages.ERROR)
-        return None
-
-    def _do_at_once(
-        self,
-        request: HttpRequest,
-        emails: Sequence[Email],
-        do: "Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, OperationResult]]",
-    ) -> None:
-        """Do something to all of them, and tell how many came to what."""
-        from truncus_django.admin import outbox_panel
-
-        done = do([email.pk for email in emails]) if emails else {}
-        for kind, number in outbox_panel.counted(done.values()).items():
-            if len(emails) == 1:
-                text: str = _about(emails[0], outbox_panel.told_of_one(kind))
-            else:
-                text = outbox_panel.told_of_many(kind, number)
-            self.message_user(request, text, outbox_panel.level_of(kind))
-            if kind.is_done:
-                changed = [email for email in emails if done[email.pk] is kind]
-                self._note_all(request, changed, outbox_panel.told_of_one(kind))
-
-    def _note_all(self, request: HttpRequest, emails: Sequence[Email], text: str) -> None:
-        """Write what was done to emails into the history of each."""
-        LogEntry.objects.log_actions(
-            user_id=request.user.pk or 0,
-            queryset=emails,
-            action_flag=CHANGE,
-            change_message=text,
-        )
-
-    def _question(
-        self,
-        request: HttpRequest,
-        queryset: QuerySet[Email],
-        action: Action,
-        emails: Sequence[Email] | None = None,
-    ) -> HttpResponse:
-        is_everything = request.POST.get("select_across") == "1" and emails is None
-        if emails is None:
-            shown = list(queryset[:_MOST_MESSAGES])
-            count = queryset.order_by()[: COUNT_LIMIT + 1].count()
-            ids = request.POST.getlist(helpers.ACTION_CHECKBOX_NAME)
-        else:
-            shown, count = list(emails[:_MOST_MESSAGES]), len(emails)
-            ids = [str(email.pk) for email in emails]
-        context = {
-            **page_basics(self, request),
-            "title": action.button,
-            "action": action,
-            "emails": shown,
-            "count": count,
-            "more_count": count - len(shown),
-            "is_over_limit": count > COUNT_LIMIT,
-            "count_limit": COUNT_LIMIT,
-            "ids": ids[:1] if is_everything else ids,
-            "is_everything": is_everything,
-            "checkbox_name": helpers.ACTION_CHECKBOX_NAME,
-            "click": uuid.uuid4(),
-            "from_page": request.POST.get("from_page", ""),
-            "back_url": self._url_of(shown[0])
-            if shown and request.POST.get("from_page")
-            else request.get_full_path(),
-            **(_about_resends(emails or shown) if action is RESEND else {}),
-        }
-        return TemplateResponse(request, "admin/truncus_django/email/confirm.html", context)
-
-    def _tell(self, request: HttpRequest, reports: Sequence[Report]) -> None:
-        for report in reports[:_MOST_MESSAGES]:
-            self.message_user(request, report.text, report.level)
-        rest = reports[_MOST_MESSAGES:]
-        if not rest:
-            return
-        failed = sum(report.level >= messages.WARNING for report in rest)
-        text = _("And %(count)d more, of which %(failed)d with trouble.") % {
-            "count": len(rest),
-            "failed": failed,
-        }
-        self.message_user(request, text, messages.WARNING if failed else messages.SUCCESS)
-
-    def _back(self, request: HttpRequest, emails: Sequence[Email]) -> HttpResponse:
-        if request.POST.get("from_page") and emails:
-            return HttpResponseRedirect(self._url_of(emails[0]))
-        return HttpResponseRedirect(request.get_full_path())
-
-    def _note_export(self, request: HttpRequest, queryset: QuerySet[Email]) -> None:
-        """Write into the history who took what out of the log."""
-        few = list(queryset.only("id", "state", "message_id")[:2])
-        one = few[0] if len(few) == 1 else None
-        if one is not None:
-            self.log_change(request, one, _("Exported as CSV."))
-            return
-        count = queryset.order_by()[: COUNT_LIMIT + 1].count()
-        shown = f"> {COUNT_LIMIT}" if count > COUNT_LIMIT else str(count)
-        LogEntry.objects.create(
-            user_id=request.user.pk or 0,
-            content_type_id=ContentType.objects.get_for_model(Email).pk,
-            object_id=None,
-            object_repr=_("%(count)s emails") % {"count": shown},
-            action_flag=CHANGE,
-            change_message=_("Exported as CSV."),
-        )
-
-    def _url_of(self, email: Email) -> str:
-        return reverse(f"{self.admin_site.name}:truncus_django_email_change", args=[email.pk])
+def _is_unknown(email: Email, entry: OutboxEntry | None) -> bool:
+    return email.state == State.UNKNOWN
 
 
-# What is done to one email -----------------------------------------------------------------------
+def _why_not_sent_now(email: Email, entry: OutboxEntry | None) -> str:
+    return str(RESULTS[OperationResult.NOT_STORED].text) if entry is None else ""
 
 
-def _sync(email: Email) -> Report:
-    if not email.message_id:
-        return Report(messages.WARNING, _about(email, _("Truncus has given it no id.")))
+def _decide(decision: Decision) -> Callable[[ActionRun, QuerySet[Email]], None]:
+    operation = partial(operations.decide, decision=decision)
+    return lambda run, emails: run.in_database(emails, operation)
+
+
+# Trying again -------------------------------------------------------------------------------------
+
+
+def _can_be_retried(email: Email, entry: OutboxEntry | None) -> bool:
+    if entry is None or entry.is_waiting or email.state == State.UNKNOWN:
+        return False
+    if entry.batch is None:
+        return email.state in RESTARTABLE_STATES
+    return entry.batch.lease is None
+
+
+def _retry(run: ActionRun, emails: QuerySet[Email]) -> None:
+    run.in_database(emails, operations.retry)
+
+
+# Asking Truncus -----------------------------------------------------------------------------------
+
+
+def _why_not_synced(email: Email, entry: OutboxEntry | None) -> str:
+    return "" if email.message_id else _("Truncus has given it no id.")
+
+
+def _sync(run: ActionRun, emails: QuerySet[Email]) -> None:
+    run.one_by_one(list(emails[:MOST_REQUESTS]), _sync_one)
+
+
+def _sync_one(email: Email) -> Result:
     before = email.state
     _ask(email)
-    state = State(email.state).label
+    state = {"state": State(email.state).label}
     if email.state == before:
-        text = _("Truncus was asked; still %(state)s.") % {"state": state}
-    else:
-        text = _("Truncus was asked; now %(state)s.") % {"state": state}
-    return Report(messages.SUCCESS, _about(email, text), text)
-
-
-def _resend(
-    email: Email, click: uuid.UUID, known: Collection[uuid.UUID], url_of: Callable[[Email], str]
-) -> Report:
-    from truncus_django.admin.resend import Outcome, resend, why_not_resendable
-
-    why_not = why_not_resendable(email)
-    if why_not:
-        return Report(messages.WARNING, _about(email, why_not))
-    done = resend(email, click=click, known=known)
-    new = done.record
-    link = format_html('<a href="{}">{}</a>', url_of(new), new.message_id or new.pk) if new else ""
-    if done.outcome is Outcome.SENT_BEFORE:
-        text = _("Was sent again before, and not now:")
-        return Report(messages.INFO, format_html("{} {}", _about(email, text), link))
-    if done.outcome is Outcome.AMBIGUOUS:
-        text = _(
-            "May have been sent again before, as the answer was lost, and was not sent now. Look "
-            "for its recipient in the Truncus dashboard, then choose “Resend” again if it is "
-            "missing:"
-        )
-        return Report(messages.WARNING, format_html("{} {}", _about(email, text), link))
-    if new is None:
-        return Report(messages.SUCCESS, _about(email, _("Sent again.")), _("Sent again."))
-    return Report(
-        messages.SUCCESS,
-        format_html("{} {}", _about(email, _("Sent again:")), link),
-        _("Sent again as %(id)s.") % {"id": new.pk},
-    )
-
-
-def _cancel(email: Email) -> Report:
-    if email.state != State.SCHEDULED or not email.message_id:
-        return Report(messages.WARNING, _about(email, _("It is not scheduled.")))
-    try:
-        get_mailer(email.mailer).client.cancel(email.message_id)
-    except Conflict:
-        _ask(email)
-        text = _("Truncus does not cancel it any more; now %(state)s.") % {
-            "state": State(email.state).label
-        }
-        return Report(messages.WARNING, _about(email, text))
-    from truncus_django.log.transitions import move
-
-    move(email, State.CANCELLED)
-    return Report(messages.SUCCESS, _about(email, _("Cancelled.")), _("Cancelled."))
-
-
-_IN_OUTBOX = (State.PENDING, State.SENDING)
-
-
-def _cancel_in_outbox(email_ids: Sequence[uuid.UUID]) -> "Mapping[uuid.UUID, OperationResult]":
-    from truncus_django.outbox import operations
-
-    return operations.cancel(email_ids)
-
-
-def _retry(email_ids: Sequence[uuid.UUID]) -> "Mapping[uuid.UUID, OperationResult]":
-    from truncus_django.outbox import operations
-
-    return operations.retry(email_ids)
-
-
-def _decide(
-    decision: str,
-) -> "Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, OperationResult]]":
-    def decide(email_ids: Sequence[uuid.UUID]) -> "Mapping[uuid.UUID, OperationResult]":
-        from truncus_django.outbox import operations
-
-        return operations.decide(email_ids, operations.Decision(decision))
-
-    return decide
+        return Result(_("Truncus was asked. Still %(state)s.") % state)
+    return Result(_("Truncus was asked. Now %(state)s.") % state)
 
 
 def _ask(email: Email) -> None:
-    """Ask Truncus about an email and learn from the answer."""
+    """Ask Truncus about an email, and apply what it answers."""
     message_id = str(email.message_id)
     details = get_mailer(email.mailer).client.get_email(message_id)
-    from truncus_django.log.transitions import apply_details
-
     apply_details({message_id: details})
     email.refresh_from_db()
 
 
-def _about(email: Email, text: str) -> SafeString:
-    return format_html("<b>{}</b>: {}", email.subject or email.message_id or email.pk, text)
+# Sending again ------------------------------------------------------------------------------------
 
 
-def _left_out(count: int) -> list[Report]:
-    if count == 0:
-        return []
-    text = ngettext(
-        "%(count)d email was left as it is.", "%(count)d emails were left as they are.", count
-    )
-    return [Report(messages.WARNING, text % {"count": count})]
+def _why_not_resent(email: Email, entry: OutboxEntry | None) -> str:
+    if email.state == State.UNKNOWN and entry is not None:
+        return str(RESULTS[OperationResult.NEEDS_DECISION].text)
+    return resend.why_not_resendable(email, is_stored=entry is not None)
 
 
-def _about_resends(emails: Sequence[Email]) -> dict[str, Any]:
-    """Return what the question about sending again tells, and what its confirmation carries."""
-    from truncus_django.admin.resend import resends_of, what_is_lost
-
-    earlier = resends_of(emails)
+def _ask_about_resends(emails: Sequence[Email]) -> Question:
+    earlier = resend.resends_of(emails)
     ambiguous = {each.resend_of_id for each in earlier if each.state == State.UNKNOWN}
-    shown = emails[:_MOST_MESSAGES]
-    return {
-        "lost": [(email, lost) for email in shown if (lost := what_is_lost(email))],
-        "ambiguous": [email for email in shown if email.pk in ambiguous],
-        "known_resends": " ".join(each.pk.hex for each in earlier),
-    }
+    entries = outbox_entries(emails)
+    warnings = []
+    for email in emails:
+        lost = [] if email.pk in entries else resend.what_is_lost(email)
+        if lost:
+            text = _("“%(subject)s” is sent without what the log does not store: %(lost)s.")
+            warnings.append(text % {"subject": email.subject, "lost": ", ".join(lost)})
+        if email.pk in ambiguous:
+            text = _(
+                "“%(subject)s” may have been sent again before: the answer was lost. Look for its "
+                "recipient in the Truncus dashboard first."
+            )
+            warnings.append(text % {"subject": email.subject})
+    known = " ".join(each.pk.hex for each in earlier)
+    return Question(warnings, {"click": str(uuid.uuid4()), "known_resends": known})
 
 
-def _uuid(text: str | None) -> uuid.UUID | None:
+def _resend(run: ActionRun, emails: QuerySet[Email]) -> None:
+    click = _uuid(run.request.POST.get("click", ""))
+    if click is None:
+        run.model_admin.message_user(run.request, _("Please confirm again."), messages.ERROR)
+        return
+    words = run.request.POST.get("known_resends", "").split()
+    known = [known_id for word in words if (known_id := _uuid(word)) is not None]
+    do = partial(_resend_one, click=click, known=known, url_of=run.url_of)
+    run.one_by_one(list(emails[:MOST_REQUESTS]), do)
+
+
+def _resend_one(
+    email: Email,
+    *,
+    click: uuid.UUID,
+    known: Collection[uuid.UUID],
+    url_of: Callable[[uuid.UUID], str],
+) -> Result:
+    done = resend.resend(email, click=click, known=known)
+    if done.record is None:
+        return Result(_("Sent again."))
+    link = format_html('<a href="{}">{}</a>', url_of(done.record.pk), done.record.pk)
+    if done.outcome is resend.Outcome.SENT_BEFORE:
+        text = _("Was already sent again, and not sent now. See")
+        return Result(format_html("{} {}", text, link), messages.INFO)
+    if done.outcome is resend.Outcome.AMBIGUOUS:
+        text = _(
+            "May have been sent again before: the answer was lost. It was not sent now. Look for "
+            "its recipient in the Truncus dashboard, and choose “Resend” again if it is missing. "
+            "See"
+        )
+        return Result(format_html("{} {}", text, link), messages.WARNING)
+    return Result(format_html("{} {}", _("Sent again as"), link))
+
+
+def _uuid(text: str) -> uuid.UUID | None:
     try:
-        return uuid.UUID(text or "")
+        return uuid.UUID(text)
     except ValueError:
         return None
+
+
+# Cancelling ---------------------------------------------------------------------------------------
+
+
+def _can_be_cancelled(email: Email, entry: OutboxEntry | None) -> bool:
+    return email.state in {*IN_OUTBOX, State.SCHEDULED}
+
+
+def _why_not_cancelled(email: Email, entry: OutboxEntry | None) -> str:
+    if email.state == State.SCHEDULED and email.message_id:
+        return ""
+    if email.state not in IN_OUTBOX:
+        return _("It is neither scheduled nor waiting.")
+    if entry is None or (entry.batch is not None and entry.batch.lease is not None):
+        return str(RESULTS[OperationResult.BEING_SENT].text)
+    if entry.batch is not None and entry.batch.is_ambiguous:
+        return str(RESULTS[OperationResult.AMBIGUOUS].text)
+    return ""
+
+
+def _cancel(run: ActionRun, emails: QuerySet[Email]) -> None:
+    """Cancel emails of the outbox in the database, and scheduled ones with Truncus."""
+    others = list(emails.exclude(state__in=IN_OUTBOX)[: MOST_REQUESTS + 1])
+    run.in_database(emails.filter(state__in=IN_OUTBOX), operations.cancel)
+    if len(others) > MOST_REQUESTS:
+        run.refuse(MOST_REQUESTS)
+    else:
+        run.one_by_one(others, _cancel_one)
+
+
+def _cancel_one(email: Email) -> Result:
+    try:
+        get_mailer(email.mailer).client.cancel(str(email.message_id))
+    except Conflict:
+        _ask(email)
+        text = _("Truncus can no longer cancel it. Now %(state)s.")
+        return Result(text % {"state": State(email.state).label}, messages.WARNING)
+    advance_emails([EmailUpdate(email.pk, State.CANCELLED)], ["state", "reason"])
+    return RESULTS[OperationResult.CANCELLED]
+
+
+# Exporting ----------------------------------------------------------------------------------------
+
+
+def _export(run: ActionRun, emails: QuerySet[Email]) -> HttpResponseBase:
+    text = _("Exported as CSV.")
+    count = emails.order_by()[: COUNT_LIMIT + 1].count()
+    if count == 1:
+        run.model_admin.log_change(run.request, emails[0], text)
+    else:
+        shown = f"> {COUNT_LIMIT}" if count > COUNT_LIMIT else str(count)
+        log_change_without_object(run.request, _("%(count)s emails") % {"count": shown}, text)
+    return csv_response(emails)
+
+
+# The table ----------------------------------------------------------------------------------------
+
+ACTIONS: Sequence[Action] = (
+    Action(
+        name="decide_sent",
+        permission="decide_email",
+        button=gettext_lazy("Mark as sent"),
+        label=gettext_lazy("Mark unknown ones as sent"),
+        question=gettext_lazy(
+            "Mark as sent? Look for it in the Truncus dashboard first: it will not be sent again."
+        ),
+        limit=MOST_ROWS,
+        has_button=_is_unknown,
+        why_not=_nothing,
+        run=_decide(Decision.SENT),
+    ),
+    Action(
+        name="decide_send",
+        permission="decide_email",
+        button=gettext_lazy("Mark as not sent and send it"),
+        label=gettext_lazy("Mark unknown ones as not sent and send them"),
+        question=gettext_lazy(
+            "Send it? Look for it in the Truncus dashboard first: if it is there, its recipients "
+            "get it twice."
+        ),
+        limit=MOST_ROWS,
+        has_button=_is_unknown,
+        why_not=_why_not_sent_now,
+        run=_decide(Decision.SEND),
+    ),
+    Action(
+        name="decide_not_sent",
+        permission="decide_email",
+        button=gettext_lazy("Mark as not sent"),
+        label=gettext_lazy("Mark unknown ones as not sent"),
+        question=gettext_lazy("Mark as not sent? It counts as failed and will not be sent."),
+        limit=MOST_ROWS,
+        has_button=_is_unknown,
+        why_not=_nothing,
+        run=_decide(Decision.NOT_SENT),
+    ),
+    Action(
+        name="retry",
+        permission="retry_email",
+        button=gettext_lazy("Try again now"),
+        label=gettext_lazy("Try again now"),
+        question=gettext_lazy(
+            "Try to send it again now? It is sent as it was stored, attachments included."
+        ),
+        limit=MOST_ROWS,
+        has_button=_can_be_retried,
+        why_not=_nothing,
+        run=_retry,
+    ),
+    Action(
+        name="sync_now",
+        permission="sync_email",
+        button=gettext_lazy("Sync now"),
+        label=gettext_lazy("Sync now"),
+        question=gettext_lazy("Ask Truncus for the present state?"),
+        limit=MOST_REQUESTS,
+        has_button=_always,
+        why_not=_why_not_synced,
+        run=_sync,
+    ),
+    Action(
+        name="resend",
+        permission="resend_email",
+        button=gettext_lazy("Resend"),
+        label=gettext_lazy("Resend"),
+        question=gettext_lazy("Send it again, as a new email to the same recipients?"),
+        limit=MOST_REQUESTS,
+        has_button=_always,
+        why_not=_why_not_resent,
+        run=_resend,
+        ask=_ask_about_resends,
+    ),
+    Action(
+        name="cancel",
+        permission="cancel_email",
+        button=gettext_lazy("Cancel"),
+        label=gettext_lazy("Cancel those that are scheduled or waiting"),
+        question=gettext_lazy("Cancel it, so that it is not sent?"),
+        limit=MOST_ROWS,
+        has_button=_can_be_cancelled,
+        why_not=_why_not_cancelled,
+        run=_cancel,
+    ),
+    Action(
+        name="export_csv",
+        permission="export_email",
+        button=gettext_lazy("Export as CSV"),
+        label=gettext_lazy("Export as CSV"),
+        question=gettext_lazy(
+            "Download as a CSV file? It holds addresses and subjects, but no bodies."
+        ),
+        limit=None,
+        has_button=_always,
+        why_not=_nothing,
+        run=_export,
+    ),
+)
+
+
+def allowed_actions(request: HttpRequest) -> list[Action]:
+    """Return the actions that the user has the permission for."""
+    return [action for action in ACTIONS if action.is_allowed(request)]
+
+
+def buttons(request: HttpRequest, email: Email, entry: OutboxEntry | None) -> list[dict[str, Any]]:
+    """Return the buttons on the page of an email; a disabled one has a reason."""
+    return [
+        {"name": action.name, "text": action.button, "why_not": action.why_not(email, entry)}
+        for action in allowed_actions(request)
+        if action.has_button(email, entry)
+    ]

@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from django.contrib import admin
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
@@ -14,14 +15,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from truncus_django.admin import display, outbox_panel
-from truncus_django.admin.resend import why_not_resendable
+from truncus_django.admin.actions import buttons
 from truncus_django.api.errors import AMBIGUOUS_HINT, hint_for
 from truncus_django.models import Email, EmailEvent
-from truncus_django.outbox.operations import OperationResult
 from truncus_django.states import State
-
-if TYPE_CHECKING:
-    from truncus_django.admin.actions import EmailActions
 
 MOST_EVENTS = 200
 """Machines open some emails a thousand times."""
@@ -60,15 +57,17 @@ class Moment:
         return display.moment(self.at)
 
 
-def page_context(model_admin: "EmailActions", request: HttpRequest, email: Email) -> dict[str, Any]:
-    """Return what the template of the page shows; 5 queries besides those for permissions.
+def page_context(
+    model_admin: "admin.ModelAdmin[Email]", request: HttpRequest, email: Email
+) -> dict[str, Any]:
+    """Return what the template of the page shows; 4 queries besides those for permissions.
 
     One more where the email waits in the outbox: whether its account is paused.
     """
     known_events = EmailEvent.objects.filter(email=email).order_by("-occurred_at", "-id")
     events = list(known_events[: MOST_EVENTS + 1])
     linked = Email.objects.only("id", "state", "created_at").order_by("created_at")
-    wait = outbox_panel.waits_of([email.pk]).get(email.pk)
+    entry = outbox_panel.outbox_entries([email]).get(email.pk)
     return {
         "title": _("Email"),
         "subtitle": None,
@@ -81,8 +80,8 @@ def page_context(model_admin: "EmailActions", request: HttpRequest, email: Email
         "has_more_events": len(events) > MOST_EVENTS,
         "ids": _ids(email),
         "facts": list(_facts(email)),
-        "outbox_facts": outbox_panel.facts(email, wait),
-        "trouble": _trouble(email),
+        "outbox_facts": outbox_panel.facts(email, entry),
+        "error": _error(email),
         "attachments": [
             {**file, "size_text": display.size(file.get("size", 0))} for file in email.attachments
         ],
@@ -92,7 +91,7 @@ def page_context(model_admin: "EmailActions", request: HttpRequest, email: Email
         ),
         "resend_of": linked.filter(resends=email).first(),
         "resends": list(linked.filter(resend_of=email)),
-        "buttons": list(_buttons(model_admin, request, email, wait)),
+        "buttons": buttons(request, email, entry),
         "may_delete": model_admin.has_delete_permission(request, email),
     }
 
@@ -103,7 +102,7 @@ def page_context(model_admin: "EmailActions", request: HttpRequest, email: Email
 def _timeline(email: Email, events: list[EmailEvent]) -> list[Moment]:
     """Return what happened, newest first: its events, and what the record itself knows."""
     known_events = {event.type for event in events}
-    moments = [_heard(event, tells_whom=len(email.recipients) > 1) for event in events]
+    moments = [_from_event(event, names_recipient=len(email.recipients) > 1) for event in events]
     known = (
         (State.COMPLAINED, email.complained_at),
         (State.BOUNCED, email.bounced_at),
@@ -119,14 +118,14 @@ def _timeline(email: Email, events: list[EmailEvent]) -> list[Moment]:
     return sorted(moments, key=lambda moment: moment.at, reverse=True)
 
 
-def _heard(event: EmailEvent, *, tells_whom: bool) -> Moment:
+def _from_event(event: EmailEvent, *, names_recipient: bool) -> Moment:
     kind = {"opened": "good", "clicked": "good"}.get(event.type) or display.KINDS.get(event.type)
     return Moment(
         at=event.occurred_at,
         title=str(State(event.type).label) if event.type in State else event.type,
         kind=kind or "quiet",
         reason=event.reason,
-        recipient=event.recipient if tells_whom else "",
+        recipient=event.recipient if names_recipient else "",
         source=str(EmailEvent.Source(event.source).label)
         if event.source in EmailEvent.Source
         else "",
@@ -178,45 +177,17 @@ def _engagement(count: int, first: datetime | None, last: datetime | None) -> An
     return format_html("{} · {} – {}", count, display.moment(first), display.moment(last))
 
 
-def _trouble(email: Email) -> dict[str, Any] | None:
-    """Return what went wrong and what to do about it."""
+def _error(email: Email) -> dict[str, Any] | None:
+    """Return what went wrong, and what to do about it."""
     bad = email.state in {State.BOUNCED, State.COMPLAINED, State.REJECTED, State.FAILED}
     if not (bad or email.error or email.state == State.UNKNOWN):
         return None
     hint = hint_for(email.error_code) or hint_for(email.reason) or ""
     text = email.error or email.reason
-    for told_elsewhere in (hint, AMBIGUOUS_HINT):  # here, or to whoever wrote the code
-        text = text.replace(told_elsewhere, "").strip()
+    for advice in (hint, AMBIGUOUS_HINT):  # shown below; meant for developers
+        text = text.replace(advice, "").strip()
     return {
         "code": email.error_code,
         "text": text,
         "advice": hint or _ADVICE.get(email.state, ""),
     }
-
-
-def _buttons(
-    model_admin: "EmailActions", request: HttpRequest, email: Email, wait: outbox_panel.Wait | None
-) -> Iterator[dict[str, Any]]:
-    """Yield the actions that the user may take on this email, and why one is not possible."""
-    is_in_outbox = email.state in outbox_panel.IN_OUTBOX
-    why_not = {
-        "sync_now": "" if email.message_id else _("Truncus has given it no id."),
-        "resend": why_not_resendable(email),
-        "export_csv": "",
-    }
-    if is_in_outbox:
-        why_not["cancel"] = outbox_panel.why_not_cancellable(wait)
-    elif email.state == State.SCHEDULED:
-        why_not["cancel"] = ""
-    if outbox_panel.can_be_retried(email, wait):
-        why_not["retry"] = ""
-    if email.state == State.UNKNOWN:
-        why_not["decide_sent"] = why_not["decide_not_sent"] = ""
-        why_not["decide_send"] = (
-            "" if wait else outbox_panel.told_of_one(OperationResult.NOT_STORED)
-        )
-        if wait:
-            why_not["resend"] = outbox_panel.told_of_one(OperationResult.NEEDS_DECISION)
-    for action in model_admin.actions_allowed(request):
-        if action.name in why_not:
-            yield {"name": action.name, "text": action.button, "why_not": why_not[action.name]}

@@ -1,11 +1,11 @@
-"""The log as Django's admin shows it: what there is to see and to do, and who may.
+"""The log in Django's admin: the list, its pages, and permissions.
 
-Every process of a project imports this module; what only a page needs is imported by the page.
+Every process of a project with the admin imports this module. To keep start-up fast, what only a
+page needs is imported in the function that shows the page.
 """
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import django
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import QuerySet
@@ -18,7 +18,6 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from truncus_django.admin import display
-from truncus_django.admin.actions import EmailActions
 from truncus_django.admin.filters import EngagementFilter, MailerFilter, TenantFilter
 from truncus_django.admin.pages import page_basics
 from truncus_django.admin.paginator import LogPaginator
@@ -34,8 +33,8 @@ else:
     EmailAdminBase = admin.ModelAdmin
 
 
-class EmailAdmin(EmailActions, EmailAdminBase):
-    """Shows emails and what became of them. Nobody adds or changes one here."""
+class EmailAdmin(EmailAdminBase):
+    """Shows emails and their states. They cannot be added or changed here."""
 
     list_display = (
         "state_label",
@@ -57,7 +56,6 @@ class EmailAdmin(EmailActions, EmailAdminBase):
     )
     list_per_page = 50
     list_max_show_all = 200
-    date_hierarchy = "created_at"
     search_fields = ("search_text",)  # search() looks for ids, too
     search_help_text = _("An address, words of the subject, or any id.")
     sortable_by = ("sent",)
@@ -70,6 +68,25 @@ class EmailAdmin(EmailActions, EmailAdminBase):
 
     class Media:
         css: ClassVar = {"all": ["truncus_django/admin.css"]}
+
+    # The actions ------------------------------------------------------------------------------
+
+    @property
+    def actions(self) -> list[Any]:  # type: ignore[override]  # late, to keep start-up fast
+        """The actions of the list: one for each row of the table in ``actions.py``."""
+        from truncus_django.admin.actions import ACTIONS
+
+        return [action.as_admin_action() for action in ACTIONS]
+
+    def get_actions(self, request: HttpRequest, action_location: Any = None) -> dict[str, Any]:
+        """Return Django's actions, and those that the user has the permission for."""
+        from truncus_django.admin.actions import ACTIONS
+
+        # Django has this argument since 6.1.
+        location = {} if action_location is None else {"action_location": action_location}
+        denied = {action.name for action in ACTIONS if not action.is_allowed(request)}
+        found = super().get_actions(request, **location)
+        return {name: action for name, action in found.items() if name not in denied}
 
     # The list ---------------------------------------------------------------------------------
 
@@ -112,7 +129,7 @@ class EmailAdmin(EmailActions, EmailAdminBase):
         if email.state in {State.PENDING, State.SENDING}:
             from truncus_django.admin.outbox_panel import waiting_cell
 
-            return waiting_cell(email, getattr(email, "wait", None))
+            return waiting_cell(email, getattr(email, "entry", None))
         if email.sent_at is not None:
             return display.moment(email.sent_at)
         if email.send_at is not None:
@@ -143,8 +160,9 @@ class EmailAdmin(EmailActions, EmailAdminBase):
             return HttpResponseRedirect(request.path)  # no database has such texts
         context = {"title": gettext("Emails"), **(extra_context or {})}
         if request.method == "GET":
-            context["outbox"] = self._outbox(request)
-            context["tools_are_in_the_title"] = django.VERSION >= (6, 1)  # no longer below it
+            from truncus_django.admin.outbox_panel import panel
+
+            context["outbox"] = panel(request)
         try:
             return super().changelist_view(request, context)
         except (OverflowError, ValueError):  # a filter's value that no date can have
@@ -194,29 +212,19 @@ class EmailAdmin(EmailActions, EmailAdminBase):
         if not self.has_view_permission(request):
             raise PermissionDenied
         from truncus_django.admin.dashboard import dashboard_context
+        from truncus_django.admin.outbox_panel import panel
 
         context = {
             **page_basics(self, request),
             **dashboard_context(request.GET),
-            "outbox": self._outbox(request),
+            "outbox": panel(request),
         }
         return TemplateResponse(request, "admin/truncus_django/email/dashboard.html", context)
 
     # The outbox -------------------------------------------------------------------------------
 
-    def _outbox(self, request: HttpRequest) -> dict[str, Any] | None:
-        """Return what the panel of the outbox shows; ``None`` where there is none to show."""
-        from truncus_django.admin.outbox_panel import panel
-
-        found = panel()
-        if found is None:
-            return None
-        return {"panel": found, "may_resume": self.has_retry_permission(request)}
-
     def resume_view(self, request: HttpRequest) -> HttpResponse:
-        """Ask whether a paused account is to go on at once, and let it."""
-        if not self.has_view_permission(request) or not self.has_retry_permission(request):
-            raise PermissionDenied
+        """Let a paused account make requests again at once, after a question."""
         from truncus_django.admin.resume import resume_page
 
         return resume_page(self, request)

@@ -1,17 +1,18 @@
-"""What the admin's templates need on every page of ours."""
+"""What the pages of the log in the admin have in common."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import django
 from django.contrib import admin
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.contenttypes.models import ContentType
 from django.http import HttpRequest
 
-if TYPE_CHECKING:
-    from truncus_django.models import Email
+from truncus_django.models import Email
 
 
 def page_basics(model_admin: "admin.ModelAdmin[Email]", request: HttpRequest) -> dict[str, Any]:
-    """Return the context of the site, and what breadcrumbs are made of."""
+    """Return the context that every page needs."""
     request.current_app = model_admin.admin_site.name
     return {
         **model_admin.admin_site.each_context(request),
@@ -20,3 +21,15 @@ def page_basics(model_admin: "admin.ModelAdmin[Email]", request: HttpRequest) ->
         "has_view_permission": True,
         "crumbs_are_a_list": django.VERSION >= (6, 1),  # Django changed its markup
     }
+
+
+def log_change_without_object(request: HttpRequest, about: str, text: str) -> None:
+    """Write a line that belongs to no single email into the admin's history."""
+    LogEntry.objects.create(
+        user_id=request.user.pk,  # type: ignore[misc]  # has a permission
+        content_type=ContentType.objects.get_for_model(Email),
+        object_id=None,
+        object_repr=about[:200],
+        action_flag=CHANGE,
+        change_message=text,
+    )

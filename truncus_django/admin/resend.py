@@ -1,5 +1,6 @@
 """Sending a recorded email again: a new email with what the log knows of the old one."""
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -7,12 +8,13 @@ from uuid import UUID
 
 from django.utils.translation import gettext as _
 
-from truncus_django.admin.stored_payload import is_retained, kept_fields, message_with
 from truncus_django.api import contract
+from truncus_django.api.encoding import EmailFields
 from truncus_django.api.errors import SendCancelled
+from truncus_django.backend import TruncusBackend
 from truncus_django.mailers import get_mailer
 from truncus_django.message import TruncusMessage
-from truncus_django.models import Email
+from truncus_django.models import Email, OutboxEntry
 from truncus_django.states import UNSENT_STATES, State
 
 _NEVER_WENT_OUT = frozenset({State.FAILED, State.REJECTED, State.CANCELLED, State.EXPIRED})
@@ -41,48 +43,65 @@ class Resend:
     record: Email | None
 
 
-def why_not_resendable(email: Email) -> str:
-    """Return what keeps an email from being sent again; the empty string for nothing."""
+def why_not_resendable(email: Email, *, is_stored: bool) -> str:
+    """Return why an email cannot be sent again; the empty string if it can.
+
+    Args:
+        is_stored: whether the outbox stores its payload.
+    """
     if email.state in UNSENT_STATES - {State.UNKNOWN}:
-        return _("It has yet to be sent.")
+        return _("It has not been sent yet.")
     if not email.to:
         return _("It has no recipient.")
     is_recorded = email.text_body is not None or email.html_body is not None or email.template_id
-    if not is_recorded and not is_retained(email):
+    if not is_recorded and not is_stored:
         return _("Its text was not stored: STORE_BODIES was off when it was sent.")
     return ""
 
 
 def what_is_lost(email: Email) -> list[str]:
-    """Return what the new email will lack, because neither the log nor the outbox keeps it."""
-    if is_retained(email):
-        return []
+    """Return what the new email lacks if the outbox does not store the payload of the old one."""
     lost = []
     if email.attachment_count:
         lost.append(_("its attachments (%(count)d)") % {"count": email.attachment_count})
     if email.template_id and email.html_body is None:
         lost.append(_("the variables of its template"))
-    # Whether it had any, the log does not know.
+    # The log does not know whether it had any.
     lost.append(_("Reply-To and headers of its own, if it had any"))
     return lost
 
 
 def build_message(email: Email, *, key: str) -> TruncusMessage:
-    """Return a new message that says the same to the same people.
+    """Return a new message with the same content for the same recipients.
 
-    Where the outbox has kept what was to be sent, that is what is sent, attachments and all.
+    If the outbox stores the payload, the message carries it unchanged, with attachments. Otherwise
+    it is made from what the log stores.
 
     Args:
         key: the idempotency key, the same for all who confirm at once.
     """
-    kept = kept_fields(email)
-    if kept is not None:
-        message = message_with(kept)
-        message.sandbox = True if email.is_sandbox else None
-        message.idempotency_key = key
-        message.truncus_resend_of = email.pk
-        return message
-    message = TruncusMessage(
+    payload = OutboxEntry.objects.filter(pk=email.pk).values_list("payload", flat=True).first()
+    message = _from_log(email) if payload is None else _from_payload(json.loads(payload))
+    message.sandbox = True if email.is_sandbox else None  # else as the settings say today
+    message.idempotency_key = key
+    message.truncus_resend_of = email.pk
+    return message
+
+
+def _from_payload(fields: EmailFields) -> TruncusMessage:
+    to = fields["to"]
+    carried = {name: value for name, value in fields.items() if name != "send_at"}
+    return TruncusMessage(
+        str(fields.get("subject") or ""),
+        str(fields.get("text") or ""),
+        fields.get("from"),
+        to if isinstance(to, list) else [to],
+        esp_extra=carried,
+    )
+
+
+def _from_log(email: Email) -> TruncusMessage:
+    return TruncusMessage(
         email.subject,
         email.text_body or "",
         email.from_email or None,
@@ -95,11 +114,7 @@ def build_message(email: Email, *, key: str) -> TruncusMessage:
         metadata=dict(email.metadata),
         track_opens=email.track_opens,
         track_clicks=email.track_clicks,
-        sandbox=True if email.is_sandbox else None,  # else as the settings say today
-        idempotency_key=key,
     )
-    message.truncus_resend_of = email.pk
-    return message
 
 
 def resends_of(emails: Sequence[Email]) -> list[Email]:
@@ -126,8 +141,6 @@ def resend(email: Email, *, click: UUID, known: Collection[UUID] = ()) -> Resend
             return Resend(Outcome.SENT_BEFORE, each)
     if since:
         return Resend(Outcome.AMBIGUOUS, since[-1])
-    from truncus_django.backend import TruncusBackend  # here, because it brings requests along
-
     backend = TruncusBackend(**get_mailer(email.mailer).options)
     backend.alias = email.mailer or None  # the new record names it, too
     key = _key(email, earlier) if backend.settings.record else f"resend-{click.hex}-{email.pk.hex}"

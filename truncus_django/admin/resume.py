@@ -1,28 +1,38 @@
 """Letting a paused account of the outbox make requests again at once, after a question."""
 
-from typing import TYPE_CHECKING
-
-from django.contrib import messages
-from django.contrib.admin.models import CHANGE, LogEntry
-from django.contrib.contenttypes.models import ContentType
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from truncus_django.admin.outbox_panel import pause
-from truncus_django.admin.pages import page_basics
+from truncus_django.admin import display
+from truncus_django.admin.pages import log_change_without_object, page_basics
 from truncus_django.db.clock import Clock
 from truncus_django.models import Email, database
 from truncus_django.outbox import operations
 from truncus_django.outbox.health import PausedAccount, paused_accounts
 
-if TYPE_CHECKING:
-    from truncus_django.admin.actions import EmailActions
+
+def may_resume(request: HttpRequest) -> bool:
+    """Return whether the user may let paused accounts make requests again."""
+    return request.user.has_perm("truncus_django.retry_email")
 
 
-def resume_page(model_admin: "EmailActions", request: HttpRequest) -> HttpResponse:
-    """Show the question; when it is confirmed, let the account go on and tell so."""
+def pause(account: PausedAccount) -> SafeString:
+    """Return until when an account is paused, and why."""
+    return format_html(
+        "{} {}: {}", _("paused until"), display.moment(account.until), account.reason or "–"
+    )
+
+
+def resume_page(model_admin: "admin.ModelAdmin[Email]", request: HttpRequest) -> HttpResponse:
+    """Show the question; when the user confirms, let the account make requests again."""
+    if not model_admin.has_view_permission(request) or not may_resume(request):
+        raise PermissionDenied
     if request.method not in {"GET", "HEAD", "POST"}:
         return HttpResponseNotAllowed(["GET", "HEAD", "POST"])
     given = request.POST if request.method == "POST" else request.GET
@@ -43,19 +53,7 @@ def resume_page(model_admin: "EmailActions", request: HttpRequest) -> HttpRespon
         }
         return TemplateResponse(request, "admin/truncus_django/email/resume.html", context)
     if operations.resume(account.account):
-        _note(request, account)
-        text = _("Requests are made again.")
-        model_admin.message_user(request, text, messages.SUCCESS)
+        about = _("Account of %(mailers)s") % {"mailers": account.name}
+        log_change_without_object(request, about, _("Sending resumed before the pause ended."))
+        model_admin.message_user(request, _("Sending resumed."), messages.SUCCESS)
     return HttpResponseRedirect(log)
-
-
-def _note(request: HttpRequest, account: PausedAccount) -> None:
-    """Write into the history who let which account go on."""
-    LogEntry.objects.create(
-        user_id=request.user.pk or 0,
-        content_type_id=ContentType.objects.get_for_model(Email).pk,
-        object_id=None,
-        object_repr=_("Account of %(mailers)s") % {"mailers": account.name[:150]},
-        action_flag=CHANGE,
-        change_message=_("Went on before its pause ended."),
-    )

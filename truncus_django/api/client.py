@@ -9,7 +9,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
@@ -17,9 +17,9 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from truncus_django import __version__
-from truncus_django.api import contract, readers, results
+from truncus_django.api import contract, results
 from truncus_django.api.capabilities import WireFormat
-from truncus_django.api.dialect import Dialect, DialectMemory, adapt
+from truncus_django.api.dialect import SDK, Dialect, DialectMemory, adapt
 from truncus_django.api.encoding import EmailFields, encode
 from truncus_django.api.errors import (
     APIError,
@@ -44,6 +44,7 @@ from truncus_django.api.keys import (
     new_idempotency_key,
 )
 from truncus_django.api.retry import RetryPolicy
+from truncus_django.api.settings import ClientSettings
 from truncus_django.api.transport import Answer, Request, Transport
 
 logger = logging.getLogger("truncus_django")
@@ -55,16 +56,6 @@ _begun_requests: ContextVar[list[str] | None] = ContextVar("begun_requests", def
 
 _AGAIN = ":again"
 _ANSWERS_TO_A_KNOWN_KEY = (InvalidRequest, ScopeError, DomainError, EmailRefused)
-_ENVIRONMENT: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
-    "api_key": ("TRUNCUS_API_KEY", readers.optional_api_key),
-    "base_url": ("TRUNCUS_BASE_URL", readers.text),
-    "timeout_s": ("TRUNCUS_TIMEOUT", readers.positive_number),
-    "max_retries": ("TRUNCUS_MAX_RETRIES", readers.count),
-    "retry_budget_s": ("TRUNCUS_RETRY_BUDGET", readers.number),
-    "sandbox": ("TRUNCUS_SANDBOX", readers.boolean),
-    "dialect": ("TRUNCUS_DIALECT", readers.one_of(*Dialect)),
-    "plain_http_hosts": ("TRUNCUS_PLAIN_HTTP_HOSTS", readers.names),
-}
 
 
 class TruncusClient:
@@ -129,14 +120,21 @@ class TruncusClient:
         Raises:
             ConfigurationError: the key is missing, or a value is of the wrong kind.
         """
-        options = {}
-        for name, (variable, read) in _ENVIRONMENT.items():
-            if environ.get(variable):
-                try:
-                    options[name] = read(readers.FromEnvironment(environ[variable]))
-                except ValueError as exc:
-                    raise ConfigurationError(f"{variable} {exc}") from None
-        return cls(options.pop("api_key", ""), **options)
+        return cls.from_settings(ClientSettings.from_env(environ))
+
+    @classmethod
+    def from_settings(cls, settings: ClientSettings) -> Self:
+        """Return a client that goes by ``settings``; raises :class:`ConfigurationError`."""
+        return cls(
+            settings.api_key or "",
+            base_url=settings.base_url,
+            timeout_s=settings.timeout,
+            max_retries=settings.max_retries,
+            retry_budget_s=settings.retry_budget,
+            sandbox=settings.sandbox,
+            dialect=settings.dialect,
+            plain_http_hosts=settings.plain_http_hosts,
+        )
 
     def __repr__(self) -> str:
         sandbox = ", sandbox=True" if self.is_sandbox else ""
@@ -308,11 +306,12 @@ class TruncusClient:
             if result.status == contract.FAILED
             and self._memory.note_refusal(result.error or result.reason, emails[index])
         ]
-        if not again or key.endswith(_AGAIN * 2) or len(key + _AGAIN) > MAX_KEY_LENGTH:
-            return batch  # there are two things to find out
+        if not again or key.endswith(_AGAIN) or len(key + _AGAIN) > MAX_KEY_LENGTH:
+            return batch
         try:
             second = self._send_batch(
-                [emails[index] for index in again],
+                # In the SDK's form altogether: the account may refuse more than it has told.
+                [adapt(_without_none(emails[index]), SDK) for index in again],
                 # Derived, so that a repeated call of the same batch repeats this request too.
                 key + _AGAIN,
                 sandbox,

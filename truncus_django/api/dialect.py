@@ -33,7 +33,7 @@ class Dialect(StrEnum):
     SDK = "sdk"
 
 
-_SDK = Capabilities(html_required=True, single_recipient=True)
+SDK = Capabilities(html_required=True, single_recipient=True)
 
 _HTML_REQUIRED = re.compile(r"\bhtml\b.*\brequired\b|\brequired\b.*\bhtml\b", re.I | re.S)
 _ONE_RECIPIENT = re.compile(
@@ -61,7 +61,7 @@ class DialectMemory:
         """What emails are adapted to."""
         if self.dialect is Dialect.AUTO:
             return self._shown.required
-        return _SDK if self.dialect is Dialect.SDK else NOTHING
+        return SDK if self.dialect is Dialect.SDK else NOTHING
 
     @property
     def account(self) -> str:

@@ -46,6 +46,7 @@ addresses and keys before it becomes part of one; it may still quote a subject, 
 """
 
 import re
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -484,6 +485,17 @@ def refusal(
         ambiguous=kind is ServerError and code != contract.PROVIDER_ERROR_CODE,
         is_from_truncus=_is_the_apis(body),
     )
+
+
+def clear_frames(error: BaseException) -> None:
+    """Empty the finished frames of an error's traceback, and drop what it was raised for.
+
+    Lines and functions stay. The local variables go: they hold emails and API keys, for error
+    reports to show, and as long as the error lives. So does the exception of the HTTP library,
+    which holds the request.
+    """
+    traceback.clear_frames(error.__traceback__)
+    error.__context__ = None
 
 
 def rules_out_acceptance(error: TruncusError) -> bool:

@@ -2,7 +2,8 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class Pacer:
@@ -29,17 +30,20 @@ class Pacer:
         self._clock = clock
         self._sleep = sleep
 
-    def wait(self) -> float:
-        """Wait until the next request may go, note it, and return the seconds waited."""
+    @contextmanager
+    def request(self) -> Iterator[float]:
+        """Wait until a request may go, and let the block make it; yield the seconds waited.
+
+        It counts from the end of the block: it may have arrived only then.
+        """
         pause = self.pause_s()
         if pause > 0:
             self._sleep(pause)
         self._recent.append(self._clock())
-        return max(pause, 0.0)
-
-    def answered(self) -> None:
-        """Let the latest request count from now on: it may have arrived only now."""
-        self._recent[-1] = self._clock()
+        try:
+            yield pause
+        finally:
+            self._recent[-1] = self._clock()
 
     def pause_s(self) -> float:
         """Return the seconds until the next request may go; 0 for now."""

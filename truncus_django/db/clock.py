@@ -27,15 +27,17 @@ class Clock:
 
     Leases and paces are written by one machine and read by another, whose own clocks differ.
 
-    Args:
+    Attributes:
         using: the alias of the outbox's database.
+
+    Args:
         asks: how often it is asked each time; the promptest answer counts. On a busy machine an
             answer may take so long that the clocks of two workers differ by more than a pace
             allows for.
     """
 
     def __init__(self, using: str, *, asks: int = 1) -> None:
-        self._using = using
+        self.using = using
         self._asks = asks
         self._ahead_s = 0.0
         self._asked_at: float | None = None
@@ -43,7 +45,7 @@ class Clock:
 
     def now(self) -> float:
         """Return unix seconds."""
-        sql = _SQL.get(connections[self._using].vendor)
+        sql = _SQL.get(connections[self.using].vendor)
         if sql is None:
             return time.time()
         here = time.monotonic()
@@ -58,7 +60,7 @@ class Clock:
     def _ask(self, sql: str) -> float:
         """Return by how many seconds the database's clock is ahead of the monotonic one here."""
         best_took_s, ahead_s = math.inf, 0.0
-        with connections[self._using].cursor() as cursor:
+        with connections[self.using].cursor() as cursor:
             for _ in range(self._asks):
                 asked = time.monotonic()
                 cursor.execute(sql)

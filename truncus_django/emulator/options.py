@@ -1,10 +1,16 @@
 """What can be set on the emulator: one frozen class for Python and the command line."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 from truncus_django.api import contract
+from truncus_django.emulator.faults import Fault
+
+_Value = TypeVar("_Value")
 
 
 class SpokenDialect(StrEnum):
@@ -37,6 +43,92 @@ class BatchRefusal(StrEnum):
     WHOLE = "whole"
 
 
+def _option(
+    value: _Value,
+    group: str,
+    meaning: str,
+    *,
+    flag: str = "",
+    read: Callable[[str], Any] | None = None,
+    repr: bool = True,  # noqa: A002  as in dataclasses.field()
+    **argument: Any,
+) -> _Value:
+    """Declare an option as a field of a dataclass, and its argument on the command line.
+
+    Args:
+        value: the default.
+        group: of arguments, in which the help shows it.
+        meaning: the help's text, without the default.
+        flag: of the argument, where it is not the field's name.
+        read: returns one text of the command line as name and value, for an option that is a
+            mapping. Its ``ValueError`` says what is wrong.
+        repr: whether the value may be shown.
+        **argument: for ``ArgumentParser.add_argument()``, where the default does not tell.
+    """
+    declared: Any = field(
+        default_factory=lambda: value,  # dataclasses refuse a mapping as a plain default
+        repr=repr,
+        metadata={
+            "default": value,
+            "group": group,
+            "meaning": meaning,
+            "flag": flag,
+            "read": read,
+            "argument": argument,
+        },
+    )
+    return declared  # type: ignore[no-any-return]
+
+
+def _key_and_scopes(text: str) -> tuple[str, Sequence[str]]:
+    key, colon, scopes = text.partition(":")
+    return key, scopes.split("+") if colon else (contract.SEND_SCOPE, contract.READ_SCOPE)
+
+
+def _pair(text: str, form: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise ValueError(f"{text!r} is not {form}")
+    return name, value
+
+
+def _domain_state(text: str) -> tuple[str, str]:
+    return _pair(text, "--domain DOMAIN=STATE")
+
+
+def _template(text: str) -> tuple[str, str]:
+    name, path = _pair(text, "--template ID=FILE")
+    try:
+        return name, Path(path).read_text(encoding="utf-8")
+    except OSError as exc:
+        raise ValueError(f"--template {name}: {path} cannot be read: {exc.strerror}") from exc
+
+
+def _fault_rate(text: str) -> tuple[str, float]:
+    name, rate = _pair(text, "--fault NAME[@PATH]=RATE")
+    try:
+        return name, float(rate)
+    except ValueError:
+        raise ValueError(f"{rate!r} is not a number") from None
+
+
+def milliseconds(text: str) -> float:
+    """Return milliseconds as seconds; argparse tells the name of this function with an error."""
+    seconds = float(text) / 1000
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(text)
+    return seconds
+
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_SERVER = "server"
+_ACCOUNT = "account"
+_LIMITS = "limits (0: none)"
+_DELIVERY = "answers and delivery"
+_WEBHOOKS = "webhooks"
+_TROUBLE = "trouble"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Everything that can be set on an emulator.
@@ -48,80 +140,136 @@ class Options:
         ValueError: a value is out of range or names something unknown.
     """
 
-    dialect: str = SpokenDialect.MANUAL
+    dialect: str = _option(
+        SpokenDialect.MANUAL,
+        _SERVER,
+        "speak as the Truncus manual says, or as the Python SDK expects",
+    )
+    keep: int = _option(
+        10_000, _SERVER, "emails kept with their bodies; counts and states are kept for all"
+    )
 
-    api_keys: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
-    """API key to its scopes. Empty accepts every key that begins with ``tr_``, with all scopes."""
-    revoked_keys: Sequence[str] = field(default=(), repr=False)
-    domains: Mapping[str, str] = field(default_factory=dict)
+    api_keys: Mapping[str, Sequence[str]] = _option(
+        _NOTHING,
+        _ACCOUNT,
+        "accept this key, with the scopes send and read_events unless others are named; repeatable "
+        "(default: any key that begins with tr_)",
+        flag="--api-key",
+        metavar="KEY[:SCOPE+SCOPE]",
+        read=_key_and_scopes,
+        repr=False,
+    )
+    """API key to its scopes."""
+    revoked_keys: Sequence[str] = _option(
+        (), _ACCOUNT, "repeatable", flag="--revoked-key", metavar="KEY", repr=False
+    )
+    verified_domains: Sequence[str] = _option(
+        (),
+        _ACCOUNT,
+        "send from this domain only; repeatable (default: any domain)",
+        flag="--verified-domain",
+        metavar="DOMAIN",
+    )
+    domains: Mapping[str, str] = _option(
+        _NOTHING,
+        _ACCOUNT,
+        f"state of a domain: {', '.join(DomainState)}; repeatable",
+        flag="--domain",
+        metavar="DOMAIN=STATE",
+        read=_domain_state,
+    )
     """Domain to its `DomainState`."""
-    verified_domains: Sequence[str] = ()
-    """When given, every domain that is neither here nor in ``domains`` is not found."""
-    templates: Mapping[str, str] = field(default_factory=dict)
-    """Template id to its HTML with ``{{name}}`` places. Empty accepts every id, as a stub."""
-    suppressed: Sequence[str] = ()
-    """Addresses on the suppression list from the start, for every tenant."""
+    templates: Mapping[str, str] = _option(
+        _NOTHING,
+        _ACCOUNT,
+        "an HTML template with {{name}} places; repeatable (default: any id, a stub text)",
+        flag="--template",
+        metavar="ID=FILE",
+        read=_template,
+    )
+    """Template id to its HTML."""
+    suppressed: Sequence[str] = _option(
+        (),
+        _ACCOUNT,
+        "an address on the suppression list of every tenant; repeatable",
+        flag="--suppress",
+        metavar="ADDRESS",
+    )
 
-    requests_per_second: int = 0
-    """Per API key; 0 means no limit."""
-    requests_per_minute: int = 0
-    """Per API key; 0 means no limit."""
-    monthly_limit: int = 250_000
-    """Emails per API key and calendar month (UTC), the largest plan; 0 means no limit."""
-    daily_limit: int = 0
-    """Emails per sending domain and day (UTC), as while it warms up; 0 means no limit."""
+    requests_per_second: int = _option(
+        0, _LIMITS, "of each API key", default=contract.REQUESTS_PER_SECOND
+    )
+    requests_per_minute: int = _option(
+        0, _LIMITS, "of each API key", default=contract.REQUESTS_PER_MINUTE
+    )
+    monthly_limit: int = _option(250_000, _LIMITS, "emails of an API key in a calendar month (UTC)")
+    """The default is that of the largest plan."""
+    daily_limit: int = _option(
+        0, _LIMITS, "emails of a domain in a day (UTC), as while it warms up"
+    )
 
-    batch_replay: str = BatchReplay.FIRST
-    batch_refusal: str = BatchRefusal.ITEM
-    dedup_window_s: float = 0.0
-    """Equal content within this many seconds is not sent again (dialect ``sdk``); 0 is off."""
+    delivery_delay_s: float = _option(0.1, _DELIVERY, "between sent, delivered, opened and clicked")
+    retry_delay_s: float = _option(0.3, _DELIVERY, "until a deferred email is retried")
+    suppress_after_bounce: bool = _option(
+        False, _DELIVERY, "suppress an address that bounced or complained"
+    )
+    batch_replay: str = _option(BatchReplay.FIRST, _DELIVERY, "what a repeated batch key answers")
+    batch_refusal: str = _option(
+        BatchRefusal.ITEM, _DELIVERY, "what an invalid item does to its batch"
+    )
+    dedup_window_s: float = _option(
+        0.0, _DELIVERY, "equal content within it is not sent again, dialect sdk; 0 is off"
+    )
 
-    delivery_delay_s: float = 0.1
-    """Seconds between the steps of simulated delivery: sent, delivered, opened, clicked."""
-    retry_delay_s: float = 0.3
-    """Seconds until a deferred email is tried again."""
-    suppress_after_bounce: bool = False
-    """Put an address that bounced or complained on its tenant's suppression list."""
+    webhook_url: str = _option("", _WEBHOOKS, "where to post them", metavar="URL")
+    webhook_secret: str = _option(
+        "", _WEBHOOKS, "what to sign them with", metavar="SECRET", repr=False
+    )
+    webhook_threads: int = _option(1, _WEBHOOKS, "posted at the same time")
+    webhook_delay_s: float = _option(0.0, _WEBHOOKS, "hold each back")
+    webhook_duplicates: int = _option(0, _WEBHOOKS, "send each N more times")
+    webhook_shuffle_s: float = _option(
+        0.0,
+        _WEBHOOKS,
+        "make each late by a random time of up to this, so that they come out of order",
+    )
+    webhook_backoff_s: Sequence[float] = _option(
+        (0.5, 2.0, 10.0, 30.0, 60.0),
+        _WEBHOOKS,
+        "before each repetition of one that was not acknowledged; nothing: never repeat",
+    )
+    webhook_event_ids: bool = _option(
+        False, _WEBHOOKS, "add event_id to each body, which the published body has not"
+    )
+    webhook_bad_signatures: float = _option(
+        0.0,
+        _WEBHOOKS,
+        "of webhooks, 0 to 1: send one with a wrong signature first",
+        metavar="SHARE",
+    )
+    webhook_stale: float = _option(
+        0.0, _WEBHOOKS, "of webhooks, 0 to 1: send one signed 10 minutes ago first", metavar="SHARE"
+    )
 
-    webhook_url: str = ""
-    webhook_secret: str = field(default="", repr=False)
-    webhook_delay_s: float = 0.0
-    """Seconds each webhook is held back."""
-    webhook_duplicates: int = 0
-    """How many more times each webhook is sent."""
-    webhook_shuffle_s: float = 0.0
-    """Each webhook is late by a random time of up to this many seconds, so that order is lost."""
-    webhook_backoff_s: Sequence[float] = (0.5, 2.0, 10.0, 30.0, 60.0)
-    """Seconds before each repetition of a webhook that was not acknowledged with HTTP 200."""
-    webhook_threads: int = 1
-    """How many webhooks are posted at the same time."""
-    webhook_bad_signatures: float = 0.0
-    """Share of webhooks, 0 to 1, before which one with a wrong signature is sent too."""
-    webhook_stale: float = 0.0
-    """Share of webhooks, 0 to 1, before which one signed 10 minutes ago is sent too."""
-    webhook_event_ids: bool = False
-    """Add ``event_id`` to each webhook's body. The published body has none."""
-
-    latency_s: float = 0.0
-    """Seconds each answer of the API takes."""
-    fault_rates: Mapping[str, float] = field(default_factory=dict)
-    """``"reset_after"`` or ``"reset_after@batch"`` to the share of requests it strikes, 0 to 1."""
-    seed: int = 0
-    """Seed of the random faults, of the webhooks' shuffling and of the bad webhooks."""
-
-    keep: int = 10_000
-    """How many bodies (and request records) are kept; counts and states are kept for all."""
+    latency_s: float = _option(0.0, _TROUBLE, "each answer takes", metavar="MS", type=milliseconds)
+    """Seconds, and milliseconds on the command line."""
+    fault_rates: Mapping[str, float] = _option(
+        _NOTHING,
+        _TROUBLE,
+        "strike this share of requests, 0 to 1; repeatable. Names: " + ", ".join(Fault),
+        flag="--fault",
+        metavar="NAME[@PATH]=RATE",
+        read=_fault_rate,
+    )
+    """``"reset_after"`` or ``"reset_after@batch"`` to the share of requests it strikes."""
+    seed: int = _option(0, _TROUBLE, "same seed, same faults and bad webhooks", flag="--fault-seed")
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense, so that a misspelling never runs silently."""
-        choices = (
-            ("dialect", SpokenDialect),
-            ("batch_replay", BatchReplay),
-            ("batch_refusal", BatchRefusal),
-        )
-        for name, choice in choices:
-            if getattr(self, name) not in list(choice):
-                raise ValueError(f"{name} is one of {', '.join(choice)}")
+        for declared in fields(self):
+            choice = type(declared.metadata["default"])
+            if issubclass(choice, StrEnum) and getattr(self, declared.name) not in list(choice):
+                raise ValueError(f"{declared.name} is one of {', '.join(choice)}")
         for domain, state in self.domains.items():
             if state not in list(DomainState):
                 raise ValueError(f"the state of {domain} is one of {', '.join(DomainState)}")

@@ -14,7 +14,7 @@ from django.db import IntegrityError, connections, transaction
 from django.db.models import Count, Exists, Min, OuterRef, Q, QuerySet
 
 from truncus_django.db.retry import PASSING, in_tries
-from truncus_django.log.transitions import take_write_lock
+from truncus_django.db.transactions import take_write_lock
 from truncus_django.models import Email, EmailEvent, EmailQuerySet, OutboxEntry
 from truncus_django.states import UNSENT_STATES, State
 
@@ -143,7 +143,7 @@ class Purge:
             entries = OutboxEntry.objects.filter(pk__in=ids).order_by("pk")
             list(entries.select_for_update().values_list("pk"))
         else:
-            take_write_lock()  # before anything is read
+            take_write_lock(Email.objects.all())  # before anything is read
         return self.emails().filter(pk__in=ids)
 
     def _scrub(self, emails: EmailQuerySet) -> tuple[int, int]:

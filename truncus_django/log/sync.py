@@ -33,7 +33,8 @@ from truncus_django.api.rate_limit import Pacer
 from truncus_django.api.results import EmailDetails
 from truncus_django.db.bulk import update_each
 from truncus_django.db.retry import in_tries
-from truncus_django.log import transitions
+from truncus_django.log.ingest import apply_details, attach
+from truncus_django.log.transitions import next_sync_at
 from truncus_django.mailers import Mailer, get_mailer
 from truncus_django.models import Email, EmailEvent, EmailQuerySet
 from truncus_django.rate_limit import SharedPacer
@@ -137,7 +138,7 @@ def attach_orphans() -> int:
     attached = 0
     while ids := list(orphans.values_list("message_id", flat=True).distinct()[:CHUNK_SIZE]):
         found = orphans.filter(message_id__in=ids).count()
-        transitions.attach(ids)
+        attach(ids)
         left = orphans.filter(message_id__in=ids).count()
         attached += max(found - left, 0)
         if left >= found:
@@ -330,7 +331,7 @@ class SyncJob:
         elif _is_account_wide(error):  # not the email's fault: its date stays
             self.result.reasons[log_text(error)] += 1
         else:
-            chunk.dates[email.pk] = transitions.next_question(email, now=self._now())
+            chunk.dates[email.pk] = next_sync_at(email, now=self._now())
             self.result.reasons[log_text(error)] += 1
         logger.warning("Truncus could not be asked about email %s: %s", email.pk, kind)
 
@@ -365,7 +366,7 @@ class SyncJob:
                 self.result.changed += self._learn({message_id: told})
             except _CANNOT_BE_STORED as exc:
                 email = by_id[message_id]
-                chunk.dates[email.pk] = transitions.next_question(email, now=self._now())
+                chunk.dates[email.pk] = next_sync_at(email, now=self._now())
                 self.result.failed += 1
                 self.result.reasons[f"The answer cannot be stored ({type(exc).__name__})."] += 1
                 logger.error(  # noqa: TRY400  a traceback would hold the answer
@@ -377,9 +378,7 @@ class SyncJob:
 
     def _learn(self, answers: Mapping[str, EmailDetails]) -> int:
         """Learn from answers; after a deadlock with a webhook, or over a new connection, again."""
-        return in_tries(
-            lambda: transitions.apply_details(answers, now=self._now()), using=Email.objects.db
-        )
+        return in_tries(lambda: apply_details(answers, now=self._now()), using=Email.objects.db)
 
     def _give_back(self, chunk: _Chunk) -> None:
         """Date the emails without an answer; but not where a webhook was faster."""
@@ -400,11 +399,8 @@ def _is_account_wide(error: TruncusError) -> bool:
 
 def _details(account: _Account, email: Email) -> EmailDetails:
     """Return what Truncus tells of an email, within its limits."""
-    account.pacer.wait()
-    try:
+    with account.pacer.request():
         return account.client.get_email(str(email.message_id))
-    finally:
-        account.pacer.answered()
 
 
 _DATES = ("is_sandbox", "sent_at", "send_at", "created_at", "next_sync_at")

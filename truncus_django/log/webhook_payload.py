@@ -7,7 +7,7 @@ from typing import Any
 
 from truncus_django.api import contract
 from truncus_django.api.results import read_moment
-from truncus_django.log.transitions import IncomingEvent, digest
+from truncus_django.log.ingest import IncomingEvent, digest
 from truncus_django.states import CLICKED, OPENED, State
 
 _MAX_ID_LENGTH = 255

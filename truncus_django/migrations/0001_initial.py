@@ -371,7 +371,7 @@ class Migration(migrations.Migration):
                     "batch",
                     models.ForeignKey(
                         null=True,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
                         related_name="entries",
                         to="truncus_django.outboxbatch",
                     ),

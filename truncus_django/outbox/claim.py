@@ -3,49 +3,41 @@
 The account's row is locked first. So the moment at which a request is allowed, the choice of what
 is most urgent, and the lease are one step: no two workers take the same, none takes anything that
 it may not send yet, and a worker that dies has used up one request at most.
+
+A worker may die after its request, before it has recorded the outcome. Its batch says all that
+another one needs, from before the request: ``is_ambiguous``, the key, the members in their order;
+and ``due_at``, when the lease has run out. Then :func:`take_over` has the same request made again.
 """
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
-from django.db import connections
 from django.db.models import Min, Q, QuerySet
 
 from truncus_django import rate_limit
 from truncus_django.api import contract
-from truncus_django.api.capabilities import WireFormat
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import ConfigurationError, OutcomeUnknown, log_text_of_code
 from truncus_django.api.keys import new_idempotency_key
 from truncus_django.api.transport import longest_request_s
 from truncus_django.conf import Settings
 from truncus_django.db.clock import Clock, moment_of, unix_of
+from truncus_django.db.locks import lock_free_rows, read_in_order_of_index
 from truncus_django.db.transactions import committed
 from truncus_django.log import transitions
 from truncus_django.mailers import get_mailer
-from truncus_django.models import (
-    Email,
-    OutboxAccount,
-    OutboxBatch,
-    OutboxEntry,
-    database,
-)
-from truncus_django.outbox.outcomes import delete_batch, end, expire, regroup
-from truncus_django.outbox.retry_policy import (
-    KEY_LIFE_S,
-    LONGEST_RETRY_S,
-    BatchState,
-    Start,
-    account_pause_s,
-    before_request,
-)
+from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry
+from truncus_django.outbox.expiry import expire
+from truncus_django.outbox.outcomes import delete_batch, end, regroup
+from truncus_django.outbox.retry_policy import KEY_LIFE_S, LONGEST_RETRY_S, account_pause_s
+from truncus_django.outbox.stored_payload import stored_wire_format
 from truncus_django.outbox.waiting import waiting_mailers
-from truncus_django.sending.direct import MAX_BATCH_BYTES
+from truncus_django.sending.requests import MAX_BATCH_BYTES
 
 LEASE_MARGIN_S = 5.0
 LOOK_AGAIN_S = 1.0
@@ -61,13 +53,13 @@ class Idle:
     """Nothing is to be sent now.
 
     Attributes:
-        until: unix seconds, by the database's clock, when something may be; ``None`` where
+        due_at: unix seconds, by the database's clock, when something may be; ``None`` where
             nothing waits at all.
         is_pace: whether something would be sent now but for the account's limits.
         paused: mailers whose account makes no request at present, and why, as logs may tell it.
     """
 
-    until: float | None = None
+    due_at: float | None = None
     is_pace: bool = False
     paused: dict[str, str] = field(default_factory=dict)
 
@@ -96,34 +88,35 @@ class Claim:
     """A request that is this worker's to make, until its lease runs out.
 
     Attributes:
-        batch: what is to be sent. Its ``is_ambiguous`` is about earlier requests.
+        batch: what is to be sent.
+        was_ambiguous: whether an earlier request of it may have been accepted.
         lease: proves that it is still this worker's.
-        leased_until: unix seconds by the database's clock.
-        lasts: whether the lease still lasts, known without a query.
+        countdown: how long the lease lasts, known without a query.
         arrived_by: what the account's limits know its request by until it is answered.
-        account, settings, client: whom to ask.
-        account_failures: requests in a row of the account that failed before.
-        capabilities: what the account's row knows that it accepts.
+        account: whose request it is, as its row was before it.
+        settings, client: whom to ask.
     """
 
     batch: OutboxBatch
+    was_ambiguous: bool
     lease: UUID
-    leased_until: float
-    lasts: Countdown
+    countdown: Countdown
     arrived_by: float | None
-    account: str
+    account: OutboxAccount
     settings: Settings = field(repr=False)
     client: TruncusClient
-    account_failures: int
-    capabilities: Mapping[str, bool]
+
+    @property
+    def has_time_for_request(self) -> bool:
+        """Whether the longest request would be over before the lease is."""
+        return self.countdown.left_s >= longest_request_s(self.settings.timeout)
 
 
 @dataclass(frozen=True, slots=True)
 class _MailerQueue:
-    """A mailer with something to send, and the account that it sends through."""
+    """A mailer with something to send, and whom it asks."""
 
     mailer: str
-    account: str
     settings: Settings = field(repr=False)
     client: TruncusClient
 
@@ -145,18 +138,17 @@ def claim(clock: Clock) -> Claim | Idle:
     Raises:
         django.db.DatabaseError: nothing was taken.
     """
-    using = database()
     idles: list[Idle] = []
     began_at = clock.now()
     for mailer in mailers_with_work(began_at):
-        taken = _claim_of(mailer, clock, using)
+        taken = _claim_of(mailer, clock)
         if isinstance(taken, Claim):
             return taken
         idles.append(taken)
     # What was due already was looked at: it is paused, and not due before its pause ends.
     not_yet_due = OutboxBatch.objects.filter(due_at__gt=moment_of(began_at))
     later = not_yet_due.aggregate(first=Min("due_at"))["first"]
-    moments = [idle.until for idle in idles if idle.until is not None]
+    moments = [idle.due_at for idle in idles if idle.due_at is not None]
     if later is not None:
         moments.append(unix_of(later))
     paused = {mailer: why for idle in idles for mailer, why in idle.paused.items()}
@@ -191,40 +183,39 @@ def _waiting(mailer: str, now: float) -> QuerySet[OutboxEntry]:
 # One mailer ---------------------------------------------------------------------------------------
 
 
-def _claim_of(mailer: str, clock: Clock, using: str) -> Claim | Idle:
+def _claim_of(mailer: str, clock: Clock) -> Claim | Idle:
     try:
         found = get_mailer(mailer)
-        settings, client = found.settings, found.client_without_retries
+        queue = _MailerQueue(mailer, found.settings, found.client_without_retries)
     except ConfigurationError as error:
-        return _note_misconfiguration(mailer, error, clock, using)
-    queue = _MailerQueue(mailer, client.account, settings, client)
-    account = OutboxAccount.objects.filter(account=queue.account).first()
+        return _pause_misconfigured(mailer, error, clock)
+    account = OutboxAccount.objects.filter(pk=queue.client.account).first()
     if account is not None:
         # A paused account is seen without a lock.
         idle = _idle_of(account, queue, clock.now())
         if idle is not None:
             return idle
     while True:
-        with committed(using):
-            taken = _take(queue, clock, using)
+        with committed(clock.using):
+            taken = _take(queue, clock)
         if taken is not None:
             return taken
 
 
-def _take(queue: _MailerQueue, clock: Clock, using: str) -> Claim | Idle | None:
+def _take(queue: _MailerQueue, clock: Clock) -> Claim | Idle | None:
     """Take a request of a mailer; ``None`` where a batch was ended instead, and more may be due."""
-    account = rate_limit.locked_account(queue.account, using=using)
+    account = rate_limit.locked_account(queue.client.account)
     now = clock.now()
     idle = _idle_of(account, queue, now)
     if idle is not None:
         return idle
-    batch = _due_batch(queue.mailer, now, using)
-    entries = _next_entries(queue.mailer, now, using, before=batch)
+    batch = _due_batch(queue.mailer, now)
+    entries = _next_entries(queue.mailer, now, before=batch)
     if entries:
         batch = _new_batch(queue, entries, now)
         ids = [entry.pk for entry in entries]
     elif batch is not None:
-        ids = _made_ready(batch, queue, now)
+        ids = take_over(batch, queue.client.account, now=now)
         if not ids:
             return None
     else:
@@ -238,42 +229,24 @@ def _idle_of(account: OutboxAccount, queue: _MailerQueue, now: float) -> Idle | 
     paused_until = rate_limit.paused_until(account, now=now)
     if paused_until > now:
         return Idle(paused_until, paused={queue.mailer: log_text_of_code(account.error_code)})
-    allowed = rate_limit.next_request_at(account, rate_limit.limits(queue.settings), now=now)
-    return Idle(allowed, is_pace=True) if allowed > now else None
+    allowed_at = rate_limit.next_request_at(account, rate_limit.limits(queue.settings), now=now)
+    return Idle(allowed_at, is_pace=True) if allowed_at > now else None
 
 
-def _due_batch(mailer: str, now: float, using: str) -> OutboxBatch | None:
+def _due_batch(mailer: str, now: float) -> OutboxBatch | None:
     due = OutboxBatch.objects.filter(mailer=mailer, due_at__lte=moment_of(now))
-    locked = due.select_for_update(skip_locked=_skips(using))
-    return locked.order_by("priority", "due_at").first()
+    return lock_free_rows(due).order_by("priority", "due_at").first()
 
 
-def _skips(using: str) -> bool:
-    return connections[using].features.has_select_for_update_skip_locked
-
-
-def _next_entries(
-    mailer: str, now: float, using: str, *, before: OutboxBatch | None
-) -> list[_Waiting]:
+def _next_entries(mailer: str, now: float, *, before: OutboxBatch | None) -> list[_Waiting]:
     """Lock and return what waits and is to be sent before a batch that is due, or else first."""
     waiting = _waiting(mailer, now)
     if before is not None:
         waiting = waiting.filter(priority__lt=before.priority)
-    _read_in_order_of_index(using)
-    locked = waiting.select_for_update(skip_locked=_skips(using))
-    found = locked.values_list(*_Waiting._fields)[: contract.MAX_BATCH_SIZE]
+    read_in_order_of_index(waiting.db)
+    free = lock_free_rows(waiting)
+    found = free.values_list(*_Waiting._fields)[: contract.MAX_BATCH_SIZE]
     return _same_request([_Waiting(*row) for row in found], now)
-
-
-def _read_in_order_of_index(using: str) -> None:
-    """Have PostgreSQL read no more than it is asked for, until the transaction ends.
-
-    It plans by old statistics, in which the queue was often empty, and would then read and sort all
-    that waits to find the first hundred.
-    """
-    if connections[using].vendor == "postgresql":
-        with connections[using].cursor() as cursor:
-            cursor.execute("SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off")
 
 
 def _new_batch(queue: _MailerQueue, entries: Sequence[_Waiting], now: float) -> OutboxBatch:
@@ -283,7 +256,7 @@ def _new_batch(queue: _MailerQueue, entries: Sequence[_Waiting], now: float) -> 
         idempotency_key=first.own_key or new_idempotency_key(),
         has_own_key=bool(first.own_key),
         mailer=queue.mailer,
-        account=queue.account,
+        account=queue.client.account,
         is_sandbox=first.is_sandbox,
         priority=first.priority,
         created_at=moment_of(now),
@@ -329,70 +302,93 @@ def _life_left_s(entry: _Waiting, now: float) -> float:
     return left_s if left_s < KEY_LIFE_S else math.inf
 
 
-def _made_ready(batch: OutboxBatch, queue: _MailerQueue, now: float) -> list[UUID]:
-    """Adapt a batch to what has happened since, and return its members; none where it ended."""
-    present = moment_of(now)
+# A batch that is due again ------------------------------------------------------------------------
+
+_UNKNOWN = "It may have been accepted, {why}; so it was not tried again"
+
+
+def take_over(batch: OutboxBatch, account_name: str, *, now: float) -> list[UUID]:
+    """Prepare a batch for another request; return its members, none where the batch has ended.
+
+    It waited for its next try, or its worker died and the lease has run out. ``is_ambiguous`` is
+    stored before each request and stays until the outcome is recorded, so that it is set where
+    the worker died. An ambiguous batch is repeated as it was, or it ends and its emails become
+    ``unknown``.
+
+    Args:
+        batch: locked.
+        account_name: the account that its mailer sends through now.
+        now: unix seconds, by the database's clock.
+    """
     entries = OutboxEntry.objects.filter(batch=batch).order_by(*OutboxEntry.IN_ORDER)
     members = [_Waiting(*row) for row in entries.values_list(*_Waiting._fields)]
-    left = [entry for entry in members if entry.expires_at is None or entry.expires_at > present]
-    expired = list({entry.pk for entry in members} - {entry.pk for entry in left})
-    parts = [left] if batch.is_ambiguous else _split_by_lifetime(left, now)
-    state = batch_state_of(batch, now=now)
-    start = before_request(
-        state,
-        is_other_account=batch.account not in {"", queue.account},
-        membership_changed=bool(expired) or len(parts) > 1,
+    present = moment_of(now)
+    expired = [
+        entry for entry in members if entry.expires_at is not None and entry.expires_at <= present
+    ]
+    is_other_account = batch.account not in {"", account_name}
+    is_key_over = (
+        batch.first_request_at is not None and now - unix_of(batch.first_request_at) >= KEY_LIFE_S
     )
-    if batch.is_ambiguous and len(members) != batch.size:
-        # Without the email that was deleted it would be another request.
-        end(batch, OutcomeUnknown(_UNKNOWN.format(why="and an email of its request was deleted")))
-        return []
-    if start is Start.UNKNOWN:
-        end(batch, OutcomeUnknown(_UNKNOWN.format(why=_why_unknown(state, expired))))
-        return []
+    if not batch.is_ambiguous:
+        ids = _renew(batch, members, expired, now, needs_new_key=is_other_account or is_key_over)
+        batch.account = account_name
+        return ids
+    if len(members) != batch.size:
+        why = "and an email of its request was deleted"
+    elif expired:
+        why = "and an email of its request has expired"
+    elif is_key_over:
+        why = "about 24 hours ago, and Truncus forgets its key"
+    elif is_other_account:
+        why = "by another account, which alone knows its key"
+    else:
+        return [entry.pk for entry in members]
+    end(batch, OutcomeUnknown(_UNKNOWN.format(why=why)))
+    return []
+
+
+def _renew(
+    batch: OutboxBatch,
+    members: Sequence[_Waiting],
+    expired: Sequence[_Waiting],
+    now: float,
+    *,
+    needs_new_key: bool,
+) -> list[UUID]:
+    """Adapt a batch, of which nothing was accepted, to what has happened since its last request."""
     if expired:
-        expire(expired)
-    if not left:
+        expire([entry.pk for entry in expired])
+    first, *others = _split_by_lifetime([entry for entry in members if entry not in expired], now)
+    if not first:
         delete_batch(batch)
         return []
-    if start is Start.NEW_KEY:
+    has_changed = bool(expired or others)
+    if needs_new_key or (has_changed and batch.attempts):
         if not batch.has_own_key:
             batch.idempotency_key = new_idempotency_key()
         batch.first_request_at = batch.wire_format = None
-    batch.account = queue.account
-    first, *others = [[entry.pk for entry in part] for part in parts]
     regroup(
         batch,
-        others,
-        due_at=present,
+        [[entry.pk for entry in part] for part in others],
+        due_at=moment_of(now),
         failures=batch.failures,
         failing_since=batch.failing_since,
         code=batch.error_code,
         error=batch.error,
     )
-    return first
+    return [entry.pk for entry in first]
 
 
 def _split_by_lifetime(entries: Sequence[_Waiting], now: float) -> list[list[_Waiting]]:
     """Part the members of a request that is new now: some may have become of another kind."""
-    parts: list[list[_Waiting]] = []
-    while entries:
-        part = _same_request(entries, now)
-        parts.append(part)
-        taken = {entry.pk for entry in part}
-        entries = [entry for entry in entries if entry.pk not in taken]
-    return parts
+    parts = [_same_request(entries, now)]
+    taken = set(parts[0])
+    rest = [entry for entry in entries if entry not in taken]
+    return parts + _split_by_lifetime(rest, now) if rest else parts
 
 
-_UNKNOWN = "It may have been accepted, {why}; so it was not tried again"
-
-
-def _why_unknown(state: BatchState, expired: Sequence[UUID]) -> str:
-    if expired:
-        return "and an email of its request has expired"
-    if state.key_age_s >= contract.IDEMPOTENCY_LIFE_S / 2:
-        return "about 24 hours ago, and Truncus forgets its key"
-    return "by another account, which alone knows its key"
+# The lease ----------------------------------------------------------------------------------------
 
 
 def _leased(
@@ -406,91 +402,70 @@ def _leased(
 ) -> Claim:
     """Write down that the request is about to be made, and whose it is."""
     was_ambiguous = batch.is_ambiguous
-    lasts = Countdown(lease_s(queue.settings))
-    leased_until = now + lease_s(queue.settings)
+    countdown = Countdown(lease_s(queue.settings))
     if batch.first_request_at is None:
         batch.first_request_at = moment_of(now)
     if not was_ambiguous:
         batch.wire_format = stored_wire_format(queue.client.wire_format)
     batch.attempts += 1
     batch.size = len(ids)
-    batch.is_ambiguous = True  # until the answer is written down
-    batch.lease, batch.due_at = uuid4(), moment_of(leased_until)
-    batch.save(force_insert=is_new, force_update=not is_new, using=database())
+    batch.is_ambiguous = True  # until the outcome is recorded
+    lease = batch.lease = uuid4()
+    batch.due_at = moment_of(now + lease_s(queue.settings))
+    batch.save(using=OutboxBatch.objects.db)
     if is_new:
         OutboxEntry.objects.filter(pk__in=ids).update(is_waiting=False, batch=batch)
-    transitions.begin(ids)
+    transitions.mark_sending(ids)
     arrived_by = rate_limit.note_request(account, queue.settings, now=now)
-    batch.is_ambiguous = was_ambiguous
     return Claim(
         batch=batch,
-        lease=batch.lease,
-        leased_until=leased_until,
-        lasts=lasts,
+        was_ambiguous=was_ambiguous,
+        lease=lease,
+        countdown=countdown,
         arrived_by=arrived_by,
-        account=queue.account,
+        account=account,
         settings=queue.settings,
         client=queue.client,
-        account_failures=account.failures,
-        capabilities=rate_limit.capabilities_of(account),
     )
 
 
-def stored_wire_format(wire_format: WireFormat) -> dict[str, bool]:
-    """Return a wire format as a batch stores it."""
-    return {
-        "html_required": wire_format.capabilities.html_required,
-        "single_recipient": wire_format.capabilities.single_recipient,
-        "is_pinned": wire_format.is_pinned,
-    }
-
-
 def lease_s(settings: Settings) -> float:
-    """Return for how many seconds a batch is its worker's: a request, and writing its answer."""
+    """Return for how many seconds a batch is its worker's: a request, and recording its outcome."""
     longest = max(longest_request_s(settings.timeout), 2 * settings.timeout)
     return longest + LEASE_MARGIN_S
 
 
-def batch_state_of(batch: OutboxBatch, *, now: float) -> BatchState:
-    """Return what decisions about a batch go by."""
-    used_at = batch.first_request_at
-    return BatchState(
-        attempts=batch.attempts,
-        failures=batch.failures,
-        was_ambiguous=batch.is_ambiguous,
-        key_age_s=0.0 if used_at is None else now - unix_of(used_at),
-        failing_s=0.0 if batch.failing_since is None else now - unix_of(batch.failing_since),
-    )
+# A mailer without usable settings -----------------------------------------------------------------
 
 
-def _note_misconfiguration(
-    mailer: str, error: ConfigurationError, clock: Clock, using: str
-) -> Idle:
+def _pause_misconfigured(mailer: str, error: ConfigurationError, clock: Clock) -> Idle:
     """Pause a mailer whose settings are wrong, and say so on its emails."""
     name = f"mailer:{mailer}"[:100]
-    known = OutboxAccount.objects.filter(account=name).first()
-    now = clock.now()
+    account = OutboxAccount.objects.filter(pk=name).first()
+    if account is None or not _is_paused(account, clock.now()):
+        with committed(clock.using):
+            account = rate_limit.locked_account(name)
+            now = clock.now()
+            if not _is_paused(account, now):
+                pause_s = account_pause_s(error, failures=account.failures, jitter=0.0)
+                account.paused_until = moment_of(now + pause_s)
+                account.failures += 1
+                account.error_code, account.error = "configuration", str(error)
+                account.save(using=clock.using)
+                _say_on_emails(mailer, account, now)
+    return Idle(rate_limit.paused_until(account, now=clock.now()), paused={mailer: account.error})
+
+
+def _is_paused(account: OutboxAccount, now: float) -> bool:
     # A pause that seems longer was noted before the clock was set back.
-    latest = now + LONGEST_RETRY_S
-    if known is not None and now < rate_limit.paused_until(known, now=now) <= latest:
-        return Idle(rate_limit.paused_until(known, now=now), paused={mailer: known.error})
-    with committed(using):
-        account = rate_limit.locked_account(name, using=using)
-        now = clock.now()
-        paused_until = rate_limit.paused_until(account, now=now)
-        if not now < paused_until <= now + LONGEST_RETRY_S:
-            paused_until = now + account_pause_s(error, failures=account.failures, jitter=0.0)
-            account.paused_until = moment_of(paused_until)
-            account.failures += 1
-            account.error_code, account.error = "configuration", str(error)
-            account.save(using=using)
-            waiting = _waiting(mailer, now).values_list("pk", flat=True)
-            due = OutboxEntry.objects.filter(
-                batch__mailer=mailer, batch__due_at__lte=moment_of(now)
-            ).values_list("pk", flat=True)
-            size = contract.MAX_BATCH_SIZE
-            ids = [*waiting[:size], *due[:size]]
-            Email.objects.filter(pk__in=ids).update(
-                error_code=account.error_code, error=account.error
-            )
-    return Idle(paused_until, paused={mailer: account.error})
+    return now < rate_limit.paused_until(account, now=now) <= now + LONGEST_RETRY_S
+
+
+def _say_on_emails(mailer: str, account: OutboxAccount, now: float) -> None:
+    """Write the error that pauses a mailer onto its emails, so many as a request takes."""
+    waiting = _waiting(mailer, now).values_list("pk", flat=True)
+    due = OutboxEntry.objects.filter(
+        batch__mailer=mailer, batch__due_at__lte=moment_of(now)
+    ).values_list("pk", flat=True)
+    ids = [*waiting[: contract.MAX_BATCH_SIZE], *due[: contract.MAX_BATCH_SIZE]]
+    Email.objects.filter(pk__in=ids).update(error_code=account.error_code, error=account.error)

@@ -4,13 +4,12 @@ import logging
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
-from django.db import connections
 from django.db.models import F, Max
 
 from truncus_django.db.clock import Clock, moment_of, unix_of
-from truncus_django.db.transactions import committed
-from truncus_django.log.transitions import take_write_lock
-from truncus_django.models import OutboxAccount, OutboxBatch, database
+from truncus_django.db.locks import lock_free_rows
+from truncus_django.db.transactions import committed, take_write_lock
+from truncus_django.models import OutboxAccount, OutboxBatch
 from truncus_django.outbox.waiting import HELD_BACK
 
 logger = logging.getLogger("truncus_django")
@@ -36,10 +35,8 @@ def adjust_to_clock_set_back(clock: Clock) -> None:
     """
     if _ahead_s(clock.now(), OutboxAccount.objects.all()) <= SET_BACK_S:
         return
-    using = database()
-    skips = connections[using].features.has_select_for_update_skip_locked
-    with committed(using):
-        take_write_lock()
+    with committed(clock.using):
+        take_write_lock(OutboxAccount.objects.all())
         accounts = list(OutboxAccount.objects.select_for_update().order_by("pk"))
         now = clock.now()
         ahead_s = _ahead_s(now, accounts)
@@ -47,7 +44,7 @@ def adjust_to_clock_set_back(clock: Clock) -> None:
             return  # another worker was quicker
         back, present = timedelta(seconds=ahead_s), moment_of(now)
         # What is locked has a worker who is writing down when it is due, by the new clock.
-        free = OutboxBatch.objects.select_for_update(skip_locked=skips).order_by("pk")
+        free = lock_free_rows(OutboxBatch.objects.order_by("pk"))
         batches = OutboxBatch.objects.filter(pk__in=list(free.values_list("pk", flat=True)))
         # created_at as well, or the next dispatcher would find it ahead and move them all again.
         batches.update(
@@ -65,7 +62,7 @@ def adjust_to_clock_set_back(clock: Clock) -> None:
             ]
             if account.paused_until is not None:
                 account.paused_until -= back
-            account.save(using=using, update_fields=["recent_requests", "paused_until"])
+            account.save(using=clock.using, update_fields=["recent_requests", "paused_until"])
     logger.warning(
         "The clock of the outbox was set back by %.0f s or more; its own times were moved with it.",
         ahead_s,

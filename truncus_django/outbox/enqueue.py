@@ -9,15 +9,15 @@ from django.core.mail import EmailMessage
 from django.db import transaction
 from django.utils import timezone
 
-from truncus_django.api.encoding import encode
-from truncus_django.api.errors import MessageError, OutcomeUnknown
+from truncus_django.api.errors import MessageError, OutcomeUnknown, TruncusError
 from truncus_django.api.results import LATEST
-from truncus_django.conf import ConfigurationError, Settings
+from truncus_django.conf import ACCOUNT_SETTINGS, ConfigurationError, Settings
 from truncus_django.db.bulk import insert
 from truncus_django.db.timestamps import storable_moment
 from truncus_django.log.recording import content_row
 from truncus_django.models import Email, OutboxEntry, Priority, database
 from truncus_django.outbox.notify import notify_after_commit
+from truncus_django.outbox.stored_payload import payload_json
 from truncus_django.sending.outgoing import OutgoingMessage
 from truncus_django.sending.payload import moment_in_utc
 from truncus_django.states import State
@@ -27,21 +27,6 @@ MAX_INSERT_BYTES = 8 * 1024 * 1024
 """Rows go to the database in statements of about so many bytes: MariaDB takes 16 MB of each."""
 MAX_INSERT_ROWS = 100
 
-WORKERS_OPTIONS = frozenset(
-    {
-        "api_key",
-        "base_url",
-        "capabilities",
-        "plain_http_hosts",
-        "requests_per_minute",
-        "requests_per_second",
-    }
-)
-"""Settings that a worker goes by; it knows those of mailers, not those of a backend's keywords.
-
-Without the timeout: libraries pass theirs to any backend, and no request is made that could wait.
-"""
-
 
 def check_options(options: Sequence[str]) -> None:
     """Refuse keywords of a backend that whoever sends later could not know.
@@ -49,7 +34,7 @@ def check_options(options: Sequence[str]) -> None:
     Raises:
         ConfigurationError: there are such keywords.
     """
-    lost = sorted(WORKERS_OPTIONS & set(options))
+    lost = sorted(ACCOUNT_SETTINGS.intersection(options))
     if lost:
         raise ConfigurationError(
             f"A worker cannot know {', '.join(lost)} of a backend made by hand. Put them into "
@@ -65,13 +50,24 @@ class Row:
     entry: OutboxEntry = field(repr=False)
 
 
+def row_or_error(
+    outgoing: OutgoingMessage, alias: str | None, settings: Settings
+) -> Row | TruncusError:
+    """Return what is written of a message that has a payload, or why it cannot be."""
+    try:
+        return row_of(outgoing, alias=alias, settings=settings)
+    except TruncusError as error:
+        return error
+
+
 def row_of(outgoing: OutgoingMessage, *, alias: str | None, settings: Settings) -> Row:
     """Return what is written of a message that has become a payload.
 
     Raises:
         OutcomeUnknown: an earlier direct send may have been accepted, and its key is not the
             message's own, so that the outbox would send it as another email.
-        MessageError: its priority or expiry is none, or its payload is no JSON.
+        MessageError: its priority or expiry is none, or a field of its payload has another type
+            than the API documents, or is no JSON.
     """
     payload = outgoing.payload
     if payload is None:
@@ -82,7 +78,7 @@ def row_of(outgoing: OutgoingMessage, *, alias: str | None, settings: Settings) 
             "directly, which cannot send it twice, or a new message object if you know that it "
             "was not."
         )
-    encoded = encode(payload.email)
+    stored = payload_json(payload.email)
     email = content_row(outgoing, alias, settings)
     email.state = State.PENDING
     email.idempotency_key = payload.idempotency_key or ""
@@ -90,8 +86,8 @@ def row_of(outgoing: OutgoingMessage, *, alias: str | None, settings: Settings) 
     email.created_at = timezone.now() + timedelta(microseconds=outgoing.index)
     entry = OutboxEntry(
         email_id=email.pk,
-        payload=encoded.decode(),
-        size=len(encoded),
+        payload=stored.decode(),
+        size=len(stored),
         mailer=email.mailer,
         is_sandbox=payload.is_sandbox,
         own_key=email.idempotency_key,

@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from django.db import connections
-from django.db.backends.base.base import BaseDatabaseWrapper
 
 logger = logging.getLogger("truncus_django")
 
@@ -17,21 +16,23 @@ CHANNEL = "truncus_outbox"
 LISTEN_RETRY_S = 5.0
 
 
+def can_notify(using: str) -> bool:
+    """Return whether a database notifies workers; where it does not, they look for themselves."""
+    return connections[using].vendor == "postgresql"
+
+
 def notify_workers(using: str) -> None:
-    """Notify listening workers; other databases than PostgreSQL cannot."""
-    connection = connections[using]
-    if connection.vendor == "postgresql":
-        # After the commit: inside of transactions, NOTIFY makes all commits wait for one another.
-        with connection.cursor() as cursor:
-            cursor.execute(f"NOTIFY {CHANNEL}")
+    """Notify listening workers. After a commit: inside transactions, all commits would queue up."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(f"NOTIFY {CHANNEL}")
 
 
 class Listener:
     """Waits for emails in the outbox: notified at once on PostgreSQL, else by the clock alone.
 
-    Has a connection of its own, from Django's settings of the database, made again when it is
-    lost. :meth:`wait` belongs to one thread; :meth:`interrupt` may be called from any, and from a
-    signal handler.
+    It belongs to one thread, and uses this thread's connection, which nothing else may use
+    meanwhile; a connection that is lost is made again. :meth:`interrupt` may be called from any
+    thread, and from a signal handler.
 
     Args:
         using: the alias of the outbox's database.
@@ -40,8 +41,8 @@ class Listener:
 
     def __init__(self, using: str, *, is_deaf: bool = False) -> None:
         self._using = using
-        self._can_listen = not is_deaf and connections[using].vendor == "postgresql"
-        self._connection: BaseDatabaseWrapper | None = None
+        self._can_listen = not is_deaf and can_notify(using)
+        self._is_listening = False
         self._next_try_at = 0.0
         self._receiver, self._sender = socket.socketpair()
         self._receiver.setblocking(False)
@@ -50,7 +51,7 @@ class Listener:
     @property
     def is_listening(self) -> bool:
         """Whether notifications arrive at once."""
-        return self._connection is not None
+        return self._is_listening
 
     def __enter__(self) -> Self:
         self._listen()
@@ -62,7 +63,8 @@ class Listener:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._close()
+        if self._is_listening:
+            self._close()
         self._receiver.close()
         self._sender.close()
 
@@ -78,15 +80,15 @@ class Listener:
             Whether there may be emails: a notification came, or one may have been missed while
             nobody listened.
         """
-        has_missed = self._connection is None and self._listen()
+        has_missed = not self._is_listening and self._listen()
         if has_missed:
             return True
-        if self._can_listen and self._connection is None:
+        if self._can_listen and not self._is_listening:
             timeout_s = min(timeout_s, LISTEN_RETRY_S)
         with selectors.DefaultSelector() as selector:
             selector.register(self._receiver, selectors.EVENT_READ)
-            raw = self._connection.connection if self._connection is not None else None
-            if raw is not None:
+            if self._is_listening:
+                raw = connections[self._using].connection
                 selector.register(raw.fileno(), selectors.EVENT_READ)
             ready = [key.fileobj for key, _ in selector.select(max(timeout_s, 0.0))]
         if self._receiver in ready:
@@ -101,20 +103,14 @@ class Listener:
         if not self._can_listen or time.monotonic() < self._next_try_at:
             return False
         self._next_try_at = time.monotonic() + LISTEN_RETRY_S
-        template = connections[self._using]
-        settings = {**template.settings_dict, "OPTIONS": {**template.settings_dict["OPTIONS"]}}
-        settings["OPTIONS"].pop("pool", None)  # whose connections come and go
-        connection = type(template)(settings, self._using)
-        connection.inc_thread_sharing()  # made here, and closed by whoever closes this
         try:
-            connection.connect()
-            with connection.cursor() as cursor:
+            with connections[self._using].cursor() as cursor:
                 cursor.execute(f"LISTEN {CHANNEL}")
         except Exception as exc:  # noqa: BLE001  the clock is enough to go by
-            _close_quietly(connection)
+            self._close()
             logger.info("Not listening for emails of the outbox: %s", type(exc).__name__)
             return False
-        self._connection = connection
+        self._is_listening = True
         return True
 
     def _read(self, raw: Any) -> None:
@@ -129,9 +125,9 @@ class Listener:
             self._next_try_at = 0.0
 
     def _close(self) -> None:
-        if self._connection is not None:
-            _close_quietly(self._connection)
-            self._connection = None
+        self._is_listening = False
+        with suppress(Exception):
+            connections[self._using].close()
 
 
 def _forget_notifications(raw: Any) -> None:
@@ -143,8 +139,3 @@ def _forget_notifications(raw: Any) -> None:
     else:
         raw.poll()
         raw.notifies.clear()
-
-
-def _close_quietly(connection: BaseDatabaseWrapper) -> None:
-    with suppress(Exception):
-        connection.close()

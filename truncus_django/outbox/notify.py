@@ -3,20 +3,20 @@
 Nothing that fails here reaches whoever sends an email: the email is in the outbox by then.
 """
 
-import logging
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from django.db import connections, transaction
+from django.db import transaction
 from django.utils.module_loading import import_string
 
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.conf import Settings
-
-logger = logging.getLogger("truncus_django")
+from truncus_django.outbox.listener import can_notify
+from truncus_django.trouble_log import TroubleLog
 
 NOTIFIERS = {
     "worker": "truncus_django.outbox.listener.notify_workers",
@@ -30,8 +30,8 @@ Imported when it is called: a site needs only the queue that it uses.
 PAUSE_S = 30.0
 """For how long a queue that failed is left alone: each try may cost the caller some time."""
 
-_trouble: dict[str, set[str]] = {}
-"""What kinds of trouble were logged of each dispatcher since it last worked."""
+_trouble: defaultdict[str, TroubleLog] = defaultdict(TroubleLog)
+"""That of each dispatcher."""
 _paused_until: dict[str, float] = {}
 """Monotonic seconds until which each dispatcher is left alone."""
 
@@ -67,8 +67,7 @@ def notify_after_commit(using: str, settings: Settings) -> None:
         using: the alias of the outbox's database.
         settings: ``dispatcher`` says who is notified.
     """
-    connection = connections[using]
-    if settings.dispatcher == "worker" and connection.vendor != "postgresql":
+    if settings.dispatcher == "worker" and not can_notify(using):
         return  # workers look for themselves
     if _here.is_sending:
         return  # this thread finds it in its next step
@@ -109,25 +108,22 @@ def notify(using: str, dispatcher: str) -> None:
         _paused_until[dispatcher] = time.monotonic() + PAUSE_S
         report(dispatcher, exc)
     else:
-        _trouble.pop(dispatcher, None)
+        _trouble[dispatcher].clear()
 
 
 def report(dispatcher: str, exc: Exception) -> None:
     """Log a kind of trouble with a dispatcher's queue, once until it works again.
 
-    A log handler may send email, which comes here again. What a queue's exception says is not
-    logged: it may hold the password of a broker.
+    What a queue's exception says is not logged: it may hold the password of a broker.
     """
     kind = type(exc).__name__
-    known = _trouble.setdefault(dispatcher, set())
-    if kind not in known:
-        known.add(kind)
-        logger.error(
-            "Emails are in the outbox, and whoever sends them (DISPATCHER %r) could not be "
-            "notified: %s. They are sent later. Further ones are not logged.",
-            dispatcher,
-            str(exc) if isinstance(exc, ConfigurationError) else kind,
-        )
+    _trouble[dispatcher].error(
+        kind,
+        "Emails are in the outbox, and whoever sends them (DISPATCHER %r) could not be "
+        "notified: %s. They are sent later. Further ones are not logged.",
+        dispatcher,
+        str(exc) if isinstance(exc, ConfigurationError) else kind,
+    )
 
 
 def forget_trouble() -> None:

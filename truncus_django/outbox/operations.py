@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
-from django.db import connections, transaction
+from django.db import transaction
 
 from truncus_django.api.keys import new_idempotency_key
 from truncus_django.conf import get_settings
-from truncus_django.db.bulk import update_each
 from truncus_django.db.clock import Clock, moment_of
+from truncus_django.db.locks import lock_free_rows
+from truncus_django.db.transactions import take_write_lock
 from truncus_django.log import transitions
 from truncus_django.log.transitions import EmailUpdate
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
@@ -118,26 +119,26 @@ def decide(email_ids: Iterable[UUID], decision: Decision) -> dict[UUID, Operatio
     return _in_portions(email_ids, lambda held: _decide(held, decision))
 
 
-def resume(account: str) -> bool:
+def resume(account_name: str) -> bool:
     """Let an account make requests again before its pause ends; return whether it was paused.
 
     Args:
-        account: as :class:`~truncus_django.models.OutboxAccount` names it.
+        account_name: as :class:`~truncus_django.models.OutboxAccount` names it.
     """
-    using = database()
-    present = moment_of(Clock(using).now())
-    row = OutboxAccount.objects.filter(account=account).first()
-    if row is None or row.paused_until is None or row.paused_until <= present:
+    clock = Clock(database())
+    present = moment_of(clock.now())
+    account = OutboxAccount.objects.filter(account=account_name).first()
+    if account is None or account.paused_until is None or account.paused_until <= present:
         return False
     # Apart from the next step: a worker that writes an answer down locks first the request, then
     # the account.
-    waiting = OutboxBatch.objects.filter(account=account, lease=None, due_at__gt=present)
-    waiting.filter(error_code=row.error_code).update(due_at=present)
-    with transaction.atomic(using=using):
-        paused = OutboxAccount.objects.filter(account=account, paused_until=row.paused_until)
+    waiting = OutboxBatch.objects.filter(account=account_name, lease=None, due_at__gt=present)
+    waiting.filter(error_code=account.error_code).update(due_at=present)
+    with transaction.atomic(using=clock.using):
+        paused = OutboxAccount.objects.filter(pk=account.pk, paused_until=account.paused_until)
         is_resumed = paused.update(paused_until=None, failures=0) == 1
         if is_resumed:
-            notify_after_commit(using, get_settings())
+            notify_after_commit(clock.using, get_settings())
     return is_resumed
 
 
@@ -166,34 +167,29 @@ class _Held:
 
 
 def _in_portions(
-    email_ids: Iterable[UUID], do: Callable[[_Held], dict[UUID, OperationResult]]
+    email_ids: Iterable[UUID], operation: Callable[[_Held], dict[UUID, OperationResult]]
 ) -> dict[UUID, OperationResult]:
     ids = list(dict.fromkeys(email_ids))
-    using = database()
-    clock, settings = Clock(using), get_settings()
-    done: dict[UUID, OperationResult] = {}
+    clock, settings = Clock(database()), get_settings()
+    results: dict[UUID, OperationResult] = {}
     for start in range(0, len(ids), _AT_ONCE):
-        with transaction.atomic(using=using):
-            portion = do(_hold(ids[start : start + _AT_ONCE], clock.now(), using))
+        with transaction.atomic(using=clock.using):
+            portion = operation(_hold(ids[start : start + _AT_ONCE], clock.now()))
             if {OperationResult.WAITS_AGAIN, OperationResult.DUE_NOW} & set(portion.values()):
-                notify_after_commit(using, settings)
-        done |= portion
-    return done
+                notify_after_commit(clock.using, settings)
+        results |= portion
+    return results
 
 
-def _hold(ids: Sequence[UUID], now: float, using: str) -> _Held:
-    features = connections[using].features
-    if features.has_select_for_update:
-        # Nothing is claimed as long as the accounts are locked.
-        list(OutboxAccount.objects.select_for_update().order_by("pk").values_list("pk"))
-    else:
-        transitions.take_write_lock()  # before anything is read
+def _hold(ids: Sequence[UUID], now: float) -> _Held:
+    take_write_lock(OutboxAccount.objects.all())  # before anything is read
+    # Nothing is claimed as long as the accounts are locked.
+    list(OutboxAccount.objects.select_for_update().order_by("pk").values_list("pk"))
     rows = OutboxEntry.objects.filter(pk__in=ids).order_by().values_list("pk", "batch")
     batch_of_email: dict[UUID, UUID | None] = dict(rows)
     batch_ids = {batch_id for batch_id in batch_of_email.values() if batch_id is not None}
     # Those that are locked are with a worker, who writes down what came back and does not wait.
-    batches = OutboxBatch.objects.filter(pk__in=batch_ids).order_by("pk")
-    batches = batches.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
+    batches = lock_free_rows(OutboxBatch.objects.filter(pk__in=batch_ids).order_by("pk"))
     found = {batch.pk: batch for batch in batches} if batch_ids else {}
     free = {pk for pk, batch_id in batch_of_email.items() if batch_id is None or batch_id in found}
     # By their keys alone: MariaDB locks whatever it looks at on the way.
@@ -215,57 +211,62 @@ def _hold(ids: Sequence[UUID], now: float, using: str) -> _Held:
     )
 
 
+def _results(
+    held: _Held, of_one: Callable[[Email, OutboxEntry | None, OutboxBatch | None], OperationResult]
+) -> dict[UUID, OperationResult]:
+    """Return what becomes of each email; of those that are there and not being sent, ``of_one``."""
+    results = {}
+    for pk in held.ids:
+        email, entry = held.emails.get(pk), held.entries.get(pk)
+        batch = None if entry is None else held.batch_of(entry)
+        if pk in held.taken:
+            results[pk] = OperationResult.BEING_SENT
+        elif email is None:
+            results[pk] = OperationResult.GONE
+        else:
+            results[pk] = of_one(email, entry, batch)
+    return results
+
+
 def _retry(held: _Held) -> dict[UUID, OperationResult]:
-    done = {pk: _what_to_retry(pk, held) for pk in held.ids}
-    _let_wait_again(
-        [pk for pk, what in done.items() if what is OperationResult.WAITS_AGAIN], held.now
-    )
-    due = [
-        held.batch_of(held.entries[pk])
-        for pk, what in done.items()
-        if what is OperationResult.DUE_NOW
-    ]
+    def of_one(
+        email: Email, entry: OutboxEntry | None, batch: OutboxBatch | None
+    ) -> OperationResult:
+        if entry is not None and entry.is_waiting:
+            return OperationResult.WAITS_ALREADY
+        if batch is not None:
+            is_sent = held.is_with_a_worker(batch)
+            return OperationResult.BEING_SENT if is_sent else OperationResult.DUE_NOW
+        if entry is not None and email.state == State.UNKNOWN:
+            return OperationResult.NEEDS_DECISION
+        if email.state not in RESTARTABLE_STATES:
+            return OperationResult.DOES_NOT_APPLY
+        return OperationResult.NOT_STORED if entry is None else OperationResult.WAITS_AGAIN
+
+    results = _results(held, of_one)
+    _let_wait_again(_those(OperationResult.WAITS_AGAIN, results), held.now)
+    due = _batches_of(_those(OperationResult.DUE_NOW, results), held)
     if due:
         # One whose lease has run out is due already.
-        not_leased = OutboxBatch.objects.filter(
-            pk__in={batch.pk for batch in due if batch is not None}, lease=None
-        )
+        not_leased = OutboxBatch.objects.filter(pk__in=due, lease=None)
         not_leased.update(due_at=moment_of(held.now))
-    return done
+    return results
 
 
-def _what_to_retry(pk: UUID, held: _Held) -> OperationResult:
-    if pk in held.taken:
-        return OperationResult.BEING_SENT
-    email, entry = held.emails.get(pk), held.entries.get(pk)
-    if email is None:
-        return OperationResult.GONE
-    if entry is None:
-        return (
-            OperationResult.NOT_STORED
-            if email.state in RESTARTABLE_STATES
-            else OperationResult.DOES_NOT_APPLY
-        )
-    if entry.is_waiting:
-        return OperationResult.WAITS_ALREADY
-    batch = held.batch_of(entry)
-    if batch is not None:
-        return (
-            OperationResult.BEING_SENT if held.is_with_a_worker(batch) else OperationResult.DUE_NOW
-        )
-    if email.state == State.UNKNOWN:
-        return OperationResult.NEEDS_DECISION
-    return (
-        OperationResult.WAITS_AGAIN
-        if email.state in RESTARTABLE_STATES
-        else OperationResult.DOES_NOT_APPLY
-    )
+def _those(result: OperationResult, results: Mapping[UUID, OperationResult]) -> list[UUID]:
+    return [pk for pk, found in results.items() if found is result]
+
+
+def _batches_of(email_ids: Sequence[UUID], held: _Held) -> dict[UUID, OutboxBatch]:
+    """Return the requests that emails belong to, by their ids."""
+    batches = (held.batch_of(held.entries[pk]) for pk in email_ids)
+    return {batch.pk: batch for batch in batches if batch is not None}
 
 
 def _let_wait_again(ids: Sequence[UUID], now: float) -> None:
     if not ids:
         return
-    transitions.restart(ids)
+    transitions.restart_emails(ids)
     entries = OutboxEntry.objects.filter(pk__in=ids)
     entries.filter(expires_at__lte=moment_of(now)).update(expires_at=None)
     # It waits from now on, behind those that wait already.
@@ -273,77 +274,66 @@ def _let_wait_again(ids: Sequence[UUID], now: float) -> None:
 
 
 def _cancel(held: _Held) -> dict[UUID, OperationResult]:
-    done = {pk: _whether_to_cancel(pk, held) for pk in held.ids}
-    cancelled = [pk for pk, what in done.items() if what is OperationResult.CANCELLED]
+    def of_one(
+        email: Email, entry: OutboxEntry | None, batch: OutboxBatch | None
+    ) -> OperationResult:
+        if entry is not None and entry.is_waiting:
+            return OperationResult.CANCELLED
+        if batch is None:
+            return OperationResult.DOES_NOT_APPLY
+        if held.is_with_a_worker(batch):
+            return OperationResult.BEING_SENT
+        return OperationResult.AMBIGUOUS if batch.is_ambiguous else OperationResult.CANCELLED
+
+    results = _results(held, of_one)
+    cancelled = _those(OperationResult.CANCELLED, results)
     if cancelled:
-        entries = [held.entries[pk] for pk in cancelled]
         outcomes.cancel(cancelled)
-        _close_ranks([batch for entry in entries if (batch := held.batch_of(entry)) is not None])
-    return done
+        _close_ranks(_batches_of(cancelled, held))
+    return results
 
 
-def _whether_to_cancel(pk: UUID, held: _Held) -> OperationResult:
-    if pk in held.taken:
-        return OperationResult.BEING_SENT
-    email, entry = held.emails.get(pk), held.entries.get(pk)
-    if email is None:
-        return OperationResult.GONE
-    if entry is not None and entry.is_waiting:
-        return OperationResult.CANCELLED
-    batch = None if entry is None else held.batch_of(entry)
-    if batch is None:
-        return OperationResult.DOES_NOT_APPLY
-    if held.is_with_a_worker(batch):
-        return OperationResult.BEING_SENT
-    return OperationResult.AMBIGUOUS if batch.is_ambiguous else OperationResult.CANCELLED
-
-
-def _close_ranks(batches: Sequence[OutboxBatch]) -> None:
+def _close_ranks(batches: Mapping[UUID, OutboxBatch]) -> None:
     """Mend requests that have lost members: another content takes another key.
 
     None of them has been accepted. A key of a message's own belongs to a request of one email,
     which is empty now.
     """
-    touched = {batch.pk: batch for batch in batches}
-    if not touched:
-        return
-    members = OutboxEntry.objects.filter(batch__in=touched).order_by()
-    peopled = set(members.values_list("batch_id", flat=True).distinct())
-    OutboxBatch.objects.filter(pk__in=touched.keys() - peopled).delete()
-    used = [touched[pk] for pk in peopled if touched[pk].first_request_at is not None]
+    members = OutboxEntry.objects.filter(batch__in=batches).order_by()
+    with_members = set(members.values_list("batch_id", flat=True).distinct())
+    OutboxBatch.objects.filter(pk__in=batches.keys() - with_members).delete()
+    used = [batches[pk] for pk in with_members if batches[pk].first_request_at is not None]
     for batch in used:
         batch.idempotency_key = new_idempotency_key()
-    update_each(OutboxBatch.objects.all(), used, ["idempotency_key"])
+    OutboxBatch.objects.bulk_update(used, ["idempotency_key"])
     ids = [batch.pk for batch in used]
     OutboxBatch.objects.filter(pk__in=ids).update(first_request_at=None, wire_format=None)
 
 
 def _decide(held: _Held, decision: Decision) -> dict[UUID, OperationResult]:
-    done = {pk: _whether_to_decide(pk, held, decision) for pk in held.ids}
-    chosen = [pk for pk, what in done.items() if what.is_done]
+    def of_one(
+        email: Email, entry: OutboxEntry | None, batch: OutboxBatch | None
+    ) -> OperationResult:
+        if email.state != State.UNKNOWN:
+            return OperationResult.DOES_NOT_APPLY
+        if decision is Decision.SENT:
+            return OperationResult.SENT
+        if decision is Decision.NOT_SENT:
+            return OperationResult.NOT_SENT
+        return OperationResult.NOT_STORED if entry is None else OperationResult.WAITS_AGAIN
+
+    results = _results(held, of_one)
+    chosen = [pk for pk, result in results.items() if result.is_done]
     if not chosen:
-        return done
+        return results
     if decision is Decision.SEND:
         _let_wait_again(chosen, held.now)
     elif decision is Decision.SENT:
         updates = [EmailUpdate(pk, State.SENT) for pk in chosen]
-        transitions.finish(updates, ["state", "reason", "error_code", "error"])
+        transitions.advance_emails(updates, ["state", "reason", "error_code", "error"])
         outcomes.drop_sent(chosen)
     else:
         why = "Its answer was lost; a person decided that it was not sent."
         updates = [EmailUpdate(pk, State.FAILED, error=why) for pk in chosen]
-        transitions.finish(updates, ["state", "reason", "error_code", "error"])
-    return done
-
-
-def _whether_to_decide(pk: UUID, held: _Held, decision: Decision) -> OperationResult:
-    if pk in held.taken:
-        return OperationResult.BEING_SENT
-    email = held.emails.get(pk)
-    if email is None:
-        return OperationResult.GONE
-    if email.state != State.UNKNOWN:
-        return OperationResult.DOES_NOT_APPLY
-    if decision is Decision.SEND:
-        return OperationResult.WAITS_AGAIN if pk in held.entries else OperationResult.NOT_STORED
-    return OperationResult.SENT if decision is Decision.SENT else OperationResult.NOT_SENT
+        transitions.advance_emails(updates, ["state", "reason", "error_code", "error"])
+    return results

@@ -1,12 +1,11 @@
 """What came back → rows: each email's state, and what is still to be done.
 
 The functions run inside a transaction of their caller's, who holds the batch or the entries.
-States move through :mod:`truncus_django.log.transitions` alone.
+States change through :mod:`truncus_django.log.transitions` alone.
 """
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -15,12 +14,13 @@ from django.utils import timezone
 
 from truncus_django.api.errors import TruncusError
 from truncus_django.api.keys import new_idempotency_key
-from truncus_django.api.results import SendResult
 from truncus_django.conf import get_settings
 from truncus_django.log import transitions
-from truncus_django.log.recording import ANSWER_FIELDS, add_answer
+from truncus_django.log.ingest import attach
+from truncus_django.log.recording import ANSWER_FIELDS, apply_outcome
 from truncus_django.log.transitions import EmailUpdate
-from truncus_django.models import Email, OutboxBatch, OutboxEntry, database
+from truncus_django.models import Email, OutboxBatch, OutboxEntry
+from truncus_django.sending.outgoing import SendOutcome
 from truncus_django.states import State
 
 _FIELDS = [
@@ -28,23 +28,6 @@ _FIELDS = [
     "batch_index",
     "idempotency_key",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class SendOutcome:
-    """What became of one email: a result, an error, or both where it was refused.
-
-    Attributes:
-        idempotency_key: of its latest request.
-        attempts: requests made for it.
-        batch_index: its place in the request; ``None`` where it was alone.
-    """
-
-    result: SendResult | None = None
-    error: TruncusError | None = None
-    idempotency_key: str = ""
-    attempts: int = 0
-    batch_index: int | None = None
 
 
 def record_outcomes(outcomes: Mapping[UUID, SendOutcome]) -> None:
@@ -58,7 +41,7 @@ def record_outcomes(outcomes: Mapping[UUID, SendOutcome]) -> None:
     now = timezone.now()  # one for all, which costs the database less than one for each
     updates = [_email_update(pk, outcome, now) for pk, outcome in outcomes.items()]
     _leave_out_known_ids(updates)
-    transitions.finish(updates, _FIELDS)
+    transitions.advance_emails(updates, _FIELDS)
     drop_sent([pk for pk, outcome in outcomes.items() if outcome.error is None])
     failed = [pk for pk, outcome in outcomes.items() if outcome.error is not None]
     if failed:
@@ -67,11 +50,8 @@ def record_outcomes(outcomes: Mapping[UUID, SendOutcome]) -> None:
 
 
 def _email_update(pk: UUID, outcome: SendOutcome, now: datetime) -> EmailUpdate:
-    update = EmailUpdate(
-        pk, batch_index=outcome.batch_index, idempotency_key=outcome.idempotency_key
-    )
-    add_answer(update, outcome.result, outcome.error, at=now)
-    update.attempts = outcome.attempts
+    update = EmailUpdate(pk)
+    apply_outcome(update, outcome, at=now)
     if outcome.error is not None and outcome.error.ambiguous:
         update.error = (
             text_of(outcome.error)
@@ -104,7 +84,8 @@ def _attach_after_commit(updates: Sequence[EmailUpdate]) -> None:
     """Apply events that came before the answer was written down."""
     ids = [update.message_id for update in updates if update.message_id]
     if ids and get_settings().webhook_secrets:
-        transaction.on_commit(lambda: transitions.attach(ids), using=database(), robust=True)
+        using = Email.objects.db
+        transaction.on_commit(lambda: attach(ids), using=using, robust=True)
 
 
 def drop_sent(email_ids: Sequence[UUID]) -> None:
@@ -117,15 +98,9 @@ def drop_sent(email_ids: Sequence[UUID]) -> None:
         entries.update(is_waiting=False, batch=None)
 
 
-def expire(email_ids: Sequence[UUID]) -> None:
-    """Note that emails were not sent in time, and drop what was to be sent."""
-    transitions.finish([EmailUpdate(pk, State.EXPIRED) for pk in email_ids], ["state"])
-    OutboxEntry.objects.filter(pk__in=email_ids).delete()
-
-
 def cancel(email_ids: Sequence[UUID]) -> None:
     """Note that a person does not want emails sent; their payloads stay."""
-    transitions.finish([EmailUpdate(pk, State.CANCELLED) for pk in email_ids], ["state"])
+    transitions.advance_emails([EmailUpdate(pk, State.CANCELLED) for pk in email_ids], ["state"])
     OutboxEntry.objects.filter(pk__in=email_ids).update(is_waiting=False, batch=None)
 
 
@@ -146,15 +121,14 @@ def end(batch: OutboxBatch, error: TruncusError) -> None:
 
 def delete_batch(batch: OutboxBatch) -> None:
     """Delete a batch in which nobody is left; the database refuses where somebody is."""
-    # Not delete(): its two queries for entries are what the foreign key makes sure of anyway.
-    OutboxBatch.objects.filter(pk=batch.pk)._raw_delete(database())
+    OutboxBatch.objects.filter(pk=batch.pk).delete()
 
 
 def postpone(
     batch: OutboxBatch,
     error: TruncusError,
     *,
-    until: datetime,
+    due_at: datetime,
     is_ambiguous: bool,
     failing_since: datetime | None = None,
     code: str | None = None,
@@ -165,7 +139,7 @@ def postpone(
     ``batch`` itself stays as it is: where the end of the transaction is lost, this is done again.
 
     Args:
-        until: when it is tried again.
+        due_at: when it is tried again.
         is_ambiguous: whether any request of it may have been accepted.
         failing_since: since when it fails for a fault of its own; ``None`` where the fault is not.
         code: instead of the error's own.
@@ -177,7 +151,7 @@ def postpone(
         text += " It may have been accepted all the same; the very same request is made again."
     reason = {"error_code": (code or error.code or "")[:100], "error": text}
     OutboxBatch.objects.filter(pk=batch.pk).update(
-        due_at=until,
+        due_at=due_at,
         lease=None,
         is_ambiguous=is_ambiguous,
         failures=batch.failures + 1,
@@ -204,7 +178,7 @@ def regroup(
     Their keys are written before anything is asked. The batch goes when nobody is left in it.
     """
     for part in parts:
-        new = OutboxBatch(
+        new = OutboxBatch.objects.create(
             idempotency_key=batch.idempotency_key if batch.has_own_key else new_idempotency_key(),
             has_own_key=batch.has_own_key,
             mailer=batch.mailer,
@@ -219,7 +193,6 @@ def regroup(
             error_code=code[:100],
             error=error,
         )
-        new.save(force_insert=True, using=database())
         OutboxEntry.objects.filter(pk__in=part).update(batch=new)
         if error:
             Email.objects.filter(pk__in=part).update(error_code=new.error_code, error=error)

@@ -1,4 +1,4 @@
-"""What to do with a batch before a request, and after one: pure decisions, nothing else."""
+"""What to do with a batch whose request failed: pure decisions, nothing else."""
 
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -35,46 +35,18 @@ class BatchState:
     """What is known of a batch when a decision is due.
 
     Attributes:
-        attempts: requests made, the one just answered among them.
         failures: requests in a row that had failed before.
         was_ambiguous: whether an earlier request may have been accepted.
-        key_age_s: since its key was first used; 0 where it was not.
         failing_s: for how long it has failed for a fault of its own; 0 at the first time.
         size: how many emails are in it.
         account_failures: requests of the account in a row that failed for no fault of the emails.
     """
 
-    attempts: int = 0
     failures: int = 0
     was_ambiguous: bool = False
-    key_age_s: float = 0.0
     failing_s: float = 0.0
     size: int = 1
     account_failures: int = 0
-
-
-class Start(Enum):
-    """How to make a request of a batch."""
-
-    AS_IT_IS = auto()
-    """Under its key, with all its members."""
-    NEW_KEY = auto()
-    """Nothing of it was accepted, and Truncus forgets, or members are gone: as a new request."""
-    UNKNOWN = auto()
-    """Not at all: it may have been accepted, and repeating it may send it twice."""
-
-
-def before_request(state: BatchState, *, is_other_account: bool, membership_changed: bool) -> Start:
-    """Return how to make the next request of a batch.
-
-    Args:
-        is_other_account: whether its key was used with an account that is no more.
-        membership_changed: whether an email of it has expired, or goes in a request of its own.
-    """
-    is_over = is_other_account or state.key_age_s >= KEY_LIFE_S
-    if state.was_ambiguous:
-        return Start.UNKNOWN if is_over or membership_changed else Start.AS_IT_IS
-    return Start.NEW_KEY if is_over or (membership_changed and state.attempts) else Start.AS_IT_IS
 
 
 class RetryAction(Enum):
@@ -122,7 +94,7 @@ def after_failure(error: TruncusError, state: BatchState, *, jitter: float) -> R
     ambiguous = error.ambiguous or (state.was_ambiguous and not rules_out_acceptance(error))
     if isinstance(error, OutcomeUnknown):
         return RetryDecision(RetryAction.UNKNOWN, is_ambiguous=True)
-    if is_account_wide(error):
+    if stops_account(error):
         wait_s = account_pause_s(error, failures=state.account_failures, jitter=jitter)
         return RetryDecision(RetryAction.RETRY, wait_s, wait_s, ambiguous, is_account_failure=True)
     if error.retryable or isinstance(error, QuotaExceeded):
@@ -175,7 +147,10 @@ def _backoff_s(error: TruncusError, state: BatchState, jitter: float) -> float:
     return min(wait_s, LONGEST_WAIT_S)
 
 
-def is_account_wide(error: TruncusError) -> bool:
-    """Return whether each request of the account would fail alike."""
-    # The outbox is patient: where something else answers, its emails wait until Truncus does.
+def stops_account(error: TruncusError) -> bool:
+    """Return whether the account is to make no request for a while.
+
+    After what every request would meet, and also where something else than Truncus answers: the
+    outbox is patient, and its emails wait until Truncus does.
+    """
     return error.is_account_wide or is_not_truncus(error)

@@ -14,16 +14,13 @@ from django.db import DatabaseError, InterfaceError, connections, reset_queries
 
 from truncus_django.db.clock import Clock
 from truncus_django.models import database
+from truncus_django.outbox.answers import DispatchResult
 from truncus_django.outbox.claim import Idle
-from truncus_django.outbox.dispatcher import (
-    SHORTEST_WAIT_S,
-    Dispatcher,
-    DispatchResult,
-    RunStats,
-    expire_overdue,
-)
+from truncus_django.outbox.dispatcher import SHORTEST_WAIT_S, Dispatcher, RunStats
+from truncus_django.outbox.expiry import expire_overdue
 from truncus_django.outbox.listener import Listener
 from truncus_django.outbox.notify import while_sending
+from truncus_django.trouble_log import TroubleLog
 
 logger = logging.getLogger("truncus_django")
 
@@ -93,7 +90,7 @@ class Worker:
         self._stopped = threading.Event()
         self._is_cut_short = False
         self._stats = RunStats()
-        self._trouble = _Trouble()
+        self._trouble = TroubleLog()
         self._lock = threading.Lock()
 
     def stop(self) -> None:
@@ -163,7 +160,8 @@ class Worker:
                     return
                 continue
             failures = 0
-            self._trouble.is_over()
+            if self._trouble.clear():
+                logger.info("The outbox's worker goes on")
             if isinstance(step, DispatchResult):
                 continue
             if self._is_once and not step.is_pace:
@@ -188,16 +186,33 @@ class Worker:
 
     def _recover(self, exc: Exception, failures: int) -> bool:
         """Pause after an error, with a new connection; whether to go on."""
-        self._trouble.tell(exc)
+        self._report(exc)
         try:
             connections[self._using].close()
         except Exception as closing:  # noqa: BLE001  what is broken may break by that, too
-            self._trouble.tell(closing)
+            self._report(closing)
         if self._is_once and failures >= TRIES_OF_ONE_RUN:
             self._is_cut_short = True
             return False
         self._stopped.wait(min(FIRST_BACKOFF_S * 2 ** min(failures - 1, 10), LONGEST_BACKOFF_S))
         return True
+
+    def _report(self, exc: Exception) -> None:
+        """Log a kind of error; not what it says, which may hold what was to be written."""
+        kind = type(exc).__name__
+        if isinstance(exc, DatabaseError | InterfaceError):
+            self._trouble.error(
+                kind, "The outbox's database fails: %s. The worker tries again.", kind
+            )
+            return
+        place = traceback.extract_tb(exc.__traceback__)[-1]
+        self._trouble.error(
+            kind,
+            "A step of the outbox failed: %s in %s, line %s. The worker goes on.",
+            kind,
+            place.filename,
+            place.lineno,
+        )
 
     def _close_idle_connections(self) -> None:
         """Close what receivers of signals opened, as old as the settings let it become."""
@@ -208,9 +223,9 @@ class Worker:
 
 def _seconds_to(idle: Idle, clock: Clock) -> float:
     """Return for how long there is nothing to do; one that is over already is a moment."""
-    if idle.until is None:
+    if idle.due_at is None:
         return SHORTEST_WAIT_S if idle.is_pace else float("inf")
-    return max(idle.until - clock.now(), SHORTEST_WAIT_S)
+    return max(idle.due_at - clock.now(), SHORTEST_WAIT_S)
 
 
 class _Condition:
@@ -229,38 +244,3 @@ class _Condition:
         """Wait until there are other notifications than ``known``."""
         with self._condition:
             self._condition.wait_for(lambda: self.notifications != known, timeout_s)
-
-
-class _Trouble:
-    """Logs each kind of error once, until all is well again.
-
-    Of what an exception says nothing is logged: it may hold what was to be written.
-    """
-
-    def __init__(self) -> None:
-        self._known: set[str] = set()
-        self._lock = threading.Lock()
-
-    def tell(self, exc: Exception) -> None:
-        kind = type(exc).__name__
-        with self._lock:
-            is_new = kind not in self._known
-            self._known.add(kind)
-        if not is_new:
-            return
-        if isinstance(exc, DatabaseError | InterfaceError):
-            logger.error("The outbox's database fails: %s. The worker tries again.", kind)
-            return
-        place = traceback.extract_tb(exc.__traceback__)[-1]
-        logger.error(
-            "A step of the outbox failed: %s in %s, line %s. The worker goes on.",
-            kind,
-            place.filename,
-            place.lineno,
-        )
-
-    def is_over(self) -> None:
-        if self._known:
-            with self._lock:
-                self._known.clear()
-            logger.info("The outbox's worker goes on")

@@ -1,11 +1,16 @@
-"""Sends whose outcome is unknown: noted on the message, so that a repetition is recognised."""
+"""Ambiguous sends: noted on the message, so that sending it again is recognised.
+
+The notes are the one thing of ours on Django's message objects besides ``truncus_status``.
+"""
 
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from email.message import Message
 from threading import Lock
 from typing import Any
+from uuid import UUID
 
 from django.core.mail import EmailMessage
 from django.utils import translation
@@ -15,21 +20,23 @@ from truncus_django.api.client import TruncusClient
 from truncus_django.message import MERGE_NAMES, OPTION_NAMES, UNSUPPORTED_ANYMAIL_NAMES
 from truncus_django.sending.outgoing import AmbiguousSend, Batch, OutgoingMessage
 
-_ATTRIBUTE = "_truncus_unknown_sends"
+_ATTRIBUTE = "_truncus_ambiguous_sends"
+"""By occurrence of the message in its list: a tuple of :class:`AmbiguousSend`."""
 _NAMES = sorted({"encoding", *OPTION_NAMES, *UNSUPPORTED_ANYMAIL_NAMES, *MERGE_NAMES})
 _lock = Lock()
 
 
 def remember(
-    batch: Batch,
-    client: TruncusClient,
-    *,
-    now: float,
-    is_ambiguous: bool,
-    wire_format: WireFormat | None = None,
+    batch: Batch, client: TruncusClient, *, now: float, is_ambiguous: bool, wire_format: WireFormat
 ) -> None:
-    """Note on the messages of ``batch`` that it may have been accepted, and how it was sent."""
-    for index, outgoing in enumerate(batch.outgoing_messages):
+    """Note on the messages of ``batch`` that it may have been accepted, and how it was sent.
+
+    Args:
+        now: unix seconds.
+        is_ambiguous: as :attr:`AmbiguousSend.is_ambiguous`.
+        wire_format: the form in which the emails went out.
+    """
+    for index, outgoing in enumerate(batch.messages):
         payload, earlier = outgoing.payload, outgoing.ambiguous_send
         if payload is None:
             continue
@@ -39,13 +46,13 @@ def remember(
             email=payload.email,
             is_sandbox=payload.is_sandbox,
             size=payload.size,
-            wire_format=wire_format
-            or (earlier.wire_format if earlier else outgoing.wire_format or client.wire_format),
+            wire_format=wire_format,
             fingerprint=fingerprint(outgoing.message),
             index=index,
-            batch_size=len(batch.outgoing_messages),
+            batch_size=len(batch.messages),
             since=earlier.since if earlier else now,
             is_ambiguous=is_ambiguous or outgoing.is_ambiguous,
+            email_pk=earlier.email_pk if earlier else None,
         )
         _replace(outgoing, batch.key, note)
 
@@ -60,7 +67,7 @@ def recall(
     """
     notes = [
         note
-        for note in outgoing.message.__dict__.get(_ATTRIBUTE, {}).get(outgoing.occurrence, ())
+        for note in _notes(outgoing)
         if note.account == client.account and note.is_sandbox == is_sandbox
     ]
     if not notes:
@@ -71,10 +78,22 @@ def recall(
     return next((note for note in same if note.is_ambiguous), same[0] if same else None)
 
 
-def forget(outgoing: OutgoingMessage) -> None:
-    """Take away what :func:`remember` noted of the message's request: its outcome is known."""
-    if outgoing.key is not None and _ATTRIBUTE in outgoing.message.__dict__:
-        _replace(outgoing, outgoing.key, None)
+def forget(outgoing: OutgoingMessage, key: str) -> None:
+    """Take away what :func:`remember` noted of the request with this key: it was answered."""
+    if _ATTRIBUTE in outgoing.message.__dict__:
+        _replace(outgoing, key, None)
+
+
+def note_record(outgoing: OutgoingMessage, key: str, email_pk: UUID) -> None:
+    """Add to the note with this key which record is the email's, for when it is sent again."""
+    note = next((note for note in _notes(outgoing) if note.idempotency_key == key), None)
+    if note is not None:
+        _replace(outgoing, key, replace(note, email_pk=email_pk))
+
+
+def _notes(outgoing: OutgoingMessage) -> tuple[AmbiguousSend, ...]:
+    notes: Mapping[int, tuple[AmbiguousSend, ...]] = outgoing.message.__dict__.get(_ATTRIBUTE, {})
+    return notes.get(outgoing.occurrence, ())
 
 
 def _replace(outgoing: OutgoingMessage, key: str, note: AmbiguousSend | None) -> None:
@@ -85,7 +104,7 @@ def _replace(outgoing: OutgoingMessage, key: str, note: AmbiguousSend | None) ->
     """
     with _lock:
         noted = outgoing.message.__dict__.get(_ATTRIBUTE, {})
-        others = [one for one in noted.get(outgoing.occurrence, ()) if one.idempotency_key != key]
+        others = [other for other in _notes(outgoing) if other.idempotency_key != key]
         notes = (*others, note) if note is not None else tuple(others)
         outgoing.message.__dict__[_ATTRIBUTE] = {**noted, outgoing.occurrence: notes}
 

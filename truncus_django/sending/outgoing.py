@@ -1,14 +1,15 @@
-"""Messages on their way to Truncus, and the batches that share a request."""
+"""Messages on their way to Truncus, the batches that share a request, and what became of each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 from uuid import UUID
 
 from django.core.mail import EmailMessage
 
 from truncus_django.api.capabilities import WireFormat
 from truncus_django.api.encoding import EmailFields
-from truncus_django.api.errors import TruncusError
+from truncus_django.api.errors import SendCancelled, TruncusError
 from truncus_django.api.results import SendResult
 from truncus_django.sending.payload import Payload
 
@@ -27,11 +28,12 @@ class AmbiguousSend:
         since: unix seconds of the first try; Truncus forgets keys after 24 hours.
         is_ambiguous: whether it may have been accepted. If not, Truncus said that it failed, and
             the key is kept because the same key is never worse.
+        email_pk: of its record; ``None`` where it was not recorded.
     """
 
     idempotency_key: str = field(repr=False)
     account: str
-    email: EmailFields
+    email: EmailFields = field(repr=False)
     is_sandbox: bool
     size: int
     wire_format: WireFormat
@@ -40,54 +42,82 @@ class AmbiguousSend:
     batch_size: int
     since: float
     is_ambiguous: bool
+    email_pk: UUID | None = None
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class OutgoingMessage:
-    """One message on its way, and what became of it.
+    """One message on its way.
 
     Attributes:
         index: its place in the list that was given to ``send_messages()``.
-        payload: what is sent; ``None`` before it is built, where the message could not become
-            one, and after the end.
-        ambiguous_send: an earlier send whose outcome is unknown, if the message is still the same.
-        wire_format: the form in force when its request was made.
+        message: as the project made it.
         occurrence: how often the same message object comes before it in the list.
-        result, error: at the end, one of them is set (both where Truncus refused this email), or
-            ``is_cancelled`` is; nothing of it where the message has no recipients.
-        is_finished: whether message, receivers and log have been told.
-        email_pk: of its record in the outbox, once it is there.
+        payload: what is sent; ``None`` where the message could not become one.
+        ambiguous_send: an earlier send that may have been accepted, if the message is unchanged.
+        error: why it cannot be sent, or ``None``.
     """
 
     index: int
     message: EmailMessage
+    occurrence: int = 0
     payload: Payload | None = field(default=None, repr=False)
     ambiguous_send: AmbiguousSend | None = None
-    wire_format: WireFormat | None = None
-    key: str | None = None
-    batch_size: int = 1
-    batch_index: int | None = None
-    result: SendResult | None = None
     error: TruncusError | None = None
-    is_cancelled: bool = False
-    occurrence: int = 0
-    is_finished: bool = False
-    email_pk: UUID | None = None
 
     @property
     def is_ambiguous(self) -> bool:
         """Whether an earlier send of it may have been accepted."""
         return self.ambiguous_send is not None and self.ambiguous_send.is_ambiguous
 
-    @property
-    def has_outcome(self) -> bool:
-        """Whether it is known what became of it, be it that the outcome is unknown."""
-        return self.result is not None or self.error is not None or self.is_cancelled
-
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The messages of one request, in their order, and the request's idempotency key."""
+    """The messages of one request, in their order.
 
-    key: str
-    outgoing_messages: Sequence[OutgoingMessage]
+    Attributes:
+        key: the request's idempotency key; empty where the messages cannot be sent.
+    """
+
+    key: str = field(repr=False)
+    messages: Sequence[OutgoingMessage]
+
+
+@dataclass(frozen=True, slots=True)
+class SendOutcome:
+    """What became of one message.
+
+    Attributes:
+        result: Truncus's answer about it.
+        error: why it was not sent. With a ``result`` where Truncus refused it.
+        is_cancelled: whether a ``pre_send`` receiver cancelled it.
+        idempotency_key: of its latest request; empty where there was none.
+        attempts: requests that were made for it.
+        batch_size: how many messages shared its request.
+        batch_index: its place in the request; ``None`` where it was alone.
+        email_pk: of its record in the outbox, where it waits.
+    """
+
+    result: SendResult | None = None
+    error: TruncusError | None = None
+    is_cancelled: bool = False
+    idempotency_key: str = field(default="", repr=False)
+    attempts: int = 0
+    batch_size: int = 1
+    batch_index: int | None = None
+    email_pk: UUID | None = None
+
+    @classmethod
+    def without_request(cls, error: TruncusError | None) -> Self:
+        """Return the outcome of a message that cannot be sent, or that a receiver cancelled."""
+        is_cancelled = isinstance(error, SendCancelled)
+        return cls(error=None if is_cancelled else error, is_cancelled=is_cancelled)
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether Truncus or the outbox took the message."""
+        return self.error is None and (self.result is not None or self.email_pk is not None)
+
+
+Sent = tuple[OutgoingMessage, SendOutcome]
+"""A message and what became of it."""

@@ -6,7 +6,7 @@ Whatever a message holds is carried whole, or refused with an error that says wh
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from email.utils import format_datetime
 from typing import Any
@@ -34,7 +34,7 @@ from truncus_django.sending.attachments import read_attachment
 from truncus_django.validation import HEADER_NAME, MIME_TYPE, checked_line, checked_text
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Payload:
     """An email ready to send.
 
@@ -65,19 +65,20 @@ def build_payload(message: EmailMessage, settings: Settings, *, now: datetime) -
     return _Builder(message, settings, now).build()
 
 
-def measure(payload: Payload) -> None:
-    """Take the size anew, and check what extra fields or receivers made of the email.
+def measured(payload: Payload) -> Payload:
+    """Return the payload with its size, after a check of what extra fields or receivers made of it.
 
     Raises:
         MessageError: it has no body, is too large, or holds what JSON cannot carry.
     """
     email = payload.email
-    payload.size = len(encode(email))
+    size = len(encode(email))
     for kind, limit in _BODY_LIMITS.items():
         body = email.get(kind)
         if isinstance(body, str) and checked_text(body, f"The {kind} body") > limit:
             raise MessageTooLarge(f"The {kind} body is over {limit:,} bytes. Shorten it.")
     _check_there_is_a_body(email)
+    return replace(payload, size=size)
 
 
 def merge_receiver_changes(
@@ -146,9 +147,7 @@ class _Builder:
             size=self.size,
             dropped=tuple(self.dropped),
         )
-        if has_extra:
-            measure(payload)
-        return payload
+        return measured(payload) if has_extra else payload
 
     # Addresses and headers --------------------------------------------------------------------
 

@@ -20,12 +20,13 @@ from truncus_django.db.clock import Clock, moment_of
 from truncus_django.management.base import CommandWithExamples
 from truncus_django.management.progress import Progress
 from truncus_django.models import OutboxAccount, OutboxEntry, database
+from truncus_django.outbox.answers import DispatchResult
 from truncus_django.outbox.claim import Idle
-from truncus_django.outbox.dispatcher import DispatchResult, RunStats
+from truncus_django.outbox.dispatcher import RunStats
 from truncus_django.outbox.worker import Result, Watcher, Worker
 
-_EVERY_S = 60.0
-"""While it is busy a worker tells so often how far it is."""
+_REPORT_EVERY_S = 60.0
+"""How often a worker that is busy says how far it is."""
 
 _EXAMPLES = """\
 examples:
@@ -99,16 +100,16 @@ class Command(CommandWithExamples):
             raise CommandError("--poll must be more than 0, and at most 3600 seconds.")
         self._check_settings()
         self._check_tables(is_once=options["once"])
-        told = _Told(self.stdout, options["verbosity"], is_once=options["once"])
+        output = _Output(self.stdout, options["verbosity"], is_once=options["once"])
         worker = Worker(
             concurrency=options["concurrency"],
             poll_s=options["poll"],
             is_once=options["once"],
-            watcher=told,
+            watcher=output,
         )
-        with _stopped_by_signals(worker, told):
+        with _stopped_by_signals(worker):
             result = worker.run()
-        told.close(result)
+        output.close(result)
         if result.is_cut_short:
             raise CommandError("The worker could not go on; see the log for the error.")
 
@@ -157,7 +158,7 @@ class Command(CommandWithExamples):
 
 
 @contextmanager
-def _stopped_by_signals(worker: Worker, told: "_Told") -> Iterator[None]:
+def _stopped_by_signals(worker: Worker) -> Iterator[None]:
     """Stop the worker at SIGTERM or Ctrl-C; a second signal does what it does by default."""
     if threading.current_thread() is not threading.main_thread():
         yield  # call_command() in a thread: whoever owns the process owns its signals
@@ -177,7 +178,7 @@ def _stopped_by_signals(worker: Worker, told: "_Told") -> Iterator[None]:
             signal.signal(each, handler)
 
 
-class _Told(Watcher):
+class _Output(Watcher):
     """Says in lines of text what a worker does: counts and ids only."""
 
     def __init__(self, stream: OutputWrapper, verbosity: int, *, is_once: bool) -> None:
@@ -185,8 +186,8 @@ class _Told(Watcher):
         self._verbosity = verbosity
         self._is_once = is_once
         self._lock = threading.RLock()
-        self._began_at = self._told_at = time.monotonic()
-        self._untold = RunStats()
+        self._began_at = self._reported_at = time.monotonic()
+        self._unreported = RunStats()
         self._paused: set[str] = set()
         self._progress: Progress | None = None
 
@@ -201,22 +202,22 @@ class _Told(Watcher):
         self._say(f"The outbox's worker runs, {how}. Ctrl-C or SIGTERM ends it.")
 
     def on_dispatched(self, dispatched: DispatchResult) -> None:
-        """Count, and tell now and then."""
+        """Count, and say now and then how far it is."""
         with self._lock:
-            self._untold.add(dispatched)
+            self._unreported.add(dispatched)
             if self._verbosity > 1:
                 self._say(_line(dispatched))
             if self._progress is not None:
                 done = dispatched.accepted + dispatched.failed + dispatched.unknown
                 self._progress.advance(done)
-            elif time.monotonic() - self._told_at >= _EVERY_S:
-                self._tell_counts()
+            elif time.monotonic() - self._reported_at >= _REPORT_EVERY_S:
+                self._report_counts()
 
     def on_idle(self, idle: Idle) -> None:
-        """Tell what was done since it was idle last, and why nothing more is."""
+        """Say what was done since it was idle last, and why nothing more is."""
         with self._lock:
             if self._progress is None and not idle.is_pace:
-                self._tell_counts()
+                self._report_counts()
             for mailer, why in idle.paused.items():
                 if mailer not in self._paused:
                     name = f"Mailer {mailer!r}" if mailer else "The mailer"
@@ -224,7 +225,7 @@ class _Told(Watcher):
             self._paused = set(idle.paused)
 
     def close(self, result: Result) -> None:
-        """Tell what the whole run has done."""
+        """Say what the whole run has done."""
         with self._lock:
             if self._progress is not None:
                 self._progress.close()
@@ -233,12 +234,12 @@ class _Told(Watcher):
             self._say(f"{_counts(stats)}, in {took}.{_what_is_left(stats.idle)}")
             self._say_reasons(stats)
 
-    def _tell_counts(self) -> None:
-        self._told_at = time.monotonic()
-        if self._untold.requests:
-            self._say(f"{_counts(self._untold)}.")
-            self._say_reasons(self._untold)
-            self._untold = RunStats()
+    def _report_counts(self) -> None:
+        self._reported_at = time.monotonic()
+        if self._unreported != RunStats():
+            self._say(f"{_counts(self._unreported)}.")
+            self._say_reasons(self._unreported)
+            self._unreported = RunStats()
 
     def _say_reasons(self, stats: RunStats) -> None:
         for reason, count in stats.reasons.most_common(10):
@@ -258,34 +259,34 @@ def _counts(stats: RunStats) -> str:
         parts.append(f"{stats.unknown} are ambiguous")
     if stats.postponed:
         parts.append(f"{stats.postponed} put off")
-    told = "".join(f", {part}" for part in parts)
-    if not stats.requests:
+    others = "".join(f", {part}" for part in parts)
+    if not stats.requests and not parts:
         return "Sent nothing"
-    return f"Sent {_of(stats.accepted, 'email')} in {_of(stats.requests, 'request')}{told}"
+    return f"Sent {_of(stats.accepted, 'email')} in {_of(stats.requests, 'request')}{others}"
 
 
 def _of(count: int, thing: str) -> str:
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
-def _line(delivered: DispatchResult) -> str:
+def _line(dispatched: DispatchResult) -> str:
     counts = RunStats()
-    counts.add(delivered)
-    return f"{_counts(counts)}: {delivered.error}" if delivered.error else _counts(counts)
+    counts.add(dispatched)
+    return f"{_counts(counts)}: {dispatched.error}" if dispatched.error else _counts(counts)
 
 
-def _what_is_left(rest: Idle) -> str:
-    if rest.until is None:
+def _what_is_left(idle: Idle) -> str:
+    if idle.due_at is None:
         return ""
     try:
-        wait_s = rest.until - Clock(database()).now()
+        wait_s = idle.due_at - Clock(database()).now()
     except DatabaseError:
         return ""
     return f" The next attempt is due in {span(max(wait_s, 0.0))}."
 
 
 def _count_due() -> int:
-    """Return how many emails are due, as far as that can be told."""
+    """Return how many emails are due, as far as the database answers."""
     try:
         now = moment_of(Clock(database()).now())
         is_due = Q(is_waiting=True) | Q(batch__due_at__lte=now)

@@ -1,0 +1,59 @@
+"""Which messages share a request."""
+
+import pytest
+from django.core.mail import EmailMessage
+
+from tests.sending.test_direct import NOW, outgoing
+from truncus_django.api.errors import MessageError
+from truncus_django.sending.batching import make_batches
+from truncus_django.sending.outgoing import Batch, OutgoingMessage
+from truncus_django.sending.requests import MAX_BATCH_BYTES
+
+
+def many(count, **options):
+    return [outgoing(str(number), **options) for number in range(count)]
+
+
+@pytest.mark.parametrize(("count", "sizes"), [
+    (0, []), (1, [1]), (100, [100]), (101, [100, 1]), (250, [100, 100, 50]),
+])  # fmt: skip
+def test_messages_share_requests_of_up_to_100(count, sizes):
+    assert [len(batch.messages) for batch in make_batches(many(count), now=NOW)] == sizes
+
+
+def test_each_request_has_a_key_of_its_own():
+    assert len({batch.key for batch in make_batches(many(250), now=NOW)}) == 3
+
+
+def test_requests_are_kept_within_a_bound_of_bytes():
+    large = many(3, size=MAX_BATCH_BYTES // 2)
+    assert [len(batch.messages) for batch in make_batches(large, now=NOW)] == [2, 1]
+
+
+def test_one_message_larger_than_the_bound_still_goes():
+    assert len(list(make_batches([outgoing(size=MAX_BATCH_BYTES * 2)], now=NOW))) == 1
+
+
+def test_sandbox_and_real_messages_are_never_in_one_request():
+    mixed = [outgoing(str(number), sandbox=number % 2 == 1) for number in range(4)]
+    planned = make_batches(mixed, now=NOW)
+    assert [[one.index for one in batch.messages] for batch in planned] == [[0, 2], [1, 3]]
+
+
+def test_a_key_of_its_own_goes_alone():
+    planned = list(make_batches([outgoing("0"), outgoing("1", key="mine"), outgoing("2")], now=NOW))
+    assert {batch.key: len(batch.messages) for batch in planned}["mine"] == 1
+    assert sorted(len(batch.messages) for batch in planned) == [1, 2]
+
+
+def test_what_cannot_be_sent_comes_together_before_the_next_request():
+    broken = [OutgoingMessage(place, EmailMessage(), error=MessageError("No")) for place in (0, 2)]
+    mixed = [broken[0], outgoing("1"), broken[1], outgoing("3"), *broken]
+    batches = list(make_batches(mixed, now=NOW))
+    assert [[one.index for one in batch.messages] for batch in batches] == [[0, 2, 0, 2], [1, 3]]
+    assert [bool(batch.key) for batch in batches] == [False, True]
+
+
+def test_what_cannot_be_sent_comes_also_where_nothing_else_does():
+    broken = OutgoingMessage(0, EmailMessage(), error=MessageError("No"))
+    assert list(make_batches([broken], now=NOW)) == [Batch("", (broken,))]

@@ -1,0 +1,274 @@
+"""What an answer means for the emails of its request, and for the account: decided and recorded.
+
+The functions run inside a transaction of their caller's, who has locked the batch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db.models import F, Q
+
+from truncus_django.api.errors import APIError, TruncusError, log_summary
+from truncus_django.api.results import SendResult
+from truncus_django.db.clock import moment_of, unix_of
+from truncus_django.models import OutboxAccount
+from truncus_django.outbox.claim import Claim
+from truncus_django.outbox.outcomes import (
+    delete_batch,
+    end,
+    postpone,
+    record_outcomes,
+    regroup,
+    text_of,
+)
+from truncus_django.outbox.retry_policy import (
+    BatchState,
+    RetryAction,
+    RetryDecision,
+    after_failure,
+    stops_account,
+)
+from truncus_django.outbox.stored_payload import StoredEmail, UnreadablePayload, stored_wire_format
+from truncus_django.outbox.waiting import HELD_BACK
+from truncus_django.sending.outgoing import SendOutcome
+from truncus_django.sending.requests import note_acceptance, parts_of, refusal_of
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchResult:
+    """What one step of a dispatcher came to.
+
+    Attributes:
+        requests: 1, or 0 where it made none, as too little time was left of its lease.
+        accepted, failed, unknown, postponed: of how many emails. None of any where the outcome was
+            not this worker's to record any more.
+        error: why they were not sent, where there is one reason for all.
+    """
+
+    accepted: int = 0
+    failed: int = 0
+    unknown: int = 0
+    postponed: int = 0
+    error: str = ""
+    requests: int = 1
+
+
+def record_results(
+    claim: Claim,
+    emails: Sequence[StoredEmail],
+    results: Sequence[SendResult],
+    *,
+    now: float,
+    jitter: float,
+) -> DispatchResult:
+    """Record what Truncus said of each email of a request that it answered.
+
+    Args:
+        now: unix seconds, by the database's clock.
+        jitter: a random number in [0, 1), for the times of retries.
+    """
+    finished: dict[UUID, SendOutcome] = {}
+    retried: dict[UUID, TruncusError] = {}
+    held_back: dict[UUID, datetime] = {}
+    for index, (email, result) in enumerate(zip(emails, results, strict=True)):
+        error = None if result.is_accepted else refusal_of(result)
+        if error is None:
+            note_acceptance(result)
+        elif _decide_about_one(claim, error, now, jitter).action is RetryAction.RETRY:
+            retried[email.pk] = error
+            continue
+        elif email.send_at is not None and _is_about_send_at(error):
+            held_back[email.pk] = email.send_at
+            continue
+        finished[email.pk] = SendOutcome(
+            result=result,
+            error=error,
+            idempotency_key=claim.batch.idempotency_key,
+            attempts=claim.batch.attempts,
+            batch_size=len(emails),
+            batch_index=index if len(emails) > 1 else None,
+        )
+    record_outcomes(finished)
+    for pk, send_at in held_back.items():
+        regroup(claim.batch, [[pk]], due_at=moment_of(send_at.timestamp()), code=HELD_BACK)
+    if retried:
+        _retry_some(claim, retried, now, jitter)
+    else:
+        _note_success(claim, now)
+    delete_batch(claim.batch)
+    failed = sum(outcome.error is not None for outcome in finished.values())
+    postponed = len(retried) + len(held_back)
+    return DispatchResult(len(finished) - failed, failed, postponed=postponed)
+
+
+def record_failure(
+    claim: Claim, emails: Sequence[StoredEmail], error: TruncusError, *, now: float, jitter: float
+) -> DispatchResult:
+    """Record why a request failed as a whole, and what follows for its emails.
+
+    Args:
+        now: unix seconds, by the database's clock.
+        jitter: a random number in [0, 1), for the times of retries.
+    """
+    if isinstance(error, UnreadablePayload):
+        return _set_unreadable_aside(claim, emails, now)
+    decision = after_failure(
+        error,
+        _batch_state(claim, now, size=len(emails), was_ambiguous=claim.was_ambiguous),
+        jitter=jitter,
+    )
+    _note_failure(claim, decision, error, now)
+    postponed = DispatchResult(postponed=len(emails), error=log_summary(error))
+    if decision.action is RetryAction.RETRY:
+        postpone(
+            claim.batch,
+            error,
+            due_at=moment_of(now + decision.wait_s),
+            is_ambiguous=decision.is_ambiguous,
+            failing_since=_failing_since(claim, now) if decision.is_own_failure else None,
+            # Capabilities were learned from an earlier answer, and a later one was lost.
+            wire_format=stored_wire_format(error.wire_format) if error.wire_format else None,
+        )
+        return postponed
+    parts = _parts(emails, error) if decision.action is RetryAction.SPLIT else []
+    if parts:
+        regroup(claim.batch, parts, due_at=moment_of(now))
+        delete_batch(claim.batch)
+        return postponed
+    send_at = emails[0].send_at if len(emails) == 1 else None
+    if send_at is not None and decision.action is RetryAction.FAIL and _is_about_send_at(error):
+        due_at = moment_of(send_at.timestamp())
+        postpone(claim.batch, error, due_at=due_at, is_ambiguous=False, code=HELD_BACK)
+        return postponed
+    error.ambiguous = decision.action is RetryAction.UNKNOWN
+    end(claim.batch, error)
+    if error.ambiguous:
+        return DispatchResult(unknown=len(emails), error=log_summary(error))
+    return DispatchResult(failed=len(emails), error=log_summary(error))
+
+
+# What follows -------------------------------------------------------------------------------------
+
+
+def _batch_state(
+    claim: Claim, now: float, *, size: int = 1, was_ambiguous: bool = False
+) -> BatchState:
+    failing_since = claim.batch.failing_since
+    return BatchState(
+        failures=claim.batch.failures,
+        was_ambiguous=was_ambiguous,
+        failing_s=0.0 if failing_since is None else now - unix_of(failing_since),
+        size=size,
+        account_failures=claim.account.failures,
+    )
+
+
+def _decide_about_one(
+    claim: Claim, error: TruncusError, now: float, jitter: float
+) -> RetryDecision:
+    """Return what follows for one email of a request that was answered: it is not ambiguous."""
+    return after_failure(error, _batch_state(claim, now), jitter=jitter)
+
+
+def _failing_since(claim: Claim, now: float) -> datetime:
+    return claim.batch.failing_since or moment_of(now)
+
+
+def _is_about_send_at(error: TruncusError) -> bool:
+    """Whether Truncus does not want to schedule an email, which is then held back here."""
+    return isinstance(error, APIError) and "send_at" in error.message
+
+
+def _parts(emails: Sequence[StoredEmail], error: TruncusError) -> list[list[UUID]]:
+    senders = [str(email.fields["from"]) for email in emails if email.fields]
+    return [[emails[place].pk for place in part] for part in parts_of(senders, error)]
+
+
+def _retry_some(
+    claim: Claim, errors: Mapping[UUID, TruncusError], now: float, jitter: float
+) -> None:
+    """Make a request of the emails that failed for no fault of theirs, for when it may fare better.
+
+    A quota that ends in the middle of a batch is told of each email that came too late.
+    """
+    decisions = [(_decide_about_one(claim, error, now, jitter), error) for error in errors.values()]
+    longest, error = max(decisions, key=lambda pair: pair[0].wait_s)
+    is_own = all(decision.is_own_failure for decision, _ in decisions)
+    regroup(
+        claim.batch,
+        [list(errors)],
+        due_at=moment_of(now + longest.wait_s),
+        failures=claim.batch.failures + 1,
+        failing_since=_failing_since(claim, now) if is_own else None,
+        code=error.code or "",
+        error=text_of(error),
+    )
+    if any(stops_account(error) for error in errors.values()):
+        _note_failure(claim, longest, error, now)
+    else:
+        _note_success(claim, now)
+
+
+def _set_unreadable_aside(
+    claim: Claim, emails: Sequence[StoredEmail], now: float
+) -> DispatchResult:
+    """End emails whose payload cannot be read; the others go on without them.
+
+    Unless the batch is ambiguous: it could only be repeated whole, and so not at all.
+    """
+    if claim.was_ambiguous:
+        text = "A stored email of its request cannot be read"
+        end(claim.batch, UnreadablePayload(text, ambiguous=True))
+        return DispatchResult(unknown=len(emails), error=UnreadablePayload.TEXT, requests=0)
+    broken = [email.pk for email in emails if email.fields is None]
+    outcome = SendOutcome(error=UnreadablePayload(), attempts=claim.batch.attempts)
+    record_outcomes(dict.fromkeys(broken, outcome))
+    readable = [email.pk for email in emails if email.fields is not None]
+    if readable:
+        regroup(claim.batch, [readable], due_at=moment_of(now))
+    delete_batch(claim.batch)
+    return DispatchResult(
+        failed=len(broken),
+        postponed=len(readable),
+        error=UnreadablePayload.TEXT,
+        requests=0,
+    )
+
+
+# The account --------------------------------------------------------------------------------------
+
+
+def _note_success(claim: Claim, now: float) -> None:
+    """Record that the account works and its capabilities, where either has changed."""
+    account = OutboxAccount.objects.filter(pk=claim.account.pk)
+    capabilities = claim.client.capabilities()
+    if claim.account.failures or capabilities != claim.account.capabilities:
+        account.update(failures=0, capabilities=capabilities)
+    if claim.account.failures:
+        # A pause that has begun since the claim is another request's, and goes on.
+        is_over = Q(paused_until=None) | Q(paused_until__lte=moment_of(now))
+        account.filter(is_over).update(paused_until=None, error_code="", error="")
+
+
+def _note_failure(claim: Claim, decision: RetryDecision, error: TruncusError, now: float) -> None:
+    """Record what a failure says of the account, and pause it where that is decided."""
+    account = OutboxAccount.objects.filter(pk=claim.account.pk)
+    changes: dict[str, Any] = {}
+    capabilities = claim.client.capabilities()
+    if capabilities != claim.account.capabilities:
+        changes["capabilities"] = capabilities
+    if decision.is_account_failure:
+        changes |= {
+            "failures": F("failures") + 1,
+            "error_code": (error.code or "")[:100],
+            "error": str(error),
+        }
+    if changes:
+        account.update(**changes)
+    if decision.pause_s:
+        paused_until = moment_of(now + decision.pause_s)
+        is_longer = Q(paused_until=None) | Q(paused_until__lt=paused_until)
+        account.filter(is_longer).update(paused_until=paused_until)

@@ -1,0 +1,152 @@
+"""Emails and wire formats as the outbox stores them: JSON, which is checked when it is read."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from truncus_django.api.capabilities import Capabilities, WireFormat
+from truncus_django.api.encoding import EmailFields, encode
+from truncus_django.api.errors import MessageError
+from truncus_django.api.results import read_moment
+from truncus_django.models import OutboxBatch, OutboxEntry
+
+SEND_AT_MARGIN_S = 5.0
+"""A ``send_at`` that is closer than this may be over when Truncus looks at it."""
+
+
+class UnreadablePayload(MessageError):
+    """What was stored of an email is no email."""
+
+    TEXT = "What was stored of the email cannot be read; it was not sent."
+
+    def __init__(self, message: str = TEXT, *, ambiguous: bool = False) -> None:
+        super().__init__(message, code="unreadable_payload", ambiguous=ambiguous)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEmail:
+    """An email of a batch, as it is sent now.
+
+    Attributes:
+        fields: the API's; ``None`` where they cannot be read.
+        send_at: when it is to be sent, where that still lies ahead.
+    """
+
+    pk: UUID
+    fields: EmailFields | None = field(repr=False)
+    send_at: datetime | None
+
+
+def payload_json(fields: Mapping[str, Any]) -> bytes:
+    """Return an email as it is stored.
+
+    Raises:
+        MessageError: a worker could not send it: a field of the API has another type than the API
+            documents, or holds what JSON cannot carry.
+    """
+    _check_types(fields)
+    return encode(fields)
+
+
+def stored_emails(batch: OutboxBatch, *, now: float) -> list[StoredEmail]:
+    """Return the emails of a batch in their order; what is no email any more has no fields.
+
+    Args:
+        now: unix seconds. A ``send_at`` that is over by then means to send the email now.
+    """
+    entries = OutboxEntry.objects.filter(batch=batch).order_by(*OutboxEntry.IN_ORDER)
+    return [_stored_email(pk, text, now) for pk, text in entries.values_list("pk", "payload")]
+
+
+def _stored_email(pk: UUID, text: str, now: float) -> StoredEmail:
+    try:
+        stored = json.loads(text)
+        if not isinstance(stored, dict):
+            return StoredEmail(pk, None, None)
+        fields = EmailFields(stored)
+        payload_json(fields)
+    except (ValueError, RecursionError, MessageError):
+        return StoredEmail(pk, None, None)
+    send_at = read_moment(fields.get("send_at"))
+    if send_at is not None and send_at.timestamp() <= now + SEND_AT_MARGIN_S:
+        del fields["send_at"]
+        send_at = None
+    return StoredEmail(pk, fields, send_at)
+
+
+# The types of the API's fields --------------------------------------------------------------------
+
+
+def _is_string(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_strings(value: Any) -> bool:
+    return _is_string(value) or (isinstance(value, list | tuple) and all(map(_is_string, value)))
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_dicts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(map(_is_dict, value))
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+_TYPES: Sequence[tuple[str, Callable[[Any], bool], Sequence[str]]] = [
+    ("a string", _is_string, ["from", "subject", "text", "html", "template_id"]),
+    ("a string", _is_string, ["tenant_id", "send_at"]),
+    ("a string or a list of strings", _is_strings, ["to", "cc", "bcc", "reply_to"]),
+    ("a dict", _is_dict, ["headers", "variables", "metadata"]),
+    ("True or False", _is_flag, ["track_opens", "track_clicks"]),
+    ("a list of dicts", _is_dicts, ["attachments"]),
+]
+
+
+def _check_types(fields: Mapping[str, Any]) -> None:
+    """Check the fields that the API documents; others are sent as they are, ``None`` is left out.
+
+    Raises:
+        MessageError: a field has another type, or the sender or the recipients are missing.
+    """
+    for name in ("from", "to"):
+        if not fields.get(name):
+            raise MessageError(f"The email's payload has no {name!r}.")
+    for what, fits, names in _TYPES:
+        for name in names:
+            value = fields.get(name)
+            if value is not None and not fits(value):
+                raise MessageError(
+                    f"{name!r} of the email's payload must be {what}, not "
+                    f"{type(value).__name__}; esp_extra or a receiver of pre_send changed it."
+                )
+
+
+# The wire format of an ambiguous request ----------------------------------------------------------
+
+
+def stored_wire_format(wire_format: WireFormat) -> dict[str, bool]:
+    """Return a wire format as a batch stores it."""
+    return {
+        "html_required": wire_format.capabilities.html_required,
+        "single_recipient": wire_format.capabilities.single_recipient,
+        "is_pinned": wire_format.is_pinned,
+    }
+
+
+def read_wire_format(stored: Any) -> WireFormat | None:
+    """Return the wire format that a batch stores; ``None`` where there is none."""
+    if not isinstance(stored, dict) or not stored:
+        return None
+    capabilities = Capabilities(
+        html_required=stored.get("html_required") is True,
+        single_recipient=stored.get("single_recipient") is True,
+    )
+    return WireFormat(capabilities, is_pinned=stored.get("is_pinned") is True)

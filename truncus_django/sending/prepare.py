@@ -1,0 +1,129 @@
+"""Django's messages → outgoing messages, each with its payload or with why it has none."""
+
+import copy
+import logging
+import traceback
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from django.core.mail import EmailMessage
+
+from truncus_django.api.client import TruncusClient
+from truncus_django.api.errors import MessageError, TruncusError, clear_frames
+from truncus_django.conf import Settings
+from truncus_django.sending.ambiguous import fingerprint, recall
+from truncus_django.sending.outgoing import OutgoingMessage
+from truncus_django.sending.payload import Payload, build_payload, measured, merge_receiver_changes
+from truncus_django.signals import pre_send
+
+logger = logging.getLogger("truncus_django")
+
+
+@dataclass(frozen=True, slots=True)
+class Preparer:
+    """Makes outgoing messages of Django's.
+
+    Attributes:
+        sender: the class of the backend, which ``pre_send`` tells its receivers.
+        alias: of the mailer, told with it.
+        client: the account that the messages go to.
+        settings: their defaults.
+        now: unix seconds.
+    """
+
+    sender: type
+    alias: str | None
+    client: TruncusClient
+    settings: Settings
+    now: float
+
+    def prepare(self, messages: Sequence[EmailMessage]) -> Iterator[OutgoingMessage]:
+        """Yield the messages that have recipients, each when it is asked for."""
+        seen: Counter[int] = Counter()
+        for index, message in enumerate(messages):
+            outgoing = OutgoingMessage(index, message, occurrence=seen[id(message)])
+            seen[id(message)] += 1
+            prepared = self._with_payload_or_error(outgoing)
+            if prepared is None:
+                continue
+            if prepared.error is not None:
+                clear_frames(prepared.error)
+            yield prepared
+
+    def _with_payload_or_error(self, outgoing: OutgoingMessage) -> OutgoingMessage | None:
+        try:
+            return self._with_payload(outgoing)
+        except TruncusError as error:
+            return replace(outgoing, error=error)
+        except Exception as exc:  # noqa: BLE001  one message must not cost the others of a list
+            text = f"The message raised {type(exc).__name__} when it was read; it was not sent."
+            return replace(outgoing, error=MessageError(text))
+
+    def _with_payload(self, outgoing: OutgoingMessage) -> OutgoingMessage | None:
+        """Return the message with its payload; ``None`` if there is nobody to send it to."""
+        message, settings = outgoing.message, self.settings
+        if not _has_recipients(message):
+            return None
+        sandbox = getattr(message, "sandbox", None)
+        is_sandbox = settings.sandbox if sandbox is None else sandbox is True
+        earlier = recall(outgoing, self.client, is_sandbox=is_sandbox)
+        if earlier is not None:
+            # Sent again just so; receivers were asked then.
+            own_key = getattr(message, "idempotency_key", None)
+            payload = Payload(
+                email=earlier.email,
+                idempotency_key=earlier.idempotency_key if own_key is not None else None,
+                is_sandbox=earlier.is_sandbox,
+                size=earlier.size,
+            )
+            return replace(outgoing, payload=payload, ambiguous_send=earlier)
+        now = datetime.fromtimestamp(self.now, UTC)
+        built: Payload | None = build_payload(message, settings, now=now)
+        if built is not None and pre_send.has_listeners(self.sender):
+            built = self._changed_by_receivers(message, built, now)
+        if built is None:
+            return None
+        if built.dropped:
+            logger.warning(
+                "Truncus cannot carry a part of an email, which was dropped: %s",
+                "; ".join(built.dropped),
+            )
+        return replace(outgoing, payload=built)
+
+    def _changed_by_receivers(
+        self, message: EmailMessage, payload: Payload, now: datetime
+    ) -> Payload | None:
+        """Let receivers change or cancel the email; ``None`` if they took all its recipients."""
+        before, built = fingerprint(message), copy.deepcopy(payload.email)
+        self._ask_receivers(message, payload.email)
+        if fingerprint(message) != before:
+            if not _has_recipients(message):
+                return None
+            changed = payload.email
+            payload = build_payload(message, self.settings, now=now)
+            merge_receiver_changes(payload.email, built=built, changed=changed)
+        return measured(payload)
+
+    def _ask_receivers(self, message: EmailMessage, email: dict[str, Any]) -> None:
+        try:
+            pre_send.send(sender=self.sender, message=message, payload=email, alias=self.alias)
+        except TruncusError:
+            raise
+        except Exception as exc:  # noqa: BLE001  its fault must not cost the others of a list
+            where = traceback.extract_tb(exc.__traceback__)[-1]
+            # Without the cause, whose frames hold the email.
+            raise MessageError(
+                f"A pre_send receiver failed with {type(exc).__name__} in {where.name}() "
+                f"({Path(where.filename).name}, line {where.lineno}); the email was not sent."
+            ) from None
+
+
+def _has_recipients(message: EmailMessage) -> bool:
+    try:
+        return bool(message.recipients())
+    except TypeError:  # they are no lists; whether they are usable, the payload tells
+        return True

@@ -1,0 +1,129 @@
+"""Requests that send emails: what direct sends and the outbox share.
+
+A request for one email goes to the API's send endpoint, one for several to its batch endpoint.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from truncus_django.api import contract
+from truncus_django.api.capabilities import WireFormat
+from truncus_django.api.client import TruncusClient
+from truncus_django.api.errors import (
+    DomainError,
+    EmailRefused,
+    InvalidRequest,
+    MessageError,
+    TruncusError,
+    kind_of,
+    loggable_id,
+)
+from truncus_django.api.results import SendResult
+
+logger = logging.getLogger("truncus_django")
+
+MAX_BATCH_BYTES = 8 * 1024 * 1024
+"""A batch is closed before it grows past this; no figure is published for a request's size."""
+
+
+def request_results(
+    client: TruncusClient,
+    emails: Sequence[Mapping[str, Any]],
+    *,
+    key: str,
+    sandbox: bool,
+    wire_format: WireFormat | None = None,
+) -> Sequence[SendResult]:
+    """Make the request that sends ``emails``, and return the result of each.
+
+    Args:
+        client: the account.
+        emails: the API's fields of 1 to 100 emails.
+        key: the request's idempotency key.
+        sandbox: check and store only.
+        wire_format: that of an earlier request under the key whose answer was lost, as its error
+            tells.
+
+    Raises:
+        TruncusError: the request failed as a whole.
+    """
+    if len(emails) == 1:
+        return [client.send(emails[0], idempotency_key=key, sandbox=sandbox)]
+    return client.send_batch(
+        emails, idempotency_key=key, sandbox=sandbox, wire_format=wire_format
+    ).results
+
+
+def parts_of(senders: Sequence[str], error: TruncusError) -> list[list[int]]:
+    """Return the parts, as places, that emails refused together may fare better in.
+
+    None where none can: the senders of each domain where one domain was refused, else halves.
+    """
+    if len(senders) < 2:
+        return []
+    if isinstance(error, DomainError):
+        by_domain: dict[str, list[int]] = {}
+        for place, sender in enumerate(senders):
+            domain = sender.rpartition("@")[2].rstrip(">").lower()
+            by_domain.setdefault(domain, []).append(place)
+        parts = list(by_domain.values())
+        return parts if len(parts) > 1 else []
+    if isinstance(error, InvalidRequest | EmailRefused | MessageError):
+        middle = len(senders) // 2
+        places = list(range(len(senders)))
+        return [places[:middle], places[middle:]]
+    return []
+
+
+def refusal_of(result: SendResult) -> TruncusError:
+    """Return the error of an email that was not accepted.
+
+    That is what the same code means as the answer to a request: a limit, the sender's domain, the
+    API key. Truncus's own failure is not ambiguous here, because Truncus says that it failed. All
+    else is an :class:`EmailRefused`. Where a request of its own was to send the email and failed,
+    it is the error of that request.
+    """
+    if result.cause is not None:
+        return result.cause
+    if result.status == contract.DUPLICATE:
+        error: TruncusError = EmailRefused(
+            f"Truncus knows this email's key, and had {result.email_status} the email then; "
+            "use another idempotency_key to send it anyway",
+            is_from_truncus=True,
+        )
+    else:
+        code, reason = _code_and_reason(result)
+        kind = kind_of(code) or EmailRefused
+        error = kind(
+            f"Truncus {result.status} the email" + (f": {reason}" if reason else ""),
+            code=code,
+            is_from_truncus=True,
+        )
+    error.attempts = result.attempts
+    return error
+
+
+def _code_and_reason(result: SendResult) -> tuple[str | None, str | None]:
+    """Return the code of a refusal, and its words; a reason or an error may be the code."""
+    if result.code is not None:
+        return result.code, result.reason or result.error
+    if result.reason in contract.REJECTION_REASONS or kind_of(result.reason) is not None:
+        return result.reason, result.error
+    if kind_of(result.error) is not None:
+        return result.error, result.reason
+    return None, result.reason or result.error
+
+
+def note_acceptance(result: SendResult) -> None:
+    """Log that an email was accepted, and as a warning what its sender may not expect."""
+    message_id = loggable_id(result.message_id)
+    status = result.status if result.status in contract.ACCEPTED_STATUSES else "another status"
+    logger.debug("Truncus accepted email %s: %s", message_id, status)
+    if result.is_content_duplicate:
+        logger.warning(
+            "Truncus did not send an email because it had just sent the same content: %s",
+            loggable_id(result.original_global_message_id),
+        )
+    if result.warnings:
+        logger.warning("Truncus sent email %s with %d warnings", message_id, len(result.warnings))

@@ -1,0 +1,34 @@
+"""Logs trouble once, and not each time that it is met."""
+
+import logging
+
+logger = logging.getLogger("truncus_django")
+
+
+class TroubleLog:
+    """Logs each kind of trouble once, until it is over.
+
+    What fails for each email would fill the log. And a log handler may send email, which meets the
+    same trouble again, without end.
+    """
+
+    def __init__(self) -> None:
+        self._logged: dict[str, object] = {}
+
+    def error(self, kind: str, message: str, *args: object) -> None:
+        """Log an error, unless one of its kind was logged since trouble was last over.
+
+        Args:
+            kind: what makes it the same trouble, such as the name of an exception's class.
+            message, args: as :meth:`logging.Logger.error` takes them.
+        """
+        mine = object()
+        if self._logged.setdefault(kind, mine) is mine:  # of several threads, one logs it
+            logger.error(message, *args)
+
+    def clear(self) -> bool:
+        """Note that all is well again; return whether there was trouble."""
+        if not self._logged:
+            return False
+        self._logged.clear()
+        return True

@@ -32,7 +32,7 @@ autodoc_typehints = "none"  # the signatures name internal types
 # Django adds these to every model; its own documentation describes them.
 autodoc_default_options = {"exclude-members": "DoesNotExist, MultipleObjectsReturned, NotUpdated"}
 
-smartquotes = False  # they would change quoted values in what --help prints
+smartquotes_action = "D"  # dashes alone: --help quotes values
 
 html_theme = "furo"
 html_show_copyright = False

@@ -350,13 +350,6 @@ def test_missing_migrations_are_told_and_the_tables_left_alone():
     assert "sync" not in found
 
 
-def test_a_database_without_autocommit_is_told(monkeypatch):
-    monkeypatch.setitem(connection.settings_dict, "AUTOCOMMIT", False)
-    found = findings(network=False)["log"]
-    assert found.level is Level.FAIL
-    assert "AUTOCOMMIT off" in found.found
-
-
 def test_a_database_that_is_down_is_told(monkeypatch):
     def down(*arguments: Any) -> None:
         raise DatabaseError("password=hunter2")

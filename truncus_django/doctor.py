@@ -397,13 +397,6 @@ def _examine_migrations() -> Finding:
             f"The tables lack {migrations}.",
             f"Run manage.py migrate truncus_django{option}.",
         )
-    if not connections[using].settings_dict.get("AUTOCOMMIT", True):
-        return Finding(
-            Level.FAIL,
-            "log",
-            f"DATABASES[{using!r}] has AUTOCOMMIT off: webhooks and truncus_sync store nothing.",
-            "Leave AUTOCOMMIT on, or give the log a database of its own by TRUNCUS['DATABASE'].",
-        )
     if not get_settings().record:
         return Finding(
             Level.WARN,

@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import requests
 from django.core.mail import EmailMessage
-from django.db import transaction
 
 from tests.outbox.conftest import keys_of, put_all, reload
 from truncus_django.api.errors import AnswerLost, DomainError, RateLimited
@@ -299,19 +298,6 @@ def test_texts_on_rows_speak_of_no_message_object(emulator, put, dispatcher, tra
 
     assert "decide in the admin" in reload(email).error
     assert "message object" not in email.error
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_claim_is_committed_also_where_autocommit_is_off(emulator, put, dispatcher):
-    put(1)
-    transaction.set_autocommit(False)
-    try:
-        taken = claim(dispatcher.clock)
-        transaction.rollback()
-    finally:
-        transaction.set_autocommit(True)
-
-    assert OutboxBatch.objects.get().lease == taken.lease
 
 
 def test_the_wire_format_that_was_learned_on_the_way_is_the_one_that_was_sent(

@@ -483,6 +483,7 @@ def _cancel(email: Email) -> Report:
     from truncus_django.log.transitions import EmailUpdate, advance_emails
 
     advance_emails([EmailUpdate(email.pk, State.CANCELLED)], ["state", "reason"])
+    email.refresh_from_db()
     return Report(messages.SUCCESS, _about(email, _("Cancelled.")), _("Cancelled."))
 
 

@@ -9,13 +9,13 @@
 ``truncus.E006``      ``DISPATCHER`` names something that is not installed
 ``truncus.E007``      a mailer's alias is longer than its column in the log
 ``truncus.E008``      ``DATABASE`` is no alias of ``DATABASES``
+``truncus.E009``      the log and the outbox are in a database with ``AUTOCOMMIT`` off
 ``truncus.W001``      a live key with ``DEBUG = True`` and no sandbox: real emails from a test
 ``truncus.W002``      ``DEFAULT_FROM_EMAIL`` or ``SERVER_EMAIL`` at a domain that nobody can verify
 ``truncus.W003``      ``DATABASE`` names a second alias of one SQLite file: it waits for itself
 ``truncus.W004``      ``DATABASE`` keeps the outbox out of the transactions of the default database
 ``truncus.W005``      ``RECORD`` is off, though the outbox cannot do without its records
 ``truncus.W006``      the outbox is in an SQLite whose ``transaction_mode`` is not ``IMMEDIATE``
-``truncus.W007``      the outbox is in a database with ``AUTOCOMMIT`` off
 ``truncus.W008``      no API key: all but sending works
 ``truncus.W009``      ``MAILERS`` names Truncus, and this Django does not read it
 ====================  ==========================================================================
@@ -119,7 +119,7 @@ def _check_mailers_are_read() -> Iterator[checks.CheckMessage]:
 
 
 def _check_database() -> Iterator[checks.CheckMessage]:
-    """Find a log without a database, and one that waits for itself on SQLite.
+    """Find a log without a database, without commits, and one that waits for itself on SQLite.
 
     A file has one writer at a time. An email that is sent in a transaction of the other alias
     cannot be recorded before that ends, and that ends after the recording.
@@ -131,6 +131,14 @@ def _check_database() -> Iterator[checks.CheckMessage]:
             f"TRUNCUS['DATABASE'] is no alias of DATABASES{meant}", id="truncus.E008"
         )
         return
+    if not django_settings.DATABASES.get(alias, {}).get("AUTOCOMMIT", True):
+        yield checks.Error(
+            f"The log is in the database {alias!r}, which has AUTOCOMMIT off: nobody would commit "
+            "what webhooks, workers and truncus_sync write.",
+            hint=f"Leave DATABASES[{alias!r}]['AUTOCOMMIT'] on, or give the log a database of its "
+            "own by TRUNCUS['DATABASE'].",
+            id="truncus.E009",
+        )
     file = _sqlite_file(alias)
     if alias == DEFAULT_DB_ALIAS or file is None:
         return
@@ -188,14 +196,6 @@ def _check_outbox(
             id="truncus.W005",
         )
     database: dict[str, Any] = django_settings.DATABASES.get(alias, {})
-    if not database.get("AUTOCOMMIT", True):
-        yield checks.Warning(
-            f"The outbox is in the database {alias!r}, which has AUTOCOMMIT off: an email is not "
-            "in the outbox before your code commits, even outside of transaction.atomic().",
-            hint=f"Leave DATABASES[{alias!r}]['AUTOCOMMIT'] on, or give the outbox a database of "
-            "its own by TRUNCUS['DATABASE'].",
-            id="truncus.W007",
-        )
     mode = str((database.get("OPTIONS") or {}).get("transaction_mode"))
     if str(database.get("ENGINE", "")).endswith("sqlite3") and mode.upper() != "IMMEDIATE":
         yield checks.Warning(

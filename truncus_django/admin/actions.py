@@ -215,6 +215,7 @@ def _cancel_one(email: Email) -> Result:
         text = _("Truncus can no longer cancel it. Now %(state)s.")
         return Result(text % {"state": State(email.state).label}, messages.WARNING)
     advance_emails([EmailUpdate(email.pk, State.CANCELLED)], ["state", "reason"])
+    email.refresh_from_db()
     return RESULTS[OperationResult.CANCELLED]
 
 

@@ -38,5 +38,5 @@ def in_tries(
 
 def _close_if_ended(connection: BaseDatabaseWrapper) -> None:
     # What asks a connection in a transaction whether it is usable closes it, transaction and all.
-    if not connection.in_atomic_block and connection.autocommit:
+    if not connection.in_atomic_block:
         connection.close_if_unusable_or_obsolete()

@@ -1,4 +1,4 @@
-"""Transactions that are surely committed at their end, and that nobody holds for long."""
+"""Transactions that are committed at their end, and that nobody holds for long."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +14,7 @@ LOCK_S = 10
 
 @contextmanager
 def committed(using: str) -> Iterator[None]:
-    """Open a transaction; what is done in it is committed when this ends without an exception.
-
-    Also where ``AUTOCOMMIT`` is off, or somebody else in this thread has switched it off: then
-    ``atomic()`` alone would commit nothing, and a request would be made that nobody knows of.
+    """Open a transaction that is committed when this ends without an exception.
 
     Args:
         using: the alias of the outbox's database.
@@ -27,9 +24,6 @@ def committed(using: str) -> Iterator[None]:
     """
     connection = connections[using]
     connection.ensure_connection()
-    if not connection.in_atomic_block and not connection.get_autocommit():
-        connection.rollback()
-        connection.set_autocommit(True)
     is_mariadb = connection.vendor == "mysql" and getattr(connection, "mysql_is_mariadb", False)
     if is_mariadb:
         with connection.cursor() as cursor:

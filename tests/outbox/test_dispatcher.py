@@ -328,28 +328,19 @@ def test_a_new_key_has_a_life_of_its_own(emulator, put, dispatcher, travel, stat
     assert states() == ["delivered"] * 2
 
 
-def test_an_own_key_stays_past_its_life(emulator, put, dispatcher, travel, states):
-    emulator.faults.next("rate_limit")
-    put(1, idempotency_key="order-42")
-    dispatcher.step()
-    travel(24 * 60 * 60)
-    dispatcher.drain()
-
-    assert keys_of(emulator) == ["order-42"] * 2
-    assert states() == ["delivered"]
-
-
-def test_past_the_keys_life_a_failure_goes_on_under_a_new_key(
-    emulator, put, dispatcher, travel, states
+@pytest.mark.parametrize(("own_key", "keys"), [(None, 2), ("order-42", 1)])
+def test_past_the_keys_life_a_failure_goes_on_under_a_new_key_unless_it_is_its_own(
+    emulator, put, dispatcher, travel, states, own_key, keys
 ):
     emulator.faults.next("rate_limit")
-    put(2)
+    put(1, idempotency_key=own_key)
     dispatcher.step()
     travel(24 * 60 * 60)
     dispatcher.drain()
 
-    assert len(set(keys_of(emulator))) == 2
-    assert states() == ["delivered"] * 2
+    assert len(keys_of(emulator)) == 2
+    assert len(set(keys_of(emulator))) == keys
+    assert states() == ["delivered"]
 
 
 def test_a_day_of_failures_is_enough(emulator, put, dispatcher, travel, states):
@@ -600,7 +591,7 @@ def test_an_account_is_sent_the_wire_format_that_another_process_learned(
 # Time -----------------------------------------------------------------------------------------
 
 
-def test_what_is_worth_nothing_any_more_is_never_sent(emulator, put, dispatcher, travel, states):
+def test_what_has_expired_is_never_sent(emulator, put, dispatcher, travel, states):
     put(2, expires_at=timedelta(minutes=10))
     travel(11 * 60)
     dispatcher.drain()
@@ -625,19 +616,6 @@ def test_what_expires_between_two_tries_is_taken_out(emulator, message, dispatch
     assert states() == ["expired", "delivered"]
     first, second = keys_of(emulator)
     assert first != second  # another request, for it holds other emails
-
-
-def test_what_expires_while_ambiguous_is_left_to_a_person(
-    emulator, message, dispatcher, travel, states
-):
-    emulator.faults.next("reset_after")
-    put_all([message(1, expires_at=timedelta(minutes=10))])
-    dispatcher.step()
-    travel(11 * 60)
-    dispatcher.drain()
-
-    assert states() == ["unknown"]
-    assert len(keys_of(emulator)) == 1
 
 
 def test_one_that_expires_while_ambiguous_costs_none_that_is_good_for_longer(

@@ -223,7 +223,7 @@ def test_the_same_own_key_is_one_email(emulator, message, dispatcher):
 
 
 def test_a_request_holds_no_more_than_it_may(emulator, message, dispatcher, monkeypatch):
-    monkeypatch.setattr("truncus_django.outbox.claim.MAX_BATCH_BYTES", 5_000)
+    monkeypatch.setattr("truncus_django.outbox.batching.MAX_BATCH_BYTES", 5_000)
     mails = []
     for number in range(3):
         mail = message(number)

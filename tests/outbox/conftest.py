@@ -11,9 +11,12 @@ from tests.people import may  # noqa: F401  a fixture
 from truncus_django.backend import TruncusBackend
 from truncus_django.db.clock import Clock
 from truncus_django.message import TruncusMessage
-from truncus_django.models import Email, OutboxEntry
+from truncus_django.models import Email, OutboxBatch, OutboxEntry
 from truncus_django.outbox.dispatcher import Dispatcher
 from truncus_django.outbox.notify import forget_trouble
+from truncus_django.states import State
+
+NO_LIMITS = {"requests_per_second": 0, "requests_per_minute": 0}
 
 _WITH_PROCESSES = {"shop", "site", "victim"}
 """Fixtures that start Python anew, which takes longer than all else."""
@@ -49,7 +52,7 @@ def outbox(settings: Any) -> None:
 @pytest.fixture
 def emulator(outbox: None, truncus_emulator: Any) -> Any:
     """A fresh local Truncus without limits, which takes what leaves the outbox."""
-    truncus_emulator.reset(requests_per_second=0, requests_per_minute=0)
+    truncus_emulator.reset(**NO_LIMITS)
     return truncus_emulator
 
 
@@ -109,6 +112,41 @@ def reload(email: Email) -> Email:
     """Return a record as it is now."""
     email.refresh_from_db()
     return email
+
+
+@pytest.fixture
+def failed(emulator: Any, put: Callable[..., list[Email]], dispatcher: Dispatcher) -> list[Email]:
+    """Two emails of one request that failed because their domain was paused; now it is not."""
+    emulator.reset(domains={"example.com": "paused"}, **NO_LIMITS)
+    emails = put(2)
+    dispatcher.drain()
+    emulator.reset(**NO_LIMITS)
+    assert {reload(email).state for email in emails} == {State.FAILED}
+    return emails
+
+
+@pytest.fixture
+def ambiguous(
+    emulator: Any, put: Callable[..., list[Email]], dispatcher: Dispatcher
+) -> list[Email]:
+    """Two emails that Truncus took and whose answer was lost."""
+    emails = put(2)
+    emulator.faults.next("reset_after")
+    dispatcher.step()  # no more: the next try may be due by then
+    assert OutboxBatch.objects.get().is_ambiguous
+    return emails
+
+
+@pytest.fixture
+def unknown(
+    ambiguous: list[Email], emulator: Any, dispatcher: Dispatcher, travel: Callable[[float], None]
+) -> list[Email]:
+    """The same, a day later: nobody knows what became of them, and Truncus has forgotten."""
+    travel(25 * 3600)
+    dispatcher.drain()
+    assert {reload(email).state for email in ambiguous} == {State.UNKNOWN}
+    emulator.reset(**NO_LIMITS)
+    return ambiguous
 
 
 @pytest.fixture

@@ -182,12 +182,35 @@ def test_a_lease_runs_out_while_the_machine_sleeps_and_whatever_its_clock_says(
     assert countdown.left_s == left_s
 
 
-def test_own_keys_go_alone(emulator, message, dispatcher):
-    put_all([message(1), message(2, idempotency_key="order-2"), message(3)])
-    dispatcher.drain()
+SOON = datetime.now(UTC) + timedelta(hours=12)
 
-    assert sorted(len(key) for key in keys_of(emulator)) == [len("order-2"), 36]
-    assert "order-2" in keys_of(emulator)
+
+@pytest.mark.parametrize(
+    ("options", "requests"),
+    [
+        pytest.param([{}, {"idempotency_key": "order-2"}, {}], 2, id="own keys go alone"),
+        pytest.param(
+            2 * [{}, {"sandbox": True}, {"expires_at": timedelta(minutes=10)}],
+            3,
+            id="the sandbox and what expires go by themselves",
+        ),
+        pytest.param(
+            [{"expires_at": SOON + timedelta(seconds=number)} for number in range(250)],
+            3,
+            id="those that expire at about the same moment share requests",
+        ),
+        pytest.param(
+            [{}, {"expires_at": timedelta(days=2)}, {}],
+            1,
+            id="what expires after its key goes with what never expires",
+        ),
+    ],
+)
+def test_which_share_a_request(emulator, message, dispatcher, options, requests):
+    put_all([message(number, **given) for number, given in enumerate(options)])
+
+    assert dispatcher.drain().requests == requests
+    assert len(emulator.emails) == len(options)
 
 
 def test_the_same_own_key_is_one_email(emulator, message, dispatcher):
@@ -199,48 +222,8 @@ def test_the_same_own_key_is_one_email(emulator, message, dispatcher):
     assert sorted([first.message_id or "", second.message_id or ""])[0] == ""
 
 
-def test_the_sandbox_and_what_expires_go_by_themselves(emulator, message, dispatcher):
-    ten = timedelta(minutes=10)
-    put_all(
-        [
-            message(1),
-            message(2, sandbox=True),
-            message(3, expires_at=ten),
-            message(4),
-            message(5, sandbox=True),
-            message(6, expires_at=ten),
-        ]
-    )
-
-    assert dispatcher.drain().requests == 3
-    assert len(emulator.emails) == 6
-
-
-def test_a_mass_whose_emails_each_expire_at_their_own_moment_shares_requests(
-    emulator, message, dispatcher
-):
-    soon = datetime.now(UTC) + timedelta(minutes=15)
-    put_all(
-        [
-            message(number, expires_at=soon + timedelta(milliseconds=10 * number))
-            for number in range(250)
-        ]
-    )
-
-    assert dispatcher.drain().requests == 3
-    assert len(emulator.emails) == 250
-
-
-def test_what_expires_after_its_key_shares_a_request_with_what_never_expires(
-    emulator, message, dispatcher
-):
-    put_all([message(1), message(2, expires_at=timedelta(days=2)), message(3)])
-
-    assert dispatcher.drain().requests == 1
-
-
 def test_a_request_holds_no_more_than_it_may(emulator, message, dispatcher, monkeypatch):
-    monkeypatch.setattr("truncus_django.outbox.claim.MAX_BATCH_BYTES", 5_000)
+    monkeypatch.setattr("truncus_django.outbox.batching.MAX_BATCH_BYTES", 5_000)
     mails = []
     for number in range(3):
         mail = message(number)
@@ -345,41 +328,19 @@ def test_a_new_key_has_a_life_of_its_own(emulator, put, dispatcher, travel, stat
     assert states() == ["delivered"] * 2
 
 
-def test_an_own_key_stays_past_its_life(emulator, put, dispatcher, travel, states):
-    emulator.faults.next("rate_limit")
-    put(1, idempotency_key="order-42")
-    dispatcher.step()
-    travel(24 * 60 * 60)
-    dispatcher.drain()
-
-    assert keys_of(emulator) == ["order-42"] * 2
-    assert states() == ["delivered"]
-
-
-def test_an_ambiguous_batch_keeps_its_wire_format(emulator, put, dispatcher, travel):
-    emulator.faults.next("reset_after")
-    put(2)
-    dispatcher.step()
-    OutboxAccount.objects.update(capabilities={"html_required": True})
-    travel(60)
-    taken = claim(dispatcher.clock)
-
-    assert isinstance(taken, Claim)
-    assert taken.client.wire_format.capabilities.html_required
-    assert taken.batch.wire_format["html_required"] is False
-
-
-def test_past_the_keys_life_a_failure_goes_on_under_a_new_key(
-    emulator, put, dispatcher, travel, states
+@pytest.mark.parametrize(("own_key", "keys"), [(None, 2), ("order-42", 1)])
+def test_past_the_keys_life_a_failure_goes_on_under_a_new_key_unless_it_is_its_own(
+    emulator, put, dispatcher, travel, states, own_key, keys
 ):
     emulator.faults.next("rate_limit")
-    put(2)
+    put(1, idempotency_key=own_key)
     dispatcher.step()
     travel(24 * 60 * 60)
     dispatcher.drain()
 
-    assert len(set(keys_of(emulator))) == 2
-    assert states() == ["delivered"] * 2
+    assert len(keys_of(emulator)) == 2
+    assert len(set(keys_of(emulator))) == keys
+    assert states() == ["delivered"]
 
 
 def test_a_day_of_failures_is_enough(emulator, put, dispatcher, travel, states):
@@ -584,18 +545,6 @@ def test_one_of_a_batch_that_is_blocked_is_told_so(emulator, message, dispatcher
 # The account ----------------------------------------------------------------------------------
 
 
-def test_a_429_stops_all_workers(emulator, put, dispatcher):
-    emulator.faults.next("rate_limit", retry_after=30)
-    put(150)
-    dispatcher.step()
-    idle = Dispatcher().step()
-
-    assert isinstance(idle, Idle)
-    assert idle.due_at > dispatcher.clock.now() + 25
-    assert idle.paused == {"": "rate_limit_exceeded"}
-    assert len(emulator.requests) == 1
-
-
 def test_a_revoked_key_stops_the_account_and_says_so(emulator, put, dispatcher, travel, states):
     emulator.reset(revoked_keys=["tr_test_emulator"])
     put(150)
@@ -614,19 +563,6 @@ def test_a_revoked_key_stops_the_account_and_says_so(emulator, put, dispatcher, 
     assert set(states()) == {"delivered"}
     account.refresh_from_db()
     assert (account.failures, account.error, account.paused_until) == (0, "", None)
-
-
-def test_limits_are_obeyed(emulator, put, dispatcher, settings):
-    settings.TRUNCUS = {**settings.TRUNCUS, "REQUESTS_PER_MINUTE": 2}
-    put(350)
-
-    assert isinstance(dispatcher.step(), DispatchResult)
-    assert isinstance(Dispatcher().step(), DispatchResult)
-    idle = Dispatcher().step()
-    assert isinstance(idle, Idle)
-    assert idle.is_pace
-    assert 0 < idle.due_at - dispatcher.clock.now() <= 61
-    assert len(emulator.requests) == 2
 
 
 def test_a_drain_waits_for_the_pace(emulator, put, settings):
@@ -655,7 +591,7 @@ def test_an_account_is_sent_the_wire_format_that_another_process_learned(
 # Time -----------------------------------------------------------------------------------------
 
 
-def test_what_is_worth_nothing_any_more_is_never_sent(emulator, put, dispatcher, travel, states):
+def test_what_has_expired_is_never_sent(emulator, put, dispatcher, travel, states):
     put(2, expires_at=timedelta(minutes=10))
     travel(11 * 60)
     dispatcher.drain()
@@ -680,19 +616,6 @@ def test_what_expires_between_two_tries_is_taken_out(emulator, message, dispatch
     assert states() == ["expired", "delivered"]
     first, second = keys_of(emulator)
     assert first != second  # another request, for it holds other emails
-
-
-def test_what_expires_while_ambiguous_is_left_to_a_person(
-    emulator, message, dispatcher, travel, states
-):
-    emulator.faults.next("reset_after")
-    put_all([message(1, expires_at=timedelta(minutes=10))])
-    dispatcher.step()
-    travel(11 * 60)
-    dispatcher.drain()
-
-    assert states() == ["unknown"]
-    assert len(keys_of(emulator)) == 1
 
 
 def test_one_that_expires_while_ambiguous_costs_none_that_is_good_for_longer(
@@ -862,18 +785,6 @@ def test_a_bug_that_stays_ends_an_ambiguous_batch_with_its_key(
     drain_stumbling(dispatcher)
 
     assert states() == ["unknown"] * 3
-
-
-def test_a_mailer_that_is_no_more_is_told_on_its_rows(emulator, put, dispatcher, travel, states):
-    gone, stays = put(2)
-    Email.objects.filter(pk=gone.pk).update(mailer="gone")
-    OutboxEntry.objects.filter(pk=gone.pk).update(mailer="gone")
-    stats = dispatcher.drain()
-
-    assert states() == ["pending", "delivered"]
-    assert "MAILERS has no mailer 'gone'" in reload(gone).error
-    assert list(stats.idle.paused) == ["gone"]
-    assert reload(stays).state == "delivered"
 
 
 def test_sent_rows_drop_what_was_sent_unless_it_is_to_be_retained(

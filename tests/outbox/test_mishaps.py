@@ -7,12 +7,12 @@ import requests
 from django.core.mail import EmailMessage
 
 from tests.outbox.conftest import keys_of, put_all, reload
-from truncus_django.api.errors import AnswerLost, DomainError, RateLimited
+from truncus_django.api.errors import AnswerLost
 from truncus_django.api.results import SendResult
 from truncus_django.api.transport import Transport
 from truncus_django.db.clock import moment_of
 from truncus_django.log.ingest import IncomingEvent, ingest
-from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry
+from truncus_django.models import Email, OutboxAccount, OutboxBatch
 from truncus_django.outbox import dispatcher as dispatcher_module
 from truncus_django.outbox.answers import DispatchResult
 from truncus_django.outbox.claim import claim, lease_s
@@ -34,22 +34,6 @@ def test_without_one_that_was_deleted_an_ambiguous_request_is_another_one(
     assert states() == ["unknown"]
     assert "deleted" in Email.objects.get().error
     assert len(keys_of(emulator)) == 1
-
-
-def test_a_row_that_is_no_json_any_more_proves_nothing_about_what_was_sent(
-    emulator, put, dispatcher, travel, states
-):
-    emulator.faults.next("reset_after")
-    broken, *_ = put(4)
-    dispatcher.step()
-    OutboxEntry.objects.filter(pk=broken.pk).update(
-        payload='{"from": "a@example.com", "to": "b@example.org", "subject": "\\ud800"}'
-    )
-    travel(60)
-    dispatcher.drain()
-
-    assert states() == ["unknown"] * 4
-    assert len(emulator.emails) == 4
 
 
 @pytest.mark.parametrize("dialect", ["manual", "sdk"])
@@ -181,23 +165,6 @@ def test_an_ambiguous_request_is_repeated_in_its_wire_format(
     assert not repeated.capabilities.html_required
 
 
-def test_a_refusal_of_the_domain_after_a_lost_answer_leaves_it_ambiguous(
-    emulator, put, dispatcher, travel, states, monkeypatch
-):
-    def refuse(*_, **__):
-        raise DomainError("Paused", code="DOMAIN_PAUSED", is_from_truncus=True)
-
-    emulator.faults.next("reset_after")
-    put(2)
-    dispatcher.step()
-    monkeypatch.setattr(dispatcher_module, "request_results", refuse)
-    travel(60)
-    dispatcher.drain()
-
-    assert states() == ["unknown"] * 2
-    assert "decide in the admin" in Email.objects.first().error
-
-
 def test_what_truncus_says_of_an_email_ends_the_ambiguity_of_its_request(
     emulator, put, dispatcher, travel, states, monkeypatch
 ):
@@ -215,21 +182,6 @@ def test_what_truncus_says_of_an_email_ends_the_ambiguity_of_its_request(
     dispatcher.drain()
 
     assert states() == ["sent", "failed"]
-
-
-def test_a_shorter_pause_does_not_end_a_longer_one(emulator, put, dispatcher, monkeypatch):
-    """Another worker's request was told to wait for longer while this one was on its way."""
-    until = moment_of(dispatcher.clock.now() + 3000)
-
-    def refuse(*_, **__):
-        OutboxAccount.objects.update(paused_until=until)
-        raise RateLimited("Wait", retryable=True, retry_after=1)
-
-    monkeypatch.setattr(dispatcher_module, "request_results", refuse)
-    put(1)
-    dispatcher.step()
-
-    assert OutboxAccount.objects.get().paused_until == until
 
 
 @pytest.mark.django_db(transaction=True)

@@ -11,7 +11,7 @@ from django.db import connections, transaction
 from django.test.utils import CaptureQueriesContext
 
 from tests.log.conftest import in_threads, other_database, shared_database
-from tests.outbox.conftest import put_all
+from tests.outbox.conftest import NO_LIMITS, put_all, reload
 from truncus_django.db.clock import Clock
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
 from truncus_django.outbox.claim import Claim, claim
@@ -35,22 +35,6 @@ def ids_of(emails):
     return [email.pk for email in emails]
 
 
-def reload(email):
-    email.refresh_from_db()
-    return email
-
-
-@pytest.fixture
-def failed(emulator, put, dispatcher):
-    """Two emails of one request that failed because their domain was paused; now it is not."""
-    emulator.reset(requests_per_second=0, requests_per_minute=0, domains={"example.com": "paused"})
-    emails = put(2)
-    dispatcher.drain()
-    emulator.reset(requests_per_second=0, requests_per_minute=0)
-    assert {reload(email).state for email in emails} == {State.FAILED}
-    return emails
-
-
 @pytest.fixture
 def put_off(emulator, put, dispatcher):
     """Three emails whose request surely failed at Truncus, and is made again in a while."""
@@ -59,26 +43,6 @@ def put_off(emulator, put, dispatcher):
     dispatcher.drain()
     assert not OutboxBatch.objects.get().is_ambiguous
     return emails
-
-
-@pytest.fixture
-def ambiguous(emulator, put, dispatcher):
-    """Two emails that Truncus took and whose answer was lost."""
-    emails = put(2)
-    emulator.faults.next("reset_after")
-    dispatcher.step()
-    assert OutboxBatch.objects.get().is_ambiguous
-    return emails
-
-
-@pytest.fixture
-def unknown(ambiguous, emulator, dispatcher, travel):
-    """The same, a day later: nobody knows what became of them."""
-    travel(25 * 3600)
-    dispatcher.drain()
-    assert {reload(email).state for email in ambiguous} == {State.UNKNOWN}
-    emulator.reset(requests_per_second=0, requests_per_minute=0)
-    return ambiguous
 
 
 # Trying again -------------------------------------------------------------------------------------
@@ -99,10 +63,10 @@ def test_what_failed_is_sent_under_a_new_key(failed, emulator, dispatcher):
 
 
 def test_a_key_of_the_messages_own_stays(emulator, put, dispatcher):
-    emulator.reset(requests_per_second=0, requests_per_minute=0, domains={"example.com": "paused"})
+    emulator.reset(**NO_LIMITS, domains={"example.com": "paused"})
     [email] = put(1, idempotency_key="order-42")
     dispatcher.drain()
-    emulator.reset(requests_per_second=0, requests_per_minute=0)
+    emulator.reset(**NO_LIMITS)
 
     retry([email.pk])
     dispatcher.drain()
@@ -112,11 +76,11 @@ def test_a_key_of_the_messages_own_stays(emulator, put, dispatcher):
 
 
 def test_an_expiry_that_is_over_is_forgotten(emulator, put, dispatcher, travel):
-    emulator.reset(requests_per_second=0, requests_per_minute=0, domains={"example.com": "paused"})
+    emulator.reset(**NO_LIMITS, domains={"example.com": "paused"})
     [email] = put(1, expires_at=timedelta(minutes=10))
     [other] = put(1, expires_at=timedelta(hours=10))
     dispatcher.drain()
-    emulator.reset(requests_per_second=0, requests_per_minute=0)
+    emulator.reset(**NO_LIMITS)
     travel(3600)
 
     retry([email.pk, other.pk])
@@ -401,12 +365,10 @@ class TestAtTheSameMoment:
         self, shared_database, emulator, put, in_threads, dispatcher
     ):
         """What failed is sent once, by whoever was first."""
-        emulator.reset(
-            requests_per_second=0, requests_per_minute=0, domains={"example.com": "paused"}
-        )
+        emulator.reset(**NO_LIMITS, domains={"example.com": "paused"})
         emails = put(150)
         dispatcher.drain()
-        emulator.reset(requests_per_second=0, requests_per_minute=0)
+        emulator.reset(**NO_LIMITS)
 
         run_together(in_threads, drain, drain, *[partial(retry, ids_of(emails)) for _ in range(2)])
         drain()
@@ -425,7 +387,7 @@ class TestAtTheSameMoment:
         dispatcher.step()
         travel(25 * 3600)
         dispatcher.drain()
-        emulator.reset(requests_per_second=0, requests_per_minute=0)
+        emulator.reset(**NO_LIMITS)
         ids = ids_of(emails)
 
         answers = run_together(

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from tests.admin import pages
 from tests.admin.pages import LOG, messages_of, page_of, run
-from tests.outbox.conftest import put_all
+from tests.outbox.conftest import NO_LIMITS, put_all, reload
 from truncus_django.admin.actions import ACTIONS
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry
@@ -39,41 +39,13 @@ def age(emails: Iterable[Email], length: timedelta) -> None:
     OutboxEntry.objects.filter(pk__in=ids).update(created_at=moment)
 
 
-def reload(email: Email) -> Email:
-    email.refresh_from_db()
-    return email
-
-
-@pytest.fixture
-def failed(emulator: Any, put: Any, dispatcher: Any) -> list[Email]:
-    """Two emails that failed because their domain was paused; now it is not."""
-    limits = {"requests_per_second": 0, "requests_per_minute": 0}
-    emulator.reset(**limits, domains={"example.com": "paused"})
-    emails = put(2)
-    dispatcher.drain()
-    emulator.reset(**limits)
-    return [reload(email) for email in emails]
-
-
-@pytest.fixture
-def unknown(emulator: Any, put: Any, dispatcher: Any, travel: Any) -> list[Email]:
-    """Two emails whose answer was lost a day ago."""
-    emails = put(2)
-    emulator.faults.next("reset_after")
-    dispatcher.step()  # no more: the next try may be due by then
-    travel(25 * 3600)
-    dispatcher.drain()
-    emulator.reset(requests_per_second=0, requests_per_minute=0)
-    return [reload(email) for email in emails]
-
-
 @pytest.fixture
 def paused(emulator: Any, put: Any, dispatcher: Any) -> OutboxAccount:
     """An account whose key was revoked, and an email that waits for it."""
     emulator.reset(revoked_keys=["tr_test_emulator"])
     put(1)
     dispatcher.drain()
-    emulator.reset(requests_per_second=0, requests_per_minute=0)
+    emulator.reset(**NO_LIMITS)
     return OutboxAccount.objects.get()
 
 

@@ -59,6 +59,7 @@ NONSENSE = [
     {"subject": float("nan")},
     {"metadata": {"order": float("inf")}},
     {"text": "\ud800"},
+    {"text": float("inf")},
 ]
 
 
@@ -91,7 +92,17 @@ def test_nonsense_is_not_read(stored, changes):
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "null", "{}", '"text"', "\ud7ff" * 9, pytest.param("[" * 100_000, id="deep")],
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '"text"',
+        '{"from": "shop@example.com"}',
+        "\ud7ff" * 9,
+        pytest.param("[" * 100_000, id="deep"),
+    ],
 )
 def test_what_is_no_email_is_not_read(stored, text):
     assert stored(text).fields is None

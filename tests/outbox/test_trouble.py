@@ -1,6 +1,5 @@
 """What can be wrong around a worker: nothing is lost, the row says what, and the worker lives."""
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,6 @@ from django.utils import timezone
 from tests.log.conftest import other_database, shared_database
 from truncus_django.db.clock import unix_of
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
-from truncus_django.outbox import dispatcher
 from truncus_django.outbox.claim import Idle
 from truncus_django.outbox.dispatcher import Dispatcher
 from truncus_django.outbox.worker import Worker
@@ -135,65 +133,6 @@ def _disconnected_for_long(alias: str) -> None:
 # Rows ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize(
-    "payload",
-    [
-        "",
-        "{",
-        "[]",
-        "null",
-        "{}",
-        '"text"',
-        '{"from": 5}',
-        "[" * 100_000,
-        '{"from": "shop@example.com", "to": NaN}',
-        '{"from": "shop@example.com"}',
-        '{"from": "shop@example.com", "to": 7, "subject": {}, "text": []}',
-        '{"from": "\\u0000", "to": "\\ud800", "subject": "\\u0000", "text": "\\ud800"}',
-        '{"from": "shop@example.com", "to": "a@example.org", "subject": "S", "text": 1e999}',
-        json.dumps({"from": "shop@example.com", "to": "a@b.example", "text": "x" * 9_000_000}),
-    ],
-    ids=lambda payload: payload[:30] or "empty",
-)
-def test_payload_that_is_no_email_costs_no_other(emulator: Any, put: Any, payload: str) -> None:
-    emails = put(3)
-    OutboxEntry.objects.filter(pk=emails[1].pk).update(payload=payload)
-    dispatcher = Dispatcher(jitter=lambda: 0.0)
-    for _ in range(10):
-        dispatcher.drain()
-        _pass_time()
-    rows = [Email.objects.get(pk=email.pk) for email in emails]
-    assert rows[0].state in SENT
-    assert rows[2].state in SENT
-    assert rows[1].state == State.FAILED
-    assert rows[1].error
-    assert emulator.accepted == 2
-    assert OutboxEntry.objects.filter(pk=emails[1].pk).exists(), "stored for a person to look at"
-    assert not OutboxBatch.objects.exists()
-
-
-@pytest.mark.django_db(transaction=True)
-def test_request_that_a_bug_breaks_costs_no_other(
-    shared_database: str, emulator: Any, put: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A worker that goes on finds out which email it is, and sends the others."""
-    real = dispatcher.request_results
-
-    def break_down(client: Any, emails: Any, **options: Any) -> Any:
-        if any(email["subject"] == "Order 2" for email in emails):
-            raise LookupError
-        return real(client, emails, **options)
-
-    monkeypatch.setattr(dispatcher, "request_results", break_down)
-    with _working(2):
-        emails = put(4)
-        _until(lambda: emulator.accepted == 3)
-        late = put(1)
-        _until(lambda: Email.objects.get(pk=late[0].pk).state in SENT)
-    assert Email.objects.get(pk=emails[2].pk).state == State.SENDING
-
-
 # Settings -----------------------------------------------------------------------------------------
 
 
@@ -309,16 +248,4 @@ def test_clock_of_one_machine_that_is_ahead_takes_no_lease(
         assert unix_of(account.paused_until) - time.time() < 30
     _pass_time()
     behind.drain()
-    assert emulator.accepted == 2
-
-
-@pytest.mark.django_db(transaction=True)
-def test_clock_that_was_set_back_stops_nothing(emulator: Any, put: Any, settings: Any) -> None:
-    settings.TRUNCUS = {**settings.TRUNCUS, "REQUESTS_PER_SECOND": 10, "REQUESTS_PER_MINUTE": 60}
-    dispatcher = Dispatcher(jitter=lambda: 0.0)
-    dispatcher.clock.now = lambda: time.time() + 3600  # type: ignore[method-assign]
-    put(1)
-    dispatcher.drain()
-    put(1)
-    Dispatcher(jitter=lambda: 0.0).drain()
     assert emulator.accepted == 2

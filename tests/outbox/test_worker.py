@@ -4,14 +4,12 @@ import itertools
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 
 import pytest
 from django.db import OperationalError, connections
 
 from tests.outbox.processes import Process, other_database, shared_database, site, until
-from tests.servers import LocalServer, QuietHandler, serving
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
 from truncus_django.outbox import worker as worker_module
 from truncus_django.outbox.claim import Idle
@@ -137,36 +135,19 @@ def test_a_request_in_progress_is_finished(site, emulator, put, states, number):
     assert len(emulator.requests) == 1
 
 
-class _Dripping(QuietHandler):
-    """Sends a byte of its answer now and then, without an end."""
-
-    server: "DrippingServer"
-
-    def do_POST(self) -> None:  # noqa: N802
-        self.server.asked.set()
-        with suppress(OSError):
-            while not self.server.closing.wait(0.1):
-                self.wfile.write(b"H")
-
-
-class DrippingServer(LocalServer):
-    def __init__(self) -> None:
-        super().__init__(_Dripping)
-        self.asked, self.closing = threading.Event(), threading.Event()
-
-
-def test_a_server_that_answers_without_an_end_does_not_keep_it(site, emulator, put, states):
+def test_a_server_that_does_not_answer_keeps_it_for_no_longer_than_the_timeout(
+    site, emulator, put, states
+):
+    emulator.faults.next("delay_after", seconds=600)
+    site.given["truncus"]["TIMEOUT"] = 1
     put(2)
-    with serving(DrippingServer()) as server:
-        site.given["truncus"] |= {"BASE_URL": server.url, "TIMEOUT": 1}
-        worker = site.worker()
-        until(server.asked.is_set)
+    worker = site.worker()
+    until(lambda: emulator.accepted == 2)
 
-        worker.signal(signal.SIGTERM)
+    worker.signal(signal.SIGTERM)
 
-        assert worker.status() == 0, worker.output
-        assert worker.count("1 request: AnswerLost (TIMEOUT)") == 1, worker.output
-        server.closing.set()
+    assert worker.status() == 0, worker.output
+    assert worker.count("1 request: AnswerLost (TIMEOUT)") == 1, worker.output
     assert states() == ["sending"] * 2
 
 

@@ -9,12 +9,9 @@ another one needs, from before the request: ``is_ambiguous``, the key, the membe
 and ``due_at``, when the lease has run out. Then :func:`take_over` has the same request made again.
 """
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import NamedTuple
 from uuid import UUID, uuid4
 
 from django.db.models import Min, Q, QuerySet
@@ -32,20 +29,15 @@ from truncus_django.db.transactions import committed
 from truncus_django.log import transitions
 from truncus_django.mailers import get_mailer
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry
+from truncus_django.outbox.batching import Candidate, same_request, split_by_lifetime
 from truncus_django.outbox.expiry import expire
 from truncus_django.outbox.outcomes import delete_batch, end, regroup
 from truncus_django.outbox.retry_policy import KEY_LIFE_S, LONGEST_RETRY_S, account_pause_s
 from truncus_django.outbox.stored_payload import stored_wire_format
 from truncus_django.outbox.waiting import waiting_mailers
-from truncus_django.sending.requests import MAX_BATCH_BYTES
 
 LEASE_MARGIN_S = 5.0
 LOOK_AGAIN_S = 1.0
-LIFE_TOLERANCE = 0.1
-"""Emails that expire share a request if the longest life left is longer than the shortest by no
-more than this part. An ambiguous request ends when its first email expires: none of the others
-loses more than that of its time. Equal moments alone would cost a request for each email where
-each has a moment of its own, as ``timedelta`` makes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,17 +111,6 @@ class _MailerQueue:
     mailer: str
     settings: Settings = field(repr=False)
     client: TruncusClient
-
-
-class _Waiting(NamedTuple):
-    """What the choice of a request's members goes by; see :class:`OutboxEntry`."""
-
-    pk: UUID
-    size: int
-    is_sandbox: bool
-    own_key: str
-    priority: int
-    expires_at: datetime | None
 
 
 def claim(clock: Clock) -> Claim | Idle:
@@ -238,18 +219,18 @@ def _due_batch(mailer: str, now: float) -> OutboxBatch | None:
     return lock_free_rows(due).order_by("priority", "due_at").first()
 
 
-def _next_entries(mailer: str, now: float, *, before: OutboxBatch | None) -> list[_Waiting]:
+def _next_entries(mailer: str, now: float, *, before: OutboxBatch | None) -> list[Candidate]:
     """Lock and return what waits and is to be sent before a batch that is due, or else first."""
     waiting = _waiting(mailer, now)
     if before is not None:
         waiting = waiting.filter(priority__lt=before.priority)
     read_in_order_of_index(waiting.db)
     free = lock_free_rows(waiting)
-    found = free.values_list(*_Waiting._fields)[: contract.MAX_BATCH_SIZE]
-    return _same_request([_Waiting(*row) for row in found], now)
+    found = free.values_list(*Candidate._fields)[: contract.MAX_BATCH_SIZE]
+    return same_request([Candidate(*row) for row in found], now)
 
 
-def _new_batch(queue: _MailerQueue, entries: Sequence[_Waiting], now: float) -> OutboxBatch:
+def _new_batch(queue: _MailerQueue, entries: Sequence[Candidate], now: float) -> OutboxBatch:
     """Return a batch of what waited, which is still to be written."""
     first = entries[0]
     return OutboxBatch(
@@ -261,45 +242,6 @@ def _new_batch(queue: _MailerQueue, entries: Sequence[_Waiting], now: float) -> 
         priority=first.priority,
         created_at=moment_of(now),
     )
-
-
-def _same_request(entries: Sequence[_Waiting], now: float) -> list[_Waiting]:
-    """Return those that may share a request with the first.
-
-    A message with a key of its own goes alone, so that the key is worth what it says. An ambiguous
-    request is repeated whole or not at all, and so not after one of its emails has expired: what
-    expires sooner goes apart from what is good for longer.
-    """
-    if not entries:
-        return []
-    first = entries[0]
-    if first.own_key:
-        return [first]
-    alike, size = [first], first.size
-    shortest = longest = _life_left_s(first, now)
-    for entry in entries[1:]:
-        life = _life_left_s(entry, now)
-        is_alike = (
-            not entry.own_key
-            and entry.is_sandbox == first.is_sandbox
-            and max(longest, life) <= (1 + LIFE_TOLERANCE) * min(shortest, life)
-        )
-        if is_alike and size + entry.size <= MAX_BATCH_BYTES:
-            alike.append(entry)
-            size += entry.size
-            shortest, longest = min(shortest, life), max(longest, life)
-    return alike
-
-
-def _life_left_s(entry: _Waiting, now: float) -> float:
-    """Return for how long an email is to be sent; for ever where a key that is new now ends first.
-
-    After its key no ambiguous request is repeated anyway.
-    """
-    if entry.expires_at is None:
-        return math.inf
-    left_s = unix_of(entry.expires_at) - now
-    return left_s if left_s < KEY_LIFE_S else math.inf
 
 
 # A batch that is due again ------------------------------------------------------------------------
@@ -321,7 +263,7 @@ def take_over(batch: OutboxBatch, account_name: str, *, now: float) -> list[UUID
         now: unix seconds, by the database's clock.
     """
     entries = OutboxEntry.objects.filter(batch=batch).order_by(*OutboxEntry.IN_ORDER)
-    members = [_Waiting(*row) for row in entries.values_list(*_Waiting._fields)]
+    members = [Candidate(*row) for row in entries.values_list(*Candidate._fields)]
     present = moment_of(now)
     expired = [
         entry for entry in members if entry.expires_at is not None and entry.expires_at <= present
@@ -350,8 +292,8 @@ def take_over(batch: OutboxBatch, account_name: str, *, now: float) -> list[UUID
 
 def _renew(
     batch: OutboxBatch,
-    members: Sequence[_Waiting],
-    expired: Sequence[_Waiting],
+    members: Sequence[Candidate],
+    expired: Sequence[Candidate],
     now: float,
     *,
     needs_new_key: bool,
@@ -359,7 +301,7 @@ def _renew(
     """Adapt a batch, of which nothing was accepted, to what has happened since its last request."""
     if expired:
         expire([entry.pk for entry in expired])
-    first, *others = _split_by_lifetime([entry for entry in members if entry not in expired], now)
+    first, *others = split_by_lifetime([entry for entry in members if entry not in expired], now)
     if not first:
         delete_batch(batch)
         return []
@@ -378,14 +320,6 @@ def _renew(
         error=batch.error,
     )
     return [entry.pk for entry in first]
-
-
-def _split_by_lifetime(entries: Sequence[_Waiting], now: float) -> list[list[_Waiting]]:
-    """Part the members of a request that is new now: some may have become of another kind."""
-    parts = [_same_request(entries, now)]
-    taken = set(parts[0])
-    rest = [entry for entry in entries if entry not in taken]
-    return parts + _split_by_lifetime(rest, now) if rest else parts
 
 
 # The lease ----------------------------------------------------------------------------------------

@@ -120,7 +120,6 @@ class Dispatcher:
         *,
         deadline: float = math.inf,
         longest_wait_s: float = math.inf,
-        on_dispatched: Callable[[DispatchResult], None] = lambda dispatched: None,
     ) -> RunStats:
         """Send what is due, waiting for the account's limits, until nothing is due any more.
 
@@ -130,7 +129,6 @@ class Dispatcher:
         Args:
             deadline: monotonic seconds; no request is begun after this.
             longest_wait_s: seconds; what the limits hold back for longer is left to a later run.
-            on_dispatched: called after each request.
 
         Raises:
             django.db.DatabaseError: nothing is lost.
@@ -141,7 +139,6 @@ class Dispatcher:
             step = self.step()
             if isinstance(step, DispatchResult):
                 stats.add(step)
-                on_dispatched(step)
                 continue
             stats.idle = step
             if not step.is_pace:

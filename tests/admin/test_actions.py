@@ -8,7 +8,7 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.utils import timezone
 
-from tests.admin.pages import LOG, confirm, make, messages_of, page_of, run
+from tests.admin.pages import confirm, make, messages_of, page_of, run
 from truncus_django.admin.actions import ACTIONS
 from truncus_django.api.client import TruncusClient
 from truncus_django.message import TruncusMessage
@@ -135,14 +135,6 @@ def test_after_a_button_on_its_page_comes_that_page(admin_client, sent, emulator
     response = confirm(admin_client, "sync_now", sent, from_page="1")
 
     assert response["Location"] == page_of(sent)
-
-
-def test_nonsense_for_an_id_is_told(admin_client, emulator):
-    response = admin_client.post(
-        LOG, {"action": "sync_now", "_selected_action": "nonsense", "index": "0"}
-    )
-
-    assert "There is no such email." in messages_of(admin_client, response)
 
 
 def test_what_is_gone_meanwhile_is_no_crash(admin_client, sent, emulator):

@@ -84,7 +84,7 @@ def test_every_day_is_there_and_none_before_or_after():
 
     assert list(stats.by_day) == [TODAY - timedelta(days=ago) for ago in range(6, -1, -1)]
     assert stats.total.sent == 1
-    assert list(stats.by_tenant) == [""]
+    assert [tenant for tenant, counts in stats.by_tenant] == [""]
     assert stats.bounce_reasons == []
 
 
@@ -93,27 +93,27 @@ def test_tenants_are_told_apart():
     make(tenant_id="acme", state=State.BOUNCED)
     make()
 
-    by_tenant = read().by_tenant
+    assert read().by_tenant == [
+        ("acme", Counts(sent=2, delivered=1, bounced=1)),
+        ("", Counts(sent=1, delivered=1)),
+    ]
 
-    assert by_tenant["acme"] == Counts(sent=2, delivered=1, bounced=1)
-    assert by_tenant[""].sent == 1
 
-
-def test_of_many_tenants_the_busiest_are_shown(monkeypatch):
-    monkeypatch.setattr(dashboard, "MOST_TENANTS", 3)
-    monkeypatch.setattr(dashboard, "_SHOWN", 2)
+def test_of_many_tenants_the_busiest_are_shown(admin_client, monkeypatch):
+    monkeypatch.setattr(dashboard, "_FEW_TENANTS", 3)
+    monkeypatch.setattr(dashboard, "MOST_TENANTS", 2)
     for number in range(5):
         for _ in range(number + 1):
-            make(tenant_id=f"tenant-{number}", open_count=1)
+            make(tenant_id=f"tenant-{number}", open_count=1, at=timezone.now())
 
-    stats = read()
+    context = admin_client.get(URL).context
 
-    assert not stats.has_all_tenants
-    assert stats.by_tenant == {
-        "tenant-4": Counts(sent=5, delivered=5, opened=5),
-        "tenant-3": Counts(sent=4, delivered=4, opened=4),
-    }
-    assert stats.total.sent == 15
+    assert context["by_tenant"] == [
+        ("tenant-4", Counts(sent=5, delivered=5, opened=5)),
+        ("tenant-3", Counts(sent=4, delivered=4, opened=4)),
+    ]
+    assert not context["has_all_tenants"]
+    assert context["total"].sent == 15
 
 
 def test_bounce_reasons_come_by_their_number():
@@ -161,7 +161,6 @@ def test_the_page_shows_numbers_plots_and_a_table(admin_client):
 
     assert "1,501" in page
     assert "99.9 % of sent" in page
-    assert page.count("<svg viewBox") == 3
     assert page.count('role="img"') == 3
     assert "&lt;b&gt;full" in page
     assert "&lt;b&gt;acme" in page

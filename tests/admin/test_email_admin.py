@@ -9,7 +9,6 @@ from django.utils import timezone
 
 from tests.admin.pages import LOG, make, page_of, run, shown
 from truncus_django.admin import filters, paginator
-from truncus_django.admin.distinct_values import distinct_values
 from truncus_django.models import Email, EmailEvent
 from truncus_django.states import State
 
@@ -151,37 +150,6 @@ class TestFilters:
         assert "tenant-4" not in page.text
         assert len(shown(page)) == 1
 
-    def test_values_of_a_column_are_found_on_its_index(self):
-        for tenant in ("b", "", "a", "b", "c"):
-            make(tenant_id=tenant)
-
-        assert distinct_values("tenant_id", limit=10) == ["", "a", "b", "c"]
-        assert distinct_values("tenant_id", limit=2) == ["", "a"]
-
-    def test_of_an_empty_log_there_are_none(self):
-        assert distinct_values("tenant_id", limit=10) == []
-
-    @pytest.mark.parametrize(
-        "query",
-        [
-            "created_at__year=0",
-            "created_at__year=99999",
-            "created_at__year=x",
-            "created_at__year=2026&created_at__month=13",
-            "created_at__year=2026&created_at__month=2&created_at__day=31",
-            "p=999",
-            "o=9.-9",
-            "q=%00",
-            "state__exact=nothing",
-            "tenant_id=%27%22%00",
-            "is_sandbox__exact=maybe",
-            "nothing=1",
-        ],
-    )
-    def test_odd_queries_are_no_crash(self, admin_client, query):
-        make()
-        assert admin_client.get(f"{LOG}?{query}", follow=True).status_code in {200, 400}
-
 
 class TestSearch:
     @pytest.fixture
@@ -242,7 +210,7 @@ class TestCount:
 
     def test_a_long_log_is_estimated(self, admin_client, monkeypatch):
         monkeypatch.setattr(paginator, "COUNT_LIMIT", 5)
-        monkeypatch.setattr(paginator, "_estimated_total", lambda: 1_234_567)
+        monkeypatch.setattr(paginator, "estimated_count", lambda rows: 1_234_567)
         for _ in range(7):
             make()
 
@@ -250,28 +218,8 @@ class TestCount:
 
     def test_where_there_is_no_estimate_it_is_counted(self, admin_client, monkeypatch):
         monkeypatch.setattr(paginator, "COUNT_LIMIT", 5)
-        monkeypatch.setattr(paginator, "_estimated_total", lambda: None)
+        monkeypatch.setattr(paginator, "estimated_count", lambda rows: None)
         for _ in range(7):
             make()
 
         assert "7 emails" in admin_client.get(LOG).text
-
-    def test_the_databases_estimate_can_be_asked_for(self):
-        estimate = paginator._estimated_total()
-        assert estimate is None or isinstance(estimate, int)
-        assert (estimate is None) == (connection.vendor == "sqlite")
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        {"created_at__year": "9999"},
-        {"created_at__year": "99999999999999999999"},
-        {"created_at__gte": "0001-01-01 00:00:00+14:00"},
-        {"q": "a " * 1200},
-        {"q": "x" * 12_000},
-    ],
-)
-def test_foreign_values_in_the_url_are_no_server_error(admin_client, query):
-    response = admin_client.get("/admin/truncus_django/email/", query, follow=True)
-    assert response.status_code == 200

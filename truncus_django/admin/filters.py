@@ -8,44 +8,34 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from truncus_django.admin.distinct_values import distinct_values
+from truncus_django.db.large_tables import distinct_values
 from truncus_django.models import Email
 
 if TYPE_CHECKING:
     from django.contrib.admin.views.main import ChangeList
 
 MOST_CHOICES = 30
-"""Of more tenants or mailers none are listed; one is typed instead."""
+"""With more tenants or mailers, the user types one."""
 
 
 class IndexedValueFilter(admin.SimpleListFilter):
-    """Chooses one value of an indexed column: from a list, or typed where there are many.
+    """By the value of an indexed column: chosen from a list, or typed if there are many.
 
-    It is not shown where all emails have the same value.
+    It is not shown if all emails have the same value.
     """
 
     parameter_name: str
-    none_label: Any = _("(none)")
-
-    def __init__(
-        self,
-        request: HttpRequest,
-        params: dict[str, Any],
-        model: type[Email],
-        model_admin: "admin.ModelAdmin[Email]",
-    ) -> None:
-        self.is_typed = False
-        super().__init__(request, params, model, model_admin)
+    is_typed = False
 
     def lookups(
         self, request: HttpRequest, model_admin: "admin.ModelAdmin[Email]"
     ) -> Sequence[tuple[str, Any]]:
         """Return the values that there are."""
-        values = distinct_values(self.parameter_name, limit=MOST_CHOICES + 1)
+        values = distinct_values(Email.objects.all(), self.parameter_name, limit=MOST_CHOICES + 1)
         if len(values) > MOST_CHOICES:
             self.is_typed = True
             self.template = "admin/truncus_django/email/typed_filter.html"
-        return [(value, value or self.none_label) for value in values]
+        return [(value, value or _("(none)")) for value in values]
 
     def has_output(self) -> bool:
         """Return whether there is anything to choose."""

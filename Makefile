@@ -109,7 +109,7 @@ bench: $(VENV)/.bench
 
 docs: $(VENV)/.test $(VENV)/.docs
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs build/docs
-	$(BIN)/python -m pytest tests/test_docs.py tests/test_public_surface.py $(ARGS)
+	$(BIN)/python -m pytest tests/test_docs.py tests/test_moving.py tests/test_public_surface.py $(ARGS)
 
 coverage: $(VENV)/.test
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered $(ARGS)

@@ -1,27 +1,28 @@
 """Signals around a send.
 
 ``pre_send`` (``message``, ``payload``, ``alias``): before the request. Receivers may change the
-message, and the payload, a dict of the API's fields made of it; what is sent is the message as they
-leave it, with their changes of the payload. A field that they change in both, and not alike, is a
-:class:`~truncus_django.api.errors.MessageError`; a message that they leave without recipients is
-skipped. They may raise :class:`~truncus_django.api.errors.SendCancelled` to keep the email from
-being sent.
+message, and the payload, a dict of the API's fields. The message is sent as they leave it, with
+their changes of the payload. If they change a field in both, to different values, the message is
+refused with a :class:`~truncus_django.api.errors.MessageError`. If they leave it without
+recipients, it is skipped. They may raise :class:`~truncus_django.api.errors.SendCancelled` to
+cancel the email.
 
-``post_send`` (``message``, ``status``, ``alias``): Truncus accepted the email; ``status`` is the
+``post_send`` (``message``, ``status``, ``alias``): Truncus accepted the email. ``status`` is the
 :class:`~truncus_django.message.TruncusStatus` that is also ``message.truncus_status``.
 
-``send_failed`` (``message``, ``error``, ``alias``): it was not sent; ``error`` is the
+``send_failed`` (``message``, ``error``, ``alias``): the email was not sent. ``error`` is the
 :class:`~truncus_django.api.errors.TruncusError` that says why.
 
 ``alias`` is the mailer's name in ``MAILERS`` (Django 6.1 and later) or ``None``. The sender is the
-backend's class. Failing receivers of the last two harm nothing, and each is logged once. Emails
-that one of these receivers sends, or a log handler about its failure, are not told to them again.
+backend's class. If a receiver of ``post_send`` or ``send_failed`` fails, nothing else does, and the
+failure is logged once. Emails that such a receiver sends, or a log handler about its failure, send
+neither of these signals.
 
-Where emails are recorded, two more are sent after the transaction is committed, once each:
+If emails are recorded, two more signals are sent after the transaction is committed, once each:
 
-``email_state_changed`` (``email``, ``old_state``, ``new_state``): an event moved the state of a
-recorded email. ``email_event`` (``email``, ``event``): something happened to it, opens and clicks
-too. Their sender is :class:`~truncus_django.models.Email`.
+``email_state_changed`` (``email``, ``old_state``, ``new_state``): the state of a recorded email
+changed. ``email_event`` (``email``, ``event``): something happened to it, such as an open or a
+click. Their sender is :class:`~truncus_django.models.Email`.
 """
 
 import logging

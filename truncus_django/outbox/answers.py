@@ -192,7 +192,7 @@ def _retry_some(
 ) -> None:
     """Make a request of the emails that failed for no fault of theirs, for when it may fare better.
 
-    A quota that ends in the middle of a batch is told of each email that came too late.
+    A quota that ends in the middle of a batch refuses each email that came too late.
     """
     decisions = [(_decide_about_one(claim, error, now, jitter), error) for error in errors.values()]
     longest, error = max(decisions, key=lambda pair: pair[0].wait_s)

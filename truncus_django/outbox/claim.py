@@ -9,6 +9,7 @@ another one needs, from before the request: ``is_ambiguous``, the key, the membe
 and ``due_at``, when the lease has run out. Then :func:`take_over` has the same request made again.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ from truncus_django.outbox.waiting import waiting_mailers
 
 LEASE_MARGIN_S = 5.0
 LOOK_AGAIN_S = 1.0
+SHORTEST_WAIT_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +50,16 @@ class Idle:
         due_at: unix seconds, by the database's clock, when something may be; ``None`` where
             nothing waits at all.
         is_pace: whether something would be sent now but for the account's limits.
-        paused: mailers whose account makes no request at present, and why, as logs may tell it.
+        paused: mailers whose account makes no request at present, and why, as logs may say it.
     """
 
     due_at: float | None = None
     is_pace: bool = False
     paused: dict[str, str] = field(default_factory=dict)
+
+    def wait_s(self, now: float) -> float:
+        """Return for how many seconds nothing is to be sent; a moment where it is over already."""
+        return math.inf if self.due_at is None else max(self.due_at - now, SHORTEST_WAIT_S)
 
 
 class Countdown:

@@ -19,7 +19,7 @@ SET_BACK_S = 60.0
 LEASE_AFTER_SET_BACK_S = 300.0
 """A worker may be alive: what it has taken is not taken over at once."""
 _OLDEST_CLOCK_S = 100 * 365 * 24 * 60 * 60.0
-"""One that was set back by more has not told the moments that are read."""
+"""A moment that lies further ahead is no clock's."""
 
 
 def adjust_to_clock_set_back(clock: Clock) -> None:

@@ -40,8 +40,6 @@ from truncus_django.sending.requests import request_results
 logger = logging.getLogger("truncus_django")
 
 DATABASE_RETRY_S = 0.5
-SHORTEST_WAIT_S = 0.005
-"""A moment that is over already is waited for so long, by clocks that differ."""
 
 Answer = Sequence[SendResult] | TruncusError
 """The result of each email of a request, or why it failed as a whole."""
@@ -90,7 +88,7 @@ class Dispatcher:
         self._jitter = jitter
 
     def step(self) -> DispatchResult | Idle:
-        """Make the most urgent request that may be made now, or tell when one may be.
+        """Make the most urgent request that may be made now, or return when one may be.
 
         Raises:
             django.db.DatabaseError: the database failed. Nothing is lost: a request that was made
@@ -143,7 +141,7 @@ class Dispatcher:
             stats.idle = step
             if not step.is_pace:
                 return stats
-            wait_s = max((step.due_at or 0.0) - self.clock.now(), SHORTEST_WAIT_S)
+            wait_s = step.wait_s(self.clock.now())
             if wait_s > longest_wait_s or time.monotonic() + wait_s > deadline:
                 return stats
             time.sleep(wait_s)
@@ -231,7 +229,7 @@ def _is_to_be_recorded(claim: Claim, answer: Answer) -> bool:
 def _unexpected_error(exc: Exception, *, is_ambiguous: bool) -> TruncusError:
     """Return what an exception that nobody expects means for its emails: they are tried again.
 
-    Of what it says nothing is told: it may hold what was to be sent.
+    Not what it says, which may hold what was to be sent.
     """
     place = traceback.extract_tb(exc.__traceback__)[-1]
     kind = TruncusError if is_ambiguous else MessageError

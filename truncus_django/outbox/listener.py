@@ -1,4 +1,4 @@
-"""PostgreSQL's LISTEN and NOTIFY, which tell a worker of new emails at once."""
+"""PostgreSQL's LISTEN and NOTIFY, which notify a worker of new emails at once."""
 
 import logging
 import selectors

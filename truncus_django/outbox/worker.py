@@ -8,15 +8,15 @@ import logging
 import threading
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 
 from django.db import DatabaseError, InterfaceError, connections, reset_queries
 
-from truncus_django.db.clock import Clock
 from truncus_django.models import database
 from truncus_django.outbox.answers import DispatchResult
 from truncus_django.outbox.claim import Idle
-from truncus_django.outbox.dispatcher import SHORTEST_WAIT_S, Dispatcher, RunStats
+from truncus_django.outbox.dispatcher import Dispatcher, RunStats
 from truncus_django.outbox.expiry import expire_overdue
 from truncus_django.outbox.listener import Listener
 from truncus_django.outbox.notify import while_sending
@@ -150,10 +150,9 @@ class Worker:
                 step = dispatcher.step()
                 if isinstance(step, DispatchResult):
                     self._note(step)
-                    wait_s = 0.0
                 else:
                     self._watcher.on_idle(step)
-                    wait_s = _seconds_to(step, dispatcher.clock)
+                    wait_s = step.wait_s(dispatcher.clock.now())
             except Exception as exc:  # noqa: BLE001  a worker stays alive
                 failures += 1
                 if not self._recover(exc, failures):
@@ -187,10 +186,8 @@ class Worker:
     def _recover(self, exc: Exception, failures: int) -> bool:
         """Pause after an error, with a new connection; whether to go on."""
         self._report(exc)
-        try:
+        with suppress(Exception):  # what is broken may break by that, too
             connections[self._using].close()
-        except Exception as closing:  # noqa: BLE001  what is broken may break by that, too
-            self._report(closing)
         if self._is_once and failures >= TRIES_OF_ONE_RUN:
             self._is_cut_short = True
             return False
@@ -219,13 +216,6 @@ class Worker:
         for connection in connections.all(initialized_only=True):
             if connection.alias != self._using:
                 connection.close_if_unusable_or_obsolete()
-
-
-def _seconds_to(idle: Idle, clock: Clock) -> float:
-    """Return for how long there is nothing to do; one that is over already is a moment."""
-    if idle.due_at is None:
-        return SHORTEST_WAIT_S if idle.is_pace else float("inf")
-    return max(idle.due_at - clock.now(), SHORTEST_WAIT_S)
 
 
 class _Condition:

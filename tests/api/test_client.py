@@ -105,7 +105,7 @@ def test_what_json_cannot_carry_is_an_error_of_the_message(client, truncus, valu
     assert truncus.seen == []
 
 
-def test_an_answer_without_a_status_leaves_the_send_in_doubt(client, truncus):
+def test_an_answer_without_a_status_leaves_the_send_ambiguous(client, truncus):
     truncus.answers(200, {"hello": "world"})
     with pytest.raises(InvalidAnswer) as caught:
         client.send(EMAIL)
@@ -214,7 +214,7 @@ def test_an_unknown_id_is_not_found(client, truncus):
         client.get_email("nobody")
 
 
-def test_a_lost_answer_to_a_question_is_not_told_as_a_send_in_doubt(client, truncus):
+def test_a_lost_answer_to_a_question_is_not_told_as_an_ambiguous_send(client, truncus):
     truncus.loses_the_answer(times=4)
     with pytest.raises(AnswerLost) as caught:
         client.get_email("m-1")

@@ -238,7 +238,7 @@ class TruncusClient:
         is_repeated: bool,
     ) -> results.BatchResult:
         """Send a batch; ``is_repeated`` tells that an answer to the same call was lost before."""
-        # Before the emails are adapted: another thread may learn, and older is more careful.
+        # Before the emails are adapted: another thread may find out more; older is more careful.
         wire_format_under_key = wire_format or self._memory.wire_format
         with _telling_the_wire_format(wire_format_under_key):
             adapted = [self._memory.adapt(_without_none(email)) for email in emails]

@@ -48,6 +48,7 @@ addresses and keys before it becomes part of one; it may still quote a subject, 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from truncus_django.api import contract
@@ -605,8 +606,6 @@ def _seconds(value: object) -> float | None:
 
 
 def _until(value: str, now: float) -> float | None:
-    from email.utils import parsedate_to_datetime
-
     try:
         moment = parsedate_to_datetime(value)
     except (TypeError, ValueError):

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 import requests
 
-from tests.conftest import API_KEY, HTML_REQUIRED, FakeTruncus
+from tests.conftest import API_KEY
 from truncus_django.api import TruncusClient
 from truncus_django.api.errors import (
     AnswerLost,
@@ -360,15 +360,6 @@ def test_package_tells_of_names_it_does_not_have():
 
     with pytest.raises(AttributeError, match="Klient"):
         truncus_django.api.Klient  # noqa: B018
-
-
-def test_a_batch_key_too_long_to_derive_another_from_keeps_the_first_answer(
-    client, truncus: FakeTruncus
-):
-    item = {"index": 0, "status": "failed", **HTML_REQUIRED}
-    truncus.answers(200, {"results": [item]})
-    (result,) = client.send_batch([EMAIL], idempotency_key="k" * 255).results
-    assert result.status == "failed"
 
 
 def test_a_cancellation_whose_answer_was_lost_is_found_to_have_worked(truncus, client):

@@ -37,7 +37,6 @@ from truncus_django.api.errors import (
     rules_out_acceptance,
 )
 from truncus_django.api.keys import (
-    MAX_KEY_LENGTH,
     ApiKey,
     check_api_key,
     check_idempotency_key,
@@ -306,7 +305,7 @@ class TruncusClient:
             if result.status == contract.FAILED
             and self._memory.note_refusal(result.error or result.reason, emails[index])
         ]
-        if not again or key.endswith(_AGAIN) or len(key + _AGAIN) > MAX_KEY_LENGTH:
+        if not again or key.endswith(_AGAIN):
             return batch
         try:
             second = self._send_batch(

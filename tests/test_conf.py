@@ -5,6 +5,7 @@ import subprocess
 import sys
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -215,6 +216,11 @@ def test_options_that_cannot_be_hashed_work_as_well():
 def test_metadata_cannot_be_changed_behind_the_settings_back():
     with pytest.raises(TypeError):
         get_settings({"metadata": {"a": "b"}}).metadata["a"] = "c"
+
+
+def test_every_setting_is_documented():
+    page = (Path(__file__).parent.parent / "docs" / "settings.md").read_text()
+    assert [name for name in conf.SETTING_NAMES if f"`{name.upper()}`" not in page] == []
 
 
 def test_backend_is_made_with_wrong_settings_and_raises_when_it_is_used():

@@ -329,7 +329,7 @@ def test_overdue_questions_are_told():
     assert found.found == "2 emails are overdue, the longest for 5 h 0 min."
 
 
-def test_stray_events_are_told():
+def test_orphans_are_told():
     for minutes in (0, 60):
         EmailEvent.objects.create(
             message_id="m",

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 import requests
 
-from tests.conftest import API_KEY, HTML_REQUIRED, FakeTruncus
+from tests.conftest import API_KEY
 from truncus_django.api import TruncusClient
 from truncus_django.api.errors import (
     AnswerLost,
@@ -105,7 +105,7 @@ def test_what_json_cannot_carry_is_an_error_of_the_message(client, truncus, valu
     assert truncus.seen == []
 
 
-def test_an_answer_without_a_status_leaves_the_send_in_doubt(client, truncus):
+def test_an_answer_without_a_status_leaves_the_send_ambiguous(client, truncus):
     truncus.answers(200, {"hello": "world"})
     with pytest.raises(InvalidAnswer) as caught:
         client.send(EMAIL)
@@ -214,7 +214,7 @@ def test_an_unknown_id_is_not_found(client, truncus):
         client.get_email("nobody")
 
 
-def test_a_lost_answer_to_a_question_is_not_told_as_a_send_in_doubt(client, truncus):
+def test_a_lost_answer_to_a_question_is_not_told_as_an_ambiguous_send(client, truncus):
     truncus.loses_the_answer(times=4)
     with pytest.raises(AnswerLost) as caught:
         client.get_email("m-1")
@@ -360,15 +360,6 @@ def test_package_tells_of_names_it_does_not_have():
 
     with pytest.raises(AttributeError, match="Klient"):
         truncus_django.api.Klient  # noqa: B018
-
-
-def test_a_batch_key_too_long_to_derive_another_from_keeps_the_first_answer(
-    client, truncus: FakeTruncus
-):
-    item = {"index": 0, "status": "failed", **HTML_REQUIRED}
-    truncus.answers(200, {"results": [item]})
-    (result,) = client.send_batch([EMAIL], idempotency_key="k" * 255).results
-    assert result.status == "failed"
 
 
 def test_a_cancellation_whose_answer_was_lost_is_found_to_have_worked(truncus, client):

@@ -1,4 +1,4 @@
-"""The two dialects: what a refusal teaches, and how an email is adapted."""
+"""The two dialects: what a refusal tells of an account, and how an email is adapted."""
 
 import copy
 import pickle
@@ -45,7 +45,7 @@ def test_several_recipients_are_sent_as_an_array(client, truncus):
     assert truncus.last.body["to"] == ["ann@example.org", "bob@example.org"]
 
 
-# A first refusal teaches --------------------------------------------------------------------------
+# What a first refusal tells -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("body", [
@@ -76,7 +76,7 @@ def test_other_recipients_move_to_the_front_of_cc(client, truncus, body):
     assert truncus.keys[0] == truncus.keys[1]
 
 
-def test_both_lessons_may_be_learned_by_one_email(client, truncus):
+def test_one_email_may_be_refused_for_both(client, truncus):
     truncus.answers(400, HTML_REQUIRED)
     truncus.answers(400, ONE_RECIPIENT)
     assert client.send(MANY).attempts == 3
@@ -84,7 +84,7 @@ def test_both_lessons_may_be_learned_by_one_email(client, truncus):
     assert "html" in truncus.last.body
 
 
-def test_lesson_holds_for_the_account_in_the_whole_process(client, truncus):
+def test_a_capability_holds_for_the_account_in_the_whole_process(client, truncus):
     truncus.answers(400, HTML_REQUIRED)
     client.send(TEXT)
     TruncusClient(API_KEY).send(TEXT)
@@ -96,14 +96,14 @@ def test_lesson_holds_for_the_account_in_the_whole_process(client, truncus):
     {"api_key": "tr_live_another"},
     {"api_key": API_KEY, "base_url": "https://eu.truncus.co"},
 ])  # fmt: skip
-def test_lesson_of_one_account_says_nothing_of_another(client, truncus, other):
+def test_capabilities_of_one_account_say_nothing_of_another(client, truncus, other):
     truncus.answers(400, HTML_REQUIRED)
     client.send(TEXT)
     TruncusClient(**other).send(TEXT)
     assert "html" not in truncus.last.body
 
 
-def test_each_lesson_is_logged_once_and_names_the_dialect(client, truncus, caplog):
+def test_each_capability_is_logged_once_with_the_dialect_to_set(client, truncus, caplog):
     truncus.answers(400, HTML_REQUIRED)
     client.send(TEXT)
     client.send(TEXT)
@@ -117,14 +117,14 @@ def test_each_lesson_is_logged_once_and_names_the_dialect(client, truncus, caplo
     {"error": "invalid_address", "message": "The address is malformed"},
     {"error": "html is too large", "code": "INVALID_REQUEST"},
 ])  # fmt: skip
-def test_other_refusals_teach_nothing(client, truncus, body):
+def test_other_refusals_change_no_capability(client, truncus, body):
     truncus.answers(400, body)
     with pytest.raises(InvalidRequest):
         client.send(TEXT)
     assert len(truncus.seen) == 1
 
 
-def test_other_refusals_teach_nothing_after_a_lesson_either(client, truncus):
+def test_other_refusals_change_nothing_afterwards_either(client, truncus):
     truncus.answers(400, HTML_REQUIRED)
     client.send(TEXT)
     truncus.always_answers(400, {"error": "subject is required", "code": "INVALID_REQUEST"})
@@ -136,28 +136,28 @@ def test_other_refusals_teach_nothing_after_a_lesson_either(client, truncus):
 @pytest.mark.parametrize("email", [
     TEXT | {"html": "<p>Hi</p>"}, TEXT | {"template_id": "t"}, TEXT | {"text": ""},
 ])  # fmt: skip
-def test_an_email_that_is_not_text_alone_learns_nothing_about_html(client, truncus, email):
+def test_an_email_that_is_not_text_alone_shows_nothing_about_html(client, truncus, email):
     truncus.answers(400, HTML_REQUIRED)
     with pytest.raises(InvalidRequest):
         client.send(email)
     assert len(truncus.seen) == 1
 
 
-def test_an_api_that_refuses_both_forms_is_asked_twice_and_no_more(client, truncus):
+def test_an_api_that_refuses_both_wire_formats_is_asked_twice_and_no_more(client, truncus):
     truncus.always_answers(400, HTML_REQUIRED)
     with pytest.raises(InvalidRequest):
         client.send(TEXT)
     assert len(truncus.seen) == 2
 
 
-def test_only_http_400_teaches(client, truncus):
+def test_only_http_400_changes_a_capability(client, truncus):
     truncus.answers(422, HTML_REQUIRED)
     with pytest.raises(InvalidRequest):
         client.send(TEXT)
     assert len(truncus.seen) == 1
 
 
-def test_a_missing_recipient_is_refused_and_teaches_nothing(client, truncus):
+def test_a_missing_recipient_is_refused_and_changes_no_capability(client, truncus):
     truncus.always_answers(400, ONE_RECIPIENT)
     with pytest.raises(InvalidRequest):
         client.send(TEXT | {"to": []})
@@ -199,7 +199,7 @@ def sent(index):
 HTML = TEXT | {"html": "<p>Hi</p>"}
 
 
-def test_a_batch_refused_as_a_whole_is_sent_again_in_the_other_form(client, truncus):
+def test_a_batch_refused_as_a_whole_is_sent_again_in_the_other_wire_format(client, truncus):
     truncus.answers(400, HTML_REQUIRED)
     batch = client.send_batch([HTML, TEXT], idempotency_key="k")
     assert batch.attempts == 2
@@ -217,7 +217,7 @@ def test_only_the_emails_that_a_batch_refused_are_sent_again_under_a_derived_key
 
 
 @pytest.mark.parametrize("refusal", [HTML_REQUIRED, ONE_RECIPIENT])
-def test_the_second_form_of_a_batch_leaves_nothing_to_refuse(client, truncus, refusal):
+def test_the_second_wire_format_of_a_batch_leaves_nothing_to_refuse(client, truncus, refusal):
     truncus.answers(200, {"results": [failed(0, refusal)]})
     client.send_batch([MANY], idempotency_key="k")
     [email] = truncus.last.emails
@@ -262,7 +262,7 @@ def test_accepted_emails_of_a_batch_stay_told_where_the_others_meet_a_limit(clie
     ((502, {"status": "failed", "error": "SES", "code": "PROVIDER_ERROR"}), ServerError),
     (requests.exceptions.ConnectTimeout(), ConnectionFailed),
 ])  # fmt: skip
-def test_what_kept_a_lesson_from_being_applied_is_the_cause(truncus, answer, kind):
+def test_what_kept_the_other_wire_format_from_being_sent_is_the_cause(truncus, answer, kind):
     truncus.answers(200, {"results": [sent(0), failed(1, HTML_REQUIRED)]})
     if isinstance(answer, Exception):
         truncus.breaks(answer)
@@ -315,11 +315,11 @@ def hasty():
     return TruncusClient(API_KEY, max_retries=0)
 
 
-def test_a_lost_answer_tells_the_form_that_was_sent(hasty, truncus):
+def test_a_lost_answer_tells_the_wire_format_that_was_sent(hasty, truncus):
     assert lost(hasty, truncus).wire_format == AS_THE_MANUAL
 
 
-def test_a_lost_answer_after_a_lesson_tells_the_new_form(hasty, truncus):
+def test_a_lost_answer_after_a_refusal_tells_the_new_wire_format(hasty, truncus):
     truncus.answers(400, HTML_REQUIRED)
     error = lost(hasty, truncus)
     assert error.wire_format == WITH_HTML
@@ -328,7 +328,7 @@ def test_a_lost_answer_after_a_lesson_tells_the_new_form(hasty, truncus):
     )
 
 
-def test_a_lost_answer_to_one_email_tells_its_form_too(hasty, truncus):
+def test_a_lost_answer_to_one_email_tells_its_wire_format_too(hasty, truncus):
     truncus.answers(400, HTML_REQUIRED)
     truncus.loses_the_answer()
     with pytest.raises(AnswerLost) as caught:
@@ -336,32 +336,32 @@ def test_a_lost_answer_to_one_email_tells_its_form_too(hasty, truncus):
     assert caught.value.wire_format == WITH_HTML
 
 
-def test_a_repeated_request_that_is_lost_again_keeps_the_first_form(hasty, truncus):
+def test_a_repeated_request_that_is_lost_again_keeps_the_first_wire_format(hasty, truncus):
     first = lost(hasty, truncus)
     truncus.answers(400, HTML_REQUIRED)
     hasty.send(TEXT)
     assert lost(hasty, truncus, wire_format=first.wire_format).wire_format == AS_THE_MANUAL
 
 
-def test_a_repeated_request_that_is_refused_first_has_the_new_form_only(hasty, truncus):
+def test_a_repeated_request_that_is_refused_first_has_the_new_wire_format_only(hasty, truncus):
     first = lost(hasty, truncus)
     truncus.answers(400, HTML_REQUIRED)
     assert lost(hasty, truncus, wire_format=first.wire_format).wire_format == WITH_HTML
 
 
-def test_the_first_form_is_in_doubt_where_the_second_request_of_a_batch_is_lost(hasty, truncus):
+def test_the_first_wire_format_is_told_where_the_second_request_of_a_batch_is_lost(hasty, truncus):
     truncus.answers(200, {"results": [sent(0), failed(1, HTML_REQUIRED)]})
     assert lost(hasty, truncus).wire_format == AS_THE_MANUAL
 
 
-def test_an_error_that_leaves_no_doubt_tells_no_form(hasty, truncus):
+def test_an_error_that_is_not_ambiguous_tells_no_wire_format(hasty, truncus):
     truncus.answers(429, {"error": "rate_limit_exceeded"})
     with pytest.raises(RateLimited) as caught:
         hasty.send_batch([HTML, TEXT], idempotency_key="k")
     assert caught.value.wire_format is None
 
 
-def test_a_batch_lost_in_its_new_form_is_believed_when_truncus_knows_its_key(hasty, truncus):
+def test_a_batch_lost_in_its_new_wire_format_is_believed_when_truncus_knows_its_key(hasty, truncus):
     truncus.answers(400, HTML_REQUIRED)
     error = lost(hasty, truncus)
     known = {"status": "duplicate", "email_status": "sent"}
@@ -374,7 +374,7 @@ def test_a_batch_lost_in_its_new_form_is_believed_when_truncus_knows_its_key(has
         hasty.send_batch([HTML, TEXT], idempotency_key="k", wire_format=AS_THE_MANUAL)
 
 
-def test_a_batch_is_in_doubt_where_the_answer_to_the_others_is_lost(client, truncus):
+def test_a_batch_is_ambiguous_where_the_answer_to_the_others_is_lost(client, truncus):
     truncus.answers(200, {"results": [sent(0), failed(1, HTML_REQUIRED)]})
     truncus.always_answers(500, {"error": "transient_failure"})
     with pytest.raises(ServerError) as caught:

@@ -170,7 +170,7 @@ def test_only_a_json_object_with_an_error_is_truncus_own_word(status, body, expe
     (MessageError("Not asked"), False),
     (NetworkError("Lost"), False),
 ])  # fmt: skip
-def test_only_truncus_refusal_of_the_content_clears_doubt(error, expected):
+def test_only_truncus_refusal_of_the_content_rules_out_acceptance(error, expected):
     assert rules_out_acceptance(error) is expected
 
 
@@ -333,7 +333,7 @@ def test_ambiguous_error_says_how_to_go_on():
     assert "cannot send it twice" not in str(TruncusError("Lost"))
 
 
-def test_unknown_outcome_is_in_doubt_and_promises_nothing_more():
+def test_unknown_outcome_is_ambiguous_and_promises_nothing_more():
     error = OutcomeUnknown("Find out.")
     assert error.ambiguous
     assert str(error) == "Find out."
@@ -403,7 +403,7 @@ def test_messages_not_sent_shows_no_more_than_five_reasons():
     assert str(MessagesNotSent("8.", failures=failures)).endswith("and 3 other reasons")
 
 
-def test_messages_not_sent_is_in_doubt_if_one_of_them_is():
+def test_messages_not_sent_is_ambiguous_if_one_of_them_is():
     sure, unsure = MessageError("No"), NetworkError("Lost", ambiguous=True)
     assert not MessagesNotSent("", failures=[Failure(0, sure)]).ambiguous
     assert MessagesNotSent("", failures=[Failure(0, sure), Failure(1, unsure)]).ambiguous

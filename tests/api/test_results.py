@@ -134,7 +134,7 @@ def test_every_state_of_the_contract_is_either_accepted_or_refused():
 
 
 @pytest.mark.parametrize("body", [{}, {"status": ""}, {"status": 1}, {"message_id": "m"}])
-def test_an_answer_without_a_state_is_invalid_and_in_doubt(body):
+def test_an_answer_without_a_state_is_invalid_and_ambiguous(body):
     with pytest.raises(InvalidAnswer) as caught:
         read_send(body)
     assert caught.value.ambiguous
@@ -200,7 +200,7 @@ def test_one_duplicate_for_a_whole_batch_accepts_each_without_an_id():
     {"results": [{"index": 0, "status": "sent"}, "sent"]},
     {"results": [{"index": 0, "status": "sent"}, {"index": 1}]},
 ])  # fmt: skip
-def test_a_batch_that_does_not_tell_of_each_email_is_invalid_and_in_doubt(body):
+def test_a_batch_that_does_not_tell_of_each_email_is_invalid_and_ambiguous(body):
     with pytest.raises(InvalidAnswer) as caught:
         read_batch(body, size=2)
     assert caught.value.ambiguous

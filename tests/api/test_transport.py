@@ -55,7 +55,7 @@ def test_lost_answer_is_retried_under_the_same_key(client, truncus, naps):
     lambda client: client.get_email("m-1"), lambda client: client.validate(EMAIL),
     lambda client: client.cancel("m-1"),
 ])  # fmt: skip
-def test_a_lost_answer_to_what_sends_nothing_leaves_no_doubt(client, truncus, ask):
+def test_a_lost_answer_to_what_sends_nothing_is_not_ambiguous(client, truncus, ask):
     truncus.loses_the_answer(times=4)
     with pytest.raises(AnswerLost) as caught:
         ask(client)
@@ -156,7 +156,7 @@ def test_ctrl_c_is_not_swallowed(client, truncus):
 # What is known when it ends -----------------------------------------------------------------------
 
 
-def test_lost_answers_leave_the_send_in_doubt(client, truncus):
+def test_lost_answers_leave_the_send_ambiguous(client, truncus):
     truncus.loses_the_answer(times=4)
     with pytest.raises(AnswerLost) as caught:
         client.send(EMAIL)
@@ -164,7 +164,7 @@ def test_lost_answers_leave_the_send_in_doubt(client, truncus):
     assert caught.value.code == "TIMEOUT"
 
 
-def test_doubt_stays_where_the_retries_met_a_limit(client, truncus):
+def test_a_send_stays_ambiguous_where_the_retries_met_a_limit(client, truncus):
     truncus.loses_the_answer()
     truncus.always_answers(429, {"error": "rate_limit_exceeded"})
     with pytest.raises(RateLimited) as caught:
@@ -172,7 +172,7 @@ def test_doubt_stays_where_the_retries_met_a_limit(client, truncus):
     assert caught.value.ambiguous
 
 
-def test_doubt_ends_where_the_content_is_refused(client, truncus):
+def test_a_send_is_not_ambiguous_where_the_content_is_refused(client, truncus):
     truncus.loses_the_answer()
     truncus.answers(400, {"error": "invalid_payload", "message": "No"})
     with pytest.raises(InvalidRequest) as caught:
@@ -183,7 +183,7 @@ def test_doubt_ends_where_the_content_is_refused(client, truncus):
 @pytest.mark.parametrize("body", [
     "<html>Request Entity Too Large</html>", {"message": "Request size limit exceeded"}, [], "{",
 ])  # fmt: skip
-def test_doubt_stays_where_a_proxy_refuses_the_size(client, truncus, body):
+def test_a_send_stays_ambiguous_where_a_proxy_refuses_the_size(client, truncus, body):
     truncus.loses_the_answer()
     truncus.answers(413, body or "[]")
     with pytest.raises(InvalidRequest) as caught:
@@ -341,7 +341,7 @@ def raw_server() -> Iterator[Callable[[bytes], str]]:
     b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n40\r\n{"status"',
     b"SMTP ready\r\n",
 ])  # fmt: skip
-def test_a_connection_that_breaks_after_the_request_leaves_it_in_doubt(raw_server, answer):
+def test_a_connection_that_breaks_after_the_request_leaves_it_ambiguous(raw_server, answer):
     with pytest.raises(AnswerLost) as caught:
         once(raw_server(answer)).send(EMAIL)
     assert caught.value.ambiguous

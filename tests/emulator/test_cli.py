@@ -60,8 +60,11 @@ def finish(*arguments: str, command: list[str] = MODULE) -> subprocess.Completed
     )
 
 
-@pytest.mark.parametrize("command", [MODULE, COMMAND], ids=["module", "manage"])
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("command", "end"),
+    [(MODULE, signal.SIGINT), (COMMAND, signal.SIGTERM)],
+    ids=["module, Ctrl-C", "manage, SIGTERM"],
+)
 def test_runs_until_it_is_told_to_stop(command, end):
     with running("--dialect", "sdk", command=command) as (process, ready):
         match = re.fullmatch(

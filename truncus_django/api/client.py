@@ -37,7 +37,6 @@ from truncus_django.api.errors import (
     rules_out_acceptance,
 )
 from truncus_django.api.keys import (
-    MAX_KEY_LENGTH,
     ApiKey,
     check_api_key,
     check_idempotency_key,
@@ -238,7 +237,7 @@ class TruncusClient:
         is_repeated: bool,
     ) -> results.BatchResult:
         """Send a batch; ``is_repeated`` tells that an answer to the same call was lost before."""
-        # Before the emails are adapted: another thread may learn, and older is more careful.
+        # Before the emails are adapted: another thread may find out more; older is more careful.
         wire_format_under_key = wire_format or self._memory.wire_format
         with _telling_the_wire_format(wire_format_under_key):
             adapted = [self._memory.adapt(_without_none(email)) for email in emails]
@@ -306,7 +305,7 @@ class TruncusClient:
             if result.status == contract.FAILED
             and self._memory.note_refusal(result.error or result.reason, emails[index])
         ]
-        if not again or key.endswith(_AGAIN) or len(key + _AGAIN) > MAX_KEY_LENGTH:
+        if not again or key.endswith(_AGAIN):
             return batch
         try:
             second = self._send_batch(

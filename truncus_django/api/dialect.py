@@ -48,7 +48,7 @@ class DialectMemory:
     """The dialect of one account: chosen, or found out by what the account refused.
 
     Args:
-        dialect: :attr:`Dialect.AUTO` learns; the others are pinned and never try twice.
+        dialect: :attr:`Dialect.AUTO` finds out; the others are pinned and never try twice.
         base_url, api_key: the account.
     """
 
@@ -78,7 +78,7 @@ class DialectMemory:
         return self._shown.export() if self.dialect is Dialect.AUTO else {}
 
     def restore(self, told: Mapping[str, Any]) -> None:
-        """Learn what another process exported; what is known here stays known."""
+        """Take over what another process exported; what is known here stays known."""
         if self.dialect is Dialect.AUTO and any(told.values()):
             self._shown.restore(told)
 

@@ -49,6 +49,7 @@ import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from truncus_django.api import contract
@@ -617,8 +618,6 @@ def _seconds(value: object) -> float | None:
 
 
 def _until(value: str, now: float) -> float | None:
-    from email.utils import parsedate_to_datetime
-
     try:
         moment = parsedate_to_datetime(value)
     except (TypeError, ValueError):

@@ -27,7 +27,7 @@ def rects(figure: ElementTree.Element, kind: str) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize(
     ("highest", "top"),
-    [(0, 2), (0.1, 2), (3, 4), (5, 6), (87, 100), (100, 100), (103, 200), (1_000_000, 1_000_000)],
+    [(0, 2), (0.1, 2), (3, 4), (5, 6), (87, 100), (100, 100), (103, 120), (1_000_000, 1_000_000)],
 )
 def test_axes_end_at_round_numbers(highest, top):
     assert round_top(highest) == top

@@ -122,7 +122,7 @@ def test_the_confirmation_of_a_resend_that_failed_counts_again(
     told = confirm_again(admin_client, question, sent)
 
     assert "Sent again" not in refused
-    assert "Sent again as" in told
+    assert "Sent again." in told
     assert emulator.accepted == 2
 
 
@@ -131,7 +131,7 @@ def test_a_resend_that_never_went_out_is_no_resend(admin_client, sent, emulator,
     question = run(admin_client, "resend", sent)
     make(resend_of=sent, state=state)
 
-    assert "Sent again as" in confirm_again(admin_client, question, sent)
+    assert "Sent again." in confirm_again(admin_client, question, sent)
     assert emulator.accepted == 2
 
 
@@ -143,7 +143,7 @@ def test_after_a_resend_that_truncus_rejected_the_next_has_another_key(
     confirm_again(admin_client, question, sent)
     emulator.unsuppress("open@example.org")
 
-    assert "Sent again as" in confirm_again(admin_client, question, sent)
+    assert "Sent again." in confirm_again(admin_client, question, sent)
     assert emulator.accepted == 1
 
 
@@ -164,7 +164,7 @@ def test_of_a_resend_in_doubt_it_is_told_and_asked_before_another(
 
     question = run(admin_client, "resend", sent)
     assert "may have been sent again before" in question.text
-    assert "Sent again as" in confirm_again(admin_client, question, sent)
+    assert "Sent again." in confirm_again(admin_client, question, sent)
     assert emulator.accepted == 2
 
 
@@ -188,7 +188,7 @@ def test_a_resend_in_doubt_that_was_accepted_is_not_sent_a_second_time(
 def test_who_knows_of_an_earlier_resend_may_send_another(admin_client, sent, emulator):
     for _ in range(3):
         told = messages_of(admin_client, confirm(admin_client, "resend", sent))
-        assert "Sent again as" in told
+        assert "Sent again." in told
 
     assert emulator.accepted == 4
 
@@ -198,7 +198,7 @@ def test_who_was_asked_before_somebody_else_confirmed_does_not_send_another(
 ):
     question, other = (run(admin_client, "resend", sent) for _ in range(2))
 
-    assert "Sent again as" in confirm_again(admin_client, question, sent)
+    assert "Sent again." in confirm_again(admin_client, question, sent)
     assert "Was already sent again, and not sent now." in confirm_again(admin_client, other, sent)
     assert emulator.accepted == 2
 
@@ -218,7 +218,7 @@ def test_a_site_that_records_nothing_can_resend_what_it_recorded_once(
 def test_nonsense_for_known_resends_is_no_crash(admin_client, sent, emulator, known):
     told = confirm(admin_client, "resend", sent, known_resends=known)
 
-    assert "Sent again as" in messages_of(admin_client, told)
+    assert "Sent again." in messages_of(admin_client, told)
 
 
 def test_two_who_confirm_at_once_send_once(shared_database, sent, emulator, in_threads):

@@ -40,9 +40,6 @@ def test_the_list_shows_the_sites_own_time(admin_client, emails):
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
-        ("created_at__year=2025&created_at__month=12&created_at__day=31", ["2025"]),
-        ("created_at__year=2025&created_at__month=12", ["2025"]),
-        ("created_at__year=2020", ["2020"]),
         ("created_at__gte=2020-02-03&created_at__lt=2020-02-04", ["2020"]),
         ("created_at__gte=2025-12-31%2023:59:00&created_at__lt=2026-01-01%2000:00:00", ["2025"]),
         ("q=2025", ["2025"]),
@@ -112,7 +109,7 @@ def test_the_actions(admin_client, sent, emulator):
     emulator.wait_for(lambda e: "opened" in [event.type for event in e.emails[0].events])
 
     assert "asked" in messages_of(admin_client, confirm(admin_client, "sync_now", sent))
-    assert "Sent again as" in messages_of(admin_client, confirm(admin_client, "resend", sent))
+    assert "Sent again." in messages_of(admin_client, confirm(admin_client, "resend", sent))
     assert "Cancelled." in messages_of(admin_client, confirm(admin_client, "cancel", scheduled))
 
     sent.refresh_from_db()

@@ -1,4 +1,4 @@
-"""Running an action on emails: the question first, then what became of each email."""
+"""Running an action on emails: the question, the action, and its results."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ _MOST_SHOWN = 10
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one email.
+    """The result of an action on one email.
 
     Attributes:
         text: a sentence for the user, perhaps lazily translated. If the action succeeded, it is
@@ -48,10 +48,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Question:
-    """What the page with the question shows and sends, besides the question itself.
+    """What the page with the question contains in addition to the question.
 
     Attributes:
-        warnings: a sentence each.
+        warnings: one or more sentences each.
         hidden: names and values of hidden fields of its form.
     """
 
@@ -75,7 +75,7 @@ class Action:
         why_not: why its button is disabled, and why :meth:`ActionRun.one_by_one` leaves an email
             unchanged; the empty string if it is possible.
         run: does it, once the user has confirmed. Returns a response, or ``None`` to go back.
-        ask: returns what the question about these emails shows besides.
+        ask: returns what the page with the question contains in addition.
     """
 
     name: str
@@ -108,7 +108,7 @@ class Action:
 
 @dataclass(frozen=True)
 class ActionRun:
-    """An action that a user has chosen: the question, or what was confirmed."""
+    """An action that a user has chosen and perhaps confirmed."""
 
     action: Action
     model_admin: "admin.ModelAdmin[Email]"
@@ -152,7 +152,7 @@ class ActionRun:
         emails: QuerySet[Email],
         operation: Callable[[Iterable[UUID]], Mapping[UUID, OperationResult]],
     ) -> None:
-        """Do something to all of the emails at once that only the database takes part in."""
+        """Do something to all of the emails at once, in the database alone."""
         chosen = list(emails.only("id", "state", "message_id", "subject"))
         done = operation([email.pk for email in chosen])
         groups = _grouped([(email, RESULTS[done[email.pk]]) for email in chosen])
@@ -213,7 +213,7 @@ class ActionRun:
             )
 
     def _show(self, groups: Mapping[Result, Sequence[Email]]) -> None:
-        """Tell the user what became of the emails: a message for each different result."""
+        """Show one message for each different result."""
         for result, emails in list(groups.items())[:_MOST_MESSAGES]:
             message = format_html("<b>{}</b>: {}", _names(emails), result.text)
             self.model_admin.message_user(self.request, message, result.level)

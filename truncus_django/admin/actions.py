@@ -155,20 +155,22 @@ def _resend_one(
     url_of: Callable[[uuid.UUID], str],
 ) -> Result:
     done = resend.resend(email, click=click, known=known)
-    if done.record is None:
-        return Result(_("Sent again."))
-    link = format_html('<a href="{}">{}</a>', url_of(done.record.pk), done.record.pk)
+    text, level = _("Sent again."), messages.SUCCESS
     if done.outcome is resend.Outcome.SENT_BEFORE:
-        text = _("Was already sent again, and not sent now. See")
-        return Result(format_html("{} {}", text, link), messages.INFO)
-    if done.outcome is resend.Outcome.AMBIGUOUS:
-        text = _(
-            "May have been sent again before: the answer was lost. It was not sent now. Look for "
-            "its recipient in the Truncus dashboard, and choose “Resend” again if it is missing. "
-            "See"
+        text, level = _("Was already sent again, and not sent now."), messages.INFO
+    elif done.outcome is resend.Outcome.AMBIGUOUS:
+        text, level = (
+            _(
+                "May have been sent again before: the answer was lost. It was not sent now. Look "
+                "for its recipient in the Truncus dashboard. If it is missing, choose “Resend” "
+                "again."
+            ),
+            messages.WARNING,
         )
-        return Result(format_html("{} {}", text, link), messages.WARNING)
-    return Result(format_html("{} {}", _("Sent again as"), link))
+    if done.record is None:
+        return Result(text, level)
+    url = url_of(done.record.pk)
+    return Result(format_html('{} <a href="{}">{}</a>', text, url, done.record.pk), level)
 
 
 def _uuid(text: str) -> uuid.UUID | None:

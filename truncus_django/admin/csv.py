@@ -1,4 +1,4 @@
-"""The log as CSV, row by row, with nothing in it that a spreadsheet would run."""
+"""Emails as CSV, row by row, without anything that a spreadsheet would run."""
 
 import csv
 import re

@@ -25,16 +25,16 @@ MOST_EVENTS = 200
 
 _ADVICE: Mapping[str, Any] = {
     State.UNKNOWN: gettext_lazy(
-        "It is not known whether this email was sent: Truncus’s answer was lost. Look for the "
-        "recipient in the Truncus dashboard. If the email is there, mark it as sent. If it is "
+        "It is not known whether this email was sent: the answer from Truncus was lost. Look for "
+        "the recipient in the Truncus dashboard. If the email is there, mark it as sent. If it is "
         "not, mark it as not sent, or send it."
     ),
     State.BOUNCED: gettext_lazy(
-        "The recipient's server refused it. Ask for another address; repeating it harms your "
-        "domain's reputation."
+        "The recipient's server refused it. Ask for another address. Sending to this one again "
+        "harms the reputation of your domain."
     ),
     State.COMPLAINED: gettext_lazy(
-        "The recipient called it spam. Do not write to this address again unasked."
+        "The recipient called it spam. Do not write to this address again without being asked."
     ),
 }
 
@@ -60,9 +60,9 @@ class Moment:
 def page_context(
     model_admin: "admin.ModelAdmin[Email]", request: HttpRequest, email: Email
 ) -> dict[str, Any]:
-    """Return what the template of the page shows; 4 queries besides those for permissions.
+    """Return what the template of the page shows; 4 queries without those for permissions.
 
-    One more where the email waits in the outbox: whether its account is paused.
+    If the email waits in the outbox, one more asks whether its account is paused.
     """
     known_events = EmailEvent.objects.filter(email=email).order_by("-occurred_at", "-id")
     events = list(known_events[: MOST_EVENTS + 1])
@@ -82,9 +82,6 @@ def page_context(
         "facts": list(_facts(email)),
         "outbox_facts": outbox_panel.facts(email, entry),
         "error": _error(email),
-        "attachments": [
-            {**file, "size_text": display.size(file.get("size", 0))} for file in email.attachments
-        ],
         "metadata": sorted(email.metadata.items()),
         "html_url": reverse(
             f"{model_admin.admin_site.name}:truncus_django_email_html", args=[email.pk]
@@ -100,7 +97,7 @@ def page_context(
 
 
 def _timeline(email: Email, events: list[EmailEvent]) -> list[Moment]:
-    """Return what happened, newest first: its events, and what the record itself knows."""
+    """Return the events and the moments of the record, newest first."""
     known_events = {event.type for event in events}
     moments = [_from_event(event, names_recipient=len(email.recipients) > 1) for event in events]
     known = (
@@ -145,7 +142,7 @@ def _ids(email: Email) -> list[tuple[str, str]]:
 
 
 def _facts(email: Email) -> Iterator[tuple[str, list[Any]]]:
-    """Yield name and values of what is known besides, each value on a line of its own."""
+    """Yield names and values of other facts, each value on a line of its own."""
     yes_or_no = {True: _("yes"), False: _("no"), None: _("as the account says")}
     facts: list[tuple[str, Any]] = [
         (_("From"), [email.from_email] if email.from_email else []),
@@ -162,7 +159,7 @@ def _facts(email: Email) -> Iterator[tuple[str, list[Any]]]:
         (_("Clicks tracked"), yes_or_no[email.track_clicks]),
         (_("Requests"), str(email.attempts) if email.attempts else ""),
         (_("Place in its batch"), "" if email.batch_index is None else str(email.batch_index + 1)),
-        (_("Next question to Truncus"), email.next_sync_at and display.moment(email.next_sync_at)),
+        (_("Next sync"), email.next_sync_at and display.moment(email.next_sync_at)),
     ]
     for name, value in facts:
         if value:

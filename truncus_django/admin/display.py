@@ -1,10 +1,8 @@
-"""How states, times and sizes look in the admin."""
+"""How states, recipients and times look in the admin."""
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
-from django.template.defaultfilters import filesizeformat
 from django.utils import formats, timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -33,9 +31,8 @@ KINDS: Mapping[str, str] = {
 
 def state_label(state: str) -> SafeString:
     """Return a state as a coloured label."""
-    text = State(state).label if state in State else state
     return format_html(
-        '<span class="truncus-state truncus-{}">{}</span>', KINDS.get(state, "quiet"), text
+        '<span class="truncus-state truncus-{}">{}</span>', KINDS[state], State(state).label
     )
 
 
@@ -60,10 +57,8 @@ def recipients(email: Email) -> SafeString:
     )
 
 
-def moment(at: datetime | None) -> SafeString:
+def moment(at: datetime) -> SafeString:
     """Return a time to the minute; pointing at it shows the second."""
-    if at is None:
-        return format_html('<span class="truncus-none">{}</span>', "–")
     local = timezone.localtime(at) if timezone.is_aware(at) else at
     return format_html(
         '<time datetime="{}" title="{}">{}</time>',
@@ -71,8 +66,3 @@ def moment(at: datetime | None) -> SafeString:
         local.strftime("%Y-%m-%d %H:%M:%S %Z").strip(),
         formats.date_format(local, "SHORT_DATETIME_FORMAT"),
     )
-
-
-def size(count: Any) -> str:
-    """Return a number of bytes for people."""
-    return filesizeformat(count)

@@ -125,7 +125,7 @@ class EmailAdmin(EmailAdminBase):
 
     @admin.display(description=_("sent"), ordering="created_at")
     def sent(self, email: Email) -> SafeString:
-        """Return when it went out, will go out, or was tried; or for how long it has waited."""
+        """Return when it was sent, will be sent or was tried, or for how long it has waited."""
         if email.state in {State.PENDING, State.SENDING}:
             from truncus_django.admin.outbox_panel import waiting_cell
 
@@ -141,7 +141,7 @@ class EmailAdmin(EmailAdminBase):
         return format_html('<span class="truncus-none">{}</span>', display.moment(email.created_at))
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> "type[ChangeList]":
-        """Return the list that reads little."""
+        """Return the list that reads only the columns it shows."""
         from truncus_django.admin.changelist import EmailChangeList
 
         return EmailChangeList
@@ -149,7 +149,7 @@ class EmailAdmin(EmailAdminBase):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Email], search_term: str
     ) -> tuple[QuerySet[Email], bool]:
-        """Return what the search finds, none of it twice."""
+        """Return what the search finds, without duplicates."""
         return search(queryset, search_term), False
 
     def changelist_view(
@@ -199,7 +199,7 @@ class EmailAdmin(EmailAdminBase):
     # The dashboard ----------------------------------------------------------------------------
 
     def dashboard_view(self, request: HttpRequest) -> HttpResponse:
-        """Show how many emails were sent, delivered, opened, and how many came back."""
+        """Show how many emails were sent, delivered, opened and bounced."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         from truncus_django.admin.dashboard import dashboard_context
@@ -221,7 +221,7 @@ class EmailAdmin(EmailAdminBase):
         return resume_page(self, request)
 
     def get_urls(self) -> list[Any]:
-        """Return Django's pages, the dashboard, the frame and the outbox's question."""
+        """Return Django's pages, the dashboard, the HTML preview and the page to resume sending."""
         view = self.admin_site.admin_view
         name = f"{self.opts.app_label}_{self.opts.model_name}"
         return [
@@ -234,20 +234,20 @@ class EmailAdmin(EmailAdminBase):
     def get_deleted_objects(
         self, objs: Any, request: HttpRequest
     ) -> tuple[list[Any], dict[str, int], set[str], list[Any]]:
-        """Return what goes along, and which emails must stay: those in requests of the outbox."""
+        """Protect emails in requests of the outbox from deletion."""
         from truncus_django.admin.outbox_panel import parts_of_requests
 
         to_delete, counts, lacking, protected = super().get_deleted_objects(objs, request)
         return list(to_delete), counts, lacking, [*protected, *parts_of_requests(objs)]
 
-    # Who may ----------------------------------------------------------------------------------
+    # Permissions ------------------------------------------------------------------------------
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Return that nobody adds an email here: it is sent."""
+        """Return ``False``: sending an email adds it."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Email | None = None) -> bool:
-        """Return that nobody changes what was sent."""
+        """Return ``False``: a sent email does not change."""
         return False
 
 

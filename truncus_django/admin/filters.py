@@ -1,4 +1,4 @@
-"""The filters beside the list."""
+"""The filters of the list."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""An email's HTML, for a frame in which nothing runs and into which nothing is loaded."""
+"""The HTML preview of an email, in a frame that runs nothing and loads nothing."""
 
 from django.http import Http404, HttpResponse
 
@@ -17,10 +17,10 @@ _HEADERS = {
 
 
 def framed_html(email: Email | None) -> HttpResponse:
-    """Return what is shown of an email's HTML, under a policy that runs nothing and loads nothing.
+    """Return the HTML preview of an email, under a policy that runs nothing and loads nothing.
 
     Raises:
-        Http404: there is no such email, or its HTML was not kept.
+        Http404: there is no such email, or its HTML was not stored.
     """
     if email is None or email.html_body is None:
         raise Http404

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest
+from django.template.defaultfilters import filesizeformat
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince, timeuntil
@@ -99,7 +100,7 @@ def _facts(email: Email, entry: OutboxEntry | None) -> Iterator[tuple[str, Any]]
         yield _("Expires"), entry.expires_at and display.moment(entry.expires_at)
     yield (
         _("Stored"),
-        _("%(size)s, attachments included") % {"size": display.size(entry.size)},
+        _("%(size)s, attachments included") % {"size": filesizeformat(entry.size)},
     )
 
 

@@ -79,10 +79,11 @@ def round_top(highest: float) -> int:
     """Return the end of an axis: a round number, whose half is a whole number.
 
     >>> [round_top(highest) for highest in (0, 3, 87, 103)]
-    [2, 4, 100, 200]
+    [2, 4, 100, 120]
     """
-    power: int = 10 ** max(0, math.ceil(math.log10(max(highest, 1))) - 1)
-    return next(factor * power for factor in (2, 4, 6, 8, 10) if factor * power >= highest)
+    power: int = 10 ** max(0, len(str(int(highest))) - 2)
+    factors = (2, 4, 6, 8, 10, 12, 16, 20, 30, 40, 60, 80, 100)
+    return next(factor * power for factor in factors if factor * power >= highest)
 
 
 def _plot(

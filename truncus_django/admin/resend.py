@@ -1,4 +1,4 @@
-"""Sending a recorded email again: a new email with what the log knows of the old one."""
+"""Sending a recorded email again, as a new email with the same content."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -21,22 +21,22 @@ _NEVER_WENT_OUT = frozenset({State.FAILED, State.REJECTED, State.CANCELLED, Stat
 
 
 class Outcome(Enum):
-    """What a confirmation led to."""
+    """Whether a resend was sent."""
 
     SENT = "sent"
     SENT_BEFORE = "sent before"
-    """Somebody else, or the same click, was faster; nothing was sent now."""
+    """It was already sent, by somebody else or by the same click; nothing was sent now."""
     AMBIGUOUS = "ambiguous"
-    """The same, but nobody knows whether that resend was accepted; nothing was sent now."""
+    """An earlier resend may have been accepted; nothing was sent now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resend:
-    """What became of sending an email again.
+    """The result of sending an email again.
 
     Attributes:
         outcome: whether it was sent.
-        record: of the new email; ``None`` where ``RECORD`` is off.
+        record: the new email; ``None`` if ``RECORD`` is off.
     """
 
     outcome: Outcome
@@ -118,18 +118,17 @@ def _from_log(email: Email) -> TruncusMessage:
 
 
 def resends_of(emails: Sequence[Email]) -> list[Email]:
-    """Return the earlier resends of emails, oldest first, without what was in them."""
+    """Return the earlier resends of emails, oldest first, without their content."""
     resends = Email.objects.filter(resend_of__in=emails).order_by("created_at", "pk")
     return list(resends.only("id", "message_id", "state", "resend_of_id"))
 
 
 def resend(email: Email, *, click: UUID, known: Collection[UUID] = ()) -> Resend:
-    """Send ``email`` again, unless that was done since the question was asked.
+    """Send ``email`` again, unless it was sent again since the question was asked.
 
     Args:
-        click: of the confirmation; where ``RECORD`` is off, all that tells one from another.
-        known: the ids of earlier resends that there were when the question was asked. Whoever
-            confirms knows of them and wants one more.
+        click: identifies the confirmation, if ``RECORD`` is off.
+        known: the ids of the resends before the question was asked. The user wants one more.
 
     Raises:
         TruncusError: it was not sent.
@@ -146,7 +145,7 @@ def resend(email: Email, *, click: UUID, known: Collection[UUID] = ()) -> Resend
     key = _key(email, earlier) if backend.settings.record else f"resend-{click.hex}-{email.pk.hex}"
     message = build_message(email, key=key)
     if not backend.send_messages([message]):
-        raise SendCancelled  # by a receiver, or by the recipients that it took out
+        raise SendCancelled  # by a receiver, which may have removed all recipients
     records = Email.objects.filter(resend_of=email, idempotency_key=key)
     record = records.exclude(state__in=_NEVER_WENT_OUT).order_by("-created_at").first()
     status = message.truncus_status
@@ -155,10 +154,10 @@ def resend(email: Email, *, click: UUID, known: Collection[UUID] = ()) -> Resend
 
 
 def _key(email: Email, earlier: Sequence[Email]) -> str:
-    """Return the idempotency key of the next resend: one for all who confirm it at once.
+    """Return the idempotency key of the next resend, the same for all who confirm it at once.
 
-    It changes with every resend that Truncus has. One that it never took, or that may have got
-    lost, is repeated under its key, so that it is not sent twice.
+    It changes with every resend that Truncus accepted. A resend that failed or may have been lost
+    is repeated under its key, so that it is not sent twice.
     """
     taken = [each.pk.hex for each in earlier if each.message_id]
     return f"resend-{email.pk.hex}-{taken[-1] if taken else 'first'}"

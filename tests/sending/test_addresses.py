@@ -26,6 +26,10 @@ from truncus_django.sending.addresses import address, address_list
         ("=?utf-8?q?J=C3=B6rg?= <j@example.com>", "Jörg <j@example.com>"),
         ("=?utf-8?q?Doe=2C_Jane?= <j@example.com>", '"Doe, Jane" <j@example.com>'),
         ('"two  spaces" <t@example.com>', '"two  spaces" <t@example.com>'),
+        # Dots at the ends of a local part, and two in a row, are valid in quotes alone.
+        ("a..b@kunde.test", '"a..b"@kunde.test'),
+        ("Ann <ann.@kunde.test>", 'Ann <"ann."@kunde.test>'),
+        (".@kunde.test", '"."@kunde.test'),
     ],
 )
 def test_address_is_taken(written, taken):

@@ -22,6 +22,8 @@ _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _LIST_ITEM = re.compile(r'(?:"(?:[^"\\]|\\.)*"?|[^",])+')
 _DOMAIN = re.compile(_HOST)
 _MAX_LOCAL, _MAX_LENGTH = 64, 254  # RFC 5321, 4.5.3.1, and its erratum 1690
+_MISPLACED_DOT = re.compile(r"^\.|\.\.|\.$")
+"""In a local part, valid in quotes alone (RFC 5322, 3.4.1). Some Japanese addresses have it."""
 # Also what an unquoted name would lose: runs of spaces, and text that looks like an encoded word.
 _NEEDS_QUOTES = re.compile(r'[()<>\[\]:;@\\,."\t]|  |=\?')
 _PARSER_ERRORS = (HeaderParseError, ValueError, IndexError, AttributeError, RecursionError)
@@ -118,6 +120,8 @@ def _addr_spec(local: str, domain: str) -> str:
     host = _ascii_domain(domain)
     try:
         spec = Address(username=local, domain=host).addr_spec
+        if spec == f"{local}@{host}" and _MISPLACED_DOT.search(local):
+            spec = f'"{local}"@{host}'
         checked_line(spec, "it", InvalidAddress)
     except (HeaderParseError, ValueError, IndexError, InvalidAddress):
         raise _MalformedError("is malformed before its @.") from None

@@ -23,6 +23,19 @@ def database() -> str:
     return get_settings().database or router.db_for_write(Email)
 
 
+class LogManager(models.Manager[_Row]):
+    """Reads and writes the log's own database."""
+
+    @property
+    def db(self) -> str:
+        """The alias of the log's own database."""
+        return self._db or database()
+
+    def get_queryset(self) -> models.QuerySet[_Row]:
+        """Return all rows."""
+        return super().get_queryset().using(self.db)
+
+
 class EmailQuerySet(models.QuerySet["Email"]):
     """Emails, by what is to be done with them."""
 
@@ -35,33 +48,7 @@ class EmailQuerySet(models.QuerySet["Email"]):
         return self.exclude(state__in=UNSENT_STATES)
 
 
-_EmailManager = models.Manager.from_queryset(EmailQuerySet)
-
-
-class EmailManager(_EmailManager["Email"]):
-    """Reads and writes the log's own database."""
-
-    @property
-    def db(self) -> str:
-        """The alias of the log's own database."""
-        return self._db or database()
-
-    def get_queryset(self) -> EmailQuerySet:
-        """Return all emails."""
-        return EmailQuerySet(self.model, using=self.db)
-
-
-class EmailEventManager(models.Manager["EmailEvent"]):
-    """Reads and writes the log's own database."""
-
-    @property
-    def db(self) -> str:
-        """The alias of the log's own database."""
-        return self._db or database()
-
-    def get_queryset(self) -> models.QuerySet["EmailEvent"]:
-        """Return all events."""
-        return models.QuerySet(self.model, using=self.db)
+EmailManager = LogManager.from_queryset(EmailQuerySet)
 
 
 class Email(models.Model):
@@ -210,7 +197,7 @@ class EmailEvent(models.Model):
         _("payload"), default=dict
     )
 
-    objects = EmailEventManager()
+    objects: ClassVar[models.Manager["EmailEvent"]] = LogManager()
 
     class Meta:
         verbose_name = _("event")
@@ -234,19 +221,6 @@ class Priority(models.IntegerChoices):
     HIGH = 1, _("high")
     NORMAL = 5, _("normal")
     LOW = 9, _("low")
-
-
-class OutboxManager(models.Manager[_Row]):
-    """Reads and writes the log's own database."""
-
-    @property
-    def db(self) -> str:
-        """The alias of the log's own database."""
-        return self._db or database()
-
-    def get_queryset(self) -> models.QuerySet[_Row]:
-        """Return all rows."""
-        return models.QuerySet(self.model, using=self.db)
 
 
 class OutboxAccount(models.Model):
@@ -273,7 +247,7 @@ class OutboxAccount(models.Model):
     follow_up_at = models.DateTimeField(null=True)
     """For when a task has been put into the queue that goes on with the outbox."""
 
-    objects: ClassVar[models.Manager["OutboxAccount"]] = OutboxManager()
+    objects: ClassVar[models.Manager["OutboxAccount"]] = LogManager()
 
     class Meta:
         verbose_name = _("account of the outbox")
@@ -320,7 +294,7 @@ class OutboxBatch(models.Model):
     error_code = models.CharField(max_length=100, blank=True)
     error = models.TextField(blank=True)
 
-    objects: ClassVar[models.Manager["OutboxBatch"]] = OutboxManager()
+    objects: ClassVar[models.Manager["OutboxBatch"]] = LogManager()
 
     class Meta:
         verbose_name = _("request of the outbox")
@@ -364,7 +338,7 @@ class OutboxEntry(models.Model):
     """The most urgent first. None of these changes while its email is in a batch, so that
     the order of a batch stays what it was."""
 
-    objects: ClassVar[models.Manager["OutboxEntry"]] = OutboxManager()
+    objects: ClassVar[models.Manager["OutboxEntry"]] = LogManager()
 
     class Meta:
         verbose_name = _("entry of the outbox")

@@ -1,7 +1,7 @@
 """Moments as people write them on a command line: an age, or a date."""
 
 import re
-from datetime import date, datetime, time, timedelta
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.utils import timezone
@@ -34,12 +34,9 @@ def moment_of(text: str, *, now: datetime) -> datetime:
 
 def _iso(text: str) -> datetime | None:
     try:
-        moment = datetime.combine(date.fromisoformat(text), time.min)
+        moment = datetime.fromisoformat(text)  # a date is its midnight
     except ValueError:
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            return None
+        return None
     if settings.USE_TZ and timezone.is_naive(moment):
         return timezone.make_aware(moment)
     if not settings.USE_TZ and timezone.is_aware(moment):

@@ -23,18 +23,6 @@ def database() -> str:
     return get_settings().database or router.db_for_write(Email)
 
 
-class EmailQuerySet(models.QuerySet["Email"]):
-    """Emails, by what is to be done with them."""
-
-    def due_for_sync(self, at: datetime | None = None) -> Self:
-        """Return emails to ask Truncus about, now or ``at`` a moment, longest overdue first."""
-        return self.filter(next_sync_at__lte=at or timezone.now()).order_by("next_sync_at")
-
-    def finished(self) -> Self:
-        """Return emails that may be forgotten: nothing is to be done with them any more."""
-        return self.exclude(state__in=UNSENT_STATES)
-
-
 class LogManager(models.Manager[_Row]):
     """Reads and writes the log's own database."""
 
@@ -46,6 +34,18 @@ class LogManager(models.Manager[_Row]):
     def get_queryset(self) -> models.QuerySet[_Row]:
         """Return all rows."""
         return super().get_queryset().using(self.db)
+
+
+class EmailQuerySet(models.QuerySet["Email"]):
+    """Emails, by what is to be done with them."""
+
+    def due_for_sync(self, at: datetime | None = None) -> Self:
+        """Return emails to ask Truncus about, now or ``at`` a moment, longest overdue first."""
+        return self.filter(next_sync_at__lte=at or timezone.now()).order_by("next_sync_at")
+
+    def finished(self) -> Self:
+        """Return emails that may be forgotten: nothing is to be done with them any more."""
+        return self.exclude(state__in=UNSENT_STATES)
 
 
 EmailManager = LogManager.from_queryset(EmailQuerySet)

@@ -78,6 +78,14 @@ RESTARTABLE_STATES = frozenset(
 
 OPENED, CLICKED = "opened", "clicked"
 
+_SYNONYMS: Mapping[str, str] = {
+    "open": OPENED,
+    "click": CLICKED,
+    "bounce": State.BOUNCED,
+    "complaint": State.COMPLAINED,
+}
+"""Names of events that another word stands for everywhere else."""
+
 _STATES_BY_WORD: Mapping[str, State] = {
     contract.SENT: State.SENT,
     contract.SANDBOX: State.SENT,
@@ -86,9 +94,7 @@ _STATES_BY_WORD: Mapping[str, State] = {
     contract.QUEUED: State.DEFERRED,
     "deferred": State.DEFERRED,
     contract.BOUNCED: State.BOUNCED,
-    "bounce": State.BOUNCED,
     "complained": State.COMPLAINED,
-    "complaint": State.COMPLAINED,
     contract.BLOCKED: State.REJECTED,
     contract.REJECTED: State.REJECTED,
     contract.FAILED: State.FAILED,
@@ -96,9 +102,15 @@ _STATES_BY_WORD: Mapping[str, State] = {
 }
 
 
+def usual_word(word: str) -> str:
+    """Return the word for an event or a status that Truncus uses elsewhere, in lower case."""
+    lower = word.lower()
+    return str(_SYNONYMS.get(lower, lower))
+
+
 def state_of(word: str | None) -> State | None:
     """Return the state that a status of Truncus means; ``None`` for a new one."""
-    return _STATES_BY_WORD.get((word or "").lower())
+    return _STATES_BY_WORD.get(usual_word(word or ""))
 
 
 def state_of_event(word: str) -> State | None:

@@ -34,7 +34,7 @@ from truncus_django.log.engagement import (
 )
 from truncus_django.log.transitions import Changes, earliest, next_sync_at
 from truncus_django.models import Email, EmailEvent
-from truncus_django.states import OPENED, state_of, state_of_event
+from truncus_django.states import OPENED, state_of, state_of_event, usual_word
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +305,7 @@ def _events_in(message_id: str, answer: EmailDetails) -> Iterable[IncomingEvent]
         reason = event.payload.get("reason")
         yield IncomingEvent(
             message_id=message_id,
-            type=event.type,
+            type=usual_word(event.type),
             occurred_at=at,
             event_id=event.id or digest(message_id, event.type, moment),
             reason=reason if isinstance(reason, str) else "",

@@ -8,22 +8,14 @@ from typing import Any
 from truncus_django.api import contract
 from truncus_django.api.results import read_moment
 from truncus_django.log.ingest import IncomingEvent, digest
-from truncus_django.states import CLICKED, OPENED, State
+from truncus_django.states import usual_word
 
 _MAX_ID_LENGTH = 255
 _PREFIX = "email."
 
-_TYPES: Mapping[str, str] = {
-    "open": OPENED,
-    "click": CLICKED,
-    "bounce": State.BOUNCED,
-    "complaint": State.COMPLAINED,
-}
-"""Names of events, without their prefix, that another word stands for everywhere else."""
-
 
 def read_event(body: bytes, *, signed_at: int) -> IncomingEvent:
-    """Return what the ``body`` of a verified webhook tells; its words may all be new.
+    """Return the event in the ``body`` of a verified webhook; its words may all be new.
 
     Args:
         body: the raw body.
@@ -33,41 +25,40 @@ def read_event(body: bytes, *, signed_at: int) -> IncomingEvent:
         ValueError: it is no JSON object, or does not say which email it is about.
     """
     try:
-        told = json.loads(body)
+        fields = json.loads(body)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    if not isinstance(told, dict):
+    if not isinstance(fields, dict):
         raise ValueError("no JSON object")  # noqa: TRY004  one kind of error for all of it
-    message_id = _id(told.get("message_id"))
+    message_id = _id(fields.get("message_id"))
     if message_id is None:
         raise ValueError("no message_id")
     return IncomingEvent(
         message_id=message_id,
-        type=_type(told),
-        occurred_at=_moment(told.get("timestamp"), datetime.fromtimestamp(signed_at, UTC)),
-        event_id=_event_id(told) or digest(body.hex()),
-        reason=_text(told, "reason"),
-        recipient=_text(told, "recipient"),
-        payload=told,
+        type=_type(fields),
+        occurred_at=_moment(fields.get("timestamp"), datetime.fromtimestamp(signed_at, UTC)),
+        event_id=_event_id(fields) or digest(body.hex()),
+        reason=_text(fields, "reason"),
+        recipient=_text(fields, "recipient"),
+        payload=fields,
     )
 
 
-def _type(told: Mapping[str, Any]) -> str:
+def _type(fields: Mapping[str, Any]) -> str:
     """Return Truncus's word for what happened: the status of a delivery, else the event's name."""
-    event, status = (told.get(name) or "" for name in ("event", "status"))
+    event, status = (fields.get(name) or "" for name in ("event", "status"))
     if not isinstance(event, str) or not isinstance(status, str) or not (event or status):
         raise ValueError("neither event nor status")
     is_delivery = event in {"", contract.WEBHOOK_EVENT}
     word = status if is_delivery and status else event
-    word = word.lower().removeprefix(_PREFIX)
-    return _TYPES.get(word, word)
+    return usual_word(word.lower().removeprefix(_PREFIX))
 
 
-def _event_id(told: Mapping[str, Any]) -> str | None:
+def _event_id(fields: Mapping[str, Any]) -> str | None:
     """Return the event's own id, if it has one. A plain ``id`` might be anything's."""
-    found = told.get("event_id")
+    found = fields.get("event_id")
     own_id = _id(str(found) if type(found) is int else found)
-    return own_id if own_id != told["message_id"] else None
+    return own_id if own_id != fields["message_id"] else None
 
 
 def _id(value: Any) -> str | None:
@@ -83,6 +74,6 @@ def _moment(value: Any, signed_at: datetime) -> datetime:
     return moment if moment is not None and moment <= latest else signed_at
 
 
-def _text(told: Mapping[str, Any], name: str) -> str:
-    value = told.get(name)
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    value = fields.get(name)
     return value if isinstance(value, str) else ""

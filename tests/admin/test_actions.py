@@ -104,6 +104,15 @@ def test_what_truncus_does_not_know_is_told(admin_client, emulator, action):
     assert "HTTP 404" in told
 
 
+def test_an_error_about_one_email_leaves_the_others_to_be_tried(admin_client, sent, emulator):
+    unknown = make(message_id="nobody-knows", created_at=timezone.now())  # the first
+
+    told = messages_of(admin_client, confirm(admin_client, "sync_now", sent, unknown))
+
+    assert "HTTP 404" in told
+    assert "<b>Your tea</b>: Truncus was asked." in told
+
+
 def test_when_the_account_is_at_fault_the_rest_is_left(admin_client, emulator, settings):
     emails = [make(), make(), make()]
     emulator.reset(revoked_keys=[settings.TRUNCUS["API_KEY"]])

@@ -374,6 +374,12 @@ class TestSendingAgain:
         dispatcher.drain()
         assert [email.subject for email in emulator.emails] == ["Order 0"]
 
+    def test_what_may_have_been_sent_is_decided_first(self, admin_client, unknown, emulator):
+        assert "Mark it as sent or as not sent first." in confirm(
+            admin_client, "resend", unknown[0]
+        )
+        assert not Email.objects.filter(resend_of=unknown[0]).exists()
+
     def test_nothing_is_said_to_be_lost_that_was_stored(self, admin_client, failed):
         Email.objects.update(attachment_count=2)
         question = run(admin_client, "resend", failed[0])

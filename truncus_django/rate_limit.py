@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, connections, transaction
+from django.db import DatabaseError, InterfaceError, transaction
 
 from truncus_django.api.rate_limit import free_at, limits_of
 from truncus_django.conf import Settings
 from truncus_django.db.clock import Clock, unix_of
-from truncus_django.db.transactions import committed
+from truncus_django.db.transactions import committed, take_write_lock
 from truncus_django.models import OutboxAccount, database
 
 SPANS = 1.0
@@ -39,18 +39,12 @@ ASKS = 3
 
 
 def locked_account(account: str, *, using: str) -> OutboxAccount:
-    """Return the row of an account, locked until the transaction ends.
-
-    The write comes first: SQLite, which has no locks for rows, is locked by it as a whole, and a
-    transaction that has read before it writes cannot wait for the lock.
-    """
+    """Return the row of an account, locked until the transaction ends."""
     rows = OutboxAccount.objects.using(using).filter(account=account)
-    if connections[using].features.has_select_for_update:
-        row = rows.select_for_update().first()
-        if row is not None:
-            return row
-    elif rows.update(account=account):
-        return rows.get()
+    take_write_lock(rows)
+    row = rows.select_for_update().first()
+    if row is not None:
+        return row
     with transaction.atomic(using=using):
         OutboxAccount.objects.using(using).bulk_create(
             [OutboxAccount(account=account)], ignore_conflicts=True

@@ -169,14 +169,14 @@ class Email(models.Model):
 
 
 class EmailEvent(models.Model):
-    """Something that happened to an email, told by a webhook or by an answer.
+    """Something that happened to an email, reported by a webhook or by an answer.
 
     ``email`` is empty as long as the email is not recorded: an event can come before the answer
     to the send.
     """
 
     class Source(models.TextChoices):
-        """What told of it."""
+        """What reported it."""
 
         WEBHOOK = "webhook", _("webhook")
         SYNC = "sync", _("sync")

@@ -20,11 +20,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, connections
+from django.db import DatabaseError, InterfaceError
 
 from truncus_django.api.rate_limit import free_at, limits_of
 from truncus_django.conf import Settings
 from truncus_django.db.clock import Clock, unix_of
+from truncus_django.db.locks import take_write_lock
 from truncus_django.db.transactions import committed
 from truncus_django.models import OutboxAccount, database
 
@@ -39,20 +40,15 @@ ASKS = 3
 
 
 def locked_account(account_name: str) -> OutboxAccount:
-    """Return an account, its row locked until the transaction ends.
-
-    The write comes first: SQLite, which has no locks for rows, is locked by it as a whole, and a
-    transaction that has read before it writes cannot wait for the lock.
-    """
-    rows = OutboxAccount.objects.filter(account=account_name)
-    if connections[rows.db].features.has_select_for_update:
-        account = rows.select_for_update().first()
-        if account is not None:
-            return account
-    elif rows.update(account=account_name):
-        return rows.get()
-    OutboxAccount.objects.bulk_create([OutboxAccount(account=account_name)], ignore_conflicts=True)
-    return rows.select_for_update().get()
+    """Return an account, its row locked until the transaction ends; made where there is none."""
+    accounts = OutboxAccount.objects.all()
+    take_write_lock(accounts)
+    locked = accounts.filter(account=account_name).select_for_update()
+    account = locked.first()
+    if account is None:
+        accounts.bulk_create([OutboxAccount(account=account_name)], ignore_conflicts=True)
+        account = locked.get()
+    return account
 
 
 def limits(settings: Settings) -> list[tuple[float, int]]:

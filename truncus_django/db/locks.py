@@ -1,10 +1,21 @@
-"""Rows that several processes take from a table, each without waiting for the others."""
+"""Locks on rows, and what stands in for them where a database has none."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from django.db import connections, models
 
 _Row = TypeVar("_Row", bound=models.Model)
+
+
+def take_write_lock(rows: models.QuerySet[Any]) -> None:
+    """Lock SQLite's database, which has no locks for rows, before ``rows`` are read and changed.
+
+    A transaction that has read cannot wait for this lock any more: it fails at once.
+    """
+    if not connections[rows.db].features.has_select_for_update:
+        key = rows.model._meta.pk.name
+        none = rows.model._default_manager.using(rows.db).filter(pk__isnull=True)
+        none.update(**{key: models.F(key)})
 
 
 def lock_free_rows(rows: models.QuerySet[_Row]) -> models.QuerySet[_Row]:

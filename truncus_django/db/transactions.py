@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from django.db import connections, models, transaction
+from django.db import connections, transaction
 
 IDLE_S = 15
 """A process that stands still inside such a transaction would stop all others; after so long the
@@ -41,14 +40,3 @@ def committed(using: str) -> Iterator[None]:
         if is_mariadb and connection.connection is not None and not connection.needs_rollback:
             with connection.cursor() as cursor:
                 cursor.execute("SET SESSION idle_write_transaction_timeout = DEFAULT")
-
-
-def take_write_lock(rows: models.QuerySet[Any]) -> None:
-    """Lock SQLite's database, which has no locks for rows, before ``rows`` are read and changed.
-
-    A transaction that has read cannot wait for this lock any more: it fails at once.
-    """
-    if not connections[rows.db].features.has_select_for_update:
-        key = rows.model._meta.pk.name
-        none = rows.model._default_manager.using(rows.db).filter(pk__isnull=True)
-        none.update(**{key: models.F(key)})

@@ -22,9 +22,9 @@ from django.utils import timezone
 
 from truncus_django.api.results import EmailDetails
 from truncus_django.db.bulk import update_each
+from truncus_django.db.locks import take_write_lock
 from truncus_django.db.text import storable_json, storable_text
 from truncus_django.db.timestamps import storable_moment
-from truncus_django.db.transactions import take_write_lock
 from truncus_django.log.engagement import (
     COUNT_FIELDS,
     WebhookCounts,

@@ -13,8 +13,8 @@ from uuid import UUID
 from django.db import IntegrityError, connections, transaction
 from django.db.models import Count, Exists, Min, OuterRef, Q, QuerySet
 
+from truncus_django.db.locks import take_write_lock
 from truncus_django.db.retry import PASSING, in_tries
-from truncus_django.db.transactions import take_write_lock
 from truncus_django.models import Email, EmailEvent, EmailQuerySet, OutboxEntry
 from truncus_django.states import UNSENT_STATES, State
 

@@ -152,7 +152,7 @@ class _Chunk:
 
     Attributes:
         claimed_until: the moment that marks them as this job's; ``None`` where none does.
-        answers: what was told, by ``message_id``, and is not written yet.
+        answers: by ``message_id``, those that are not written yet.
         dates: when to ask next about those without an answer: at first, as before the claim.
     """
 
@@ -263,7 +263,7 @@ class SyncJob:
                 self._give_back(chunk)
 
     def _ask_about(self, email: Email, chunk: _Chunk) -> None:
-        """Note the answer about one email, or when to try again."""
+        """Note the answer about one email, or when to ask again."""
         try:
             account = self._account_of(email.mailer)
         except ConfigurationError as error:
@@ -272,13 +272,13 @@ class SyncJob:
             return
         self.result.asked += 1
         try:
-            told = self._answer(account, email, chunk)
+            details = self._answer(account, email, chunk)
         except TruncusError as error:
             self._note_failure(email, error, chunk)
             self._note_trouble(email.mailer, account, error)
         else:
             account.failures_in_a_row = 0
-            chunk.answers[str(email.message_id)] = told
+            chunk.answers[str(email.message_id)] = details
             chunk.dates.pop(email.pk, None)
 
     def _answer(self, account: _Account, email: Email, chunk: _Chunk) -> EmailDetails:
@@ -353,7 +353,7 @@ class SyncJob:
         if not chunk.answers:
             return
         try:
-            self.result.changed += self._learn(chunk.answers)
+            self.result.changed += self._apply(chunk.answers)
             chunk.answers = {}
         except _CANNOT_BE_STORED:
             self._write_one_by_one(chunk)
@@ -361,23 +361,23 @@ class SyncJob:
     def _write_one_by_one(self, chunk: _Chunk) -> None:
         """Find the answer that the database does not take; all the others it does."""
         by_id = {email.message_id: email for email in chunk.emails}
-        for message_id, told in list(chunk.answers.items()):
+        for message_id, details in list(chunk.answers.items()):
             try:
-                self.result.changed += self._learn({message_id: told})
+                self.result.changed += self._apply({message_id: details})
             except _CANNOT_BE_STORED as exc:
                 email = by_id[message_id]
                 chunk.dates[email.pk] = next_sync_at(email, now=self._now())
                 self.result.failed += 1
                 self.result.reasons[f"The answer cannot be stored ({type(exc).__name__})."] += 1
                 logger.error(  # noqa: TRY400  a traceback would hold the answer
-                    "What Truncus told of email %s cannot be stored: %s",
+                    "Truncus's answer about email %s cannot be stored: %s",
                     email.pk,
                     type(exc).__name__,
                 )
             del chunk.answers[message_id]
 
-    def _learn(self, answers: Mapping[str, EmailDetails]) -> int:
-        """Learn from answers; after a deadlock with a webhook, or over a new connection, again."""
+    def _apply(self, answers: Mapping[str, EmailDetails]) -> int:
+        """Apply answers; after a deadlock with a webhook, or over a new connection, again."""
         return in_tries(lambda: apply_details(answers, now=self._now()), using=Email.objects.db)
 
     def _give_back(self, chunk: _Chunk) -> None:

@@ -21,7 +21,7 @@ from django.utils import timezone
 
 from truncus_django import signals
 from truncus_django.db.bulk import update_each
-from truncus_django.db.transactions import take_write_lock
+from truncus_django.db.locks import take_write_lock
 from truncus_django.models import Email, EmailEvent, EmailQuerySet
 from truncus_django.states import (
     RESTARTABLE_STATES,

@@ -7,8 +7,8 @@ from datetime import timedelta
 from django.db.models import F, Max
 
 from truncus_django.db.clock import Clock, moment_of, unix_of
-from truncus_django.db.locks import lock_free_rows
-from truncus_django.db.transactions import committed, take_write_lock
+from truncus_django.db.locks import lock_free_rows, take_write_lock
+from truncus_django.db.transactions import committed
 from truncus_django.models import OutboxAccount, OutboxBatch
 from truncus_django.outbox.waiting import HELD_BACK
 

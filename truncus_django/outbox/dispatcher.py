@@ -23,7 +23,8 @@ from truncus_django.api.client import noting_requests
 from truncus_django.api.errors import MessageError, TruncusError, log_summary
 from truncus_django.api.results import SendResult
 from truncus_django.db.clock import Clock, moment_of
-from truncus_django.db.transactions import committed, take_write_lock
+from truncus_django.db.locks import take_write_lock
+from truncus_django.db.transactions import committed
 from truncus_django.models import OutboxBatch, database
 from truncus_django.outbox.answers import DispatchResult, record_failure, record_results
 from truncus_django.outbox.claim import Claim, Idle, claim

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from truncus_django.db.clock import Clock, moment_of
-from truncus_django.db.locks import lock_free_rows
-from truncus_django.db.transactions import committed, take_write_lock
+from truncus_django.db.locks import lock_free_rows, take_write_lock
+from truncus_django.db.transactions import committed
 from truncus_django.log import transitions
 from truncus_django.log.transitions import EmailUpdate
 from truncus_django.models import OutboxEntry

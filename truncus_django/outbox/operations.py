@@ -15,8 +15,7 @@ from django.db import transaction
 from truncus_django.api.keys import new_idempotency_key
 from truncus_django.conf import get_settings
 from truncus_django.db.clock import Clock, moment_of
-from truncus_django.db.locks import lock_free_rows
-from truncus_django.db.transactions import take_write_lock
+from truncus_django.db.locks import lock_free_rows, take_write_lock
 from truncus_django.log import transitions
 from truncus_django.log.transitions import EmailUpdate
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database

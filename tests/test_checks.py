@@ -36,7 +36,7 @@ def test_good_settings_pass():
     ({"API_KEY": LIVE, "TENANT": "acme"}, "truncus.E001"),
     ({"API_KEY": LIVE, "TIMEOUT": "30"}, "truncus.E002"),
     ({"API_KEY": 5}, "truncus.E002"),
-    ({}, "truncus.W008"),
+    ({}, "truncus.W007"),
     ({"API_KEY": "sk_live_1"}, "truncus.E003"),
     ({"API_KEY": LIVE, "BASE_URL": "http://truncus.co"}, "truncus.E004"),
     ({"API_KEY": LIVE, "BASE_URL": "truncus.co"}, "truncus.E004"),
@@ -218,7 +218,7 @@ if django.VERSION >= (6, 1):
             (deployed,) = check_deployment()
         assert deployed.msg == "There is no API key (mailer 'keyless')."
         assert [(one.id, one.msg.partition("(mailer ")[2].partition(")")[0]) for one in found] == [
-            ("truncus.E001", "'typo'"), ("truncus.W008", "'keyless'"), ("truncus.E002", "'wrong'"),
+            ("truncus.E001", "'typo'"), ("truncus.W007", "'keyless'"), ("truncus.E002", "'wrong'"),
         ]  # fmt: skip
 
 else:
@@ -231,4 +231,4 @@ else:
         settings.MAILERS = {"default": {"BACKEND": BACKEND}}
         assert ids(API_KEY=LIVE) == []
         settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
-        assert ids(API_KEY=LIVE) == ["truncus.W009"]
+        assert ids(API_KEY=LIVE) == ["truncus.W008"]

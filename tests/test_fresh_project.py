@@ -146,7 +146,7 @@ def test_a_command_that_sends_nothing_runs_without_a_key_and_warns(
 
     done = project.manage(*command.split())
     assert done.returncode == 0, done.stderr
-    assert "(truncus.W008) There is no API key" in done.stderr
+    assert "(truncus.W007) There is no API key" in done.stderr
 
 
 def test_a_deployment_without_a_key_fails_its_check_and_its_sends(project: Project) -> None:

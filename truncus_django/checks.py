@@ -16,8 +16,8 @@
 ``truncus.W004``      ``DATABASE`` keeps the outbox out of the transactions of the default database
 ``truncus.W005``      ``RECORD`` is off, though the outbox cannot do without its records
 ``truncus.W006``      the outbox is in an SQLite whose ``transaction_mode`` is not ``IMMEDIATE``
-``truncus.W008``      no API key: all but sending works
-``truncus.W009``      ``MAILERS`` names Truncus, and this Django does not read it
+``truncus.W007``      no API key: all but sending works
+``truncus.W008``      ``MAILERS`` names Truncus, and this Django does not read it
 ====================  ==========================================================================
 """
 
@@ -114,7 +114,7 @@ def _check_mailers_are_read() -> Iterator[checks.CheckMessage]:
         yield checks.Warning(
             f"Django {django.get_version()} does not read MAILERS: no email goes to Truncus.",
             hint=f"Set EMAIL_BACKEND = {BACKEND!r}, or use Django 6.1 or later.",
-            id="truncus.W009",
+            id="truncus.W008",
         )
 
 
@@ -260,7 +260,7 @@ def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[che
     settings = get_settings(known)
     if settings.api_key is None:
         yield checks.Warning(
-            f"There is no API key{where}: nothing can be sent.", hint=_KEY_HINT, id="truncus.W008"
+            f"There is no API key{where}: nothing can be sent.", hint=_KEY_HINT, id="truncus.W007"
         )
     else:
         try:

@@ -91,7 +91,7 @@ def serve(sinks: Addresses, scale: float) -> Callable[[Any], Any]:
 
         count, is_one_each = order
         project.fill(count, is_one_each=is_one_each)
-        with patch.object(rate_limit, "SPANS", scale):
+        with patch.object(rate_limit, "TIME_SCALE", scale):
             return timed(lambda: project.drain("batches"))
 
     return respond

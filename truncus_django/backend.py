@@ -33,7 +33,7 @@ from truncus_django.sending.direct import send_batches
 from truncus_django.sending.outgoing import OutgoingMessage, SendOutcome, Sent
 from truncus_django.sending.prepare import Preparer
 from truncus_django.sending.requests import note_acceptance
-from truncus_django.signals import outermost, post_send, send_failed, tell
+from truncus_django.signals import outermost, post_send, send_failed, send_safely
 from truncus_django.validation import did_you_mean
 
 __all__ = ["TruncusBackend"]
@@ -50,7 +50,7 @@ class TruncusBackend(BaseEmailBackend):
     Args:
         fail_silently: hide that emails were not delivered; never that settings are wrong.
         alias: the mailer's name in ``MAILERS``, given by Django 6.1 and later.
-        **options: settings in lower case, before those in ``TRUNCUS``; see
+        **options: settings in lower case, which override ``TRUNCUS``; see
             :class:`truncus_django.conf.Settings`. Those of Django's SMTP backend are ignored, but
             for ``timeout`` (seconds). Others are ignored with a warning, and refused in
             ``MAILERS``.
@@ -134,16 +134,22 @@ class TruncusBackend(BaseEmailBackend):
 
     @sensitive_variables()
     def send_messages(self, email_messages: Iterable[EmailMessage]) -> int:
-        """Send messages and return how many Truncus accepted.
+        """Send messages; return how many Truncus accepted, or how many were put into the outbox.
 
-        Every message is tried, and ``message.truncus_status`` tells what became of it. One without
-        recipients is skipped, as Django's SMTP backend does: its status stays ``None``.
+        ``message.truncus_status`` says what became of each. One bad message does not stop the
+        others. After an error that all would meet, such as a refused API key, the rest is not
+        tried. A message without recipients is skipped, as in Django's SMTP backend: its status
+        stays ``None``.
 
         Raises:
+            ConfigurationError: the settings are wrong.
             TruncusError: of a single message, why it was not sent.
             MessagesNotSent: of several, which were not sent and why.
+            django.db.DatabaseError: nothing could be written into the outbox.
+
+        With ``fail_silently`` only wrong settings and the database's errors are raised.
         """
-        messages = _checked(email_messages)
+        messages = _check_and_reset(email_messages)
         if not messages:
             return 0
         client, settings, now = self.client, self.settings, time.time()
@@ -151,12 +157,12 @@ class TruncusBackend(BaseEmailBackend):
         report = _Report(len(messages))
         if settings.delivery == "outbox":
             queued = self._enqueue(prepared, settings)
-            self._notify(queued)
+            self._send_signals(queued)
             report.add(queued)
         else:
             for sent in send_batches(client, make_batches(prepared, now=now), now=now):
                 self._record(sent, settings)
-                self._notify(sent)
+                self._send_signals(sent)
                 report.add(sent)
         report.raise_failures(fail_silently=self.fail_silently)
         return report.accepted
@@ -207,21 +213,21 @@ class TruncusBackend(BaseEmailBackend):
 
             record(sent, alias=self.alias, settings=settings)
 
-    def _notify(self, sent: Sequence[Sent]) -> None:
-        """Tell receivers what became of messages."""
+    def _send_signals(self, sent: Sequence[Sent]) -> None:
+        """Send ``post_send`` or ``send_failed`` for each message."""
         for outgoing, outcome in sent:
             if outcome.error is not None:
-                self._tell(send_failed, message=outgoing.message, error=outcome.error)
+                self._send_signal(send_failed, message=outgoing.message, error=outcome.error)
             elif outcome.result is not None:
                 note_acceptance(outcome.result)
                 status = outgoing.message.truncus_status  # type: ignore[attr-defined]
-                self._tell(post_send, message=outgoing.message, status=status)
+                self._send_signal(post_send, message=outgoing.message, status=status)
 
-    def _tell(self, signal: Signal, **facts: Any) -> None:
+    def _send_signal(self, signal: Signal, **facts: Any) -> None:
         if signal.has_listeners(type(self)):
             with outermost() as is_outermost:
                 if is_outermost:
-                    tell(signal, sender=type(self), alias=self.alias, **facts)
+                    send_safely(signal, sender=type(self), alias=self.alias, **facts)
 
 
 @dataclass(slots=True)
@@ -292,8 +298,8 @@ def _outbox() -> ModuleType:
     return enqueue
 
 
-def _checked(email_messages: Iterable[EmailMessage] | None) -> list[EmailMessage]:
-    """Return the messages, none of which has the status of an earlier send any more."""
+def _check_and_reset(email_messages: Iterable[EmailMessage] | None) -> list[EmailMessage]:
+    """Check the types of messages, and clear their status of an earlier send."""
     messages = list(email_messages or ())
     for message in messages:
         if not isinstance(message, EmailMessage):

@@ -286,7 +286,7 @@ class OutboxBatch(models.Model):
     first_request_at = models.DateTimeField(null=True)
     """When its key was first used; Truncus forgets keys after 24 hours."""
     failing_since = models.DateTimeField(null=True)
-    """Since when it fails for a fault of its own, without another in between."""
+    """When the first of its failures in a row was that count towards giving up."""
     is_ambiguous = models.BooleanField(default=False)
     """Whether a request of it may have been accepted; so from before each request to its answer."""
     wire_format = models.JSONField(null=True)

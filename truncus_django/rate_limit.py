@@ -29,8 +29,8 @@ from truncus_django.db.locks import take_write_lock
 from truncus_django.db.transactions import committed
 from truncus_django.models import OutboxAccount, database
 
-SPANS = 1.0
-"""How many seconds a second of the limits has; another number where the pace is measured faster."""
+TIME_SCALE = 1.0
+"""Scales the limits' spans; a benchmark changes it to measure the pace faster."""
 MARGIN = 1.01
 """The clocks of this side's machines differ a little, and so does that of Truncus."""
 ARRIVES_WITHIN_S = 5.0
@@ -56,7 +56,7 @@ def limits(settings: Settings) -> list[tuple[float, int]]:
     found = limits_of(
         per_second=settings.requests_per_second, per_minute=settings.requests_per_minute
     )
-    return [(span * SPANS * MARGIN, count) for span, count in found]
+    return [(span * TIME_SCALE * MARGIN, count) for span, count in found]
 
 
 def next_request_at(

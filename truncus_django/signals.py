@@ -46,28 +46,28 @@ __all__ = ["email_event", "email_state_changed", "post_send", "pre_send", "send_
 
 
 # Asynchronous receivers run in another thread, to which a context goes along.
-_is_telling: ContextVar[bool] = ContextVar("is_telling", default=False)
+_is_sending_signal: ContextVar[bool] = ContextVar("is_sending_signal", default=False)
 _trouble = TroubleLog()
 
 
-def _is_not_told_here(record: logging.LogRecord) -> bool:
-    return not _is_telling.get()
+def _is_elsewhere(record: logging.LogRecord) -> bool:
+    return not _is_sending_signal.get()
 
 
-logging.getLogger("django.dispatch").addFilter(_is_not_told_here)
+logging.getLogger("django.dispatch").addFilter(_is_elsewhere)
 
 
-def tell(signal: Signal, **facts: Any) -> None:
+def send_safely(signal: Signal, **facts: Any) -> None:
     """Send a signal; a receiver that fails harms nobody, and is logged once.
 
     Django's own log line for it, each time, may be emailed to the admins; that email has events
     of its own, at which the receiver fails again, without end.
     """
-    outer = _is_telling.set(True)
+    outer = _is_sending_signal.set(True)
     try:
         answers = signal.send_robust(**facts)
     finally:
-        _is_telling.reset(outer)
+        _is_sending_signal.reset(outer)
     for receiver, answer in answers:
         name = getattr(receiver, "__qualname__", type(receiver).__name__)
         if isinstance(answer, Exception):
@@ -79,7 +79,7 @@ _is_inside: ContextVar[bool] = ContextVar("is_inside", default=False)
 
 @contextmanager
 def outermost() -> Iterator[bool]:
-    """Yield whether this call is not inside here yet; what fails inside harms nothing.
+    """Yield ``True`` unless this block already runs in this context; its exceptions are dropped.
 
     Signals and failure logs run receivers and log handlers that may send email themselves,
     Django's handler for the admins above all. Those inner sends are neither signalled nor logged

@@ -21,7 +21,7 @@ GOOD, INVALID, SUPPRESSED, SCHEDULED = "good", "invalid", "suppressed", "schedul
 def _spoil(sender: object, payload: dict[str, Any], **kwargs: Any) -> None:
     """Make of some emails what Truncus refuses, as a receiver of a project may do by mistake."""
     if payload.get("metadata", {}).get("spoil"):
-        payload["track_opens"] = "maybe"
+        payload["to"] = "nobody@localhost@"
 
 
 class _RolledBack(Exception):

@@ -549,7 +549,7 @@ def test_a_failing_receiver_harms_nothing_and_is_logged_once_and_not_by_django(s
     row = email()
     email_event.connect(fail)
     try:
-        ingest([incoming("delivered"), incoming("opened")])
+        ingest([incoming("delivered"), incoming("opened", 1)])
     finally:
         email_event.disconnect(fail)
 

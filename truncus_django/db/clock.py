@@ -41,7 +41,7 @@ class Clock:
         self._asks = asks
         self._ahead_s = 0.0
         self._asked_at: float | None = None
-        self._steps_s = 0.0
+        self._wall_minus_monotonic_s = 0.0
 
     def now(self) -> float:
         """Return unix seconds."""
@@ -51,10 +51,10 @@ class Clock:
         here = time.monotonic()
         # The monotonic clock stands still while a machine sleeps, the other one does not.
         steps_s = time.time() - here
-        has_slept = abs(steps_s - self._steps_s) > 1.0
+        has_slept = abs(steps_s - self._wall_minus_monotonic_s) > 1.0
         if self._asked_at is None or has_slept or here - self._asked_at > REFRESH_S:
             self._ahead_s = self._ask(sql)
-            self._asked_at, self._steps_s = time.monotonic(), steps_s
+            self._asked_at, self._wall_minus_monotonic_s = time.monotonic(), steps_s
         return time.monotonic() + self._ahead_s
 
     def _ask(self, sql: str) -> float:

@@ -1,4 +1,4 @@
-"""Indexes that cost a new row nothing where it is not one of theirs."""
+"""Indexes of some rows only: the others cost nothing to insert."""
 
 from typing import Any
 

@@ -8,7 +8,8 @@ about something before that adds nothing, one about something after it is one mo
 
 in whatever order they come. ``Email.answers_until`` is how far the answers reach, by Truncus's
 clock, which dates the webhooks too: ours has no part in it. The most that an answer counted is
-what a count has beyond the later webhooks, as long as it is more than the webhooks alone.
+what a count has beyond the later webhooks, as long as it is more than the webhooks alone. For
+example, an answer counts 3 opens, then 1 later webhook comes: the count is 4.
 """
 
 from collections import Counter

@@ -151,7 +151,7 @@ def _to_row(event: IncomingEvent) -> EmailEvent:
 
 
 _FEW = 20
-"""Fewer events are offered to the database again sooner than looked for."""
+"""For fewer events, to insert them and ignore duplicates is cheaper than to look for them first."""
 
 
 def _without_known(events: Sequence[EmailEvent]) -> list[EmailEvent]:

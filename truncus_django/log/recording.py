@@ -279,12 +279,8 @@ def content_row(outgoing: OutgoingMessage, alias: str | None, settings: Settings
         attachments=attachments,
         attachment_count=len(attachments),
         attachment_bytes=sum(sizes),
-        text_body=storable_text(email["text"])
-        if settings.store_bodies and email.get("text")
-        else None,
-        html_body=storable_text(email["html"])
-        if settings.store_bodies and email.get("html")
-        else None,
+        text_body=_body(email.get("text"), settings),
+        html_body=_body(email.get("html"), settings),
         send_at=_moment(email.get("send_at")),
         resend_of_id=getattr(outgoing.message, "truncus_resend_of", None),
     )

@@ -158,7 +158,7 @@ def _send_state_changes(old_states: Mapping[UUID, str], using: str) -> None:
 
 
 def _send_state_change(email: Email, old_state: str) -> None:
-    signals.tell(
+    signals.send_safely(
         signals.email_state_changed,
         sender=Email,
         email=email,
@@ -270,7 +270,7 @@ class Changes:
 
     def _send_signals(self) -> None:
         for event in self.events:
-            signals.tell(signals.email_event, sender=Email, email=event.email, event=event)
+            signals.send_safely(signals.email_event, sender=Email, email=event.email, event=event)
         for pk, old_state in self._old_states.items():
             _send_state_change(self.emails[pk], old_state)
 

@@ -128,7 +128,7 @@ def record_failure(
             error,
             due_at=moment_of(now + decision.wait_s),
             is_ambiguous=decision.is_ambiguous,
-            failing_since=_failing_since(claim, now) if decision.is_own_failure else None,
+            failing_since=_failing_since(claim, now) if decision.counts_towards_giving_up else None,
             # Capabilities were learned from an earlier answer, and a later one was lost.
             wire_format=stored_wire_format(error.wire_format) if error.wire_format else None,
         )
@@ -196,7 +196,7 @@ def _retry_some(
     """
     decisions = [(_decide_about_one(claim, error, now, jitter), error) for error in errors.values()]
     longest, error = max(decisions, key=lambda pair: pair[0].wait_s)
-    is_own = all(decision.is_own_failure for decision, _ in decisions)
+    is_own = all(decision.counts_towards_giving_up for decision, _ in decisions)
     regroup(
         claim.batch,
         [list(errors)],

@@ -31,9 +31,9 @@ class Candidate(NamedTuple):
 def same_request(entries: Sequence[Candidate], now: float) -> list[Candidate]:
     """Return those that may share a request with the first.
 
-    A message with a key of its own goes alone, so that the key is worth what it says. An ambiguous
-    request is repeated whole or not at all, and so not after one of its emails has expired: what
-    expires sooner goes apart from what is good for longer.
+    A message with a key of its own goes alone, so that its key stands for this message alone. An
+    ambiguous request is repeated whole or not at all, and so not after one of its emails has
+    expired: emails that expire sooner go apart from those that last longer.
     """
     if not entries:
         return []

@@ -90,7 +90,8 @@ class Claim:
         was_ambiguous: whether an earlier request of it may have been accepted.
         lease: proves that it is still this worker's.
         countdown: how long the lease lasts, known without a query.
-        arrived_by: what the account's limits know its request by until it is answered.
+        arrived_by: unix seconds; when the request counts as arrived if no answer comes. The
+            account's ``recent_requests`` list it by this.
         account: whose request it is, as its row was before it.
         settings, client: whom to ask.
     """

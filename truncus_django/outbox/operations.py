@@ -288,15 +288,15 @@ def _cancel(held: _Held) -> dict[UUID, OperationResult]:
     cancelled = _those(OperationResult.CANCELLED, results)
     if cancelled:
         outcomes.cancel(cancelled)
-        _close_ranks(_batches_of(cancelled, held))
+        _renew_keys(_batches_of(cancelled, held))
     return results
 
 
-def _close_ranks(batches: Mapping[UUID, OutboxBatch]) -> None:
-    """Mend requests that have lost members: another content takes another key.
+def _renew_keys(batches: Mapping[UUID, OutboxBatch]) -> None:
+    """Delete batches that are empty now; give the others that were requested a new key.
 
-    None of them has been accepted. A key of a message's own belongs to a request of one email,
-    which is empty now.
+    Their content has changed, and none of them was accepted. A key of a message's own belongs to a
+    request of one email, which is empty now.
     """
     members = OutboxEntry.objects.filter(batch__in=batches).order_by()
     with_members = set(members.values_list("batch_id", flat=True).distinct())

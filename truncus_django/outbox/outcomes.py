@@ -136,12 +136,13 @@ def postpone(
 ) -> None:
     """Let a batch wait for its next try, and say on its emails why.
 
-    ``batch`` itself stays as it is: where the end of the transaction is lost, this is done again.
+    The object ``batch`` is not changed, as the caller repeats this if the commit fails.
 
     Args:
         due_at: when it is tried again.
         is_ambiguous: whether any request of it may have been accepted.
-        failing_since: since when it fails for a fault of its own; ``None`` where the fault is not.
+        failing_since: when the first of its failures in a row was that count towards giving up;
+            ``None`` if this one does not.
         code: instead of the error's own.
         wire_format: the one that the emails were sent in, where it has changed.
     """

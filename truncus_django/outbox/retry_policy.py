@@ -37,7 +37,7 @@ class BatchState:
     Attributes:
         failures: requests in a row that had failed before.
         was_ambiguous: whether an earlier request may have been accepted.
-        failing_s: for how long it has failed for a fault of its own; 0 at the first time.
+        failing_s: seconds since the first of its failures in a row that count towards giving up.
         size: how many emails are in it.
         account_failures: requests of the account in a row that failed for no fault of the emails.
     """
@@ -68,7 +68,8 @@ class RetryDecision:
         pause_s: seconds for which the account makes no request at all.
         is_ambiguous: whether any request of the batch may have been accepted.
         is_account_failure: whether the fault is not with the emails.
-        is_own_failure: whether the batch may be given up if it goes on like this.
+        counts_towards_giving_up: whether the batch fails for good if it goes on like this for long
+            enough: not for a quota, nor while the account is stopped.
     """
 
     action: RetryAction
@@ -76,7 +77,7 @@ class RetryDecision:
     pause_s: float = 0.0
     is_ambiguous: bool = False
     is_account_failure: bool = False
-    is_own_failure: bool = False
+    counts_towards_giving_up: bool = False
 
 
 _NOT_TRUNCUS = (InvalidAnswer, NotFound)
@@ -100,10 +101,12 @@ def after_failure(error: TruncusError, state: BatchState, *, jitter: float) -> R
     if error.retryable or isinstance(error, QuotaExceeded):
         if isinstance(error, MessageError) and not ambiguous and state.size > 1:
             return RetryDecision(RetryAction.SPLIT)  # nobody knows which of them it is about
-        is_forever = isinstance(error, QuotaExceeded)
-        if not ambiguous and not is_forever and state.failing_s >= GIVE_UP_AFTER_S:
+        never_gives_up = isinstance(error, QuotaExceeded)
+        if not ambiguous and not never_gives_up and state.failing_s >= GIVE_UP_AFTER_S:
             return RetryDecision(RetryAction.FAIL)
-        wait_s = QUOTA_RETRY_S * (1 + jitter) if is_forever else _backoff_s(error, state, jitter)
+        wait_s = (
+            QUOTA_RETRY_S * (1 + jitter) if never_gives_up else _backoff_s(error, state, jitter)
+        )
         is_down = error.is_service_failure and state.account_failures + 1 >= FAILURES_TO_PAUSE
         pause = account_pause_s(error, failures=state.account_failures, jitter=jitter)
         return RetryDecision(
@@ -112,7 +115,7 @@ def after_failure(error: TruncusError, state: BatchState, *, jitter: float) -> R
             pause if is_down else 0.0,
             ambiguous,
             is_account_failure=error.is_service_failure,
-            is_own_failure=not is_forever,
+            counts_towards_giving_up=not never_gives_up,
         )
     if ambiguous:
         return RetryDecision(RetryAction.UNKNOWN, is_ambiguous=True)

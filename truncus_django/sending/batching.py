@@ -13,12 +13,12 @@ from truncus_django.sending.requests import MAX_BATCH_BYTES
 def make_batches(messages: Iterable[OutgoingMessage], *, now: float) -> Iterator[Batch]:
     """Yield the batches that the messages go in, each as soon as it is full.
 
-    * A message with a key of its own goes alone, so that the key is worth what it says.
+    * A message with a key of its own goes alone, so that its key stands for this message alone.
     * Messages whose earlier request may have been accepted make up that very request again.
     * The others share requests: up to 100, all sandbox or none, within a bound of bytes.
 
-    Messages that cannot be sent come together, without a key, before the next batch. That a
-    message's earlier request cannot be made up again is such a reason: an :class:`OutcomeUnknown`.
+    Messages that cannot be sent come together, without a key, before the next batch. They include
+    those whose earlier request cannot be repeated, with an :class:`OutcomeUnknown`.
 
     Args:
         now: unix seconds.

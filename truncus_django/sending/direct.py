@@ -4,6 +4,8 @@ import copy
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
+from django.views.decorators.debug import sensitive_variables
+
 from truncus_django.api import contract
 from truncus_django.api.capabilities import WireFormat
 from truncus_django.api.client import TruncusClient
@@ -76,8 +78,13 @@ def send_batches(
             yield _failed(batch, answer)
 
 
+@sensitive_variables()
 def _request(client: TruncusClient, batch: Batch) -> Sequence[SendResult] | TruncusError:
-    """Make the request of ``batch``; return the result of each message, or the error of all."""
+    """Make the request of ``batch``; return the result of each message, or the error of all.
+
+    The variables are hidden here, too: before Python 3.12, frames below a generator do not lead to
+    those above it.
+    """
     payloads = [outgoing.payload for outgoing in batch.messages if outgoing.payload is not None]
     earlier = batch.messages[0].ambiguous_send
     try:
@@ -89,7 +96,7 @@ def _request(client: TruncusClient, batch: Batch) -> Sequence[SendResult] | Trun
             wire_format=earlier.wire_format if earlier else None,
         )
     except TruncusError as error:
-        # What is sent again may have been accepted before, whatever most answers say.
+        # The earlier send may have been accepted; only some errors rule that out.
         is_ambiguous = any(outgoing.is_ambiguous for outgoing in batch.messages)
         error.ambiguous |= is_ambiguous and not rules_out_acceptance(error)
         return error
@@ -121,8 +128,8 @@ def _stops_the_list(error: TruncusError) -> bool:
 def _remember_failure(
     batch: Batch, error: TruncusError, client: TruncusClient, *, now: float, wire_format: WireFormat
 ) -> None:
-    """Remember the key of a request that failed, where it is of use to send it again."""
-    # Also where the server says that it failed: the same key is never worse.
+    """Remember the key of a failed request, for when its messages are sent again."""
+    # Also after a server error: to use the key again is always safe.
     if error.ambiguous or isinstance(error, ServerError):
         remember(
             batch,

@@ -21,13 +21,13 @@ class AmbiguousSend:
     Attributes:
         idempotency_key: of the request whose answer was lost.
         account: digest of the account that it went to; another knows nothing of the key.
-        email, is_sandbox, size: what was sent, to be sent again just so.
+        email, is_sandbox, size: what was sent, to be sent again unchanged.
         wire_format: the form that it was sent in.
         fingerprint: of the message, to tell whether it is still the same.
         index, batch_size: the message's place in the batch.
         since: unix seconds of the first try; Truncus forgets keys after 24 hours.
         is_ambiguous: whether it may have been accepted. If not, Truncus said that it failed, and
-            the key is kept because the same key is never worse.
+            the key is kept because to use it again is always safe.
         email_pk: of its record; ``None`` where it was not recorded.
     """
 

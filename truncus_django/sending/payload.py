@@ -87,8 +87,8 @@ def merge_receiver_changes(
     """Change ``rebuilt`` as ``built`` was changed into ``changed``; dicts key by key.
 
     Raises:
-        MessageError: a field was changed here, and otherwise in ``rebuilt``. Neither is taken: a
-            recipient that one of them removed must not come back with the other.
+        MessageError: receivers set a field to different values in the payload and in the message.
+            Neither is taken: a recipient that one removed must not come back with the other.
     """
     for name in built.keys() | changed.keys():
         old, new, present = built.get(name), changed.get(name), rebuilt.get(name)
@@ -167,7 +167,7 @@ class _Builder:
             recipients = self._recipients(name)
             if recipients:
                 email[name] = recipients
-        self._check_shown_recipients(headers)
+        self._remove_recipient_headers(headers)
         replies = self._reply_addresses(headers)
         if replies:
             email["reply_to"] = ", ".join(replies)
@@ -202,8 +202,8 @@ class _Builder:
             headers[lower] = (name, checked_line(text, f"The header {name!r}", InvalidHeader))
         return headers
 
-    def _check_shown_recipients(self, headers: dict[str, tuple[str, str]]) -> None:
-        """Take ``To`` and ``Cc`` out of the headers; the API shows the recipients themselves."""
+    def _remove_recipient_headers(self, headers: dict[str, tuple[str, str]]) -> None:
+        """Remove ``To`` and ``Cc`` from the headers: the API shows the recipients itself."""
         for lower in ("to", "cc"):
             if lower not in headers:
                 continue

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.mail import EmailMessage
+from django.views.decorators.debug import sensitive_variables
 
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import MessageError, TruncusError, clear_frames
@@ -54,6 +55,7 @@ class Preparer:
                 clear_frames(prepared.error)
             yield prepared
 
+    @sensitive_variables()  # as in direct._request()
     def _with_payload_or_error(self, outgoing: OutgoingMessage) -> OutgoingMessage | None:
         try:
             return self._with_payload(outgoing)
@@ -72,7 +74,7 @@ class Preparer:
         is_sandbox = settings.sandbox if sandbox is None else sandbox is True
         earlier = recall(outgoing, self.client, is_sandbox=is_sandbox)
         if earlier is not None:
-            # Sent again just so; receivers were asked then.
+            # The earlier payload, unchanged; pre_send was sent the first time.
             own_key = getattr(message, "idempotency_key", None)
             payload = Payload(
                 email=earlier.email,

@@ -56,9 +56,9 @@ def request_results(
 
 
 def parts_of(senders: Sequence[str], error: TruncusError) -> list[list[int]]:
-    """Return the parts, as places, that emails refused together may fare better in.
+    """Return smaller groups of refused emails to send apart, as lists of indexes; ``[]`` if none.
 
-    None where none can: the senders of each domain where one domain was refused, else halves.
+    If a domain was refused, the groups are the senders of each domain, else halves.
     """
     if len(senders) < 2:
         return []

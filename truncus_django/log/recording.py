@@ -70,7 +70,9 @@ def _record_together_or_alone(sent: Sequence[Sent], alias: str | None, settings:
     try:
         _record_over_a_live_connection(sent, connection, alias, settings)
     except Exception as exc:
-        is_transaction_broken = connection.in_atomic_block and isinstance(exc, _CONNECTION_ERRORS)
+        is_transaction_broken = _is_in_transaction(connection) and isinstance(
+            exc, _CONNECTION_ERRORS
+        )
         if len(sent) == 1 or is_transaction_broken or not _connects(connection):
             raise
         _record_each_alone(sent, connection, alias, settings)
@@ -105,7 +107,7 @@ def _record_over_a_live_connection(
     try:
         _record(sent, connection, alias, settings)
     except _CONNECTION_ERRORS:
-        if connection.in_atomic_block:
+        if _is_in_transaction(connection):
             raise
         connection.close_if_unusable_or_obsolete()
         try:
@@ -113,6 +115,11 @@ def _record_over_a_live_connection(
         except _CONNECTION_ERRORS:
             connection.close_if_unusable_or_obsolete()  # the caller has more to do with it
             raise
+
+
+def _is_in_transaction(connection: BaseDatabaseWrapper) -> bool:
+    """Whether the caller has a transaction open, also one after ``set_autocommit(False)``."""
+    return connection.in_atomic_block or not connection.get_autocommit()
 
 
 def _connects(connection: BaseDatabaseWrapper) -> bool:
@@ -147,7 +154,7 @@ def _record(
     using = connection.alias
     rows = [_row(outgoing, outcome, alias, settings) for outgoing, outcome in sent]
     # A savepoint in the caller's transaction, if there is one.
-    with transaction.atomic(using=using) if connection.in_atomic_block else nullcontext():
+    with transaction.atomic(using=using) if _is_in_transaction(connection) else nullcontext():
         written = _update_earlier_records(sent, rows, using)
         new = [row for row in rows if row.pk not in written]
         if new and insert_new(new, using=using) < len(new):
@@ -157,7 +164,9 @@ def _record(
         _note_row(outgoing, outcome, row)
     accepted = [row.message_id for row in rows if row.message_id]
     # Without a secret, every webhook is refused: no event can have come before its email.
-    if accepted and settings.webhook_secrets:
+    # After set_autocommit(False) nobody tells of the commit: truncus_sync applies such events.
+    is_told = connection.in_atomic_block or connection.get_autocommit()
+    if accepted and settings.webhook_secrets and is_told:
         transaction.on_commit(lambda: _attach(accepted), using=using)
 
 

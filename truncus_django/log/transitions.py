@@ -124,7 +124,7 @@ def advance_emails(
         locked = among.filter(pk__in=by_pk).select_for_update().order_by("pk")
         for stored in locked.values(*stored_names):
             update = by_pk[stored["pk"]]
-            if outranks(update.state, stored["state"]):
+            if _gives_way(stored, update):
                 old_states[update.pk] = stored["state"]
             _merge_stored(update, stored)
             update.next_sync_at = next_sync_at(update, now=now)
@@ -135,9 +135,19 @@ def advance_emails(
     return {update.pk for update in found}
 
 
+def _gives_way(stored: Mapping[str, Any], update: Email | EmailUpdate) -> bool:
+    """Whether a stored state gives way: by rank, or to the first answer to a direct send.
+
+    A record without an id can have had no event. So the answer that brings the id is true even
+    where an earlier send of the same message failed.
+    """
+    is_first_answer = isinstance(update, Email) and update.message_id and not stored["message_id"]
+    return bool(is_first_answer) or outranks(update.state, stored["state"])
+
+
 def _merge_stored(update: Email | EmailUpdate, stored: Mapping[str, Any]) -> None:
     """Keep in an update what is stored and still holds."""
-    if not outranks(update.state, stored["state"]):
+    if not _gives_way(stored, update):
         if stored["reason"] or update.state != stored["state"]:
             update.reason = stored["reason"]
         update.state = stored["state"]

@@ -55,8 +55,9 @@ def send_batches(
             wire_format = earlier.wire_format if earlier else client.wire_format
             try:
                 answer = _request(client, batch)
+                sent = None if isinstance(answer, TruncusError) else _answered(batch, answer)
             except BaseException:
-                # The request may have been on its way.
+                # The request may have been on its way, or its answer is not noted yet.
                 remember(batch, client, now=now, is_ambiguous=True, wire_format=wire_format)
                 yield _failed(
                     batch, OutcomeUnknown("The send was interrupted before its answer came.")
@@ -64,7 +65,7 @@ def send_batches(
                 raise
             if not isinstance(answer, TruncusError):
                 failed_in_a_row = 0
-                yield _answered(batch, answer)
+                yield sent or ()
                 continue
             clear_frames(answer)
             parts = split(batch, answer)

@@ -155,7 +155,7 @@ class Email(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{State(self.state).label}: {self.message_id or self.id}"
+        return f"{self.get_state_display()}: {self.message_id or self.id}"
 
     @property
     def is_final(self) -> bool:

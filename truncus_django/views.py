@@ -15,14 +15,14 @@ from truncus_django.api.webhooks import verify
 from truncus_django.conf import get_settings
 from truncus_django.log.ingest import ingest
 from truncus_django.log.webhook_payload import read_event
+from truncus_django.trouble_log import TroubleLog
 
 logger = logging.getLogger("truncus_django")
 
 MAX_BODY_BYTES = 256 * 1024
 """Of a webhook; the published ones have less than 1 KB."""
 
-_reported: set[str] = set()
-"""Problems that were logged since a webhook was last stored."""
+_trouble = TroubleLog()
 
 
 @login_not_required  # of use with LoginRequiredMiddleware; needs no users otherwise
@@ -54,7 +54,7 @@ def webhook(request: HttpRequest) -> HttpResponse:
         ingest([incoming])
     except Exception as error:  # noqa: BLE001  whatever it is, Truncus must repeat it
         return _try_again(error)
-    _reported.clear()
+    _trouble.clear()
     return _answer(200, "OK")
 
 
@@ -98,9 +98,7 @@ logging.getLogger("django.request").addFilter(_is_not_about_webhooks)
 
 def _report(problem: str) -> None:
     """Log a problem once, until a webhook is stored again."""
-    if problem not in _reported:
-        _reported.add(problem)
-        logger.error("%s Further ones are not logged.", problem)
+    _trouble.error(problem, "%s Further ones are not logged.", problem)
 
 
 def _answer(status: int, text: str) -> HttpResponse:

@@ -221,3 +221,8 @@ class TestCount:
             make()
 
         assert "7 emails" in admin_client.get(LOG).text
+
+
+def test_a_state_of_a_later_version_is_shown_as_it_is(admin_client):
+    make(state="archived")
+    assert "archived" in admin_client.get(LOG).text

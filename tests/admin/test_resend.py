@@ -8,7 +8,7 @@ from django.contrib.admin.models import LogEntry
 from tests.admin.pages import answer, confirm, make, messages_of, page_of, run
 from truncus_django.admin.resend import resend
 from truncus_django.api.errors import SendCancelled
-from truncus_django.models import Email
+from truncus_django.models import Email, OutboxEntry
 from truncus_django.signals import pre_send
 from truncus_django.states import State
 
@@ -227,3 +227,11 @@ def test_two_who_confirm_at_once_send_once(shared_database, sent, emulator, in_t
     assert emulator.accepted == 2
     assert Email.objects.filter(resend_of=sent).count() == 1
     assert len({one.record.pk for one in outcomes if one.record}) == 1
+
+
+def test_a_stored_payload_that_cannot_be_read_is_made_from_the_log(admin_client, sent, emulator):
+    OutboxEntry.objects.create(email=sent, payload="{", size=1, is_waiting=False)
+    confirm(admin_client, "resend", sent)
+
+    new = Email.objects.exclude(pk=sent.pk).get()
+    assert (new.subject, new.text_body) == (sent.subject, sent.text_body)

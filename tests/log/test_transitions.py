@@ -83,6 +83,26 @@ def test_an_answer_that_an_event_outran_is_not_signalled(signalled):
     assert signalled == []
 
 
+def test_the_first_answer_about_a_direct_send_counts_whatever_an_earlier_try_met():
+    """Without an id the record can have had no event; its state is that of a try before."""
+    row = email(state=State.FAILED, message_id=None, reason="bad template")
+    accepted = Email(pk=row.pk, state=State.SENT, message_id="m-9", sent_at=minute(1))
+    advance_emails([accepted], ANSWER_FIELDS)
+    fields = fields_of(row, "message_id")
+    assert (fields["state"], fields["reason"], fields["message_id"]) == (State.SENT, "", "m-9")
+    assert row.next_sync_at is not None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_change_is_signalled_as_it_was_though_the_email_is_further_by_then(signalled):
+    row = email(state=State.SENDING)
+    with transaction.atomic():
+        advance_emails([EmailUpdate(row.pk, State.SENT, message_id="m-1")], ANSWER_FIELDS)
+        Email.objects.filter(pk=row.pk).update(state=State.DELIVERED)
+
+    assert signalled == [(State.SENDING, State.SENT)]
+
+
 def test_a_cancellation_goes_by_rank_too():
     row = email(state=State.SCHEDULED)
 

@@ -40,7 +40,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 
 @pytest.fixture(autouse=True)
 def one_secret(recording: None, settings: Any) -> None:
-    views._reported.clear()
+    views._trouble.clear()
     settings.TRUNCUS = {**settings.TRUNCUS, "WEBHOOK_SECRETS": [SECRET]}
 
 

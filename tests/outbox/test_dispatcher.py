@@ -10,6 +10,7 @@ from django.db import OperationalError
 from tests.outbox.conftest import keys_of, put_all, reload
 from truncus_django import rate_limit, signals
 from truncus_django.api.capabilities import forget_capabilities
+from truncus_django.api.client import TruncusClient
 from truncus_django.api.transport import longest_request_s
 from truncus_django.backend import TruncusBackend
 from truncus_django.conf import get_settings
@@ -503,6 +504,29 @@ def test_another_account_goes_on_with_what_was_refused(
     dispatcher.drain()
 
     assert states() == ["delivered"] * 2
+
+
+def test_the_parts_of_a_batch_go_over_to_another_account_together(
+    emulator, message, dispatcher, travel, settings
+):
+    """Emails of one request that expire far apart are parted when it is made again."""
+    emulator.reset(revoked_keys=["tr_test_emulator"])
+    put_all([message(0), message(1)])
+    dispatcher.step()
+    first = OutboxEntry.objects.order_by(*OutboxEntry.IN_ORDER)[0]
+    OutboxEntry.objects.filter(pk=first.pk).update(
+        expires_at=moment_of(dispatcher.clock.now() + 2 * 3600)
+    )
+    emulator.reset()
+    settings.TRUNCUS = {**settings.TRUNCUS, "API_KEY": "tr_test_another"}
+    travel(3600)
+    dispatcher.step()
+
+    [remaining] = OutboxBatch.objects.all()
+    assert (
+        remaining.account
+        == TruncusClient("tr_test_another", base_url=settings.TRUNCUS["BASE_URL"]).account
+    )
 
 
 # Refusals -------------------------------------------------------------------------------------

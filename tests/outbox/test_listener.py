@@ -89,6 +89,14 @@ def test_a_listener_that_lost_its_connection_says_so_and_listens_again():
         assert listener.wait(60 if can_listen() else 0.01) is can_listen()
 
 
+def test_a_listener_whose_connection_was_closed_in_this_thread_listens_again():
+    with Listener("default") as listener:
+        connection.close()
+        # What came in between may have been missed.
+        assert listener.wait(0.01) is can_listen()
+        assert listener.is_listening is can_listen()
+
+
 def test_a_listener_without_a_server_waits_by_the_clock(monkeypatch):
     monkeypatch.setattr(listener_module, "LISTEN_RETRY_S", 0.01)
     monkeypatch.setattr(

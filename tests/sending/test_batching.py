@@ -1,12 +1,16 @@
 """Which messages share a request."""
 
+from dataclasses import replace
+
 import pytest
 from django.core.mail import EmailMessage
 
 from tests.sending.test_direct import NOW, outgoing
+from truncus_django.api.capabilities import Capabilities, WireFormat
+from truncus_django.api.encoding import EmailFields
 from truncus_django.api.errors import MessageError
 from truncus_django.sending.batching import make_batches
-from truncus_django.sending.outgoing import Batch, OutgoingMessage
+from truncus_django.sending.outgoing import AmbiguousSend, Batch, OutgoingMessage
 from truncus_django.sending.requests import MAX_BATCH_BYTES
 
 
@@ -57,3 +61,13 @@ def test_what_cannot_be_sent_comes_together_before_the_next_request():
 def test_what_cannot_be_sent_comes_also_where_nothing_else_does():
     broken = OutgoingMessage(0, EmailMessage(), error=MessageError("No"))
     assert list(make_batches([broken], now=NOW)) == [Batch("", (broken,))]
+
+
+def test_what_cannot_be_sent_comes_before_a_repeated_request_and_by_the_hundred():
+    broken = [OutgoingMessage(0, EmailMessage(), error=MessageError("No")) for _ in range(101)]
+    note = AmbiguousSend("k", "account", EmailFields(), is_sandbox=False, size=1,
+                         wire_format=WireFormat(Capabilities(), is_pinned=False), fingerprint="",
+                         index=0, batch_size=1, since=NOW, is_ambiguous=True)  # fmt: skip
+    repeated = replace(outgoing("1"), ambiguous_send=note)
+    batches = list(make_batches([*broken, repeated], now=NOW))
+    assert [(batch.key, len(batch.messages)) for batch in batches] == [("", 100), ("", 1), ("k", 1)]

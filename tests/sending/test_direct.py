@@ -360,6 +360,27 @@ def test_whatever_ends_a_request_leaves_its_messages_remembered(end):
     assert [one.ambiguous_send.idempotency_key for one in again(sent)] == api.keys * 2
 
 
+def test_a_break_just_after_an_answer_leaves_the_messages_remembered(monkeypatch):
+    """Sent again, they go under the same key: Truncus has accepted them."""
+
+    def time_limit(result):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("truncus_django.sending.direct.refusal_of", time_limit)
+
+    class Refusing(Api):
+        def _results(self, emails, key):
+            super()._results(emails, key)
+            return (SendResult("sent"), SendResult("blocked"))
+
+    sent, api = outgoing_messages(2), Refusing()
+    sends = send_batches(api, make_batches(sent, now=NOW), now=NOW)
+    assert [type(outcome.error) for _, outcome in next(sends)] == [OutcomeUnknown] * 2
+    with pytest.raises(KeyboardInterrupt):
+        next(sends)
+    assert [one.ambiguous_send.idempotency_key for one in again(sent)] == api.keys * 2
+
+
 def test_a_forgotten_send_is_ambiguous_no_more():
     sent = outgoing_messages(1)
     send(always(LOST), sent)

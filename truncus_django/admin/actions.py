@@ -93,7 +93,7 @@ def _sync(run: ActionRun, emails: QuerySet[Email]) -> None:
 def _sync_one(email: Email) -> Result:
     before = email.state
     _ask(email)
-    state = {"state": State(email.state).label}
+    state = {"state": email.get_state_display()}
     if email.state == before:
         return Result(_("Truncus was asked. Still %(state)s.") % state)
     return Result(_("Truncus was asked. Now %(state)s.") % state)
@@ -215,7 +215,7 @@ def _cancel_one(email: Email) -> Result:
     except Conflict:
         _ask(email)
         text = _("Truncus can no longer cancel it. Now %(state)s.")
-        return Result(text % {"state": State(email.state).label}, messages.WARNING)
+        return Result(text % {"state": email.get_state_display()}, messages.WARNING)
     advance_emails([EmailUpdate(email.pk, State.CANCELLED)], ["state", "reason"])
     email.refresh_from_db()
     return RESULTS[OperationResult.CANCELLED]

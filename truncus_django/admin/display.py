@@ -31,8 +31,10 @@ KINDS: Mapping[str, str] = {
 
 def state_label(state: str) -> SafeString:
     """Return a state as a coloured label."""
+    # A later version of this package may have written another state.
+    label = State(state).label if state in State else state
     return format_html(
-        '<span class="truncus-state truncus-{}">{}</span>', KINDS[state], State(state).label
+        '<span class="truncus-state truncus-{}">{}</span>', KINDS.get(state, "quiet"), label
     )
 
 

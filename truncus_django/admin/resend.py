@@ -1,6 +1,5 @@
 """Sending a recorded email again, as a new email with the same content."""
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -15,6 +14,7 @@ from truncus_django.backend import TruncusBackend
 from truncus_django.mailers import get_mailer
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, OutboxEntry
+from truncus_django.outbox.stored_payload import read_payload
 from truncus_django.states import UNSENT_STATES, State
 
 _NEVER_WENT_OUT = frozenset({State.FAILED, State.REJECTED, State.CANCELLED, State.EXPIRED})
@@ -74,14 +74,15 @@ def what_is_lost(email: Email) -> list[str]:
 def build_message(email: Email, *, key: str) -> TruncusMessage:
     """Return a new message with the same content for the same recipients.
 
-    If the outbox stores the payload, the message carries it unchanged, with attachments. Otherwise
-    it is made from what the log stores.
+    If the outbox stores the payload, the message carries it unchanged, with attachments. Otherwise,
+    or if the payload cannot be read, it is made from what the log stores.
 
     Args:
         key: the idempotency key, the same for all who confirm at once.
     """
-    payload = OutboxEntry.objects.filter(pk=email.pk).values_list("payload", flat=True).first()
-    message = _from_log(email) if payload is None else _from_payload(json.loads(payload))
+    stored = OutboxEntry.objects.filter(pk=email.pk).values_list("payload", flat=True).first()
+    fields = None if stored is None else read_payload(stored)
+    message = _from_log(email) if fields is None else _from_payload(fields)
     message.sandbox = True if email.is_sandbox else None  # else as the settings say today
     message.idempotency_key = key
     message.truncus_resend_of = email.pk

@@ -489,11 +489,11 @@ def refusal(
 
 
 def clear_frames(error: BaseException) -> None:
-    """Empty the finished frames of an error's traceback, and drop what it was raised for.
+    """Empty the finished frames of an error's traceback, and drop the exception behind it.
 
-    Lines and functions stay. The local variables go: they hold emails and API keys, for error
-    reports to show, and as long as the error lives. So does the exception of the HTTP library,
-    which holds the request.
+    Lines and functions stay. The local variables of these frames go, which hold emails and API
+    keys, and the exception of the HTTP library, which holds the request. Frames that still run are
+    left: those that called, up to the project's own.
     """
     traceback.clear_frames(error.__traceback__)
     error.__context__ = None

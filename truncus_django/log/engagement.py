@@ -19,8 +19,8 @@ from datetime import datetime, timedelta
 from django.db.models import Count, F, Max, Q
 
 from truncus_django.api.results import EmailDetails
-from truncus_django.db.timestamps import storable_moment
-from truncus_django.log.transitions import Changes, latest
+from truncus_django.db.timestamps import latest, storable_moment
+from truncus_django.log.transitions import Changes
 from truncus_django.models import Email, EmailEvent
 from truncus_django.states import CLICKED, OPENED
 

@@ -24,7 +24,7 @@ from truncus_django.api.results import EmailDetails
 from truncus_django.db.bulk import update_each
 from truncus_django.db.locks import take_write_lock
 from truncus_django.db.text import storable_json, storable_text
-from truncus_django.db.timestamps import storable_moment
+from truncus_django.db.timestamps import earliest, storable_moment
 from truncus_django.log.engagement import (
     COUNT_FIELDS,
     WebhookCounts,
@@ -32,7 +32,7 @@ from truncus_django.log.engagement import (
     count_webhooks,
     is_after_answers,
 )
-from truncus_django.log.transitions import Changes, earliest, next_sync_at
+from truncus_django.log.transitions import Changes, next_sync_at
 from truncus_django.models import Email, EmailEvent
 from truncus_django.states import OPENED, state_of, state_of_event, usual_word
 

@@ -10,7 +10,7 @@ A state gives way only to one of a higher rank (:mod:`truncus_django.states`):
 A new record begins in the state that its send led to, see :mod:`.recording`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -22,6 +22,7 @@ from django.utils import timezone
 from truncus_django import signals
 from truncus_django.db.bulk import update_each
 from truncus_django.db.locks import take_write_lock
+from truncus_django.db.timestamps import earliest
 from truncus_django.models import Email, EmailEvent, EmailQuerySet
 from truncus_django.states import (
     RESTARTABLE_STATES,
@@ -116,7 +117,7 @@ def advance_emails(
     among = Email.objects.all() if emails is None else emails
     by_pk = {update.pk: update for update in updates}
     now = timezone.now()
-    old_states: dict[UUID, str] = {}
+    changes: dict[UUID, tuple[str, str]] = {}
     found = []
     stored_names = ("pk", "state", "reason", "is_sandbox", "send_at", "created_at", *_IDS, *_TIMES)
     with transaction.atomic(using=among.db, savepoint=False):
@@ -125,13 +126,13 @@ def advance_emails(
         for stored in locked.values(*stored_names):
             update = by_pk[stored["pk"]]
             if _gives_way(stored, update):
-                old_states[update.pk] = stored["state"]
+                changes[update.pk] = (stored["state"], update.state)
             _merge_stored(update, stored)
             update.next_sync_at = next_sync_at(update, now=now)
             found.append(update)
         update_each(among.model.objects.using(among.db), found, [*field_names, "next_sync_at"])
-        if old_states:
-            transaction.on_commit(lambda: _send_state_changes(old_states, among.db), using=among.db)
+        if changes:
+            transaction.on_commit(lambda: _send_state_changes(changes, among.db), using=among.db)
     return {update.pk for update in found}
 
 
@@ -159,21 +160,22 @@ def _merge_stored(update: Email | EmailUpdate, stored: Mapping[str, Any]) -> Non
     update.send_at, update.created_at = stored["send_at"], stored["created_at"]
 
 
-def _send_state_changes(old_states: Mapping[UUID, str], using: str) -> None:
+def _send_state_changes(changes: Mapping[UUID, tuple[str, str]], using: str) -> None:
+    """Send the signals of changes, as (old, new); by now an email may be further than that."""
     if not signals.email_state_changed.has_listeners(Email):
         return
-    emails = Email.objects.using(using).defer("text_body", "html_body").in_bulk(old_states)
+    emails = Email.objects.using(using).defer("text_body", "html_body").in_bulk(changes)
     for pk, email in emails.items():
-        _send_state_change(email, old_states[pk])
+        _send_state_change(email, *changes[pk])
 
 
-def _send_state_change(email: Email, old_state: str) -> None:
+def _send_state_change(email: Email, old_state: str, new_state: str) -> None:
     signals.send_safely(
         signals.email_state_changed,
         sender=Email,
         email=email,
         old_state=old_state,
-        new_state=email.state,
+        new_state=new_state,
     )
 
 
@@ -282,21 +284,4 @@ class Changes:
         for event in self.events:
             signals.send_safely(signals.email_event, sender=Email, email=event.email, event=event)
         for pk, old_state in self._old_states.items():
-            _send_state_change(self.emails[pk], old_state)
-
-
-def earliest(*moments: datetime | None) -> datetime | None:
-    """Return the earliest of the moments that are known."""
-    return _choose(min, moments)
-
-
-def latest(*moments: datetime | None) -> datetime | None:
-    """Return the latest of the moments that are known."""
-    return _choose(max, moments)
-
-
-def _choose(
-    choose: Callable[[list[datetime]], datetime], moments: tuple[datetime | None, ...]
-) -> datetime | None:
-    known = [moment for moment in moments if moment is not None]
-    return choose(known) if known else None
+            _send_state_change(self.emails[pk], old_state, self.emails[pk].state)

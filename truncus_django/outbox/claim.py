@@ -280,9 +280,8 @@ def take_over(batch: OutboxBatch, account_name: str, *, now: float) -> list[UUID
         batch.first_request_at is not None and now - unix_of(batch.first_request_at) >= KEY_LIFE_S
     )
     if not batch.is_ambiguous:
-        ids = _renew(batch, members, expired, now, needs_new_key=is_other_account or is_key_over)
         batch.account = account_name
-        return ids
+        return _renew(batch, members, expired, now, needs_new_key=is_other_account or is_key_over)
     if len(members) != batch.size:
         why = "and an email of its request was deleted"
     elif expired:

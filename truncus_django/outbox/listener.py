@@ -80,6 +80,9 @@ class Listener:
             Whether there may be emails: a notification came, or one may have been missed while
             nobody listened.
         """
+        if self._is_listening and connections[self._using].connection is None:
+            self._close()  # somebody closed the connection of this thread
+            self._next_try_at = 0.0
         has_missed = not self._is_listening and self._listen()
         if has_missed:
             return True

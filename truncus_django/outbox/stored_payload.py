@@ -61,14 +61,22 @@ def stored_emails(batch: OutboxBatch, *, now: float) -> list[StoredEmail]:
     return [_stored_email(pk, text, now) for pk, text in entries.values_list("pk", "payload")]
 
 
-def _stored_email(pk: UUID, text: str, now: float) -> StoredEmail:
+def read_payload(text: str) -> EmailFields | None:
+    """Return a stored email; ``None`` where it cannot be read or sent."""
     try:
         stored = json.loads(text)
         if not isinstance(stored, dict):
-            return StoredEmail(pk, None, None)
+            return None
         fields = EmailFields(stored)
         payload_json(fields)
     except (ValueError, RecursionError, MessageError):
+        return None
+    return fields
+
+
+def _stored_email(pk: UUID, text: str, now: float) -> StoredEmail:
+    fields = read_payload(text)
+    if fields is None:
         return StoredEmail(pk, None, None)
     send_at = read_moment(fields.get("send_at"))
     if send_at is not None and send_at.timestamp() <= now + SEND_AT_MARGIN_S:

@@ -17,8 +17,8 @@ def make_batches(messages: Iterable[OutgoingMessage], *, now: float) -> Iterator
     * Messages whose earlier request may have been accepted make up that very request again.
     * The others share requests: up to 100, all sandbox or none, within a bound of bytes.
 
-    Messages that cannot be sent come together, without a key, before the next batch. They include
-    those whose earlier request cannot be repeated, with an :class:`OutcomeUnknown`.
+    Messages that cannot be sent come together, up to 100, without a key, before the next batch.
+    They include those whose earlier request cannot be repeated, with an :class:`OutcomeUnknown`.
 
     Args:
         now: unix seconds.
@@ -38,6 +38,9 @@ def make_batches(messages: Iterable[OutgoingMessage], *, now: float) -> Iterator
         payload = outgoing.payload
         if payload is None:
             unsendable.append(outgoing)
+            if len(unsendable) == contract.MAX_BATCH_SIZE:
+                yield Batch("", tuple(unsendable))
+                unsendable.clear()
             continue
         if payload.idempotency_key is not None:
             yield from after_unsendable(Batch(payload.idempotency_key, [outgoing]))
@@ -57,7 +60,8 @@ def make_batches(messages: Iterable[OutgoingMessage], *, now: float) -> Iterator
     for members in filling.values():
         yield from after_unsendable(Batch(new_idempotency_key(), members))
     for key, members in repeated.items():
-        yield from _repeated_batches(key, members, now=now)
+        for batch in _repeated_batches(key, members, now=now):
+            yield from after_unsendable(batch)
     if unsendable:
         yield Batch("", tuple(unsendable))
 

@@ -208,7 +208,7 @@ class TruncusBackend(BaseEmailBackend):
         """Write what became of messages onto them, and into the log where there is one."""
         _set_statuses(sent)
         if settings.record and apps.ready and apps.is_installed("truncus_django"):
-            # Here, because its models need the app.
+            # Here, because its models need the app, which is optional.
             from truncus_django.log.recording import record
 
             record(sent, alias=self.alias, settings=settings)
@@ -283,7 +283,7 @@ def _warn_of_unknown(names: Iterable[str]) -> None:
 
 
 def _outbox() -> ModuleType:
-    """Return the module that writes into the outbox, which direct sends need not import.
+    """Return the module that writes into the outbox.
 
     Raises:
         ConfigurationError: there are no tables for it.
@@ -293,6 +293,7 @@ def _outbox() -> ModuleType:
             "DELIVERY is 'outbox', which needs 'truncus_django' in INSTALLED_APPS and "
             "manage.py migrate."
         )
+    # Here, because its models need the app, which is optional.
     from truncus_django.outbox import enqueue
 
     return enqueue

@@ -1,7 +1,8 @@
 """The emulator for test suites: a context manager, and a pytest fixture with Django's settings.
 
 This module is loaded in every pytest run of a project that has the package installed, so it
-imports nothing but the standard library until it is used. It works without pytest as well.
+imports nothing but the standard library until it is used: Django and this package are imported in
+the functions that need them. It works without pytest, which is optional, as well.
 """
 
 import sys

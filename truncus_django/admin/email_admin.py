@@ -1,9 +1,11 @@
 """The log in Django's admin: the list, its pages, and permissions.
 
-Every process of a project with the admin imports this module. To keep start-up fast, what only a
-page needs is imported in the function that shows the page.
+Every process of a project with the admin imports this module. To keep start-up fast, its pages are
+imported when the first one is shown: they bring requests along.
 """
 
+from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
@@ -12,6 +14,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.template.response import TemplateResponse
 from django.urls import path
+from django.utils.functional import SimpleLazyObject
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
@@ -28,8 +31,11 @@ from truncus_django.states import State
 if TYPE_CHECKING:
     from django.contrib.admin.views.main import ChangeList
 
+    from truncus_django.admin import views
+
     EmailAdminBase = admin.ModelAdmin[Email]
 else:
+    views = SimpleLazyObject(partial(import_module, "truncus_django.admin.views"))
     EmailAdminBase = admin.ModelAdmin
 
 
@@ -74,17 +80,13 @@ class EmailAdmin(EmailAdminBase):
     @property
     def actions(self) -> list[Any]:  # type: ignore[override]  # late, to keep start-up fast
         """The actions of the list: one for each row of the table in ``actions.py``."""
-        from truncus_django.admin.actions import ACTIONS
-
-        return [action.as_admin_action() for action in ACTIONS]
+        return [action.as_admin_action() for action in views.ACTIONS]
 
     def get_actions(self, request: HttpRequest, action_location: Any = None) -> dict[str, Any]:
         """Return Django's actions, and those that the user has the permission for."""
-        from truncus_django.admin.actions import ACTIONS
-
         # Django has this argument since 6.1.
         location = {} if action_location is None else {"action_location": action_location}
-        denied = {action.name for action in ACTIONS if not action.is_allowed(request)}
+        denied = {action.name for action in views.ACTIONS if not action.is_allowed(request)}
         found = super().get_actions(request, **location)
         return {name: action for name, action in found.items() if name not in denied}
 
@@ -127,9 +129,7 @@ class EmailAdmin(EmailAdminBase):
     def sent(self, email: Email) -> SafeString:
         """Return when it was sent, will be sent or was tried, or for how long it has waited."""
         if email.state in {State.PENDING, State.SENDING}:
-            from truncus_django.admin.outbox_panel import waiting_cell
-
-            return waiting_cell(email, getattr(email, "entry", None))
+            return views.waiting_cell(email, getattr(email, "entry", None))
         if email.sent_at is not None:
             return display.moment(email.sent_at)
         if email.send_at is not None:
@@ -142,9 +142,7 @@ class EmailAdmin(EmailAdminBase):
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> "type[ChangeList]":
         """Return the list that reads only the columns it shows."""
-        from truncus_django.admin.changelist import EmailChangeList
-
-        return EmailChangeList
+        return views.EmailChangeList
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Email], search_term: str
@@ -156,9 +154,7 @@ class EmailAdmin(EmailAdminBase):
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """Show the list, or run an action on some of its emails."""
-        from truncus_django.admin.outbox_panel import panel
-
-        outbox = panel(request) if request.method == "GET" else None
+        outbox = views.panel(request) if request.method == "GET" else None
         context = {"title": gettext("Emails"), "outbox": outbox, **(extra_context or {})}
         return super().changelist_view(request, context)
 
@@ -179,11 +175,9 @@ class EmailAdmin(EmailAdminBase):
             raise PermissionDenied
         if email is None:
             return super().change_view(request, object_id, form_url)  # says that it is not there
-        from truncus_django.admin.detail import page_context
-
         context = {
             **page_basics(self, request),
-            **page_context(self, request, email),
+            **views.page_context(self, request, email),
             **(extra_context or {}),
         }
         return TemplateResponse(request, "admin/truncus_django/email/detail.html", context)
@@ -192,9 +186,7 @@ class EmailAdmin(EmailAdminBase):
         """Return an email's HTML, for the sandboxed frame on its page."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        from truncus_django.admin.html_preview import framed_html
-
-        return framed_html(self.get_object(request, object_id))
+        return views.framed_html(self.get_object(request, object_id))
 
     # The dashboard ----------------------------------------------------------------------------
 
@@ -202,13 +194,10 @@ class EmailAdmin(EmailAdminBase):
         """Show how many emails were sent, delivered, opened and bounced."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        from truncus_django.admin.dashboard import dashboard_context
-        from truncus_django.admin.outbox_panel import panel
-
         context = {
             **page_basics(self, request),
-            **dashboard_context(request.GET),
-            "outbox": panel(request),
+            **views.dashboard_context(request.GET),
+            "outbox": views.panel(request),
         }
         return TemplateResponse(request, "admin/truncus_django/email/dashboard.html", context)
 
@@ -216,9 +205,7 @@ class EmailAdmin(EmailAdminBase):
 
     def resume_view(self, request: HttpRequest) -> HttpResponse:
         """Let a paused account make requests again at once, after a question."""
-        from truncus_django.admin.resume import resume_page
-
-        return resume_page(self, request)
+        return views.resume_page(self, request)
 
     def get_urls(self) -> list[Any]:
         """Return Django's pages, the dashboard, the HTML preview and the page to resume sending."""
@@ -235,10 +222,8 @@ class EmailAdmin(EmailAdminBase):
         self, objs: Any, request: HttpRequest
     ) -> tuple[list[Any], dict[str, int], set[str], list[Any]]:
         """Protect emails in requests of the outbox from deletion."""
-        from truncus_django.admin.outbox_panel import parts_of_requests
-
         to_delete, counts, lacking, protected = super().get_deleted_objects(objs, request)
-        return list(to_delete), counts, lacking, [*protected, *parts_of_requests(objs)]
+        return list(to_delete), counts, lacking, [*protected, *views.parts_of_requests(objs)]
 
     # Permissions ------------------------------------------------------------------------------
 

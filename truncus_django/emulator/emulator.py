@@ -90,7 +90,7 @@ class Emulator:
         """
         if self._server is not None:
             return self
-        try:
+        try:  # they need werkzeug, which is optional
             from truncus_django.emulator.server import EmulatorServer
             from truncus_django.emulator.site import Site
         except ModuleNotFoundError as exc:

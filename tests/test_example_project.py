@@ -109,7 +109,6 @@ def kept_running() -> Iterator[subprocess.Popen[str]]:
     deadline.cancel()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="there is no Ctrl-C for one process")
 def test_demo_keeps_the_inbox_open_until_ctrl_c(kept_running: subprocess.Popen[str]) -> None:
     assert kept_running.stdout is not None
     inbox = next(
@@ -149,7 +148,6 @@ def admin(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     deadline.cancel()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="there is no Ctrl-C for one process")
 def test_the_admin_is_served_and_says_where_and_nothing_odd(
     admin: tuple[subprocess.Popen[str], str], tmp_path: Path
 ) -> None:

@@ -273,7 +273,7 @@ def test_shorter_pause_does_not_take_the_place_of_a_longer_one(
 
 @pytest.mark.skipif(
     connection.vendor != "sqlite",
-    reason="a busy machine knows a server's clock less exactly; make chaos measures it there",
+    reason="a busy machine knows a server's clock less exactly; make chaos has it on PostgreSQL",
 )
 def test_processes_keep_within_a_second_of_arrivals(site: Site, put: Any) -> None:  # noqa: F811
     """In real time: some requests take longer to arrive than those that are made after them."""

@@ -3,12 +3,9 @@
 import copy
 import logging
 import pickle
-import sys
-import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from uuid import uuid4
 
 import django
 import pytest
@@ -16,11 +13,9 @@ import requests
 from django.core import mail
 from django.core.mail import EmailMessage, EmailMultiAlternatives, mail_admins, send_mail
 from django.test import override_settings
-from django.views.debug import ExceptionReporter
 
-from tests.conftest import API_KEY, HTML_REQUIRED
+from tests.conftest import API_KEY
 from truncus_django.api.errors import (
-    AnswerLost,
     AuthenticationError,
     ConfigurationError,
     EmailRefused,
@@ -29,8 +24,6 @@ from truncus_django.api.errors import (
     MessageError,
     MessagesNotSent,
     MessageTooLarge,
-    OutcomeUnknown,
-    RateLimited,
     ScopeError,
     ServerError,
     TLSError,
@@ -365,132 +358,6 @@ def test_fail_silently_never_hides_wrong_settings(truncus):
         TruncusBackend(fail_silently=True).send_messages([message()])
 
 
-# Sends in doubt -----------------------------------------------------------------------------------
-
-
-def lose(truncus, sent):
-    """Send messages whose answers are all lost."""
-    truncus.loses_the_answer(times=4)
-    with pytest.raises((AnswerLost, MessagesNotSent)) as caught:
-        TruncusBackend().send_messages(sent)
-    assert caught.value.ambiguous
-    return truncus.last.key
-
-
-def test_an_unchanged_message_is_sent_again_under_the_same_key(truncus):
-    sent = message()
-    key = lose(truncus, [sent])
-    sent.send()
-    assert truncus.last.key == key
-    assert sent.truncus_status.idempotency_key == key
-
-
-def test_a_changed_message_gets_another_key(truncus):
-    sent = message()
-    key = lose(truncus, [sent])
-    sent.subject = "Another"
-    sent.send()
-    assert truncus.last.key != key
-
-
-def test_once_it_is_known_the_next_send_has_a_new_key(truncus):
-    sent = message()
-    key = lose(truncus, [sent])
-    sent.send()
-    sent.send()
-    assert truncus.keys[-2] == key != truncus.last.key
-
-
-def test_doubt_survives_a_limit_met_after_the_lost_answer(truncus):
-    truncus.loses_the_answer()
-    truncus.answers(429, {"error": "rate_limit_exceeded"}, {"Retry-After": "999"})
-    sent = message()
-    with pytest.raises(RateLimited) as caught:
-        sent.send()
-    assert caught.value.ambiguous
-    sent.send()
-    assert len(set(truncus.keys)) == 1
-
-
-def test_doubt_survives_pickling_of_the_message(truncus):
-    sent = message()
-    key = lose(truncus, [sent])
-    pickle.loads(pickle.dumps(sent)).send()
-    assert truncus.last.key == key
-
-
-def test_doubt_survives_ctrl_c(truncus):
-    truncus.breaks(KeyboardInterrupt())
-    sent = message()
-    with pytest.raises(KeyboardInterrupt):
-        sent.send()
-    sent.send()
-    assert truncus.keys[0] == truncus.keys[1]
-
-
-def test_ctrl_c_in_a_list_tells_what_was_sent_and_remembers_the_rest(truncus):
-    sent = messages(250)
-    truncus.answers(200, {"results": [{"status": "sent", "message_id": "m"}] * 100})
-    truncus.breaks(KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt):
-        TruncusBackend().send_messages(sent)
-    assert sent[0].truncus_status.status == "sent"
-    assert sent[100].truncus_status.status == "unknown"
-    assert sent[249].truncus_status is None
-    key = truncus.last.key
-    assert TruncusBackend().send_messages(sent[100:]) == 150
-    assert [len(seen.emails) for seen in truncus.seen] == [100, 100, 50, 100]
-    assert truncus.last.key == key
-
-
-def test_a_whole_list_sent_again_is_the_same_batch_under_the_same_key(truncus):
-    sent = messages(5)
-    key = lose(truncus, sent)
-    assert TruncusBackend().send_messages(reversed(sent)) == 5
-    assert truncus.last.key == key
-    assert truncus.last.subjects == ["0", "1", "2", "3", "4"]
-
-
-def test_a_list_sent_again_with_new_messages_sends_those_apart(truncus):
-    sent = messages(2)
-    key = lose(truncus, sent)
-    assert TruncusBackend().send_messages([*sent, message("new")]) == 3
-    assert [seen.subjects for seen in truncus.seen[-2:]] == [["new"], ["0", "1"]]
-    assert truncus.last.key == key
-
-
-def test_a_part_of_a_batch_in_doubt_is_refused_without_a_request(truncus):
-    sent = messages(3)
-    lose(truncus, sent)
-    before = len(truncus.seen)
-    with pytest.raises(OutcomeUnknown, match="batch of 3") as caught:
-        TruncusBackend().send_messages(sent[:1])
-    assert caught.value.ambiguous
-    assert len(truncus.seen) == before
-    assert TruncusBackend().send_messages(sent) == 3
-
-
-def test_a_key_older_than_24_hours_is_not_sent_blindly(truncus, monkeypatch):
-    sent = message()
-    lose(truncus, [sent])
-    now = time.time()
-    monkeypatch.setattr("truncus_django.backend.time.time", lambda: now + DAY + 60)
-    with pytest.raises(OutcomeUnknown, match="24 hours"):
-        sent.send()
-    assert len(truncus.seen) == 4
-
-
-def test_messages_never_tried_are_not_in_doubt(truncus):
-    truncus.loses_the_answer()
-    truncus.answers(429, {"error": "rate_limit_exceeded"}, {"Retry-After": "999"})
-    sent = messages(101)
-    with pytest.raises(MessagesNotSent):
-        TruncusBackend().send_messages(sent)
-    assert sent[0].truncus_status.error.ambiguous
-    assert not sent[100].truncus_status.error.ambiguous
-    assert sent[100].truncus_status.attempts == 0
-
-
 # Keys of their own, sandbox, errors of the account ------------------------------------------------
 
 
@@ -692,63 +559,6 @@ def test_what_unsupported_warn_dropped_is_logged(truncus, caplog):
     assert "'tags'" in caplog.text
 
 
-def test_text_sent_again_with_html_after_a_refusal_is_one_send(truncus):
-    truncus.answers(400, HTML_REQUIRED)
-    sent = message()
-    assert sent.send() == 1
-    assert sent.truncus_status.attempts == 2
-
-
-def test_a_lost_answer_is_one_email_and_no_error(truncus, naps):
-    truncus.loses_the_answer()
-    sent = message()
-    assert sent.send() == 1
-    assert sent.truncus_status.attempts == 2
-    assert len(set(truncus.keys)) == 1
-    assert len(naps) == 1
-
-
-def test_one_object_given_twice_is_two_emails_and_in_doubt_each_keeps_its_place(truncus):
-    [one] = messages(1)
-    truncus.loses_the_answer()
-    backend = TruncusBackend(max_retries=0)
-    with pytest.raises(MessagesNotSent):
-        backend.send_messages([one, one])
-
-    assert backend.send_messages([one, one]) == 2
-    assert len(truncus.last.emails) == 2
-    assert len(set(truncus.keys)) == 1
-
-
-def test_what_receivers_add_does_not_make_a_message_in_doubt_a_new_one(truncus):
-    def mark(payload, **kwargs):
-        payload["metadata"] = {"at": str(uuid4())}
-
-    [one] = messages(1)
-    truncus.loses_the_answer()
-    backend = TruncusBackend(max_retries=0)
-    pre_send.connect(mark)
-    try:
-        with pytest.raises(AnswerLost):
-            backend.send_messages([one])
-        assert backend.send_messages([one]) == 1
-    finally:
-        pre_send.disconnect(mark)
-    assert len(set(truncus.keys)) == 1
-
-
-def test_a_provider_that_failed_is_asked_again_under_the_same_key(truncus):
-    [one] = messages(1)
-    truncus.answers(502, {"status": "failed", "error": "SES", "code": "PROVIDER_ERROR"})
-    backend = TruncusBackend(max_retries=0)
-    with pytest.raises(ServerError) as caught:
-        backend.send_messages([one])
-
-    assert not caught.value.ambiguous
-    assert backend.send_messages([one]) == 1
-    assert len(set(truncus.keys)) == 1
-
-
 def test_a_duplicate_of_a_failed_email_is_refused_and_not_accepted(truncus):
     [one] = messages(1)
     truncus.answers(200, {"status": "duplicate", "message_id": "1", "email_status": "failed"})
@@ -765,38 +575,6 @@ def test_a_service_that_hangs_is_not_asked_for_every_batch(truncus, naps):
 
     assert len(truncus.seen) == 4
     assert [f.error.ambiguous for f in caught.value.failures] == [True] * 100 + [False] * 150
-
-
-def test_a_refused_domain_after_a_lost_answer_leaves_the_doubt(truncus):
-    sent = messages(4)
-    for number, one in enumerate(sent):
-        one.from_email = f"shop@{number % 2}.example.com"
-    backend = TruncusBackend(max_retries=0)
-    truncus.loses_the_answer()
-    with pytest.raises(MessagesNotSent):
-        backend.send_messages(sent)
-    truncus.answers(403, {"error": "domain_not_verified", "message": "No"})
-
-    with pytest.raises(MessagesNotSent) as caught:
-        backend.send_messages(sent)
-
-    assert caught.value.ambiguous
-    assert len(set(truncus.keys)) == 1  # never under a new key: it may have been accepted
-    assert len(truncus.seen) == 2
-
-
-def test_an_untried_message_of_an_earlier_call_stays_in_doubt(truncus):
-    [one] = messages(1)
-    backend = TruncusBackend(max_retries=0)
-    truncus.loses_the_answer()
-    with pytest.raises(AnswerLost):
-        backend.send_messages([one])
-    truncus.always_answers(401, {"error": "Revoked", "code": "API_KEY_REVOKED"})
-
-    with pytest.raises(MessagesNotSent) as caught:
-        backend.send_messages([*messages(1), one])
-
-    assert [failure.error.ambiguous for failure in caught.value.failures] == [False, True]
 
 
 def test_what_receivers_add_is_measured(truncus):
@@ -831,21 +609,6 @@ def test_a_service_that_fails_twice_in_a_row_is_left_alone(truncus, naps):
     assert len(truncus.seen) == 2 * 4
 
 
-def test_a_scheduled_message_in_doubt_is_recognised_after_its_time(truncus):
-    [one] = messages(1)
-    one.send_at = time.time() + 0.05
-    backend = TruncusBackend(max_retries=0)
-    truncus.loses_the_answer()
-    with pytest.raises(AnswerLost):
-        backend.send_messages([one])
-    one_later = copy.copy(one)
-    while time.time() < one.send_at:
-        pass
-
-    assert backend.send_messages([one_later]) == 1
-    assert len(set(truncus.keys)) == 1
-
-
 def test_a_message_that_raises_when_read_costs_the_others_nothing(truncus):
     class Broken(str):
         def __str__(self):
@@ -872,91 +635,10 @@ def test_what_extras_and_receivers_add_is_measured(truncus):
     assert truncus.seen == []
 
 
-def test_a_key_shows_in_no_local_variable_of_a_configuration_error():
-    with pytest.raises(ConfigurationError) as caught:
-        TruncusBackend(api_key=API_KEY, base_url="http://mail.example").open()
-
-    shown = [
-        repr(value)
-        for entry in caught.traceback
-        if "/truncus_django/" in str(entry.path)
-        for value in entry.frame.f_locals.values()
-    ]
-    assert shown
-    assert not [text for text in shown if API_KEY in text]
-
-
-def test_a_rehearsal_whose_answer_was_lost_is_no_send(truncus):
-    [one] = messages(1)
-    truncus.loses_the_answer()
-    with pytest.raises(AnswerLost):
-        TruncusBackend(sandbox=True, max_retries=0).send_messages([one])
-
-    assert TruncusBackend().send_messages([one]) == 1
-    assert len(set(truncus.keys)) == 2
-
-
 def test_what_is_no_message_is_refused_before_anything_is_sent(truncus):
     with pytest.raises(TypeError, match="not str"):
         TruncusBackend().send_messages([*messages(1), "Hello"])
     assert truncus.seen == []
-
-
-def traceback_of(error):
-    """Functions and local variables of the frames of an error."""
-    frames = {}
-    entry = error.__traceback__
-    while entry:
-        frames[entry.tb_frame.f_code.co_name] = entry.tb_frame.f_locals
-        entry = entry.tb_next
-    return frames
-
-
-def test_a_failed_message_tells_where_it_failed_and_does_not_hold_its_payload(truncus):
-    truncus.always_answers(400, {"error": "invalid_payload", "message": "No"})
-    many = messages(3)
-    with pytest.raises(MessagesNotSent):
-        TruncusBackend().send_messages(many)
-    frames = traceback_of(many[0].truncus_status.error)
-    assert "request_results" in frames
-    assert [name for name, variables in frames.items() if variables] == []
-    assert many[0].truncus_status.error.__context__ is None
-
-
-@pytest.mark.parametrize("settings", [{}, {"DELIVERY": "outbox"}])
-def test_a_message_that_cannot_be_sent_tells_where_it_failed_and_holds_nothing(settings, request):
-    if settings:
-        request.getfixturevalue("db")
-    with override_settings(TRUNCUS={"API_KEY": API_KEY, **settings}):
-        bad = [bad_message(), message(priority="soon") if settings else bad_message()]
-        with pytest.raises(MessagesNotSent):
-            TruncusBackend().send_messages(bad)
-    for one in bad:
-        frames = traceback_of(one.truncus_status.error)
-        assert frames
-        assert [name for name, variables in frames.items() if variables] == []
-
-
-def test_an_error_report_shows_nothing_of_what_breaks_a_send(truncus, monkeypatch, rf):
-    """What Django reports, for an exception that nobody expects, too: a time limit, a bug."""
-    secret = "the-reset-link"
-
-    def fail(*args, **kwargs):
-        inner = secret  # noqa: F841
-        raise RuntimeError("A bug")
-
-    monkeypatch.setattr("truncus_django.sending.direct.request_results", fail)
-    try:
-        TruncusBackend().send_messages([EmailMessage("Hi", secret, None, ["ann@example.org"])])
-    except RuntimeError:
-        reporter = ExceptionReporter(rf.get("/"), *sys.exc_info())
-    frames = {frame["function"]: dict(frame["vars"]) for frame in reporter.get_traceback_frames()}
-    ours = {name: frames[name] for name in ("send_messages", "send_batches", "_request", "fail")}
-    assert all(ours.values())
-    for variables in ours.values():
-        assert secret not in str(variables)
-        assert API_KEY not in str(variables)
-        assert "ann@example.org" not in str(variables)
 
 
 def test_a_copied_message_keeps_the_backend_with_its_key():

@@ -147,7 +147,7 @@ def test_after_a_resend_that_truncus_rejected_the_next_has_another_key(
     assert emulator.accepted == 1
 
 
-def test_of_a_resend_in_doubt_it_is_told_and_asked_before_another(
+def test_an_ambiguous_resend_is_shown_and_asked_about_before_another(
     admin_client, sent, emulator, settings
 ):
     settings.TRUNCUS = {**settings.TRUNCUS, "MAX_RETRIES": 0}
@@ -169,7 +169,7 @@ def test_of_a_resend_in_doubt_it_is_told_and_asked_before_another(
 
 
 @pytest.mark.parametrize("dialect", ["manual", "sdk"])
-def test_a_resend_in_doubt_that_was_accepted_is_not_sent_a_second_time(
+def test_an_ambiguous_resend_that_was_accepted_is_not_sent_a_second_time(
     admin_client, sent, emulator, settings, dialect
 ):
     emulator.reset(dialect=dialect)

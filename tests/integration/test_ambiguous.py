@@ -39,7 +39,9 @@ def ambiguous(truncus_emulator: Any, backend: Any) -> Any:
 
 
 @pytest.mark.parametrize("is_lost", [False, True])
-def test_a_rehearsal_does_not_forget_the_doubt(truncus_emulator, backend, ambiguous, is_lost):
+def test_a_rehearsal_does_not_forget_the_ambiguous_send(
+    truncus_emulator, backend, ambiguous, is_lost
+):
     message = a_message()
     ambiguous(message)
     if is_lost:
@@ -51,7 +53,7 @@ def test_a_rehearsal_does_not_forget_the_doubt(truncus_emulator, backend, ambigu
     assert [email.sandbox for email in truncus_emulator.emails] == [False, True]
 
 
-def test_a_copy_that_is_another_email_does_not_forget_the_doubt(
+def test_a_copy_that_is_another_email_does_not_forget_the_ambiguous_send(
     truncus_emulator, backend, ambiguous
 ):
     message = a_message()

@@ -7,6 +7,7 @@ A value comes from the backend's keyword or ``MAILERS`` ``OPTIONS`` (lower case)
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -58,6 +59,13 @@ class Settings(ClientSettings):
     """The alias of the log's database; with one of its own, a record survives a rollback."""
     webhook_secrets: tuple[str, ...] = setting((), readers.secrets, scope="project", repr=False)
     """Any of them verifies a webhook, so that a secret can be rotated; none refuses all."""
+
+    @cached_property
+    def of_client(self) -> ClientSettings:
+        """Those of the client that sends. Each call says itself whether it is for the sandbox."""
+        names = [declared.name for declared in fields(ClientSettings)]
+        own = {name: getattr(self, name) for name in names if name != "sandbox"}
+        return ClientSettings(**own)
 
 
 _READERS = {declared.name: declared.metadata["read"] for declared in fields(Settings)}

@@ -1,7 +1,7 @@
 """Mailers: the settings and the client that an alias of ``MAILERS`` stands for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -88,17 +88,10 @@ def _client(settings: Settings) -> "TruncusClient":
         raise ConfigurationError(
             "There is no API key. Set TRUNCUS = {'API_KEY': …} or TRUNCUS_API_KEY."
         )
-    own = {name: getattr(settings, name) for name in _CLIENT_SETTINGS}
     try:
-        return _shared_client(ClientSettings(**own))
+        return _shared_client(settings.of_client)
     except errors.ConfigurationError as error:
         raise ConfigurationError(error.message) from None
-
-
-# Each call says itself whether it is a sandbox's.
-_CLIENT_SETTINGS = [
-    declared.name for declared in fields(ClientSettings) if declared.name != "sandbox"
-]
 
 
 @lru_cache(maxsize=64)

@@ -102,9 +102,17 @@ def insert(rows: Sequence[models.Model], *, using: str, ignore_conflicts: bool =
     with transaction.atomic(using=using) if size < len(rows) else nullcontext():
         for start in range(0, len(rows), size):
             chunk = rows[start : start + size]
-            columns = [_Column(field, chunk, connection) for field in fields]
             table = model._meta.db_table
-            if connection.vendor == "postgresql" and len(chunk) > 1:
+            if len(chunk) == 1:
+                sql = _insert_values_sql(model, table, using, 1, ignore_conflicts)
+                row = chunk[0].__dict__
+                parameters = [_adapted(field, row[field.attname], connection) for field in fields]
+                with connection.cursor() as cursor:
+                    cursor.execute(sql, parameters)
+                    inserted += cursor.rowcount
+                continue
+            columns = [_Column(field, chunk, connection) for field in fields]
+            if connection.vendor == "postgresql":
                 shared = tuple(column.is_shared for column in columns)
                 sql = _insert_arrays_sql(model, table, using, shared, ignore_conflicts)
                 parameters = [

@@ -58,7 +58,7 @@ def remember(
 
 
 def recall(
-    outgoing: OutgoingMessage, client: TruncusClient, *, is_sandbox: bool
+    message: EmailMessage, occurrence: int, client: TruncusClient, *, is_sandbox: bool
 ) -> AmbiguousSend | None:
     """Return what :func:`remember` noted, if it is about this message as it is now.
 
@@ -67,12 +67,12 @@ def recall(
     """
     notes = [
         note
-        for note in _notes(outgoing)
+        for note in _notes(message, occurrence)
         if note.account == client.account and note.is_sandbox == is_sandbox
     ]
     if not notes:
         return None
-    present = fingerprint(outgoing.message)
+    present = fingerprint(message)
     same = [note for note in notes if note.fingerprint == present]
     # A request that surely failed may have been followed by one that was perhaps accepted.
     return next((note for note in same if note.is_ambiguous), same[0] if same else None)
@@ -86,14 +86,15 @@ def forget(outgoing: OutgoingMessage, key: str) -> None:
 
 def note_record(outgoing: OutgoingMessage, key: str, email_pk: UUID) -> None:
     """Add to the note with this key which record is the email's, for when it is sent again."""
-    note = next((note for note in _notes(outgoing) if note.idempotency_key == key), None)
+    notes = _notes(outgoing.message, outgoing.occurrence)
+    note = next((note for note in notes if note.idempotency_key == key), None)
     if note is not None:
         _replace(outgoing, key, replace(note, email_pk=email_pk))
 
 
-def _notes(outgoing: OutgoingMessage) -> tuple[AmbiguousSend, ...]:
-    notes: Mapping[int, tuple[AmbiguousSend, ...]] = outgoing.message.__dict__.get(_ATTRIBUTE, {})
-    return notes.get(outgoing.occurrence, ())
+def _notes(message: EmailMessage, occurrence: int) -> tuple[AmbiguousSend, ...]:
+    notes: Mapping[int, tuple[AmbiguousSend, ...]] = message.__dict__.get(_ATTRIBUTE, {})
+    return notes.get(occurrence, ())
 
 
 def _replace(outgoing: OutgoingMessage, key: str, note: AmbiguousSend | None) -> None:
@@ -104,7 +105,8 @@ def _replace(outgoing: OutgoingMessage, key: str, note: AmbiguousSend | None) ->
     """
     with _lock:
         noted = outgoing.message.__dict__.get(_ATTRIBUTE, {})
-        others = [other for other in _notes(outgoing) if other.idempotency_key != key]
+        known = _notes(outgoing.message, outgoing.occurrence)
+        others = [other for other in known if other.idempotency_key != key]
         notes = (*others, note) if note is not None else tuple(others)
         outgoing.message.__dict__[_ATTRIBUTE] = {**noted, outgoing.occurrence: notes}
 

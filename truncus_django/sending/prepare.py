@@ -5,7 +5,7 @@ import logging
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import MessageError, TruncusError, clear_frames
 from truncus_django.conf import Settings
 from truncus_django.sending.ambiguous import fingerprint, recall
-from truncus_django.sending.outgoing import OutgoingMessage
+from truncus_django.sending.outgoing import AmbiguousSend, OutgoingMessage
 from truncus_django.sending.payload import Payload, build_payload, measured, merge_receiver_changes
 from truncus_django.signals import pre_send
 
@@ -46,55 +46,63 @@ class Preparer:
         """Yield the messages that have recipients, each when it is asked for."""
         seen: Counter[int] = Counter()
         for index, message in enumerate(messages):
-            outgoing = OutgoingMessage(index, message, occurrence=seen[id(message)])
+            occurrence = seen[id(message)]
             seen[id(message)] += 1
-            prepared = self._with_payload_or_error(outgoing)
-            if prepared is None:
-                continue
-            if prepared.error is not None:
-                clear_frames(prepared.error)
-            yield prepared
+            found = self._payload_or_error(message, occurrence)
+            if isinstance(found, TruncusError):
+                clear_frames(found)
+                yield OutgoingMessage(index, message, occurrence, error=found)
+            elif found is not None:
+                payload, earlier = found
+                yield OutgoingMessage(index, message, occurrence, payload, earlier)
 
     @sensitive_variables()  # as in direct._request()
-    def _with_payload_or_error(self, outgoing: OutgoingMessage) -> OutgoingMessage | None:
+    def _payload_or_error(
+        self, message: EmailMessage, occurrence: int
+    ) -> tuple[Payload, AmbiguousSend | None] | TruncusError | None:
         try:
-            return self._with_payload(outgoing)
+            return self._payload(message, occurrence)
         except TruncusError as error:
-            return replace(outgoing, error=error)
+            return error
         except Exception as exc:  # noqa: BLE001  one message must not cost the others of a list
-            text = f"The message raised {type(exc).__name__} when it was read; it was not sent."
-            return replace(outgoing, error=MessageError(text))
+            return MessageError(
+                f"The message raised {type(exc).__name__} when it was read; it was not sent."
+            )
 
-    def _with_payload(self, outgoing: OutgoingMessage) -> OutgoingMessage | None:
-        """Return the message with its payload; ``None`` if there is nobody to send it to."""
-        message, settings = outgoing.message, self.settings
+    def _payload(
+        self, message: EmailMessage, occurrence: int
+    ) -> tuple[Payload, AmbiguousSend | None] | None:
+        """Return a message's payload, and the ambiguous send that it repeats if it does.
+
+        ``None`` if there is nobody to send it to.
+        """
         if not _has_recipients(message):
             return None
         sandbox = getattr(message, "sandbox", None)
-        is_sandbox = settings.sandbox if sandbox is None else sandbox is True
-        earlier = recall(outgoing, self.client, is_sandbox=is_sandbox)
+        is_sandbox = self.settings.sandbox if sandbox is None else sandbox is True
+        earlier = recall(message, occurrence, self.client, is_sandbox=is_sandbox)
         if earlier is not None:
             # The earlier payload, unchanged; pre_send was sent the first time.
             own_key = getattr(message, "idempotency_key", None)
-            payload = Payload(
+            repeated = Payload(
                 email=earlier.email,
                 idempotency_key=earlier.idempotency_key if own_key is not None else None,
                 is_sandbox=earlier.is_sandbox,
                 size=earlier.size,
             )
-            return replace(outgoing, payload=payload, ambiguous_send=earlier)
+            return repeated, earlier
         now = datetime.fromtimestamp(self.now, UTC)
-        built: Payload | None = build_payload(message, settings, now=now)
-        if built is not None and pre_send.has_listeners(self.sender):
-            built = self._changed_by_receivers(message, built, now)
-        if built is None:
+        payload: Payload | None = build_payload(message, self.settings, now=now)
+        if payload is not None and pre_send.has_listeners(self.sender):
+            payload = self._changed_by_receivers(message, payload, now)
+        if payload is None:
             return None
-        if built.dropped:
+        if payload.dropped:
             logger.warning(
                 "Truncus cannot carry a part of an email, which was dropped: %s",
-                "; ".join(built.dropped),
+                "; ".join(payload.dropped),
             )
-        return replace(outgoing, payload=built)
+        return payload, None
 
     def _changed_by_receivers(
         self, message: EmailMessage, payload: Payload, now: datetime

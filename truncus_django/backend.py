@@ -4,7 +4,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Self
 
@@ -194,7 +194,7 @@ class TruncusBackend(BaseEmailBackend):
                 rows.append(row)
                 outcome = SendOutcome(email_pk=row.email.pk)
             # Without the payload, which the row holds as text.
-            queued.append((replace(outgoing, payload=None), outcome))
+            queued.append((OutgoingMessage(outgoing.index, outgoing.message), outcome))
         if rows:
             try:
                 outbox.enqueue(rows, settings)

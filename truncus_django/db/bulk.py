@@ -143,7 +143,7 @@ class _Column:
         rows: Sequence[models.Model],
         connection: BaseDatabaseWrapper,
     ) -> None:
-        own = [getattr(row, field.attname) for row in rows]
+        own = [row.__dict__[field.attname] for row in rows]
         self.is_shared = _is_shared(field, own)
         adapted = [_adapted(field, value, connection) for value in own[: self.is_shared or None]]
         self.values = adapted * len(own) if self.is_shared else adapted

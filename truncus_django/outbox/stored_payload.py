@@ -1,7 +1,7 @@
 """Emails and wire formats as the outbox stores them: JSON, which is checked when it is read."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -108,14 +108,19 @@ def _is_flag(value: Any) -> bool:
     return isinstance(value, bool)
 
 
-_TYPES: Sequence[tuple[str, Callable[[Any], bool], Sequence[str]]] = [
-    ("a string", _is_string, ["from", "subject", "text", "html", "template_id"]),
-    ("a string", _is_string, ["tenant_id", "send_at"]),
-    ("a string or a list of strings", _is_strings, ["to", "cc", "bcc", "reply_to"]),
-    ("a dict", _is_dict, ["headers", "variables", "metadata"]),
-    ("True or False", _is_flag, ["track_opens", "track_clicks"]),
-    ("a list of dicts", _is_dicts, ["attachments"]),
-]
+_TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    name: (what, fits)
+    for what, fits, names in (
+        ("a string", _is_string, ["from", "subject", "text", "html", "template_id"]),
+        ("a string", _is_string, ["tenant_id", "send_at"]),
+        ("a string or a list of strings", _is_strings, ["to", "cc", "bcc", "reply_to"]),
+        ("a dict", _is_dict, ["headers", "variables", "metadata"]),
+        ("True or False", _is_flag, ["track_opens", "track_clicks"]),
+        ("a list of dicts", _is_dicts, ["attachments"]),
+    )
+    for name in names
+}
+"""By field, what it must be."""
 
 
 def _check_types(fields: Mapping[str, Any]) -> None:
@@ -127,14 +132,15 @@ def _check_types(fields: Mapping[str, Any]) -> None:
     for name in ("from", "to"):
         if not fields.get(name):
             raise MessageError(f"The email's payload has no {name!r}.")
-    for what, fits, names in _TYPES:
-        for name in names:
-            value = fields.get(name)
-            if value is not None and not fits(value):
-                raise MessageError(
-                    f"{name!r} of the email's payload must be {what}, not "
-                    f"{type(value).__name__}; esp_extra or a receiver of pre_send changed it."
-                )
+    for name, value in fields.items():
+        if name not in _TYPES or value is None:
+            continue
+        what, fits = _TYPES[name]
+        if not fits(value):
+            raise MessageError(
+                f"{name!r} of the email's payload must be {what}, not "
+                f"{type(value).__name__}; esp_extra or a receiver of pre_send changed it."
+            )
 
 
 # The wire format of an ambiguous request ----------------------------------------------------------

@@ -1,12 +1,18 @@
 """States change by rank, and only a person brings one back."""
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from tests.log.events import email, fields_of, incoming, minute
 from truncus_django.log.ingest import ingest
 from truncus_django.log.recording import ANSWER_FIELDS
-from truncus_django.log.transitions import EmailUpdate, advance_emails, restart_emails
+from truncus_django.log.transitions import (
+    EmailUpdate,
+    advance_emails,
+    mark_sending,
+    restart_emails,
+)
 from truncus_django.models import Email, EmailEvent
 from truncus_django.states import RESTARTABLE_STATES, State
 
@@ -134,3 +140,23 @@ def test_events_of_the_attempt_before_change_nothing():
 
     assert (fields_of(row)["state"], row.open_count, row.delivered_at) == (State.PENDING, 0, None)
     assert EmailEvent.objects.filter(email=None).count() == 2
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_request_marks_only_what_waits(state):
+    row = email(state=state)
+    mark_sending([row.pk])
+    assert fields_of(row)["state"] == (State.SENDING if state == State.PENDING else state)
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="others go by the size of tables")
+def test_a_request_is_marked_without_going_through_all_that_waits():
+    with CaptureQueriesContext(connection) as captured:
+        mark_sending([email(state=State.PENDING).pk])
+    update = captured[-1]["sql"]
+    assert update.startswith("UPDATE")
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN QUERY PLAN {update}")
+        plan = " ".join(row[3] for row in cursor.fetchall())
+    assert "autoindex" in plan  # that of the primary key
+    assert "truncus_email_state" not in plan

@@ -6,12 +6,12 @@ users a name, it means the same here.
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.core.mail import EmailMultiAlternatives
+from django.core.mail import EmailMessage, EmailMultiAlternatives
 
 from truncus_django.api.errors import TruncusError
 from truncus_django.api.results import SendResult
@@ -34,6 +34,12 @@ OPTION_NAMES = frozenset(
         "esp_extra",
         "priority",
         "expires_at",
+        "merge_data",
+        "merge_metadata",
+        "merge_headers",
+        "merge_cc",
+        "in_reply_to",
+        "importance",
     }
 )
 
@@ -41,7 +47,15 @@ UNSUPPORTED_ANYMAIL_NAMES = ("tags", "envelope_sender")
 """Anymail's options that Truncus has nothing for; setting one is an error, not a silent loss."""
 
 MERGE_NAMES = ("merge_data", "merge_metadata", "merge_headers")
-"""Anymail's options that, even if empty, make one email for each recipient of a message."""
+"""The options that, even if empty, make one email for each recipient of a message."""
+
+
+def option(message: EmailMessage, name: str) -> Any:
+    """Return an option of a message, or ``None``; Anymail's ``UNSET`` counts as none."""
+    value = getattr(message, name, None)
+    if isinstance(value, type) and value.__name__ == "UNSET":
+        return None
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +64,8 @@ class TruncusStatus:
 
     Attributes:
         status: Truncus's state; or ``"pending"`` in the outbox, ``"cancelled"`` by a receiver,
-            ``"failed"`` where it was not sent, ``"unknown"`` where it may have been.
+            ``"failed"`` where it was not sent, ``"unknown"`` where it may have been. With merge
+            data that of all recipients, or ``"mixed"``.
         id: Truncus's ``message_id``; ``None`` where none was told.
         idempotency_key: of the request; the messages of a batch share one.
         answer: all that Truncus told, or ``None`` where there was no answer.
@@ -59,6 +74,8 @@ class TruncusStatus:
         batch_size: how many messages shared the request.
         email_pk: primary key of its :class:`~truncus_django.models.Email`; ``None`` where it was
             not recorded.
+        recipients: of a message with merge data, the status of each address in its ``to``; all
+            else but ``status`` and the first ``error`` is there. Empty for other messages.
     """
 
     status: str
@@ -69,10 +86,13 @@ class TruncusStatus:
     attempts: int = 0
     batch_size: int = 1
     email_pk: UUID | None = None
+    recipients: Mapping[str, "TruncusStatus"] = field(default_factory=dict, repr=False)
 
     @property
     def is_accepted(self) -> bool:
-        """Whether Truncus took the message on."""
+        """Whether Truncus took the message on; with merge data, those of all recipients."""
+        if self.recipients:
+            return all(status.is_accepted for status in self.recipients.values())
         return self.answer is not None and self.answer.is_accepted
 
 
@@ -92,6 +112,16 @@ class TruncusMessage(EmailMultiAlternatives):
         track_opens, track_clicks: ``None`` as the settings say.
         idempotency_key: within 24 hours, the same key sends once.
         sandbox: check and store only; ``None`` as the settings say.
+        merge_global_data: Anymail's name of ``variables``.
+        merge_data: what variables stand for in the email of each recipient, by address. As soon
+            as one of the three is set, even to ``{}``, each address in ``to`` gets an email of its
+            own. Without ``template_id``, it fills ``{{ variables }}`` in subject and bodies.
+        merge_metadata, merge_headers: metadata and headers of each recipient, by address.
+        merge_cc: send ``cc`` and ``bcc`` a copy of each recipient's email.
+        in_reply_to: the ``Message-ID`` of the email that this one answers, or its
+            :class:`~truncus_django.models.Email`: mail programs show both as one conversation.
+        importance: ``"high"`` or ``"low"``, as mail programs show it. The outbox's order is
+            ``priority``.
         priority: ``"high"``, ``"normal"`` or ``"low"``: which emails leave the outbox first.
         expires_at: when it is too late to send the email, a moment like ``send_at`` or a
             ``timedelta`` from now; the outbox does not send it after that.
@@ -123,6 +153,12 @@ class TruncusMessage(EmailMultiAlternatives):
         esp_extra: Mapping[str, Any] | None = None,
         priority: str | None = None,
         expires_at: datetime | timedelta | float | str | None = None,
+        merge_data: Mapping[str, Mapping[str, Any]] | None = None,
+        merge_metadata: Mapping[str, Mapping[str, Any]] | None = None,
+        merge_headers: Mapping[str, Mapping[str, Any]] | None = None,
+        merge_cc: bool | None = None,
+        in_reply_to: Any = None,
+        importance: str | None = None,
         **kwargs: Any,
     ) -> None:
         for name in kwargs.keys() - _DJANGO_NAMES:
@@ -143,6 +179,12 @@ class TruncusMessage(EmailMultiAlternatives):
         self.esp_extra = esp_extra
         self.priority = priority
         self.expires_at = expires_at
+        self.merge_data = merge_data
+        self.merge_metadata = merge_metadata
+        self.merge_headers = merge_headers
+        self.merge_cc = merge_cc
+        self.in_reply_to = in_reply_to
+        self.importance = importance
         if html is not None:
             self.attach_alternative(html, "text/html")
 

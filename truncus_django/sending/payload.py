@@ -5,6 +5,7 @@ Whatever a message holds is carried whole, or refused with an error that says wh
 :attr:`Payload.dropped`.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
@@ -28,10 +29,16 @@ from truncus_django.api.errors import (
 from truncus_django.api.keys import check_idempotency_key
 from truncus_django.api.readers import scalar_text
 from truncus_django.conf import Settings
-from truncus_django.message import MERGE_NAMES, UNSUPPORTED_ANYMAIL_NAMES
+from truncus_django.message import MERGE_NAMES, UNSUPPORTED_ANYMAIL_NAMES, option
 from truncus_django.sending.addresses import address, address_list
 from truncus_django.sending.attachments import read_attachment
-from truncus_django.validation import HEADER_NAME, MIME_TYPE, checked_line, checked_text
+from truncus_django.validation import (
+    HEADER_NAME,
+    MIME_TYPE,
+    checked_line,
+    checked_text,
+    did_you_mean,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +175,7 @@ class _Builder:
             if recipients:
                 email[name] = recipients
         self._remove_recipient_headers(headers)
+        self._add_conversation(headers)
         replies = self._reply_addresses(headers)
         if replies:
             email["reply_to"] = ", ".join(replies)
@@ -201,6 +209,23 @@ class _Builder:
                 )
             headers[lower] = (name, checked_line(text, f"The header {name!r}", InvalidHeader))
         return headers
+
+    def _add_conversation(self, headers: dict[str, tuple[str, str]]) -> None:
+        """Add the headers of ``in_reply_to`` and ``importance``; the message's own win."""
+        answered = self._option("in_reply_to")
+        if answered is not None:
+            message_id = _message_id(answered, self.settings.message_id_domain)
+            name, earlier = headers.get("references", ("References", ""))
+            if message_id not in earlier.split():
+                headers["references"] = (name, f"{earlier} {message_id}".strip())
+            headers.setdefault("in-reply-to", ("In-Reply-To", message_id))
+        importance = self._option("importance")
+        if importance is not None:
+            if not isinstance(importance, str) or importance not in _IMPORTANCE_HEADERS:
+                hint = did_you_mean(str(importance), _IMPORTANCE_HEADERS)
+                raise MessageError(f"importance must be 'high', 'normal' or 'low'{hint or '.'}")
+            for name, text in _IMPORTANCE_HEADERS[importance].items():
+                headers.setdefault(name.lower(), (name, text))
 
     def _remove_recipient_headers(self, headers: dict[str, tuple[str, str]]) -> None:
         """Remove ``To`` and ``Cc`` from the headers: the API shows the recipients itself."""
@@ -338,11 +363,7 @@ class _Builder:
     # Options ----------------------------------------------------------------------------------
 
     def _option(self, name: str) -> Any:
-        """Return an attribute of the message, or ``None``; Anymail's ``UNSET`` counts as none."""
-        value = getattr(self.message, name, None)
-        if isinstance(value, type) and value.__name__ == "UNSET":
-            return None
-        return value
+        return option(self.message, name)
 
     def _add_options(self) -> None:
         settings, email = self.settings, self.email
@@ -375,10 +396,10 @@ class _Builder:
                 self._unsupported(f"The option {name!r}", _ANYMAIL_ADVICE[name])
         for name in MERGE_NAMES:
             if self._option(name) is not None:
-                self._unsupported(
-                    f"The option {name!r}",
-                    "send one message for each recipient; a list of them goes out in batches",
-                    can_be_dropped=False,  # one email would show the recipients to each other
+                # Here it is one recipient's email, or a receiver set the option.
+                raise MessageError(
+                    f"{name} makes one email for each recipient; a receiver of pre_send, which is "
+                    "called for each of them, cannot set it."
                 )
 
     def _add_variables(self) -> None:
@@ -407,8 +428,8 @@ class _Builder:
 
     # What cannot be carried -------------------------------------------------------------------
 
-    def _unsupported(self, what: str, advice: str, *, can_be_dropped: bool = True) -> None:
-        if self.settings.unsupported != "warn" or not can_be_dropped:
+    def _unsupported(self, what: str, advice: str) -> None:
+        if self.settings.unsupported != "warn":
             raise UnsupportedFeature(f"{what} cannot be sent through Truncus: {advice}.")
         self.dropped.append(what)
 
@@ -431,6 +452,15 @@ _BODY_KINDS = {"text/plain": "text", "text/html": "html"}
 
 _BODY_LIMITS = {"text": contract.MAX_TEXT_BYTES, "html": contract.MAX_HTML_BYTES}
 
+_IMPORTANCE_HEADERS: Mapping[str, Mapping[str, str]] = {
+    "high": {"Importance": "high", "X-Priority": "1", "X-MSMail-Priority": "High"},
+    "normal": {},
+    "low": {"Importance": "low", "X-Priority": "5", "X-MSMail-Priority": "Low"},
+}
+"""``Importance`` is RFC 2156's; Outlook and others read the two that have no standard."""
+
+_MESSAGE_ID = re.compile(r"<[^<>@\s]+@[^<>@\s]+>")
+
 _FORBIDDEN_HEADERS = {
     "bcc": "it would show the recipients; use the message's 'bcc'.",
     "subject": "use the message's 'subject'.",
@@ -443,6 +473,30 @@ _ANYMAIL_ADVICE = {
     "tags": "use metadata",
     "envelope_sender": "Truncus sets the envelope's sender itself",
 }
+
+
+def _message_id(answered: Any, domain: str) -> str:
+    """Return the ``Message-ID`` that ``in_reply_to`` stands for.
+
+    Amazon SES makes it of the id that it answers with and a domain of its own (Amazon's
+    documentation, "Email header fields": it replaces any other ``Message-ID``).
+    """
+    if isinstance(answered, str):
+        text = answered.strip()
+        text = text if text.startswith("<") else f"<{text}>"
+        if not text.isascii() or not _MESSAGE_ID.fullmatch(text):
+            raise MessageError("in_reply_to must be a Message-ID such as <1a2b@example.com>.")
+        return text
+    provider_id = getattr(answered, "provider_message_id", None)
+    if not isinstance(provider_id, str):
+        raise MessageError("in_reply_to must be a Message-ID or a recorded Email.")
+    if not provider_id or answered.is_sandbox:
+        raise MessageError(
+            "in_reply_to is an Email whose Message-ID is not known: Truncus has told no provider "
+            "id of it. Give the Message-ID itself, or leave in_reply_to out."
+        )
+    text = provider_id if "@" in provider_id else f"{provider_id}@{domain}"
+    return _message_id(text, domain)
 
 
 def _as_list(given: Any, name: str) -> list[Any]:

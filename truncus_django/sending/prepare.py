@@ -4,11 +4,11 @@ import copy
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.mail import EmailMessage
 from django.views.decorators.debug import sensitive_variables
@@ -17,11 +17,14 @@ from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import MessageError, TruncusError, clear_frames
 from truncus_django.conf import Settings
 from truncus_django.sending.ambiguous import fingerprint, recall
+from truncus_django.sending.merge import Merge, is_merged
 from truncus_django.sending.outgoing import AmbiguousSend, OutgoingMessage
 from truncus_django.sending.payload import Payload, build_payload, measured, merge_receiver_changes
 from truncus_django.signals import pre_send
 
 logger = logging.getLogger("truncus_django")
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +46,59 @@ class Preparer:
     now: float
 
     def prepare(self, messages: Sequence[EmailMessage]) -> Iterator[OutgoingMessage]:
-        """Yield the messages that have recipients, each when it is asked for."""
+        """Yield the messages that have recipients, each when it is asked for.
+
+        One with merge data is one for each of its recipients.
+        """
         seen: Counter[int] = Counter()
         for index, message in enumerate(messages):
-            occurrence = seen[id(message)]
+            outgoing = OutgoingMessage(index, message, seen[id(message)])
             seen[id(message)] += 1
-            found = self._payload_or_error(message, occurrence)
-            if isinstance(found, TruncusError):
-                clear_frames(found)
-                yield OutgoingMessage(index, message, occurrence, error=found)
-            elif found is not None:
-                payload, earlier = found
-                yield OutgoingMessage(index, message, occurrence, payload, earlier)
+            if is_merged(message):
+                yield from self._prepare_merged(outgoing)
+                continue
+            prepared = self._prepared(outgoing)
+            if prepared is not None:
+                yield prepared
+
+    def _prepare_merged(self, outgoing: OutgoingMessage) -> Iterator[OutgoingMessage]:
+        """Yield a message with merge data as one for each of its recipients."""
+        merge = self._or_error(lambda: Merge(outgoing.message))
+        if isinstance(merge, TruncusError):
+            clear_frames(merge)
+            yield replace(outgoing, error=merge)
+            return
+        for recipient in merge.recipients:
+            prepared = self._prepared(
+                OutgoingMessage(
+                    outgoing.index,
+                    merge.message_for(recipient),
+                    outgoing.occurrence,
+                    merged_from=outgoing.message,
+                    recipient=recipient,
+                ),
+                merge,
+            )
+            if prepared is not None:
+                yield prepared
+
+    def _prepared(
+        self, outgoing: OutgoingMessage, merge: Merge | None = None
+    ) -> OutgoingMessage | None:
+        """Return a message with its payload or its error; ``None`` if it has no recipients."""
+        found = self._or_error(lambda: self._payload(outgoing, merge))
+        if found is None:
+            return None
+        if isinstance(found, TruncusError):
+            clear_frames(found)
+            return replace(outgoing, error=found)
+        payload, earlier = found
+        return replace(outgoing, payload=payload, ambiguous_send=earlier)
 
     @sensitive_variables()  # as in direct._request()
-    def _payload_or_error(
-        self, message: EmailMessage, occurrence: int
-    ) -> tuple[Payload, AmbiguousSend | None] | TruncusError | None:
+    def _or_error(self, work: Callable[[], _Result]) -> _Result | TruncusError:
         try:
-            return self._payload(message, occurrence)
+            return work()
         except TruncusError as error:
             return error
         except Exception as exc:  # noqa: BLE001  one message must not cost the others of a list
@@ -70,17 +107,20 @@ class Preparer:
             )
 
     def _payload(
-        self, message: EmailMessage, occurrence: int
+        self, outgoing: OutgoingMessage, merge: Merge | None
     ) -> tuple[Payload, AmbiguousSend | None] | None:
         """Return a message's payload, and the ambiguous send that it repeats if it does.
 
         ``None`` if there is nobody to send it to.
         """
+        message = outgoing.message
         if not _has_recipients(message):
             return None
+        if merge is not None:
+            merge.fill_in(message, outgoing.recipient)
         sandbox = getattr(message, "sandbox", None)
         is_sandbox = self.settings.sandbox if sandbox is None else sandbox is True
-        earlier = recall(message, occurrence, self.client, is_sandbox=is_sandbox)
+        earlier = recall(outgoing, self.client, is_sandbox=is_sandbox)
         if earlier is not None:
             # The earlier payload, unchanged; pre_send was sent the first time.
             own_key = getattr(message, "idempotency_key", None)

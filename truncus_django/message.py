@@ -53,9 +53,31 @@ MERGE_NAMES = ("merge_data", "merge_metadata", "merge_headers")
 def option(message: EmailMessage, name: str) -> Any:
     """Return an option of a message, or ``None``; Anymail's ``UNSET`` counts as none."""
     value = getattr(message, name, None)
-    if isinstance(value, type) and value.__name__ == "UNSET":
-        return None
-    return value
+    return None if _is_unset(value) else value
+
+
+def options_of(message: EmailMessage) -> dict[str, Any]:
+    """Return all options of a message that are set."""
+    return {
+        name: value
+        for name in _ALL_NAMES
+        if (value := getattr(message, name, None)) is not None and not _is_unset(value)
+    }
+
+
+def is_merged(message: EmailMessage) -> bool:
+    """Whether the message is to be one email for each of its recipients."""
+    for name in MERGE_NAMES:  # a loop, as every email of a long list is asked
+        if getattr(message, name, None) is not None and option(message, name) is not None:
+            return True
+    return False
+
+
+def _is_unset(value: Any) -> bool:
+    return isinstance(value, type) and value.__name__ == "UNSET"
+
+
+_ALL_NAMES = (*OPTION_NAMES, *UNSUPPORTED_ANYMAIL_NAMES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,16 +23,11 @@ from truncus_django.sending.ambiguous import without_notes
 from truncus_django.sending.outgoing import Sent
 
 
-def is_merged(message: EmailMessage) -> bool:
-    """Whether the message is to be one email for each of its recipients."""
-    return any(option(message, name) is not None for name in MERGE_NAMES)
-
-
 class Merge:
     """What the recipients of a message with merge data have in common, and what is their own.
 
     Args:
-        message: one for which :func:`is_merged` holds.
+        message: one with merge data.
 
     Raises:
         MessageError: its merge data is of a wrong type or names somebody who is not in ``to``, or

@@ -69,6 +69,20 @@ class OutgoingMessage:
     merged_from: EmailMessage | None = None
     recipient: str = field(default="", repr=False)
 
+    def with_payload(self, payload: Payload, earlier: AmbiguousSend | None = None) -> Self:
+        """Return the message with what is to be sent, and the earlier send that it repeats."""
+        # Written out, as replace() takes longer than the rest, and lists are long.
+        return type(self)(
+            self.index,
+            self.message,
+            self.occurrence,
+            payload,
+            earlier,
+            self.error,
+            self.merged_from,
+            self.recipient,
+        )
+
     @property
     def noted_on(self) -> tuple[tuple[EmailMessage, Hashable], ...]:
         """The messages that an ambiguous send of it is noted on, and under what.

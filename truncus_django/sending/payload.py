@@ -29,7 +29,7 @@ from truncus_django.api.errors import (
 from truncus_django.api.keys import check_idempotency_key
 from truncus_django.api.readers import scalar_text
 from truncus_django.conf import Settings
-from truncus_django.message import MERGE_NAMES, UNSUPPORTED_ANYMAIL_NAMES, option
+from truncus_django.message import MERGE_NAMES, UNSUPPORTED_ANYMAIL_NAMES, options_of
 from truncus_django.sending.addresses import address, address_list
 from truncus_django.sending.attachments import read_attachment
 from truncus_django.validation import (
@@ -126,6 +126,7 @@ class _Builder:
 
     def __init__(self, message: EmailMessage, settings: Settings, now: datetime) -> None:
         self.message = message
+        self.options = options_of(message)
         self.settings = settings
         self.now = now
         self.email = EmailFields()
@@ -141,8 +142,8 @@ class _Builder:
         self._add_options()
         has_extra = self._add_extra()
         _check_there_is_a_body(self.email)
-        key = self._option("idempotency_key")
-        sandbox = self._option("sandbox")
+        key = self.options.get("idempotency_key")
+        sandbox = self.options.get("sandbox")
         if sandbox is not None and not isinstance(sandbox, bool):
             raise MessageError("sandbox must be True, False or None.")
         payload = Payload(
@@ -212,14 +213,14 @@ class _Builder:
 
     def _add_conversation(self, headers: dict[str, tuple[str, str]]) -> None:
         """Add the headers of ``in_reply_to`` and ``importance``; the message's own win."""
-        answered = self._option("in_reply_to")
+        answered = self.options.get("in_reply_to")
         if answered is not None:
             message_id = _message_id(answered, self.settings.message_id_domain)
             name, earlier = headers.get("references", ("References", ""))
             if message_id not in earlier.split():
                 headers["references"] = (name, f"{earlier} {message_id}".strip())
             headers.setdefault("in-reply-to", ("In-Reply-To", message_id))
-        importance = self._option("importance")
+        importance = self.options.get("importance")
         if importance is not None:
             if not isinstance(importance, str) or importance not in _IMPORTANCE_HEADERS:
                 hint = did_you_mean(str(importance), _IMPORTANCE_HEADERS)
@@ -273,7 +274,7 @@ class _Builder:
                 f"The {kind} body has {size:,} bytes; the API takes {_BODY_LIMITS[kind]:,}.",
                 "Shorten it, or link to the rest.",
                 remains=not self.email.keys().isdisjoint(_BODY_LIMITS)
-                or self._option("template_id") is not None,
+                or self.options.get("template_id") is not None,
             )
 
     def _bodies(self) -> dict[str, str]:
@@ -362,40 +363,37 @@ class _Builder:
 
     # Options ----------------------------------------------------------------------------------
 
-    def _option(self, name: str) -> Any:
-        return option(self.message, name)
-
     def _add_options(self) -> None:
         settings, email = self.settings, self.email
-        tenant = self._option("tenant_id")
+        tenant = self.options.get("tenant_id")
         tenant = settings.tenant_id if tenant is None else tenant
         if tenant is not None:
             email["tenant_id"] = _line_of(tenant, "tenant_id")
-        template = self._option("template_id")
+        template = self.options.get("template_id")
         if template is not None:
             email["template_id"] = _line_of(template, "template_id")
             if email.get("html"):
                 self._unsupported("An HTML body beside template_id", "leave one of them out")
                 del email["html"]
         self._add_variables()
-        metadata = self._option("metadata")
+        metadata = self.options.get("metadata")
         if metadata or settings.metadata:
             email["metadata"] = {**settings.metadata, **_strings(metadata or {}, "metadata")}
-        send_at = self._option("send_at")
+        send_at = self.options.get("send_at")
         if send_at is not None:
             email["send_at"] = _future_moment(send_at, self.now)
         for name in ("track_opens", "track_clicks"):
-            value = self._option(name)
+            value = self.options.get(name)
             value = getattr(settings, name) if value is None else value
             if value is not None:
                 if not isinstance(value, bool):
                     raise MessageError(f"{name} must be True, False or None.")
                 email[name] = value
         for name in UNSUPPORTED_ANYMAIL_NAMES:
-            if self._option(name):
+            if self.options.get(name):
                 self._unsupported(f"The option {name!r}", _ANYMAIL_ADVICE[name])
         for name in MERGE_NAMES:
-            if self._option(name) is not None:
+            if name in self.options:
                 # Here it is one recipient's email, or a receiver set the option.
                 raise MessageError(
                     f"{name} makes one email for each recipient; a receiver of pre_send, which is "
@@ -403,7 +401,7 @@ class _Builder:
                 )
 
     def _add_variables(self) -> None:
-        variables, merged = self._option("variables"), self._option("merge_global_data")
+        variables, merged = self.options.get("variables"), self.options.get("merge_global_data")
         if variables and merged:
             raise MessageError(
                 "variables and merge_global_data are two names of one thing; set one."
@@ -411,14 +409,14 @@ class _Builder:
         chosen = variables or merged
         if not chosen:
             return
-        if "template_id" not in {**self.email, **(self._option("esp_extra") or {})}:
+        if "template_id" not in {**self.email, **(self.options.get("esp_extra") or {})}:
             raise MessageError(
                 "The message has variables and no template_id: they would change nothing."
             )
         self.email["variables"] = _strings(chosen, "variables")
 
     def _add_extra(self) -> bool:
-        extra = self._option("esp_extra")
+        extra = self.options.get("esp_extra")
         if not extra:
             return False
         if not isinstance(extra, Mapping) or not all(isinstance(key, str) for key in extra):

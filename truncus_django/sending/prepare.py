@@ -16,9 +16,10 @@ from django.views.decorators.debug import sensitive_variables
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import MessageError, TruncusError, clear_frames
 from truncus_django.conf import Settings
+from truncus_django.message import is_merged
 from truncus_django.sending.ambiguous import fingerprint, recall
-from truncus_django.sending.merge import Merge, is_merged
-from truncus_django.sending.outgoing import AmbiguousSend, OutgoingMessage
+from truncus_django.sending.merge import Merge
+from truncus_django.sending.outgoing import OutgoingMessage
 from truncus_django.sending.payload import Payload, build_payload, measured, merge_receiver_changes
 from truncus_django.signals import pre_send
 
@@ -52,33 +53,33 @@ class Preparer:
         """
         seen: Counter[int] = Counter()
         for index, message in enumerate(messages):
-            outgoing = OutgoingMessage(index, message, seen[id(message)])
+            occurrence = seen[id(message)]
             seen[id(message)] += 1
             if is_merged(message):
-                yield from self._prepare_merged(outgoing)
+                yield from self._prepare_merged(index, message, occurrence)
                 continue
-            prepared = self._prepared(outgoing)
+            prepared = self._prepared(OutgoingMessage(index, message, occurrence))
             if prepared is not None:
                 yield prepared
 
-    def _prepare_merged(self, outgoing: OutgoingMessage) -> Iterator[OutgoingMessage]:
+    def _prepare_merged(
+        self, index: int, message: EmailMessage, occurrence: int
+    ) -> Iterator[OutgoingMessage]:
         """Yield a message with merge data as one for each of its recipients."""
-        merge = self._or_error(lambda: Merge(outgoing.message))
+        merge = self._or_error(lambda: Merge(message))
         if isinstance(merge, TruncusError):
             clear_frames(merge)
-            yield replace(outgoing, error=merge)
+            yield OutgoingMessage(index, message, occurrence, error=merge)
             return
         for recipient in merge.recipients:
-            prepared = self._prepared(
-                OutgoingMessage(
-                    outgoing.index,
-                    merge.message_for(recipient),
-                    outgoing.occurrence,
-                    merged_from=outgoing.message,
-                    recipient=recipient,
-                ),
-                merge,
+            one = OutgoingMessage(
+                index,
+                merge.message_for(recipient),
+                occurrence,
+                merged_from=message,
+                recipient=recipient,
             )
+            prepared = self._prepared(one, merge)
             if prepared is not None:
                 yield prepared
 
@@ -87,13 +88,10 @@ class Preparer:
     ) -> OutgoingMessage | None:
         """Return a message with its payload or its error; ``None`` if it has no recipients."""
         found = self._or_error(lambda: self._payload(outgoing, merge))
-        if found is None:
-            return None
         if isinstance(found, TruncusError):
             clear_frames(found)
             return replace(outgoing, error=found)
-        payload, earlier = found
-        return replace(outgoing, payload=payload, ambiguous_send=earlier)
+        return found
 
     @sensitive_variables()  # as in direct._request()
     def _or_error(self, work: Callable[[], _Result]) -> _Result | TruncusError:
@@ -106,10 +104,8 @@ class Preparer:
                 f"The message raised {type(exc).__name__} when it was read; it was not sent."
             )
 
-    def _payload(
-        self, outgoing: OutgoingMessage, merge: Merge | None
-    ) -> tuple[Payload, AmbiguousSend | None] | None:
-        """Return a message's payload, and the ambiguous send that it repeats if it does.
+    def _payload(self, outgoing: OutgoingMessage, merge: Merge | None) -> OutgoingMessage | None:
+        """Return a message with its payload, and the ambiguous send that it repeats if it does.
 
         ``None`` if there is nobody to send it to.
         """
@@ -130,7 +126,7 @@ class Preparer:
                 is_sandbox=earlier.is_sandbox,
                 size=earlier.size,
             )
-            return repeated, earlier
+            return outgoing.with_payload(repeated, earlier)
         now = datetime.fromtimestamp(self.now, UTC)
         payload: Payload | None = build_payload(message, self.settings, now=now)
         if payload is not None and pre_send.has_listeners(self.sender):
@@ -142,7 +138,7 @@ class Preparer:
                 "Truncus cannot carry a part of an email, which was dropped: %s",
                 "; ".join(payload.dropped),
             )
-        return payload, None
+        return outgoing.with_payload(payload)
 
     def _changed_by_receivers(
         self, message: EmailMessage, payload: Payload, now: datetime

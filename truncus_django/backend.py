@@ -180,8 +180,8 @@ class TruncusBackend(BaseEmailBackend):
         if is_database_refused():
             raise ConfigurationError(
                 "DELIVERY is 'outbox', which writes to the database, and Django allows no queries "
-                "in a coroutine. Call await sync_to_async(message.send)() instead, with "
-                "sync_to_async of asgiref.sync."
+                "in a coroutine. Call await asend(message) instead, with asend of "
+                "truncus_django.message."
             )
         outbox = _outbox()
         outbox.check_options(self._options_by_hand())

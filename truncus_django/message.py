@@ -5,19 +5,23 @@ users a name, it means the same here.
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import django
+from django.apps import apps
+from django.core import mail
 from django.core.mail import EmailMessage, EmailMultiAlternatives
 
 from truncus_django.api.errors import TruncusError
 from truncus_django.api.results import SendResult
+from truncus_django.cancellation import in_thread
 from truncus_django.validation import did_you_mean
 
-__all__ = ["TruncusMessage", "TruncusStatus"]
+__all__ = ["TruncusMessage", "TruncusStatus", "asend", "asend_messages"]
 
 OPTION_NAMES = frozenset(
     {
@@ -118,6 +122,51 @@ class TruncusStatus:
         return self.answer is not None and self.answer.is_accepted
 
 
+async def asend(message: EmailMessage, **options: Any) -> int:
+    """Send a message from a coroutine, of any class and by any backend; return as ``send()``.
+
+    If it is cancelled, it ends when the request that is being made is answered. To send the same
+    message again is then no second email.
+
+    Args:
+        message: what to send.
+        **options: those of the message's ``send()``.
+
+    Raises:
+        Exception: as ``send()``.
+    """
+    return await in_thread(lambda: message.send(**options), thread_sensitive=_uses_database())
+
+
+async def asend_messages(messages: Iterable[EmailMessage], *, using: str | None = None) -> int:
+    """Send messages from a coroutine, in batches; return as ``send_messages()`` of a backend.
+
+    Args:
+        messages: what to send.
+        using: the alias of the mailer, on Django 6.1 and later; the default one if ``None``.
+
+    Raises:
+        Exception: as ``send_messages()``. Cancelled, as :func:`asend`.
+    """
+    listed = list(messages)
+    return await in_thread(
+        lambda: _backend(using).send_messages(listed), thread_sensitive=_uses_database()
+    )
+
+
+def _backend(using: str | None) -> Any:
+    if django.VERSION < (6, 1):
+        if using is not None:
+            raise TypeError("using needs Django 6.1 or later, which has several mailers.")
+        return mail.get_connection()
+    return mail.mailers.default if using is None else mail.mailers[using]
+
+
+def _uses_database() -> bool:
+    # Also for receivers of signals, which may use it.
+    return apps.is_installed("truncus_django")
+
+
 class TruncusMessage(EmailMultiAlternatives):
     """An ``EmailMultiAlternatives`` with Truncus's options as keyword arguments.
 
@@ -209,6 +258,10 @@ class TruncusMessage(EmailMultiAlternatives):
         self.importance = importance
         if html is not None:
             self.attach_alternative(html, "text/html")
+
+    async def asend(self, **options: Any) -> int:
+        """Send from a coroutine, as :func:`asend` does."""
+        return await asend(self, **options)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse attributes that look like a misspelt option, so that none is lost in silence."""

@@ -8,6 +8,7 @@ from django.core import checks
 from django.test import override_settings
 
 from truncus_django.api.errors import ConfigurationError
+from truncus_django.backend import TruncusBackend
 from truncus_django.checks import check_deployment, check_settings
 from truncus_django.conf import BACKEND
 from truncus_django.mailers import get_mailer
@@ -83,6 +84,16 @@ def test_mailers_of_another_form_are_told(settings, mailers):
         assert LIVE not in found.msg
         with pytest.raises(ConfigurationError, match="must be"):
             get_mailer("default")
+
+
+def test_an_alias_that_is_no_string_is_told(settings):
+    settings.MAILERS = {5: {"BACKEND": BACKEND}}
+    with override_settings(TRUNCUS={"API_KEY": LIVE}):
+        (found,) = check_settings()
+    assert found.id == "truncus.E002"
+    assert found.msg == "MAILERS[5]: the alias of a mailer must be a string."
+    with pytest.raises(ConfigurationError, match="must be a string"):
+        TruncusBackend(alias=5)
 
 
 @pytest.mark.parametrize(("name", "shown"), [(1, "1"), (LIVE, "'tr_…'")])

@@ -10,6 +10,7 @@ from truncus_django import signals
 from truncus_django.api.errors import (
     AnswerLost,
     EmailRefused,
+    InvalidAddress,
     InvalidRequest,
     MessageError,
     MessagesNotSent,
@@ -138,6 +139,29 @@ def test_a_message_whose_recipients_are_all_taken_out_is_skipped(truncus, listen
     assert truncus.last.body["subject"] == "yes"
     assert dropped.truncus_status is None
     assert told == []
+
+
+@pytest.mark.parametrize("value", [[], "", None])
+def test_a_payload_whose_recipients_are_all_taken_out_is_skipped(truncus, listen, value):
+    def take_out(payload, **kwargs):
+        if payload["subject"] == "no":
+            payload["to"] = value
+
+    listen(pre_send, take_out)
+    dropped = message("no")
+    assert send(dropped, message("yes")) == 1
+    assert truncus.last.body["subject"] == "yes"
+    assert dropped.truncus_status is None
+
+
+def test_a_payload_with_copies_alone_is_refused_before_the_request(truncus, listen):
+    def move(payload, **kwargs):
+        payload["cc"] = [payload.pop("to")]
+
+    listen(pre_send, move)
+    with pytest.raises(InvalidAddress, match="has no 'to'"):
+        send(message())
+    assert truncus.seen == []
 
 
 @pytest.mark.parametrize("change", [

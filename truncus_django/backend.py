@@ -60,6 +60,8 @@ class TruncusBackend(BaseEmailBackend):
     def __init__(
         self, fail_silently: bool = False, *, alias: str | None = None, **options: Any
     ) -> None:
+        if alias is not None and not isinstance(alias, str):
+            raise ConfigurationError("The alias of a mailer in MAILERS must be a string.")
         own = own_options(options)
         options = {
             redacted(name): value  # one may be a key

@@ -27,9 +27,10 @@ from importlib.util import find_spec
 from typing import Any
 
 import django
+from django.apps import apps
 from django.conf import settings as django_settings
 from django.core import checks
-from django.db import DEFAULT_DB_ALIAS
+from django.db import DEFAULT_DB_ALIAS, router
 
 from truncus_django.api import contract
 from truncus_django.api.errors import ConfigurationError, redacted
@@ -124,7 +125,7 @@ def _check_database() -> Iterator[checks.CheckMessage]:
     A file has one writer at a time. An email that is sent in a transaction of the other alias
     cannot be recorded before that ends, and that ends after the recording.
     """
-    alias = get_settings().database or DEFAULT_DB_ALIAS
+    alias = _log_alias()
     if alias != DEFAULT_DB_ALIAS and alias not in django_settings.DATABASES:
         meant = did_you_mean(alias, django_settings.DATABASES)
         yield checks.Error(
@@ -145,12 +146,18 @@ def _check_database() -> Iterator[checks.CheckMessage]:
     for other in sorted(django_settings.DATABASES.keys() - {alias}):
         if _sqlite_file(other) == file:
             yield checks.Warning(
-                f"TRUNCUS['DATABASE'] = {alias!r} is the same SQLite file as {other!r}: an email "
-                "that is sent in a transaction waits for its own lock, and is not recorded.",
+                f"The log's database {alias!r} is the same SQLite file as {other!r}: an email that "
+                "is sent in a transaction waits for its own lock, and is not recorded.",
                 hint=f"Give {alias!r} a file of its own and run migrate --database={alias}, or "
                 "remove TRUNCUS['DATABASE'].",
                 id="truncus.W003",
             )
+
+
+def _log_alias() -> str:
+    """Return the alias of the log's database: the setting's, else the one that a router names."""
+    log = apps.get_model("truncus_django", "Email")
+    return get_settings().database or router.db_for_write(log)
 
 
 def _sqlite_file(alias: str) -> str | None:
@@ -180,12 +187,13 @@ def _check_outbox(
                 "manage.py truncus_worker.",
                 id="truncus.E006",
             )
-    alias = get_settings().database or DEFAULT_DB_ALIAS
+    alias = _log_alias()
     if alias != DEFAULT_DB_ALIAS:
         yield checks.Warning(
-            f"TRUNCUS['DATABASE'] is {alias!r}: emails of the outbox are no part of transactions "
-            "of the default database, and are sent though these are rolled back.",
-            hint="Remove TRUNCUS['DATABASE'], if your transactions are not all of that database.",
+            f"The outbox is in the database {alias!r}: its emails are no part of transactions of "
+            "the default database, and are sent though these are rolled back.",
+            hint="Remove TRUNCUS['DATABASE'], or what your database router says of the log, if "
+            "your transactions are not all of that database.",
             id="truncus.W004",
         )
     if not all(settings.record for settings in in_outbox):
@@ -236,7 +244,7 @@ def _variable_hint(name: str, options: Mapping[str, Any]) -> str | None:
 def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:
     where = _where(alias)
     known = {name: value for name, value in options.items() if name in SETTING_NAMES}
-    if alias is not None and len(alias) > _LONGEST_ALIAS:
+    if isinstance(alias, str) and len(alias) > _LONGEST_ALIAS:
         yield checks.Error(
             f"A mailer's alias has {len(alias)} characters, and the log has room for "
             f"{_LONGEST_ALIAS}: {redacted(repr(alias[:30]))}…",

@@ -162,6 +162,8 @@ def mailer_problems() -> Iterator[Problem]:
         return
     for alias, config in configured.items():
         name = f"MAILERS[{redacted(repr(alias))}]"
+        if not isinstance(alias, str):
+            yield Problem("type", "MAILERS", f"{name}: the alias of a mailer must be a string.")
         if not isinstance(config, Mapping):
             yield Problem("type", "MAILERS", f"{name} must be a dict.")
         elif config.get("BACKEND") == BACKEND and not isinstance(

@@ -3,11 +3,11 @@
 from datetime import datetime
 from typing import Any, ClassVar, Self, TypeVar
 
-from django.db import models, router
+from django.db import connections, models, router
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from truncus_django.conf import get_settings
+from truncus_django.conf import ConfigurationError, get_settings
 from truncus_django.db.fields import ExactCharField
 from truncus_django.db.indexes import PartialIndex
 from truncus_django.db.uuid7 import time_ordered_uuid
@@ -19,8 +19,15 @@ _Row = TypeVar("_Row", bound=models.Model)
 
 
 def database() -> str:
-    """Return the alias of the database that holds the log, never that of a replica."""
-    return get_settings().database or router.db_for_write(Email)
+    """Return the alias of the database that holds the log, never that of a replica.
+
+    Raises:
+        ConfigurationError: there is no such database.
+    """
+    alias = get_settings().database or router.db_for_write(Email)
+    if alias not in connections.settings:
+        raise ConfigurationError("TRUNCUS['DATABASE'] is no alias of DATABASES.")
+    return alias
 
 
 class LogManager(models.Manager[_Row]):

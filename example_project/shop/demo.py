@@ -10,7 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -162,12 +162,18 @@ def _scenes(dialect: str) -> list[Scene]:
             raise
 
     return [
-        Scene("Sign-up, password link", lambda: emails.send_welcome(customer), delivered),
+        Scene("Sign-up, password link", lambda: emails.welcome_message(customer).send(), delivered),
         Scene("Order, HTML and PDF", lambda: emails.send_order_confirmation(order), delivered),
         Scene(
             "Delay notice to many",
             lambda: emails.send_delay_notices(waiting, now.date() + timedelta(weeks=1)),
             in_batches,
+            mails=WAITING_CUSTOMERS,
+        ),
+        Scene(
+            "News, by merge data",
+            lambda: emails.send_news(order.customer for order in waiting),
+            replace(delivered, requests=3),
             mails=WAITING_CUSTOMERS,
         ),
         Scene(

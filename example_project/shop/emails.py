@@ -1,8 +1,8 @@
 """Every mail of the shop: one function each, in ordinary Django calls.
 
-Nothing here but :func:`schedule_weekly_digest` knows that Truncus sends the mails. All of them
-raise :class:`truncus_django.api.TruncusError` where a mail was not accepted; only the password
-mails do not, because Django's own form logs the error instead.
+Nothing here but those with a ``TruncusMessage`` knows that Truncus sends the mails. All of them
+raise :class:`truncus_django.api.TruncusError` where a mail was not accepted; only Django's own
+password mails do not, because its form logs the error instead.
 """
 
 from collections.abc import Iterable
@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import django
 from django.conf import settings
-from django.contrib.auth.forms import PasswordResetForm
 from django.contrib.auth.models import User
+from django.contrib.auth.tokens import default_token_generator
 from django.core.mail import (
     EmailMessage,
     EmailMultiAlternatives,
@@ -21,6 +21,8 @@ from django.core.mail import (
     send_mass_mail,
 )
 from django.template.loader import render_to_string
+from django.utils.encoding import force_bytes
+from django.utils.http import urlsafe_base64_encode
 
 from shop.catalogue import PRODUCTS
 from shop.invoice import invoice
@@ -28,18 +30,25 @@ from shop.models import Order
 from truncus_django.message import TruncusMessage
 
 
-def send_welcome(user: User) -> None:
-    """Send a new customer the link to choose a password, by Django's own form."""
+def welcome_message(user: User) -> TruncusMessage:
+    """Return the welcome to a new customer, with the link to choose a password.
+
+    The sign-up view, which is async, sends it by ``asend()``.
+    """
     site = urlsplit(settings.SITE_URL)
-    form = PasswordResetForm({"email": user.email})
-    if form.is_valid():
-        form.save(
-            domain_override=site.netloc,
-            use_https=site.scheme == "https",
-            subject_template_name="shop/emails/welcome_subject.txt",
-            email_template_name="shop/emails/welcome.txt",
-            html_email_template_name="shop/emails/welcome.html",
-        )
+    context = {
+        "user": user,
+        "uid": urlsafe_base64_encode(force_bytes(user.pk)),
+        "token": default_token_generator.make_token(user),
+        "protocol": site.scheme,
+        "domain": site.netloc,
+    }
+    return TruncusMessage(
+        render_to_string("shop/emails/welcome_subject.txt", context).strip(),
+        render_to_string("shop/emails/welcome.txt", context),
+        to=[user.email],
+        html=render_to_string("shop/emails/welcome.html", context),
+    )
 
 
 def send_order_confirmation(order: Order) -> None:
@@ -73,6 +82,25 @@ def send_delay_notices(orders: Iterable[Order], arrives_on: date) -> int:
         )
         for order in orders
     )
+
+
+def send_news(customers: Iterable[User]) -> int:
+    """Send each customer the news in an email of their own; return how many were accepted.
+
+    One message with merge data: the texts are common, and each recipient's name is filled in.
+    """
+    names = {customer.email: {"name": customer.first_name} for customer in customers}
+    context = _digest_context("{{ name }}")
+    message = TruncusMessage(
+        "New in the shop, {{ name }}",
+        render_to_string("shop/emails/digest.txt", context),
+        to=list(names),
+        html=render_to_string("shop/emails/digest.html", context),
+        merge_global_data={"name": "tea lover"},
+        merge_data=names,
+        importance="low",
+    )
+    return message.send()
 
 
 def report_unsent_confirmation(order: Order, error: Exception) -> None:

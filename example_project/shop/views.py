@@ -4,6 +4,7 @@ import logging
 from contextlib import suppress
 from typing import cast
 
+from asgiref.sync import sync_to_async
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
@@ -11,7 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 
 from shop.catalogue import PRODUCTS
-from shop.emails import report_unsent_confirmation, send_order_confirmation, send_welcome
+from shop.emails import report_unsent_confirmation, send_order_confirmation, welcome_message
 from shop.forms import OrderForm, SignUpForm
 from shop.models import Order
 from truncus_django.api import TruncusError
@@ -49,13 +50,17 @@ def order(request: HttpRequest, pk: int) -> HttpResponse:
     return render(request, "shop/order.html", {"order": found})
 
 
-def sign_up(request: HttpRequest) -> HttpResponse:
+async def sign_up(request: HttpRequest) -> HttpResponse:
     """Make an account; the mail with the link to choose a password is all the rest."""
     form = SignUpForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
-        send_welcome(form.save())
+    if request.method == "POST" and await sync_to_async(form.is_valid)():
+        message = await sync_to_async(lambda: welcome_message(form.save()))()
+        try:
+            await message.asend()
+        except TruncusError as error:
+            logger.warning("The welcome of a new customer was not sent: %s", error)
         return redirect("password_reset_done")
-    return render(request, "shop/sign_up.html", {"form": form})
+    return await sync_to_async(render)(request, "shop/sign_up.html", {"form": form})
 
 
 def _front(request: HttpRequest, form: OrderForm) -> HttpResponse:

@@ -113,6 +113,7 @@ class TestFilters:
             ("state__exact=bounced", ["b"]),
             ("tenant_id=acme", ["a"]),
             ("tenant_id=", ["b", "c"]),
+            ("tenant_id=a%00", []),
             ("mailer=bulk", ["c"]),
             ("is_sandbox__exact=1", ["c"]),
             ("engagement=opened", ["a", "b"]),

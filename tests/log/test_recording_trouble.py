@@ -22,6 +22,7 @@ from django.db import (
     connections,
     transaction,
 )
+from django.db.transaction import TransactionManagementError
 from django.http import HttpRequest, JsonResponse
 from django.test import AsyncClient
 from django.urls import path
@@ -68,6 +69,18 @@ def test_a_missing_table_leaves_the_callers_transaction_whole(emulator, monkeypa
 
     assert EmailEvent.objects.count() == 2
     assert len(errors(caplog)) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_broken_transaction_is_no_missing_table(emulator, caplog):
+    with suppress(TransactionManagementError), transaction.atomic():
+        with suppress(ZeroDivisionError), transaction.atomic(savepoint=False):
+            raise ZeroDivisionError
+        assert message().send() == 1
+
+    (logged,) = errors(caplog)
+    assert "TransactionManagementError" in logged
+    assert "migrate" not in logged
 
 
 def test_a_database_that_is_down_loses_no_email_and_is_logged_once(

@@ -60,6 +60,33 @@ def test_another_database_is_no_part_of_transactions(settings, monkeypatch):
     assert "truncus.W004" not in ids(DATABASE="log", DELIVERY="direct")
 
 
+class LogRouter:
+    """Keeps the log in a database of its own."""
+
+    def db_for_write(self, model, **hints):
+        return "log" if model._meta.app_label == "truncus_django" else None
+
+
+@pytest.mark.parametrize(
+    ("database", "expected"),
+    [
+        ({}, {"truncus.W004"}),
+        ({"OPTIONS": {}}, {"truncus.W004", "truncus.W006"}),
+        ({"AUTOCOMMIT": False}, {"truncus.W004", "truncus.E009"}),
+    ],
+)
+def test_the_database_that_a_router_names_is_looked_at(settings, monkeypatch, database, expected):
+    log = {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": "log",
+        "OPTIONS": {"transaction_mode": "IMMEDIATE"},
+        **database,
+    }
+    monkeypatch.setitem(settings.DATABASES, "log", log)
+    settings.DATABASE_ROUTERS = [LogRouter()]
+    assert set(ids()) == expected
+
+
 def test_records_are_written_anyway():
     assert ids(RECORD=False) == ["truncus.W005"]
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from asgiref.sync import sync_to_async
 from django.core.mail import EmailMessage, send_mail
+from django.core.management import CommandError, call_command
 from django.db import OperationalError, connections, transaction
 
 from tests.outbox.conftest import put_all
@@ -307,6 +308,15 @@ def test_large_emails_go_to_the_database_in_several_statements(
     with django_assert_num_queries(8):
         TruncusBackend().send_messages(messages)
     assert OutboxEntry.objects.count() == 4
+
+
+def test_a_database_that_does_not_exist_is_a_wrong_setting(settings, message):
+    settings.TRUNCUS = {**settings.TRUNCUS, "DATABASE": "nowhere"}
+    with pytest.raises(ConfigurationError, match="no alias of DATABASES"):
+        TruncusBackend().send_messages([message(0)])
+    for name in ("truncus_sync", "truncus_worker", "truncus_purge"):
+        with pytest.raises(CommandError, match="no alias of DATABASES"):
+            call_command(name, **({"older_than": "1d"} if name == "truncus_purge" else {}))
 
 
 @pytest.mark.parametrize("fail_silently", [False, True])

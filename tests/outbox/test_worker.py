@@ -293,7 +293,8 @@ def test_direct_mode_is_pointed_out(site, emulator):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--concurrency", "0"), "--concurrency must be 1 or more."),
+        (("--concurrency", "0"), "--concurrency must be from 1 to 100."),
+        (("--concurrency", "101"), "--concurrency must be from 1 to 100."),
         (("--poll", "0"), "--poll must be more than 0"),
         (("--poll", "nan"), "--poll must be more than 0"),
     ],

@@ -44,6 +44,8 @@ class IndexedValueFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[Email]) -> QuerySet[Email]:
         """Return the emails with the chosen value."""
         value = self.value()
+        if value is not None and "\0" in value:  # which PostgreSQL refuses to look for
+            return queryset.none()
         return queryset if value is None else queryset.filter(**{self.parameter_name: value})
 
     def choices(self, changelist: "ChangeList") -> Iterator[Any]:

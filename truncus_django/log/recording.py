@@ -134,6 +134,8 @@ def _report(exc: Exception, trouble: TroubleLog, what: str) -> None:
     kind = type(exc).__name__
     # On SQLite a table that is missing is the same kind of error as one that is locked.
     lacks_tables = isinstance(exc, ProgrammingError) or "no such" in str(exc)
+    if isinstance(exc, transaction.TransactionManagementError):  # a ProgrammingError, too
+        lacks_tables = False
     hint = " Run manage.py migrate, if you have not." if lacks_tables else ""
     trouble.error(kind, "%s: %s.%s Further ones are not logged.", what, kind, hint)
 

@@ -3,7 +3,9 @@
 import argparse
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from truncus_django.api.errors import ConfigurationError
 
 
 class CommandWithExamples(BaseCommand):
@@ -20,3 +22,10 @@ class CommandWithExamples(BaseCommand):
         kwargs.setdefault("epilog", self.examples)
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         return super().create_parser(prog_name, subcommand, **kwargs)
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        """Run the command; wrong settings end it with a message instead of a traceback."""
+        try:
+            return super().execute(*args, **options)
+        except ConfigurationError as error:
+            raise CommandError(str(error)) from None

@@ -253,7 +253,7 @@ def _new_batch(queue: _MailerQueue, entries: Sequence[Candidate], now: float) ->
 
 # A batch that is due again ------------------------------------------------------------------------
 
-_UNKNOWN = "It may have been accepted, {why}; so it was not tried again"
+_UNKNOWN = "It may have been accepted, {why}; so it was not tried again."
 
 
 def take_over(batch: OutboxBatch, account_name: str, *, now: float) -> list[UUID]:

@@ -85,6 +85,8 @@ def measured(payload: Payload) -> Payload:
         if isinstance(body, str) and checked_text(body, f"The {kind} body") > limit:
             raise MessageTooLarge(f"The {kind} body is over {limit:,} bytes. Shorten it.")
     _check_there_is_a_body(email)
+    if not email.get("to") and any(email.get(name) for name in RECIPIENT_FIELDS):
+        raise InvalidAddress("The email's payload has no 'to', and the API needs one.")
     return replace(payload, size=size)
 
 
@@ -435,6 +437,10 @@ class _Builder:
         if self.settings.unsupported != "warn" or not remains:
             raise MessageTooLarge(f"{what} {advice}")
         self.dropped.append(what.rstrip("."))
+
+
+RECIPIENT_FIELDS = ("to", "cc", "bcc")
+"""The API's fields that hold recipients."""
 
 
 def _checked_sender(sender: str) -> str:

@@ -20,7 +20,13 @@ from truncus_django.message import is_merged
 from truncus_django.sending.ambiguous import fingerprint, recall
 from truncus_django.sending.merge import Merge
 from truncus_django.sending.outgoing import OutgoingMessage
-from truncus_django.sending.payload import Payload, build_payload, measured, merge_receiver_changes
+from truncus_django.sending.payload import (
+    RECIPIENT_FIELDS,
+    Payload,
+    build_payload,
+    measured,
+    merge_receiver_changes,
+)
 from truncus_django.signals import pre_send
 
 logger = logging.getLogger("truncus_django")
@@ -152,7 +158,8 @@ class Preparer:
             changed = payload.email
             payload = build_payload(message, self.settings, now=now)
             merge_receiver_changes(payload.email, built=built, changed=changed)
-        return measured(payload)
+        payload = measured(payload)
+        return payload if any(payload.email.get(name) for name in RECIPIENT_FIELDS) else None
 
     def _ask_receivers(self, message: EmailMessage, email: dict[str, Any]) -> None:
         try:

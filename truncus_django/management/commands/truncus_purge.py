@@ -8,7 +8,6 @@ from django.db import Error
 from django.utils import timezone
 
 from truncus_django.ages import EXPLANATION, moment_of
-from truncus_django.api.errors import ConfigurationError
 from truncus_django.conf import get_settings
 from truncus_django.log.purge import PURGEABLE_STATES, Purge, PurgeResult
 from truncus_django.management.base import CommandWithExamples
@@ -85,8 +84,6 @@ class Command(CommandWithExamples):
                 bodies_only=options["bodies"],
                 batch_size=options["batch_size"],
             )
-        except ConfigurationError as error:
-            raise CommandError(error.message) from None
         except ValueError as error:
             raise CommandError(str(error)) from None
 

@@ -14,7 +14,6 @@ from django.db import DatabaseError, connections
 from django.db.models import Q
 
 from truncus_django.ages import span
-from truncus_django.api.errors import ConfigurationError
 from truncus_django.conf import get_settings, mailers
 from truncus_django.db.clock import Clock, moment_of
 from truncus_django.management.base import CommandWithExamples
@@ -94,8 +93,8 @@ class Command(CommandWithExamples):
 
     def handle(self, **options: Any) -> None:
         """Run the worker; what keeps it from working becomes exit status 1."""
-        if options["concurrency"] < 1:
-            raise CommandError("--concurrency must be 1 or more.")
+        if not 1 <= options["concurrency"] <= 100:
+            raise CommandError("--concurrency must be from 1 to 100.")
         if options["poll"] is not None and not 0 < options["poll"] <= 3600:
             raise CommandError("--poll must be more than 0, and at most 3600 seconds.")
         self._check_settings()
@@ -114,12 +113,9 @@ class Command(CommandWithExamples):
             raise CommandError("The worker could not go on; see the log for the error.")
 
     def _check_settings(self) -> None:
-        try:
-            settings = [get_settings(options) for _, options in mailers()]
-            if not settings:
-                settings = [get_settings()] if get_settings().api_key else []
-        except ConfigurationError as error:
-            raise CommandError(str(error)) from None
+        settings = [get_settings(options) for _, options in mailers()]
+        if not settings:
+            settings = [get_settings()] if get_settings().api_key else []
         if not settings:
             raise CommandError(
                 "No mailer of this project is Truncus: there is no "

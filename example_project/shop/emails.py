@@ -1,6 +1,6 @@
 """Every mail of the shop: one function each, in ordinary Django calls.
 
-Nothing here but :func:`schedule_weekly_digest` knows that Truncus sends the mails. All of them
+Only those that use :class:`TruncusMessage` know that Truncus sends the mails. All of them
 raise :class:`truncus_django.api.TruncusError` where a mail was not accepted; only the password
 mails do not, because Django's own form logs the error instead.
 """
@@ -43,15 +43,14 @@ def send_welcome(user: User) -> None:
 
 
 def send_order_confirmation(order: Order) -> None:
-    """Confirm an order: text, HTML and the invoice as a PDF."""
-    context = {"order": order, "url": settings.SITE_URL + order.get_absolute_url()}
-    message = EmailMultiAlternatives(
-        subject=f"Your order {order.number}",
-        body=render_to_string("shop/emails/order.txt", context),
+    """Confirm an order in the customer's language: text, HTML and the invoice as a PDF."""
+    message = TruncusMessage.from_template(
+        "shop/emails/order",
+        {"order": order, "url": settings.SITE_URL + order.get_absolute_url()},
         to=[order.customer.email],
         reply_to=["orders@example.com"],
+        language=order.language,
     )
-    message.attach_alternative(render_to_string("shop/emails/order.html", context), "text/html")
     message.attach(f"invoice-{order.number}.pdf", invoice(order), "application/pdf")
     message.send()
 

@@ -8,10 +8,14 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from django.core.mail import EmailMessage
 
+from truncus_django.admin.resend import resend
 from truncus_django.api import contract
 from truncus_django.api.errors import MessageError, MessageTooLarge
+from truncus_django.backend import TruncusBackend
 from truncus_django.conf import ConfigurationError, Settings
 from truncus_django.message import TruncusMessage
+from truncus_django.models import Email
+from truncus_django.outbox.dispatcher import Dispatcher
 from truncus_django.sending import inline_css
 from truncus_django.sending.payload import build_payload
 
@@ -184,6 +188,33 @@ def test_html_that_would_end_the_process_is_refused(nested):
 )
 def test_deep_html_within_the_bound_is_inlined(nested):
     assert '<p style="a: b;">' in email_of(f"<style>p {{ a: b }}</style><p>x</p>{nested}")["html"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("delivery", ["direct", "outbox"])
+def test_what_is_sent_recorded_and_sent_again_is_the_same(delivery, truncus_emulator, settings):
+    settings.TRUNCUS = {
+        "API_KEY": "tr_test_css",
+        "DELIVERY": delivery,
+        "INLINE_CSS": True,
+        "STORE_BODIES": True,
+        "REQUESTS_PER_SECOND": 0,
+        "REQUESTS_PER_MINUTE": 0,
+    }
+    truncus_emulator.reset(requests_per_second=0, requests_per_minute=0)
+    messages = [
+        TruncusMessage("S", "Text", None, [f"{name}@example.com"], html=HTML) for name in "ab"
+    ]
+    TruncusBackend().send_messages(messages)
+    Dispatcher().drain()
+    first, second = Email.objects.all()
+    again = resend(first)
+    Dispatcher().drain()
+
+    expected = email_of()["html"]
+    assert expected != HTML
+    assert [email.payload["html"] for email in truncus_emulator.emails] == [expected] * 3
+    assert {email.html_body for email in (first, second, again)} == {expected}
 
 
 def test_without_css_inline_the_error_names_the_extra(without_css_inline):

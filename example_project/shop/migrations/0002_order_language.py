@@ -1,5 +1,7 @@
 """The language of an order's emails."""
 
+# ruff: noqa: RUF012
+
 from django.db import migrations, models
 
 

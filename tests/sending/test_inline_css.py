@@ -4,6 +4,7 @@ import sys
 import threading
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from uuid import uuid4
 
 import pytest
 from django.core.mail import EmailMessage
@@ -194,7 +195,8 @@ def test_deep_html_within_the_bound_is_inlined(nested):
 @pytest.mark.parametrize("delivery", ["direct", "outbox"])
 def test_what_is_sent_recorded_and_sent_again_is_the_same(delivery, truncus_emulator, settings):
     settings.TRUNCUS = {
-        "API_KEY": "tr_test_css",
+        **settings.TRUNCUS,
+        "RECORD": True,
         "DELIVERY": delivery,
         "INLINE_CSS": True,
         "STORE_BODIES": True,
@@ -208,7 +210,7 @@ def test_what_is_sent_recorded_and_sent_again_is_the_same(delivery, truncus_emul
     TruncusBackend().send_messages(messages)
     Dispatcher().drain()
     first, second = Email.objects.all()
-    again = resend(first)
+    again = resend(first, click=uuid4()).record
     Dispatcher().drain()
 
     expected = email_of()["html"]

@@ -48,6 +48,9 @@ class Settings(ClientSettings):
     """The alias of that storage in ``STORAGES``."""
     inline_images_base_url: str | None = setting(None, readers.optional_url)
     """What the storage's URLs are joined to where they are not absolute."""
+    message_id_domain: str = setting("email.amazonses.com", readers.text)
+    """Of the ``Message-ID`` of sent emails, for ``in_reply_to``. Amazon SES makes it of its own id
+    and this in us-east-1, or ``<region>.amazonses.com`` elsewhere."""
     requests_per_second: int = setting(contract.REQUESTS_PER_SECOND, readers.count, scope="account")
     """The account's limit, which long jobs keep within ahead of time; 0 for none."""
     requests_per_minute: int = setting(contract.REQUESTS_PER_MINUTE, readers.count, scope="account")

@@ -219,6 +219,16 @@ def test_what_is_sent_recorded_and_sent_again_is_the_same(delivery, truncus_emul
     assert {email.html_body for email in (first, second, again)} == {expected}
 
 
+def test_merge_data_is_filled_in_before_css_is_inlined(truncus):
+    message = TruncusMessage("S", "Text", to=["a@example.com", "b@example.com"], inline_css=True)
+    message.attach_alternative(f"{CSS}<p>Hello {{{{ name }}}}</p>", "text/html")
+    message.merge_data = {"a@example.com": {"name": "<A>"}, "b@example.com": {"name": "B"}}
+    assert message.send() == 2
+    first, second = (email["html"] for email in truncus.last.emails)
+    assert '<p style="color: blue;">Hello &lt;A&gt;</p>' in first
+    assert '<p style="color: blue;">Hello B</p>' in second
+
+
 def test_without_css_inline_the_error_names_the_extra(without_css_inline):
     with pytest.raises(ConfigurationError, match=r'pip install "truncus-django\[css\]"'):
         email_of()

@@ -129,7 +129,7 @@ $(VENV)/.pip:
 	touch $@
 
 $(VENV)/.emulator: $(VENV)/.pip pyproject.toml
-	$(PIP) $(DJANGO) --editable '.[emulator]'
+	$(PIP) $(DJANGO) --editable '.[emulator,css]'
 	touch $@
 
 $(VENV)/.test $(VENV)/.browser $(VENV)/.check $(VENV)/.bench $(VENV)/.docs: $(VENV)/.%: $(VENV)/.pip pyproject.toml

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchmarks import admin_pages, memory, outbox, startup, sync
+from benchmarks import admin_pages, css, memory, outbox, startup, sync
 from benchmarks.contenders import CONTENDERS
 from benchmarks.processes import WrongWork
 from benchmarks.rounds import WARM_UP_MAILS, Figures, entries, run
@@ -29,7 +29,7 @@ connection adds none. Anymail and both SMTP backends open a connection for each 
 the environment that requests or a contender would read are taken out. Recording writes each email
 to a file of SQLite, set up as Django does, or (WAL) as sites in production do."""
 
-PARTS = ("memory", "startup", "pages", "sync", "outbox")
+PARTS = ("memory", "startup", "pages", "sync", "outbox", "css")
 GROUPS = {"log": ("truncus", "recording", "recording-wal", "requests", "anymail", "pages", "sync")}
 """What ``--only`` takes for several at once: all that the log's targets need."""
 
@@ -109,7 +109,8 @@ def _measure(options: argparse.Namespace) -> Results:
     queued = (
         outbox.run(options.queued, options.repeat_queued, _progress) if "outbox" in wanted else None
     )
-    return Results(figures, used, started, pages, synced, queued)
+    inlined = css.run(_progress) if "css" in wanted else None
+    return Results(figures, used, started, pages, synced, queued, inlined)
 
 
 def _progress(text: str) -> None:
@@ -133,13 +134,20 @@ def _print(results: Results, found: Sequence[Target], options: argparse.Namespac
         print(f"\n{sync.as_table(results.sync)}")
     if results.outbox:
         print(f"\n{outbox.as_tables(results.outbox)}")
+    if results.css:
+        print(f"\n{css.as_table(results.css)}")
     print(f"\n{as_table(found)}")
 
 
 def _conditions() -> str:
     packages = ("django", "requests", "django-anymail", "truncus", "fluxmail")
     queues = ("django-post_office", "django-mailer")
-    found = [f"{name} {version}" for name in (*packages, *queues) if (version := _version(name))]
+    inliners = ("css-inline", "premailer")
+    found = [
+        f"{name} {version}"
+        for name in (*packages, *queues, *inliners)
+        if (version := _version(name))
+    ]
     versions = ", ".join(found)
     return f"Python {platform.python_version()}, {versions}\n{NOTES.format(warm_up=WARM_UP_MAILS)}"
 
@@ -200,6 +208,7 @@ def _write(path: Path, results: Results, found: Sequence[Target]) -> None:
         "pages": results.pages and asdict(results.pages),
         "sync": results.sync and asdict(results.sync),
         "outbox": results.outbox and asdict(results.outbox),
+        "css": [asdict(each) for each in results.css or ()],
         "targets": [{**asdict(each), "verdict": each.decision} for each in found],
     }
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

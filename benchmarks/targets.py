@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from benchmarks.admin_pages import ROWS, SEARCHES, Pages
 from benchmarks.contenders import BATCH_SIZE, Mode
+from benchmarks.css import Inlined
 from benchmarks.memory import Memory
 from benchmarks.outbox import Outbox
 from benchmarks.pending import LEVELS
@@ -43,6 +44,7 @@ class Results:
     pages: Pages | None = None
     sync: Sync | None = None
     outbox: Outbox | None = None
+    css: list[Inlined] | None = None
 
     def find(self, contender: str, mode: Mode, latency_ms: float) -> Figures | None:
         """Return the figures of an entry, if it was measured."""
@@ -92,6 +94,10 @@ def targets(results: Results) -> Iterator[Target]:
     queries = results.sync.queries_per_100 if results.sync else None
     yield Target("sync, queries per 100 emails", 12, queries, unit="")
     yield from _outbox_targets(results.outbox)
+    faster = min(
+        (each.premailer_us / each.css_inline_us for each in results.css or ()), default=None
+    )
+    yield Target("CSS into attributes, faster than premailer", 10, faster, at_least=True)
 
 
 def _page_targets(pages: Pages | None) -> Iterator[Target]:

@@ -1,6 +1,7 @@
 """Settings of the test suite: the backend under test, on every supported Django."""
 
 import os
+from pathlib import Path
 
 import django
 
@@ -30,6 +31,7 @@ MIDDLEWARE = [
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [Path(__file__).parent / "templates"],  # those of the documentation
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [

@@ -1,5 +1,6 @@
 """System checks: each kind of wrong setting has an id of its own."""
 
+import sys
 from pathlib import Path
 
 import django
@@ -43,9 +44,19 @@ def test_good_settings_pass():
     ({"API_KEY": LIVE, "BASE_URL": "truncus.co"}, "truncus.E004"),
     ({"API_KEY": LIVE, "BASE_URL": "https://truncus.co/api/v1"}, "truncus.E004"),
     ({"API_KEY": LIVE, "DATABASE": "nowhere"}, "truncus.E008"),
+    ({"API_KEY": LIVE, "INLINE_IMAGES": "hosted", "INLINE_IMAGES_STORAGE": "x"}, "truncus.E011"),
+    ({"API_KEY": LIVE, "INLINE_IMAGES_BASE_URL": "www.example.com"}, "truncus.E002"),
+    ({"API_KEY": LIVE, "INLINE_IMAGES": "link"}, "truncus.E002"),
 ])  # fmt: skip
 def test_what_is_wrong_has_its_id(truncus, expected):
     assert ids(**truncus) == [expected]
+
+
+def test_inline_css_without_css_inline_has_its_id(monkeypatch):
+    assert ids(API_KEY=LIVE, INLINE_CSS=True) == []
+    monkeypatch.setitem(sys.modules, "css_inline", None)
+    assert ids(API_KEY=LIVE, INLINE_CSS=True) == ["truncus.E010"]
+    assert ids(API_KEY=LIVE, INLINE_IMAGES="hosted") == []
 
 
 def test_each_wrong_value_is_told():

@@ -30,6 +30,7 @@ from truncus_django.mailers import Mailer, own_options
 from truncus_django.message import TruncusStatus
 from truncus_django.sending.batching import make_batches
 from truncus_django.sending.direct import send_batches
+from truncus_django.sending.inline_images import host_of
 from truncus_django.sending.merge import note_recipients
 from truncus_django.sending.outgoing import OutgoingMessage, SendOutcome, Sent
 from truncus_django.sending.prepare import Preparer
@@ -156,7 +157,8 @@ class TruncusBackend(BaseEmailBackend):
         if not messages:
             return 0
         client, settings, now = self.client, self.settings, time.time()
-        prepared = Preparer(type(self), self.alias, client, settings, now).prepare(messages)
+        preparer = Preparer(type(self), self.alias, client, settings, now, host_of(settings))
+        prepared = preparer.prepare(messages)
         report = _Report(len(messages))
         if settings.delivery == "outbox":
             queued = self._enqueue(prepared, settings)

@@ -10,6 +10,8 @@
 ``truncus.E007``      a mailer's alias is longer than its column in the log
 ``truncus.E008``      ``DATABASE`` is no alias of ``DATABASES``
 ``truncus.E009``      the log and the outbox are in a database with ``AUTOCOMMIT`` off
+``truncus.E010``      ``INLINE_CSS`` is on, and css-inline is not installed
+``truncus.E011``      ``INLINE_IMAGES_STORAGE`` is no alias of ``STORAGES``
 ``truncus.W001``      a live key with ``DEBUG = True`` and no sandbox: real emails from a test
 ``truncus.W002``      ``DEFAULT_FROM_EMAIL`` or ``SERVER_EMAIL`` at a domain that nobody can verify
 ``truncus.W003``      ``DATABASE`` names a second alias of one SQLite file: it waits for itself
@@ -281,6 +283,7 @@ def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[che
     except ConfigurationError as error:
         hint = _variable_hint("base_url", known)
         yield checks.Error(error.message + where, hint=hint, id="truncus.E004")
+    yield from _check_html(settings, where)
     is_live = (settings.api_key or "").startswith(contract.LIVE_KEY_PREFIX)
     real = settings.base_url.rstrip("/") == contract.DEFAULT_BASE_URL
     if django_settings.DEBUG and is_live and real and not settings.sandbox:
@@ -288,4 +291,20 @@ def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[che
             f"DEBUG is on and the API key is a live one{where}: tests send real emails.",
             hint="Set TRUNCUS['SANDBOX'] = True, or use the emulator.",
             id="truncus.W001",
+        )
+
+
+def _check_html(settings: Settings, where: str) -> Iterator[checks.CheckMessage]:
+    """Find what the work on HTML bodies lacks."""
+    if settings.inline_css and not _is_importable("css_inline"):
+        yield checks.Error(
+            f"INLINE_CSS is on{where}, and css-inline is not installed.",
+            hint='Run pip install "truncus-django[css]", or remove INLINE_CSS.',
+            id="truncus.E010",
+        )
+    storage = settings.inline_images_storage
+    if settings.inline_images == "hosted" and storage not in django_settings.STORAGES:
+        meant = did_you_mean(storage, django_settings.STORAGES)
+        yield checks.Error(
+            f"INLINE_IMAGES_STORAGE is no alias of STORAGES{where}{meant}", id="truncus.E011"
         )

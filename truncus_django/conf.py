@@ -38,7 +38,16 @@ class Settings(ClientSettings):
     metadata: Mapping[str, str] = setting(MappingProxyType({}), readers.strings_by_name)
     """Stored with every email; a message's own values win."""
     unsupported: str = setting("error", readers.one_of("error", "warn"))
-    """``"error"``, or ``"warn"``: drop what the API cannot carry, and log it."""
+    """``"error"``, or ``"warn"``: drop what the API cannot carry, fill in what it demands, and log
+    both."""
+    inline_css: bool = setting(False, readers.boolean)
+    """Whether the CSS of HTML bodies is written into their ``style`` attributes."""
+    inline_images: str = setting("error", readers.one_of("error", "hosted"))
+    """``"error"``, or ``"hosted"``: images inside the HTML go into a storage."""
+    inline_images_storage: str = setting("default", readers.text)
+    """The alias of that storage in ``STORAGES``."""
+    inline_images_base_url: str | None = setting(None, readers.optional_url)
+    """What the storage's URLs are joined to where they are not absolute."""
     message_id_domain: str = setting("email.amazonses.com", readers.text)
     """Of the ``Message-ID`` of sent emails, for ``in_reply_to``. Amazon SES makes it of its own id
     and this in us-east-1, or ``<region>.amazonses.com`` elsewhere."""

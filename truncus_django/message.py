@@ -7,18 +7,20 @@ users a name, it means the same here.
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
-from typing import Any
+from datetime import date, datetime, timedelta, tzinfo
+from typing import Any, Self
 from uuid import UUID
 
 import django
 from django.apps import apps
 from django.core import mail
 from django.core.mail import EmailMessage, EmailMultiAlternatives
+from django.http import HttpRequest
 
 from truncus_django.api.errors import TruncusError
 from truncus_django.api.results import SendResult
 from truncus_django.cancellation import in_thread
+from truncus_django.rendering import render_email
 from truncus_django.validation import did_you_mean
 
 __all__ = ["TruncusMessage", "TruncusStatus", "asend", "asend_messages"]
@@ -38,6 +40,7 @@ OPTION_NAMES = frozenset(
         "esp_extra",
         "priority",
         "expires_at",
+        "inline_css",
         "merge_data",
         "merge_metadata",
         "merge_headers",
@@ -196,6 +199,8 @@ class TruncusMessage(EmailMultiAlternatives):
         priority: ``"high"``, ``"normal"`` or ``"low"``: which emails leave the outbox first.
         expires_at: when it is too late to send the email, a moment like ``send_at`` or a
             ``timedelta`` from now; the outbox does not send it after that.
+        inline_css: write the CSS of the HTML into its ``style`` attributes; ``None`` as the
+            settings say.
 
     Raises:
         TypeError: an option that does not exist, with the one that was probably meant.
@@ -224,6 +229,7 @@ class TruncusMessage(EmailMultiAlternatives):
         esp_extra: Mapping[str, Any] | None = None,
         priority: str | None = None,
         expires_at: datetime | timedelta | float | str | None = None,
+        inline_css: bool | None = None,
         merge_data: Mapping[str, Mapping[str, Any]] | None = None,
         merge_metadata: Mapping[str, Mapping[str, Any]] | None = None,
         merge_headers: Mapping[str, Mapping[str, Any]] | None = None,
@@ -250,6 +256,7 @@ class TruncusMessage(EmailMultiAlternatives):
         self.esp_extra = esp_extra
         self.priority = priority
         self.expires_at = expires_at
+        self.inline_css = inline_css
         self.merge_data = merge_data
         self.merge_metadata = merge_metadata
         self.merge_headers = merge_headers
@@ -258,6 +265,49 @@ class TruncusMessage(EmailMultiAlternatives):
         self.importance = importance
         if html is not None:
             self.attach_alternative(html, "text/html")
+
+    @classmethod
+    def from_template(
+        cls,
+        name: str,
+        context: Mapping[str, Any] | None = None,
+        *,
+        language: str | None = None,
+        time_zone: tzinfo | str | None = None,
+        request: HttpRequest | None = None,
+        using: str | None = None,
+        **options: Any,
+    ) -> Self:
+        """Return a message with subject, text and HTML from templates.
+
+        ``orders/shipped`` stands for ``orders/shipped_subject.txt``, ``orders/shipped.html`` and
+        ``orders/shipped.txt``. Only the HTML is escaped; the subject becomes one line. Where there
+        is no text, inscriptis makes it from the HTML, with the extra ``text``.
+
+        Args:
+            name: of the templates, without what they end in.
+            context: what the templates may show.
+            language: of the recipient; ``None`` leaves the active one.
+            time_zone: of the recipient, a name or a ``tzinfo``; ``None`` leaves the active one.
+            request: for context processors.
+            using: ``NAME`` of the template engine; ``None`` asks each one in turn.
+            **options: all other arguments of :class:`TruncusMessage`, such as ``to``. No template
+                is asked for what ``subject``, ``html`` or ``body`` give.
+
+        Raises:
+            TemplateDoesNotExist: there is no subject, or neither text nor HTML.
+            ConfigurationError: there is no text, and inscriptis is not installed.
+        """
+        rendered: dict[str, Any] = render_email(
+            name,
+            context,
+            given=options.keys(),
+            language=language,
+            time_zone=time_zone,
+            request=request,
+            using=using,
+        )
+        return cls(**rendered, **options)
 
     async def asend(self, **options: Any) -> int:
         """Send from a coroutine, as :func:`asend` does."""

@@ -19,6 +19,8 @@ TRUNCUS = {
     # The shop's mails hold nothing secret but password links, which expire; a real site would
     # rather not keep bodies.
     "STORE_BODIES": True,
+    # The templates have their CSS in one place; mail clients want it in attributes.
+    "INLINE_CSS": True,
     # SHOP_DELIVERY=outbox makes sending a part of the shop's transactions. Then "manage.py
     # truncus_worker" sends, or with SHOP_DISPATCHER=celery "celery -A config worker --beat".
     "DELIVERY": os.environ.get("SHOP_DELIVERY", "direct"),
@@ -105,6 +107,7 @@ LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "front"
 LOGOUT_REDIRECT_URL = "front"
 LANGUAGE_CODE = "en-gb"
+LANGUAGES = [("en", "English"), ("de", "Deutsch")]
 TIME_ZONE = "Europe/Berlin"
 USE_TZ = True
 STATIC_URL = "static/"

@@ -101,6 +101,7 @@ def settings_for(emulator: Emulator) -> dict[str, Any]:
         "DELIVERY": "direct",
         "SANDBOX": False,
         "STORE_BODIES": True,
+        "INLINE_CSS": True,
         "WEBHOOK_SECRETS": [WEBHOOK_SECRET],
     }
 
@@ -148,6 +149,7 @@ def _scenes(dialect: str) -> list[Scene]:
     rose.full_clean()
     customer = rose.save()
     order = Order.place(customer, {"assam": 2, "sencha": 1, "kettle": 1})
+    german = Order.place(customer, {"rooibos": 1, "cups": 2}, language="de")
     waiting = [_order_of(f"customer{number}@example.org") for number in range(WAITING_CUSTOMERS)]
     full = _order_of("bounce+mailbox_full@example.com")
     suppressed = _order_of("suppressed@example.com")
@@ -164,6 +166,7 @@ def _scenes(dialect: str) -> list[Scene]:
     return [
         Scene("Sign-up, password link", lambda: emails.welcome_message(customer).send(), delivered),
         Scene("Order, HTML and PDF", lambda: emails.send_order_confirmation(order), delivered),
+        Scene("Order, in German", lambda: emails.send_order_confirmation(german), delivered),
         Scene(
             "Delay notice to many",
             lambda: emails.send_delay_notices(waiting, now.date() + timedelta(weeks=1)),

@@ -1,6 +1,6 @@
 """Every mail of the shop: one function each, in ordinary Django calls.
 
-Nothing here but those with a ``TruncusMessage`` knows that Truncus sends the mails. All of them
+Only those that use :class:`TruncusMessage` know that Truncus sends the mails. All of them
 raise :class:`truncus_django.api.TruncusError` where a mail was not accepted; only Django's own
 password mails do not, because its form logs the error instead.
 """
@@ -43,24 +43,18 @@ def welcome_message(user: User) -> TruncusMessage:
         "protocol": site.scheme,
         "domain": site.netloc,
     }
-    return TruncusMessage(
-        render_to_string("shop/emails/welcome_subject.txt", context).strip(),
-        render_to_string("shop/emails/welcome.txt", context),
-        to=[user.email],
-        html=render_to_string("shop/emails/welcome.html", context),
-    )
+    return TruncusMessage.from_template("shop/emails/welcome", context, to=[user.email])
 
 
 def send_order_confirmation(order: Order) -> None:
-    """Confirm an order: text, HTML and the invoice as a PDF."""
-    context = {"order": order, "url": settings.SITE_URL + order.get_absolute_url()}
-    message = EmailMultiAlternatives(
-        subject=f"Your order {order.number}",
-        body=render_to_string("shop/emails/order.txt", context),
+    """Confirm an order in the customer's language: text, HTML and the invoice as a PDF."""
+    message = TruncusMessage.from_template(
+        "shop/emails/order",
+        {"order": order, "url": settings.SITE_URL + order.get_absolute_url()},
         to=[order.customer.email],
         reply_to=["orders@example.com"],
+        language=order.language,
     )
-    message.attach_alternative(render_to_string("shop/emails/order.html", context), "text/html")
     message.attach(f"invoice-{order.number}.pdf", invoice(order), "application/pdf")
     message.send()
 
@@ -90,12 +84,11 @@ def send_news(customers: Iterable[User]) -> int:
     One message with merge data: the texts are common, and each recipient's name is filled in.
     """
     names = {customer.email: {"name": customer.first_name} for customer in customers}
-    context = _digest_context("{{ name }}")
-    message = TruncusMessage(
-        "New in the shop, {{ name }}",
-        render_to_string("shop/emails/digest.txt", context),
+    message = TruncusMessage.from_template(
+        "shop/emails/digest",
+        _digest_context("{{ name }}"),
+        subject="New in the shop, {{ name }}",
         to=list(names),
-        html=render_to_string("shop/emails/digest.html", context),
         merge_global_data={"name": "tea lover"},
         merge_data=names,
         importance="low",

@@ -16,6 +16,8 @@ class Order(models.Model):
 
     customer = models.ForeignKey(User, on_delete=models.PROTECT, related_name="orders")
     created_at = models.DateTimeField(auto_now_add=True)
+    language = models.CharField(max_length=10, default="en")
+    """Of the page that the order came from, and so of the emails about it."""
 
     class Meta:
         ordering = ("-created_at",)
@@ -29,9 +31,9 @@ class Order(models.Model):
 
     @classmethod
     @transaction.atomic
-    def place(cls, customer: User, quantities: Mapping[str, int]) -> Self:
+    def place(cls, customer: User, quantities: Mapping[str, int], *, language: str = "en") -> Self:
         """Store and return an order of the products that ``quantities`` names by their slugs."""
-        order = cls.objects.create(customer=customer)
+        order = cls.objects.create(customer=customer, language=language)
         for slug, quantity in quantities.items():
             product = PRODUCTS[slug]
             OrderLine.objects.create(

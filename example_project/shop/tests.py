@@ -108,6 +108,24 @@ class OrderTests(ShopTestCase):
         assert pdf["content_type"] == "application/pdf"
         assert base64.b64decode(pdf["content"]).startswith(b"%PDF-")
 
+    def test_confirmation_is_in_the_language_of_the_order(self) -> None:
+        self.client.force_login(self.customer())
+        self.client.post(
+            reverse("place_order"), {"assam": 2}, headers={"accept-language": "de-AT, en;q=0.5"}
+        )
+        mail = self.newest_payload()
+        assert mail["subject"] == "Ihre Bestellung LK-00001"
+        assert "Hallo Ann & Co," in mail["text"]
+        assert "Summe: 17,80 €" in mail["text"]
+        assert "Vielen Dank, Ann &amp; Co!" in mail["html"]
+        assert 'lang="de"' in mail["html"]
+
+    def test_css_of_the_templates_is_in_attributes(self) -> None:
+        emails.send_order_confirmation(Order.place(self.customer(), {"assam": 1}))
+        html = self.newest_payload()["html"]
+        assert '<td class="head" style="padding: 24px 32px;' in html
+        assert "@media (max-width: 480px)" in html
+
     def test_order_stands_when_its_confirmation_is_refused(self) -> None:
         self.client.force_login(self.customer("suppressed@example.com"))
         with self.assertLogs("shop.views", "WARNING"):

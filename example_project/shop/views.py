@@ -10,6 +10,7 @@ from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import translation
 
 from shop.catalogue import PRODUCTS
 from shop.emails import report_unsent_confirmation, send_order_confirmation, welcome_message
@@ -33,7 +34,8 @@ def place_order(request: HttpRequest) -> HttpResponse:
     form = OrderForm(request.POST)
     if not form.is_valid():
         return _front(request, form)
-    new_order = Order.place(cast("User", request.user), form.quantities)
+    language = translation.get_language_from_request(request)
+    new_order = Order.place(cast("User", request.user), form.quantities, language=language)
     if _confirm(new_order):
         messages.success(request, "Thank you! A confirmation is on its way to you.")
     else:

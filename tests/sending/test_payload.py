@@ -378,6 +378,41 @@ def test_size_counts_bodies_and_encoded_attachments():
     assert payload_of(message).size == 1000 + 1000 + 4000
 
 
+@pytest.mark.parametrize("subject", ["", "  ", None])
+def test_empty_subject_is_an_error_that_names_the_setting_or_filled_in(subject):
+    message = a_message(subject=subject)
+    assert "TRUNCUS['UNSUPPORTED'] = 'warn'" in refused(message)
+    payload = payload_of(message, DROPPING)
+    assert payload.email["subject"] == "(no subject)"
+    assert payload.dropped == ("An empty subject, in whose place '(no subject)' is sent",)
+
+
+def test_subject_that_is_no_string_is_refused_in_any_case():
+    assert "no string" in refused(a_message(subject=object()), settings=DROPPING)
+
+
+@pytest.mark.parametrize(
+    ("files", "line"), [(1, "See the attached file."), (2, "See the attached files.")]
+)
+def test_empty_body_beside_attachments_is_an_error_that_names_the_setting_or_filled_in(files, line):
+    message = a_message(body="")
+    for number in range(files):
+        message.attach(f"{number}.pdf", b"%PDF", "application/pdf")
+    assert "TRUNCUS['UNSUPPORTED'] = 'warn'" in refused(message)
+    payload = payload_of(message, DROPPING)
+    assert payload.email["text"] == line
+    assert payload.dropped == (
+        "An empty body, in whose place a line about the attachments is sent",
+    )
+
+
+def test_empty_body_without_attachments_is_refused_in_any_case():
+    assert "has no body" in refused(a_message(body=""), settings=DROPPING)
+    message = a_message(body="", template_id="invoice")
+    message.attach("a.pdf", b"%PDF", "application/pdf")
+    assert "text" not in payload_of(message, DROPPING).email
+
+
 # Attachments ------------------------------------------------------------------------------------
 
 

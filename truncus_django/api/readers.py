@@ -10,6 +10,7 @@ from datetime import date
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from truncus_django.api.keys import ApiKey, Secret, is_placeholder
@@ -31,6 +32,16 @@ def text(value: Any) -> str:
 
 def optional_text(value: Any) -> str | None:
     return None if value is None else text(value)
+
+
+def optional_url(value: Any) -> str | None:
+    if value is None:
+        return None
+    url = text(value)
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.netloc:
+        raise ValueError("must be a URL like 'https://www.example.com', or None.")
+    return url
 
 
 def optional_api_key(value: Any) -> ApiKey | None:

@@ -1,4 +1,6 @@
-"""Django message → email payload: one function without I/O, and what it is made of.
+"""Django message → email payload: one function, and what it is made of.
+
+It does no I/O, unless it is given an :class:`ImageHost`, which stores the images of the HTML.
 
 Whatever a message holds is carried whole, or refused with an error that says what to do. With
 ``UNSUPPORTED = "warn"``, what the API cannot carry is dropped instead, and named in
@@ -32,6 +34,8 @@ from truncus_django.conf import Settings
 from truncus_django.message import MERGE_NAMES, UNSUPPORTED_ANYMAIL_NAMES, options_of
 from truncus_django.sending.addresses import address, address_list
 from truncus_django.sending.attachments import read_attachment
+from truncus_django.sending.inline_css import inlined
+from truncus_django.sending.inline_images import ImageHost, with_hosted_images
 from truncus_django.validation import (
     HEADER_NAME,
     MIME_TYPE,
@@ -50,7 +54,8 @@ class Payload:
         idempotency_key: the message's own, or ``None``.
         is_sandbox: whether it is only to be checked and stored.
         size: about how many bytes it is on the wire.
-        dropped: what was left out because the API cannot carry it.
+        dropped: what was left out because the API cannot carry it, or filled in because the API
+            demands it.
     """
 
     email: EmailFields
@@ -60,16 +65,20 @@ class Payload:
     dropped: tuple[str, ...] = ()
 
 
-def build_payload(message: EmailMessage, settings: Settings, *, now: datetime) -> Payload:
+def build_payload(
+    message: EmailMessage, settings: Settings, *, now: datetime, images: ImageHost | None = None
+) -> Payload:
     """Return the payload of ``message``, with the defaults in ``settings``.
 
     Args:
         now: the moment that ``send_at`` must lie after; aware.
+        images: where the images inside the HTML are put; ``None`` refuses them.
 
     Raises:
         MessageError: the message cannot be sent as it is; the error says what to do.
+        ConfigurationError: it cannot be because of a setting, or of a package that is missing.
     """
-    return _Builder(message, settings, now).build()
+    return _Builder(message, settings, now, images).build()
 
 
 def measured(payload: Payload) -> Payload:
@@ -116,21 +125,30 @@ def merge_receiver_changes(
             del rebuilt[name]
 
 
+def _has_body(email: Mapping[str, Any]) -> bool:
+    return any(email.get(key) for key in ("html", "text", "template_id", "react"))
+
+
 def _check_there_is_a_body(email: Mapping[str, Any]) -> None:
-    if not any(email.get(key) for key in ("html", "text", "template_id", "react")):
+    if not _has_body(email):
         raise MessageError(
-            "The message has no body, and the API needs a text, an HTML body or a template_id."
+            "The message has no body, and the API needs a text, an HTML body or a template_id. "
+            "Set TRUNCUS['UNSUPPORTED'] = 'warn' to have a line in its place beside attachments."
         )
 
 
 class _Builder:
     """One message on its way to a payload: each step reads one part of it."""
 
-    def __init__(self, message: EmailMessage, settings: Settings, now: datetime) -> None:
+    def __init__(
+        self, message: EmailMessage, settings: Settings, now: datetime, images: ImageHost | None
+    ) -> None:
         self.message = message
         self.options = options_of(message)
         self.settings = settings
         self.now = now
+        self.images = images
+        self.hosted: frozenset[int] = frozenset()
         self.email = EmailFields()
         self.size = 0
         self.dropped: list[str] = []
@@ -143,6 +161,8 @@ class _Builder:
             self._add_attachments()
         self._add_options()
         has_extra = self._add_extra()
+        if self.email.get("attachments") and self.settings.unsupported == "warn":
+            self._fill_in_body()
         _check_there_is_a_body(self.email)
         key = self.options.get("idempotency_key")
         sandbox = self.options.get("sandbox")
@@ -257,14 +277,24 @@ class _Builder:
     # Subject and bodies -----------------------------------------------------------------------
 
     def _subject(self) -> str:
-        subject = _scalar_text(self.message.subject)
+        given: Any = self.message.subject
+        subject = "" if given is None else _scalar_text(given)
+        if subject is not None and not subject.strip() and self.settings.unsupported == "warn":
+            self.dropped.append(f"An empty subject, in whose place {NO_SUBJECT!r} is sent")
+            return NO_SUBJECT
         if not subject or not subject.strip():
-            raise MessageError("The subject is empty or no string, and the API needs one.")
+            raise MessageError(
+                "The subject is empty or no string, and the API needs one. Set TRUNCUS"
+                f"['UNSUPPORTED'] = 'warn' to have {NO_SUBJECT!r} in place of an empty one."
+            )
         return checked_line(subject, "The subject", InvalidHeader)
 
     def _add_bodies(self) -> None:
         too_long: dict[str, int] = {}
-        for kind, body in self._bodies().items():
+        bodies = self._bodies()
+        if "html" in bodies:
+            bodies["html"] = self._finished_html(bodies["html"])
+        for kind, body in bodies.items():
             size = checked_text(body, f"The {kind} body")
             if size > _BODY_LIMITS[kind]:
                 too_long[kind] = size
@@ -313,6 +343,15 @@ class _Builder:
                 bodies[kind] = self._decoded(content)
         return bodies
 
+    def _finished_html(self, html: str) -> str:
+        """Return the HTML as it is sent, which the API's limit is about."""
+        inlines_css = self._flag("inline_css")
+        if self.options.get("template_id") is not None:  # the HTML beside it is refused or dropped
+            return html
+        if self.images is not None:
+            html, self.hosted = with_hosted_images(html, self.message, self.images)
+        return inlined(html) if inlines_css else html
+
     def _decoded(self, content: Any) -> str:
         if isinstance(content, str):
             return str(content) if type(content) is not str else content
@@ -336,16 +375,19 @@ class _Builder:
         found: list[dict[str, str]] = []
         total = 0
         for index, given in enumerate(self.message.attachments):
+            if index in self.hosted:
+                continue
             attachment = read_attachment(given, index=index, encoding=self.message.encoding)
-            if attachment.content_id is not None:
+            if attachment.content_id is not None and self.images is None:
                 self._unsupported(
                     f"The Content-ID of attachment {index + 1} (an image inside the HTML)",
-                    "link to the image by its URL, or attach it without a Content-ID",
+                    "set TRUNCUS['INLINE_IMAGES'] = 'hosted' to have such images put into a "
+                    "storage, link to the image by its URL, or attach it without a Content-ID",
                 )
             if len(found) == contract.MAX_ATTACHMENTS:
                 self._too_large(
-                    f"The message has {len(self.message.attachments)} attachments; the API takes "
-                    f"{contract.MAX_ATTACHMENTS}.",
+                    f"The message has {len(self.message.attachments) - len(self.hosted)} "
+                    f"attachments; the API takes {contract.MAX_ATTACHMENTS}.",
                     "Send a link, or one archive with all files.",
                 )
                 break
@@ -363,7 +405,24 @@ class _Builder:
             self.email["attachments"] = found
             self.size += total * 4 // 3
 
+    def _fill_in_body(self) -> None:
+        if _has_body(self.email):
+            return
+        is_one = len(self.email["attachments"]) == 1
+        self.email["text"] = "See the attached file." if is_one else "See the attached files."
+        self.size += len(self.email["text"])
+        self.dropped.append("An empty body, in whose place a line about the attachments is sent")
+
     # Options ----------------------------------------------------------------------------------
+
+    def _flag(self, name: str) -> bool | None:
+        """Return an option that is True or False, or what the settings say of it."""
+        value: bool | None = self.options.get(name)
+        if value is None:
+            value = getattr(self.settings, name)
+        elif not isinstance(value, bool):
+            raise MessageError(f"{name} must be True, False or None.")
+        return value
 
     def _add_options(self) -> None:
         settings, email = self.settings, self.email
@@ -385,11 +444,8 @@ class _Builder:
         if send_at is not None:
             email["send_at"] = _future_moment(send_at, self.now)
         for name in ("track_opens", "track_clicks"):
-            value = self.options.get(name)
-            value = getattr(settings, name) if value is None else value
+            value = self._flag(name)
             if value is not None:
-                if not isinstance(value, bool):
-                    raise MessageError(f"{name} must be True, False or None.")
                 email[name] = value
         for name in UNSUPPORTED_ANYMAIL_NAMES:
             if self.options.get(name):
@@ -451,6 +507,9 @@ def _checked_sender(sender: str) -> str:
         )
     return sender
 
+
+NO_SUBJECT = "(no subject)"
+"""What is sent in place of an empty subject with ``UNSUPPORTED = "warn"``."""
 
 _BODY_KINDS = {"text/plain": "text", "text/html": "html"}
 

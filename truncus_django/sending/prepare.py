@@ -18,6 +18,7 @@ from truncus_django.api.errors import MessageError, TruncusError, clear_frames
 from truncus_django.conf import Settings
 from truncus_django.message import is_merged
 from truncus_django.sending.ambiguous import fingerprint, recall
+from truncus_django.sending.inline_images import ImageHost
 from truncus_django.sending.merge import Merge
 from truncus_django.sending.outgoing import OutgoingMessage
 from truncus_django.sending.payload import (
@@ -44,6 +45,7 @@ class Preparer:
         client: the account that the messages go to.
         settings: their defaults.
         now: unix seconds.
+        images: where those inside the HTML are put; ``None`` refuses them.
     """
 
     sender: type
@@ -51,6 +53,7 @@ class Preparer:
     client: TruncusClient
     settings: Settings
     now: float
+    images: ImageHost | None
 
     def prepare(self, messages: Sequence[EmailMessage]) -> Iterator[OutgoingMessage]:
         """Yield the messages that have recipients, each when it is asked for.
@@ -134,14 +137,14 @@ class Preparer:
             )
             return outgoing.with_payload(repeated, earlier)
         now = datetime.fromtimestamp(self.now, UTC)
-        payload: Payload | None = build_payload(message, self.settings, now=now)
+        payload: Payload | None = build_payload(message, self.settings, now=now, images=self.images)
         if payload is not None and pre_send.has_listeners(self.sender):
             payload = self._changed_by_receivers(message, payload, now)
         if payload is None:
             return None
         if payload.dropped:
             logger.warning(
-                "Truncus cannot carry a part of an email, which was dropped: %s",
+                "Truncus cannot carry an email as it is; dropped or replaced: %s",
                 "; ".join(payload.dropped),
             )
         return outgoing.with_payload(payload)
@@ -156,7 +159,7 @@ class Preparer:
             if not _has_recipients(message):
                 return None
             changed = payload.email
-            payload = build_payload(message, self.settings, now=now)
+            payload = build_payload(message, self.settings, now=now, images=self.images)
             merge_receiver_changes(payload.email, built=built, changed=changed)
         payload = measured(payload)
         return payload if any(payload.email.get(name) for name in RECIPIENT_FIELDS) else None

@@ -16,6 +16,16 @@ POLICY = (
     "form-action 'none'; base-uri 'none'; frame-ancestors 'self'"
 )
 """The ``Content-Security-Policy`` to serve the page with: a second wall."""
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "SAMEORIGIN",
+    "X-DNS-Prefetch-Control": "off",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+"""All headers to serve the page with in a frame of the same site."""
 MAX_DEPTH = 100
 """How deep elements may be nested; newsletters come to about half of it.
 
@@ -87,7 +97,7 @@ font: 14px/1.5 sans-serif }}
 def preview_page(html: str) -> str:
     """Return a page that shows the HTML of an email, or says why it does not.
 
-    To be served with :data:`POLICY`. It takes about a second for the slowest HTML that there is.
+    To be served with :data:`HEADERS`. It takes about a second for the slowest HTML that there is.
     """
     html = html.encode("utf-8", "replace").decode()  # JSON can hold lone surrogates
     if len(html.encode()) > MAX_HTML_BYTES:

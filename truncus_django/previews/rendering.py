@@ -11,6 +11,7 @@ from django.conf import settings as django_settings
 from django.core.mail import EmailMessage
 from django.db import transaction
 from django.utils import timezone, translation
+from django.utils.functional import Promise
 
 from truncus_django import conf
 from truncus_django.api.errors import MessageError
@@ -124,8 +125,8 @@ def _as_shown(
     except MessageError as error:
         problem = error.message
     email = _as_written(message) if payload is None else payload.email
-    headers = {name: str(value) for name, value in dict(email.get("headers") or {}).items()}
-    text, html = str(email.get("text") or ""), str(email.get("html") or "")
+    headers = {_text(name): _text(value) for name, value in (email.get("headers") or {}).items()}
+    text, html = _text(email.get("text") or ""), _text(email.get("html") or "")
     warnings = [f"It is left out: {dropped}." for dropped in (payload.dropped if payload else ())]
     warnings += advice(
         text=text,
@@ -139,7 +140,7 @@ def _as_shown(
         warnings.append(f"The preview sent {others} more emails, which are not shown.")
     return RenderedEmail(
         message=message,
-        subject=str(email.get("subject") or ""),
+        subject=_text(email.get("subject") or ""),
         text=text,
         html=html,
         fields=list(_fields(email, payload)),
@@ -177,9 +178,9 @@ def _fields(
 ) -> Iterator[tuple[str, Sequence[str]]]:
     for name, value in email.items():
         if name not in _SHOWN_ELSEWHERE and value not in (None, [], ()):
-            yield name, _values(value)
+            yield _text(name), _values(value)
     if payload is not None and payload.idempotency_key is not None:
-        yield "idempotency_key", [payload.idempotency_key]
+        yield "idempotency_key", [_text(payload.idempotency_key)]
     if payload is not None and payload.is_sandbox:
         yield "sandbox", ["true"]
 
@@ -188,12 +189,16 @@ def _values(value: Any) -> Sequence[str]:
     if isinstance(value, list | tuple):
         return [_text(one) for one in value]
     if isinstance(value, Mapping):
-        return [f"{name}: {_text(one)}" for name, one in value.items()]
+        return [f"{_text(name)}: {_text(one)}" for name, one in value.items()]
     return [_text(value)]
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    """Return a value as text that the page escapes."""
+    if isinstance(value, str | Promise):
+        # Rendered templates are marked as safe, which is for the page they were written for.
+        return str.__str__(str(value))
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _attached(message: EmailMessage, index: int) -> AttachedFile:
@@ -201,4 +206,4 @@ def _attached(message: EmailMessage, index: int) -> AttachedFile:
         found = read_attachment(message.attachments[index], index=index, encoding=message.encoding)
     except MessageError as error:
         return AttachedFile(problem=error.message)
-    return AttachedFile(found.filename, found.content_type, found.size)
+    return AttachedFile(_text(found.filename), _text(found.content_type), found.size)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import django
-from django.conf import settings as django_settings
 from django.core import mail
 from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
@@ -48,9 +47,7 @@ def send_to(message: EmailMessage, address: str) -> Trial:
 
 
 def _default_mailer() -> BaseEmailBackend:
-    if django.VERSION >= (6, 1) and hasattr(django_settings, "MAILERS"):
-        return mail.mailers["default"]
-    return mail.get_connection()
+    return mail.mailers.default if django.VERSION >= (6, 1) else mail.get_connection()
 
 
 def _trial(message: EmailMessage, address: str, *, is_accepted: bool) -> Trial:

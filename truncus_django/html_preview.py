@@ -84,11 +84,12 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>HTML of the email</title><style>
 body {{ margin: 8px; color: #000; background: #fff; overflow-wrap: break-word }}
 body > div:only-child {{ box-sizing: border-box; min-height: calc(100vh - 16px) }}
+body:focus-visible {{ outline: 2px solid #0645ad; outline-offset: -2px }}
 a {{ color: #0645ad; text-decoration: underline }}
 img:not([src]) {{ outline: 1px dashed #999 }}
 .preview-note {{ margin: 0 0 8px; padding: 8px 12px; color: #553b00; background: #fdf1d3;
 font: 14px/1.5 sans-serif }}
-</style></head><body>
+</style></head><body tabindex="0">
 {note}{html}
 </body></html>
 """

@@ -60,8 +60,8 @@ def _advice_on_markup(html: str) -> Iterator[str]:
     for what, urls in (("link", found.relative_links), ("image", found.relative_images)):
         if urls:
             yield (
-                f"{_count(len(urls), 'relative ' + what)}: {_some(urls)}. An email has no site "
-                "that these could start from: begin each with https:// and the site's name."
+                f"{_count(len(urls), 'relative ' + what)}: {_some(urls)}. An email belongs to no "
+                "site: begin with https:// and the name of yours."
             )
     if found.images_without_alt:
         yield (

@@ -7,6 +7,10 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
+from tests.log.conftest import other_database
+
+__all__ = ["other_database"]
+
 LIST = "/emails/"
 
 

@@ -44,6 +44,12 @@ def test_a_module_that_cannot_be_imported_costs_no_other_apps_previews(settings)
         find_preview("broken", "OrderPreviews", "confirmation")
 
 
+def test_an_app_that_is_a_single_file_has_no_previews(settings):
+    settings.INSTALLED_APPS = ["tests.servers", *settings.INSTALLED_APPS]
+
+    assert "servers" not in apps()
+
+
 @pytest.mark.parametrize(
     "names",
     [

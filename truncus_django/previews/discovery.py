@@ -117,7 +117,8 @@ def find_preview(app_label: str, group: str, name: str) -> Preview | None:
 def _groups(app: AppConfig) -> list[PreviewGroup]:
     path = f"{app.name}.{MODULE}"
     try:
-        if find_spec(path) is None:
+        is_package = hasattr(app.module, "__path__")  # an app may be a single file
+        if not is_package or find_spec(path) is None:
             return []
         module = import_module(path)
     except Exception as exc:  # noqa: BLE001  whatever a project's module raises, the page shows it

@@ -11,6 +11,7 @@ from django.utils.safestring import mark_safe
 from django.utils.translation import get_language, gettext
 
 from truncus_django.message import TruncusMessage
+from truncus_django.models import Email
 from truncus_django.previews import EmailPreviews
 
 ON_COMMIT: list[str] = []
@@ -107,6 +108,10 @@ class WritingPreviews(EmailPreviews):
         user = User.objects.create_user("ada")
         transaction.on_commit(lambda: ON_COMMIT.append("committed"))
         return message(subject=f"Hello {user.username}")
+
+    def writes_elsewhere(self) -> EmailMessage:
+        count = Email.objects.using("log").bulk_create([Email(subject="Hello")])
+        return message(subject=f"{len(count)} written")
 
     def writes_and_raises(self) -> EmailMessage:
         User.objects.create_user("ada")

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal
 
 from benchmarks.mailer import default_backend, mailer
-from benchmarks.mails import SENDER, Mail
+from benchmarks.mails import MERGED, SENDER, Mail, merge_data
 from benchmarks.sink_process import Addresses
 
 API_KEY = "tr_live_" + "0123456789abcdef" * 4
@@ -164,6 +164,20 @@ def _as_messages(mails: Iterable[Mail]) -> list[Any]:
     return messages
 
 
+def _as_merged(mails: Sequence[Mail]) -> Any:
+    from truncus_django.message import TruncusMessage
+
+    series = mails[0].recipient.split("-")[1]
+    return TruncusMessage(
+        MERGED.subject,
+        MERGED.text,
+        SENDER,
+        [mail.recipient for mail in mails],
+        html=MERGED.html,
+        merge_data=merge_data(len(mails), series),
+    )
+
+
 def _send_each(messages: Sequence[Any]) -> int:
     accepted = 0
     for message in messages:
@@ -188,6 +202,19 @@ class ThisBackend(DjangoContender):
                 {"TRUNCUS": {name.upper(): value for name, value in options.items()}},
             ),
         }
+
+
+class ThisBackendMerging(ThisBackend):
+    """One message with merge data, whose texts are filled in for each recipient."""
+
+    name, title, modes = "merge", "this backend, merge data", ("as a list",)
+
+    def prepare(self, mode: Mode, mails: Iterable[Mail], warm_up: Iterable[Mail]) -> Job:
+        """Take the parts that differ out of the emails; what arrives is to be the same."""
+        others, message = _as_messages(warm_up), _as_merged(list(mails))
+        connection = default_backend()
+        connection.send_messages(others)
+        return Job(lambda: int(connection.send_messages([message])))
 
 
 class ThisBackendRecording(ThisBackend):
@@ -320,6 +347,7 @@ CONTENDERS: dict[str, type[Contender]] = {
     contender.name: contender
     for contender in (
         ThisBackend,
+        ThisBackendMerging,
         ThisBackendRecording,
         ThisBackendRecordingWAL,
         BareRequests,

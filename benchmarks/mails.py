@@ -6,6 +6,7 @@ from dataclasses import dataclass
 BODY_BYTES = 2048
 SENDER = "Shop <shop@example.com>"
 
+_SUBJECT = "Your order {order} is on its way"
 _TEXT = """\
 Hello {name},
 
@@ -43,15 +44,49 @@ def recipients(count: int, series: str) -> list[str]:
 
 def mails(count: int, series: str) -> Iterator[Mail]:
     """Yield ``count`` emails, each to a recipient and with bodies of its own."""
-    for number, recipient in enumerate(recipients(count, series)):
-        order = f"{series}-{number:05}"
-        names = {"name": f"Customer {number}", "order": order}
+    for recipient, names in _names(count, series):
         yield Mail(
             recipient=recipient,
-            subject=f"Your order {order} is on its way",
+            subject=_SUBJECT.format(**names),
             text=_filled(_TEXT.format(**names), _TEXT_LINE, ""),
             html=_filled(_HTML.format(**names), _HTML_LINE, _HTML_END),
         )
+
+
+MERGED = Mail(
+    recipient="",
+    subject=_SUBJECT.format(order="{{ order }}"),
+    text=_TEXT.format(name="{{ name }}", order="{{ order }}") + "{{ text_rest }}",
+    html=_HTML.format(name="{{ name }}", order="{{ order }}") + "{{ html_rest }}",
+)
+"""The same emails as one text for all, with variables for :func:`merge_data`."""
+
+
+def merge_data(count: int, series: str) -> dict[str, dict[str, str]]:
+    """Return what makes :func:`mails` of :data:`MERGED`, by recipient."""
+    pairs = zip(_names(count, series), mails(count, series), strict=True)
+    return {
+        recipient: {
+            **names,
+            "text_rest": mail.text.removeprefix(_TEXT.format(**names)),
+            "html_rest": SafeText(mail.html.removeprefix(_HTML.format(**names))),
+        }
+        for (recipient, names), mail in pairs
+    }
+
+
+class SafeText(str):
+    """HTML that Django does not escape."""
+
+    __slots__ = ()
+
+    def __html__(self) -> str:
+        return self
+
+
+def _names(count: int, series: str) -> Iterator[tuple[str, dict[str, str]]]:
+    for number, recipient in enumerate(recipients(count, series)):
+        yield recipient, {"name": f"Customer {number}", "order": f"{series}-{number:05}"}
 
 
 def _filled(start: str, line: str, end: str) -> str:

@@ -66,6 +66,8 @@ def targets(results: Results) -> Iterator[Target]:
     yield Target("one by one, TCP connections", 1, single.connections if single else None, unit="")
     yield Target("as a list, CPU: Anymail", 0.1, _cpu_ratio(several, anymail_list))
     yield Target("as a list, CPU: the SDK's batch", 5, _cpu_ratio(several, sdk_batch))
+    merged = results.find("merge", "as a list", 0)
+    yield Target("merge data, CPU: as a list", 1.5, _cpu_ratio(merged, several))
     recording = results.find("recording", "one by one", 0)
     recording_list = results.find("recording", "as a list", 0)
     yield Target("recording, one by one, CPU: bare requests", 2.5, _cpu_ratio(recording, bare))

@@ -4,7 +4,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, Self
 
@@ -31,6 +31,7 @@ from truncus_django.message import TruncusStatus
 from truncus_django.sending.batching import make_batches
 from truncus_django.sending.capture import capture, is_capturing
 from truncus_django.sending.direct import send_batches
+from truncus_django.sending.merge import note_recipients
 from truncus_django.sending.outgoing import OutgoingMessage, SendOutcome, Sent
 from truncus_django.sending.prepare import Preparer
 from truncus_django.sending.requests import note_acceptance
@@ -183,8 +184,8 @@ class TruncusBackend(BaseEmailBackend):
         if is_database_refused():
             raise ConfigurationError(
                 "DELIVERY is 'outbox', which writes to the database, and Django allows no queries "
-                "in a coroutine. Call await sync_to_async(message.send)() instead, with "
-                "sync_to_async of asgiref.sync."
+                "in a coroutine. Call await asend(message) instead, with asend of "
+                "truncus_django.message."
             )
         outbox = _outbox()
         outbox.check_options(self._options_by_hand())
@@ -198,7 +199,7 @@ class TruncusBackend(BaseEmailBackend):
                 rows.append(row)
                 outcome = SendOutcome(email_pk=row.email.pk)
             # Without the payload, which the row holds as text.
-            queued.append((OutgoingMessage(outgoing.index, outgoing.message), outcome))
+            queued.append((replace(outgoing, payload=None), outcome))
         if rows:
             try:
                 outbox.enqueue(rows, settings)
@@ -206,6 +207,7 @@ class TruncusBackend(BaseEmailBackend):
                 exc.add_note("If the outbox has no tables yet, run manage.py migrate.")
                 raise
         _set_statuses(queued)
+        note_recipients(queued)
         return queued
 
     def _record(self, sent: Sequence[Sent], settings: Settings) -> None:
@@ -216,6 +218,7 @@ class TruncusBackend(BaseEmailBackend):
             from truncus_django.log.recording import record
 
             record(sent, alias=self.alias, settings=settings)
+        note_recipients(sent)
 
     def _send_signals(self, sent: Sequence[Sent]) -> None:
         """Send ``post_send`` or ``send_failed`` for each message."""
@@ -239,7 +242,7 @@ class _Report:
     """What became of the messages of a call.
 
     Attributes:
-        count: of all its messages.
+        count: of all its messages; with merge data, of all their recipients' emails.
         accepted: how many Truncus or the outbox took.
         failures: the others, but for those without recipients and those that were cancelled.
     """
@@ -247,9 +250,12 @@ class _Report:
     count: int
     accepted: int = 0
     failures: list[Failure] = field(default_factory=list)
+    _added: int = 0
 
-    def add(self, sent: Iterable[Sent]) -> None:
+    def add(self, sent: Sequence[Sent]) -> None:
         """Count what became of some messages."""
+        self._added += len(sent)
+        self.count = max(self.count, self._added)
         for outgoing, outcome in sent:
             self.accepted += outcome.is_accepted
             if outcome.error is not None:

@@ -39,6 +39,9 @@ class Settings(ClientSettings):
     """Stored with every email; a message's own values win."""
     unsupported: str = setting("error", readers.one_of("error", "warn"))
     """``"error"``, or ``"warn"``: drop what the API cannot carry, and log it."""
+    message_id_domain: str = setting("email.amazonses.com", readers.text)
+    """Of the ``Message-ID`` of sent emails, for ``in_reply_to``. Amazon SES makes it of its own id
+    and this in us-east-1, or ``<region>.amazonses.com`` elsewhere."""
     requests_per_second: int = setting(contract.REQUESTS_PER_SECOND, readers.count, scope="account")
     """The account's limit, which long jobs keep within ahead of time; 0 for none."""
     requests_per_minute: int = setting(contract.REQUESTS_PER_MINUTE, readers.count, scope="account")

@@ -5,19 +5,23 @@ users a name, it means the same here.
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.core.mail import EmailMultiAlternatives
+import django
+from django.apps import apps
+from django.core import mail
+from django.core.mail import EmailMessage, EmailMultiAlternatives
 
 from truncus_django.api.errors import TruncusError
 from truncus_django.api.results import SendResult
+from truncus_django.cancellation import in_thread
 from truncus_django.validation import did_you_mean
 
-__all__ = ["TruncusMessage", "TruncusStatus"]
+__all__ = ["TruncusMessage", "TruncusStatus", "asend", "asend_messages"]
 
 OPTION_NAMES = frozenset(
     {
@@ -34,6 +38,12 @@ OPTION_NAMES = frozenset(
         "esp_extra",
         "priority",
         "expires_at",
+        "merge_data",
+        "merge_metadata",
+        "merge_headers",
+        "merge_cc",
+        "in_reply_to",
+        "importance",
     }
 )
 
@@ -41,7 +51,37 @@ UNSUPPORTED_ANYMAIL_NAMES = ("tags", "envelope_sender")
 """Anymail's options that Truncus has nothing for; setting one is an error, not a silent loss."""
 
 MERGE_NAMES = ("merge_data", "merge_metadata", "merge_headers")
-"""Anymail's options that, even if empty, make one email for each recipient of a message."""
+"""The options that, even if empty, make one email for each recipient of a message."""
+
+
+def option(message: EmailMessage, name: str) -> Any:
+    """Return an option of a message, or ``None``; Anymail's ``UNSET`` counts as none."""
+    value = getattr(message, name, None)
+    return None if _is_unset(value) else value
+
+
+def options_of(message: EmailMessage) -> dict[str, Any]:
+    """Return all options of a message that are set."""
+    return {
+        name: value
+        for name in _ALL_NAMES
+        if (value := getattr(message, name, None)) is not None and not _is_unset(value)
+    }
+
+
+def is_merged(message: EmailMessage) -> bool:
+    """Whether the message is to be one email for each of its recipients."""
+    for name in MERGE_NAMES:  # a loop, as every email of a long list is asked
+        if getattr(message, name, None) is not None and option(message, name) is not None:
+            return True
+    return False
+
+
+def _is_unset(value: Any) -> bool:
+    return isinstance(value, type) and value.__name__ == "UNSET"
+
+
+_ALL_NAMES = (*OPTION_NAMES, *UNSUPPORTED_ANYMAIL_NAMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +90,8 @@ class TruncusStatus:
 
     Attributes:
         status: Truncus's state; or ``"pending"`` in the outbox, ``"cancelled"`` by a receiver,
-            ``"failed"`` where it was not sent, ``"unknown"`` where it may have been.
+            ``"failed"`` where it was not sent, ``"unknown"`` where it may have been. With merge
+            data that of all recipients, or ``"mixed"``.
         id: Truncus's ``message_id``; ``None`` where none was told.
         idempotency_key: of the request; the messages of a batch share one.
         answer: all that Truncus told, or ``None`` where there was no answer.
@@ -59,6 +100,8 @@ class TruncusStatus:
         batch_size: how many messages shared the request.
         email_pk: primary key of its :class:`~truncus_django.models.Email`; ``None`` where it was
             not recorded.
+        recipients: of a message with merge data, the status of each address in its ``to``; all
+            else but ``status`` and the first ``error`` is there. Empty for other messages.
     """
 
     status: str
@@ -69,11 +112,59 @@ class TruncusStatus:
     attempts: int = 0
     batch_size: int = 1
     email_pk: UUID | None = None
+    recipients: Mapping[str, "TruncusStatus"] = field(default_factory=dict, repr=False)
 
     @property
     def is_accepted(self) -> bool:
-        """Whether Truncus took the message on."""
+        """Whether Truncus took the message on; with merge data, those of all recipients."""
+        if self.recipients:
+            return all(status.is_accepted for status in self.recipients.values())
         return self.answer is not None and self.answer.is_accepted
+
+
+async def asend(message: EmailMessage, **options: Any) -> int:
+    """Send a message from a coroutine, of any class and by any backend; return as ``send()``.
+
+    If it is cancelled, it ends when the request that is being made is answered. To send the same
+    message again is then no second email.
+
+    Args:
+        message: what to send.
+        **options: those of the message's ``send()``.
+
+    Raises:
+        Exception: as ``send()``.
+    """
+    return await in_thread(lambda: message.send(**options), thread_sensitive=_uses_database())
+
+
+async def asend_messages(messages: Iterable[EmailMessage], *, using: str | None = None) -> int:
+    """Send messages from a coroutine, in batches; return as ``send_messages()`` of a backend.
+
+    Args:
+        messages: what to send.
+        using: the alias of the mailer, on Django 6.1 and later; the default one if ``None``.
+
+    Raises:
+        Exception: as ``send_messages()``. Cancelled, as :func:`asend`.
+    """
+    listed = list(messages)
+    return await in_thread(
+        lambda: _backend(using).send_messages(listed), thread_sensitive=_uses_database()
+    )
+
+
+def _backend(using: str | None) -> Any:
+    if django.VERSION < (6, 1):
+        if using is not None:
+            raise TypeError("using needs Django 6.1 or later, which has several mailers.")
+        return mail.get_connection()
+    return mail.mailers.default if using is None else mail.mailers[using]
+
+
+def _uses_database() -> bool:
+    # Also for receivers of signals, which may use it.
+    return apps.is_installed("truncus_django")
 
 
 class TruncusMessage(EmailMultiAlternatives):
@@ -92,6 +183,16 @@ class TruncusMessage(EmailMultiAlternatives):
         track_opens, track_clicks: ``None`` as the settings say.
         idempotency_key: within 24 hours, the same key sends once.
         sandbox: check and store only; ``None`` as the settings say.
+        merge_global_data: Anymail's name of ``variables``.
+        merge_data: what variables stand for in the email of each recipient, by address. As soon
+            as one of the three is set, even to ``{}``, each address in ``to`` gets an email of its
+            own. Without ``template_id``, it fills ``{{ variables }}`` in subject and bodies.
+        merge_metadata, merge_headers: metadata and headers of each recipient, by address.
+        merge_cc: send ``cc`` and ``bcc`` a copy of each recipient's email.
+        in_reply_to: the ``Message-ID`` of the email that this one answers, or its
+            :class:`~truncus_django.models.Email`: mail programs show both as one conversation.
+        importance: ``"high"`` or ``"low"``, as mail programs show it. The outbox's order is
+            ``priority``.
         priority: ``"high"``, ``"normal"`` or ``"low"``: which emails leave the outbox first.
         expires_at: when it is too late to send the email, a moment like ``send_at`` or a
             ``timedelta`` from now; the outbox does not send it after that.
@@ -123,6 +224,12 @@ class TruncusMessage(EmailMultiAlternatives):
         esp_extra: Mapping[str, Any] | None = None,
         priority: str | None = None,
         expires_at: datetime | timedelta | float | str | None = None,
+        merge_data: Mapping[str, Mapping[str, Any]] | None = None,
+        merge_metadata: Mapping[str, Mapping[str, Any]] | None = None,
+        merge_headers: Mapping[str, Mapping[str, Any]] | None = None,
+        merge_cc: bool | None = None,
+        in_reply_to: Any = None,
+        importance: str | None = None,
         **kwargs: Any,
     ) -> None:
         for name in kwargs.keys() - _DJANGO_NAMES:
@@ -143,8 +250,18 @@ class TruncusMessage(EmailMultiAlternatives):
         self.esp_extra = esp_extra
         self.priority = priority
         self.expires_at = expires_at
+        self.merge_data = merge_data
+        self.merge_metadata = merge_metadata
+        self.merge_headers = merge_headers
+        self.merge_cc = merge_cc
+        self.in_reply_to = in_reply_to
+        self.importance = importance
         if html is not None:
             self.attach_alternative(html, "text/html")
+
+    async def asend(self, **options: Any) -> int:
+        """Send from a coroutine, as :func:`asend` does."""
+        return await asend(self, **options)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse attributes that look like a misspelt option, so that none is lost in silence."""

@@ -314,7 +314,7 @@ def test_in_a_coroutine_the_error_says_what_to_call_instead(message, fail_silent
     async def send() -> None:
         TruncusBackend(fail_silently=fail_silently).send_messages([message(0)])
 
-    with pytest.raises(ConfigurationError, match=r"await sync_to_async\(message\.send\)\(\)"):
+    with pytest.raises(ConfigurationError, match=r"await asend\(message\)"):
         asyncio.run(send())
     assert OutboxEntry.objects.count() == 0
 

@@ -100,8 +100,8 @@ def test_a_shallow_copy_keeps_what_the_message_has_forgotten():
 
     forget(outgoing, "k-1")
 
-    assert recall(outgoing.message, 0, CLIENT, is_sandbox=False) is None
-    note = recall(copied.message, 0, CLIENT, is_sandbox=False)
+    assert recall(outgoing, CLIENT, is_sandbox=False) is None
+    note = recall(copied, CLIENT, is_sandbox=False)
     assert note is not None
     assert note.idempotency_key == "k-1"
 
@@ -109,13 +109,11 @@ def test_a_shallow_copy_keeps_what_the_message_has_forgotten():
 def test_the_record_is_noted_on_the_message_and_kept_by_the_next_ambiguous_send():
     outgoing, pk = remembered(), uuid4()
     note_record(outgoing, "k-1", pk)
-    repeated = replace(
-        outgoing, ambiguous_send=recall(outgoing.message, 0, CLIENT, is_sandbox=False)
-    )
+    repeated = replace(outgoing, ambiguous_send=recall(outgoing, CLIENT, is_sandbox=False))
     batch = Batch("k-1", [repeated])
     remember(batch, CLIENT, now=1.0, is_ambiguous=True, wire_format=CLIENT.wire_format)
 
-    note = recall(outgoing.message, 0, CLIENT, is_sandbox=False)
+    note = recall(outgoing, CLIENT, is_sandbox=False)
     assert note is not None
     assert (note.email_pk, note.since) == (pk, 0.0)
 
@@ -124,7 +122,7 @@ def test_no_record_is_noted_of_a_send_that_was_answered():
     outgoing = remembered()
     forget(outgoing, "k-1")
     note_record(outgoing, "k-1", uuid4())
-    assert recall(outgoing.message, 0, CLIENT, is_sandbox=False) is None
+    assert recall(outgoing, CLIENT, is_sandbox=False) is None
 
 
 def test_a_message_holds_one_note_of_ours():

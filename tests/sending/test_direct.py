@@ -46,7 +46,7 @@ def outgoing(subject="0", *, sender="shop@example.com", key=None, sandbox=False,
 def again(outgoing_messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
     """The same messages, given to a second send."""
     return [
-        replace(one, ambiguous_send=recall(one.message, 0, Api(), is_sandbox=False))
+        replace(one, ambiguous_send=recall(one, Api(), is_sandbox=False))
         for one in outgoing_messages
     ]
 

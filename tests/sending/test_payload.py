@@ -22,6 +22,7 @@ from truncus_django.api.errors import (
 )
 from truncus_django.conf import Settings
 from truncus_django.message import TruncusMessage
+from truncus_django.models import Email
 from truncus_django.sending.payload import build_payload
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -544,15 +545,14 @@ def test_anymail_option_that_truncus_lacks_is_unsupported(name):
 @pytest.mark.parametrize("settings", [Settings(), DROPPING])
 @pytest.mark.parametrize("value", [{}, {"ann@example.org": {"name": "Ann"}}])
 @pytest.mark.parametrize("name", ["merge_data", "merge_metadata", "merge_headers"])
-def test_one_email_for_each_recipient_never_becomes_one_that_shows_them_to_each_other(
+def test_one_payload_is_never_an_email_to_recipients_that_are_to_get_one_each(
     name, value, settings
 ):
     message = a_message()
     message.to = ["ann@example.org", "bob@example.org"]
     setattr(message, name, value)
-    text = refused(message, UnsupportedFeature, settings)
-    assert f"The option {name!r} cannot be sent through Truncus" in text
-    assert "send one message for each recipient" in text
+    text = refused(message, MessageError, settings)
+    assert text.startswith(f"{name} makes one email for each recipient")
     assert "@" not in text
 
 
@@ -568,6 +568,75 @@ def test_anymail_unset_is_no_option():
     message.metadata = message.tags = message.send_at = type("UNSET", (), {})
     message.merge_data = message.merge_metadata = message.merge_headers = message.tags
     assert email_of(message).keys() == {"from", "to", "subject", "text"}
+
+
+# Conversations and importance ---------------------------------------------------------------------
+
+
+def test_an_answer_names_the_email_that_it_answers():
+    email = email_of(in_reply_to="1a2b@mail.example.com")
+    assert email["headers"] == {
+        "References": "<1a2b@mail.example.com>",
+        "In-Reply-To": "<1a2b@mail.example.com>",
+    }
+
+
+def test_references_grow_by_what_is_answered():
+    email = email_of(in_reply_to="<b@x.example>", headers={"references": "<a@x.example>"})
+    assert email["headers"]["references"] == "<a@x.example> <b@x.example>"
+    email = email_of(in_reply_to="<a@x.example>", headers={"references": "<a@x.example>"})
+    assert email["headers"]["references"] == "<a@x.example>"
+
+
+def test_a_recorded_email_is_answered_by_its_provider_id():
+    recorded = Email(provider_message_id="0100-0000")
+    email = email_of(in_reply_to=recorded)
+    assert email["headers"]["In-Reply-To"] == "<0100-0000@email.amazonses.com>"
+    region = Settings(message_id_domain="eu-west-1.amazonses.com")
+    headers = payload_of(a_message(in_reply_to=recorded), region).email["headers"]
+    assert headers["In-Reply-To"] == "<0100-0000@eu-west-1.amazonses.com>"
+    recorded = Email(provider_message_id="0100@ses.example")
+    assert email_of(in_reply_to=recorded)["headers"]["In-Reply-To"] == "<0100@ses.example>"
+
+
+@pytest.mark.parametrize(
+    ("answered", "text"),
+    [
+        ("no id", "in_reply_to must be a Message-ID such as"),
+        ("<a@b>\nBcc: <c@d>", "in_reply_to must be a Message-ID such as"),
+        ("<ä@b.example>", "in_reply_to must be a Message-ID such as"),
+        ("", "in_reply_to must be a Message-ID such as"),
+        (7, "in_reply_to must be a Message-ID or a recorded Email"),
+        (Email(), "in_reply_to is an Email whose Message-ID is not known"),
+        (
+            Email(provider_message_id="sandbox-1", is_sandbox=True),
+            "is an Email whose Message-ID is n",
+        ),
+    ],
+)
+def test_what_cannot_be_answered_is_refused(answered, text):
+    assert text in refused(a_message(in_reply_to=answered))
+
+
+def test_importance_is_what_mail_programs_read():
+    assert email_of(importance="high")["headers"] == {
+        "Importance": "high",
+        "X-Priority": "1",
+        "X-MSMail-Priority": "High",
+    }
+    assert email_of(importance="low", headers={"x-priority": "4"})["headers"] == {
+        "x-priority": "4",
+        "Importance": "low",
+        "X-MSMail-Priority": "Low",
+    }
+    assert "headers" not in email_of(importance="normal")
+
+
+@pytest.mark.parametrize("importance", ["hihg", "", 1, True])
+def test_an_unknown_importance_is_refused(importance):
+    text = refused(a_message(importance=importance))
+    assert "importance must be 'high', 'normal' or 'low'" in text
+    assert ("did you mean 'high'?" in text) == (importance == "hihg")
 
 
 # send_at ----------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ _LOOSELY_NAMED = re.compile(r'(?P<name>[^"<>,;:\\]*)<(?P<spec>[^<>]*)>')
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _LIST_ITEM = re.compile(r'(?:"(?:[^"\\]|\\.)*"?|[^",])+')
 _DOMAIN = re.compile(_HOST)
+_IN_BRACKETS = re.compile(r'<((?:"(?:[^"\\]|\\.)*"|[^<>"])*)>\Z')
 _MAX_LOCAL, _MAX_LENGTH = 64, 254  # RFC 5321, 4.5.3.1, and its erratum 1690
 _MISPLACED_DOT = re.compile(r"^\.|\.\.|\.$")
 """In a local part, valid in quotes alone (RFC 5322, 3.4.1). Some Japanese addresses have it."""
@@ -64,6 +65,12 @@ def address_list(text: str, field: str) -> list[str]:
     if not items:
         raise InvalidAddress(f"The header {field!r} has no address; leave it out.")
     return [address(item.strip(), field, index) for index, item in enumerate(items)]
+
+
+def bare_address(formatted: str) -> str:
+    """Return what :func:`address` returned without its name."""
+    found = _IN_BRACKETS.search(formatted) if formatted.endswith(">") else None
+    return found[1] if found else formatted
 
 
 class _MalformedError(ValueError):

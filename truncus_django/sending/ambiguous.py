@@ -5,7 +5,7 @@ The notes are the one thing of ours on Django's message objects besides ``truncu
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from email.message import Message
 from threading import Lock
@@ -13,16 +13,17 @@ from typing import Any
 from uuid import UUID
 
 from django.core.mail import EmailMessage
+from django.db.models import Model
 from django.utils import translation
 
 from truncus_django.api.capabilities import WireFormat
 from truncus_django.api.client import TruncusClient
-from truncus_django.message import MERGE_NAMES, OPTION_NAMES, UNSUPPORTED_ANYMAIL_NAMES
+from truncus_django.message import OPTION_NAMES, UNSUPPORTED_ANYMAIL_NAMES
 from truncus_django.sending.outgoing import AmbiguousSend, Batch, OutgoingMessage
 
 _ATTRIBUTE = "_truncus_ambiguous_sends"
-"""By occurrence of the message in its list: a tuple of :class:`AmbiguousSend`."""
-_NAMES = sorted({"encoding", *OPTION_NAMES, *UNSUPPORTED_ANYMAIL_NAMES, *MERGE_NAMES})
+"""By what :attr:`OutgoingMessage.noted_on` says: a tuple of :class:`AmbiguousSend`."""
+_NAMES = sorted({"encoding", *OPTION_NAMES, *UNSUPPORTED_ANYMAIL_NAMES})
 _lock = Lock()
 
 
@@ -54,11 +55,12 @@ def remember(
             is_ambiguous=is_ambiguous or outgoing.is_ambiguous,
             email_pk=earlier.email_pk if earlier else None,
         )
-        _replace(outgoing, batch.key, note)
+        for message, place in outgoing.noted_on:
+            _replace(message, place, batch.key, note)
 
 
 def recall(
-    message: EmailMessage, occurrence: int, client: TruncusClient, *, is_sandbox: bool
+    outgoing: OutgoingMessage, client: TruncusClient, *, is_sandbox: bool
 ) -> AmbiguousSend | None:
     """Return what :func:`remember` noted, if it is about this message as it is now.
 
@@ -67,12 +69,12 @@ def recall(
     """
     notes = [
         note
-        for note in _notes(message, occurrence)
+        for note in _notes(*outgoing.noted_on[-1])
         if note.account == client.account and note.is_sandbox == is_sandbox
     ]
     if not notes:
         return None
-    present = fingerprint(message)
+    present = fingerprint(outgoing.message)
     same = [note for note in notes if note.fingerprint == present]
     # A request that surely failed may have been followed by one that was perhaps accepted.
     return next((note for note in same if note.is_ambiguous), same[0] if same else None)
@@ -80,35 +82,44 @@ def recall(
 
 def forget(outgoing: OutgoingMessage, key: str) -> None:
     """Take away what :func:`remember` noted of the request with this key: it was answered."""
-    if _ATTRIBUTE in outgoing.message.__dict__:
-        _replace(outgoing, key, None)
+    for message, place in outgoing.noted_on:
+        if _ATTRIBUTE in message.__dict__:
+            _replace(message, place, key, None)
 
 
 def note_record(outgoing: OutgoingMessage, key: str, email_pk: UUID) -> None:
     """Add to the note with this key which record is the email's, for when it is sent again."""
-    notes = _notes(outgoing.message, outgoing.occurrence)
-    note = next((note for note in notes if note.idempotency_key == key), None)
-    if note is not None:
-        _replace(outgoing, key, replace(note, email_pk=email_pk))
+    for message, place in outgoing.noted_on:
+        notes = _notes(message, place)
+        note = next((note for note in notes if note.idempotency_key == key), None)
+        if note is not None:
+            _replace(message, place, key, replace(note, email_pk=email_pk))
 
 
-def _notes(message: EmailMessage, occurrence: int) -> tuple[AmbiguousSend, ...]:
-    notes: Mapping[int, tuple[AmbiguousSend, ...]] = message.__dict__.get(_ATTRIBUTE, {})
-    return notes.get(occurrence, ())
+def without_notes(message: EmailMessage) -> EmailMessage:
+    """Return the message, which is a copy, without the notes and the status of its original."""
+    message.__dict__.pop(_ATTRIBUTE, None)
+    message.truncus_status = None  # type: ignore[attr-defined]
+    return message
 
 
-def _replace(outgoing: OutgoingMessage, key: str, note: AmbiguousSend | None) -> None:
+def _notes(message: EmailMessage, place: Hashable) -> tuple[AmbiguousSend, ...]:
+    notes: Mapping[Hashable, tuple[AmbiguousSend, ...]] = message.__dict__.get(_ATTRIBUTE, {})
+    return notes.get(place, ())
+
+
+def _replace(message: EmailMessage, place: Hashable, key: str, note: AmbiguousSend | None) -> None:
     """Put ``note`` in the place of the one with ``key``.
 
     What is there is never changed in place: a shallow copy of the message shares it, and another
     thread may be sending the same message.
     """
     with _lock:
-        noted = outgoing.message.__dict__.get(_ATTRIBUTE, {})
-        known = _notes(outgoing.message, outgoing.occurrence)
+        noted = message.__dict__.get(_ATTRIBUTE, {})
+        known = _notes(message, place)
         others = [other for other in known if other.idempotency_key != key]
         notes = (*others, note) if note is not None else tuple(others)
-        outgoing.message.__dict__[_ATTRIBUTE] = {**noted, outgoing.occurrence: notes}
+        message.__dict__[_ATTRIBUTE] = {**noted, place: notes}
 
 
 def fingerprint(message: EmailMessage) -> str:
@@ -142,6 +153,8 @@ def _plain(value: Any) -> Any:
         value = value.as_bytes()
     if isinstance(value, bytes | bytearray | memoryview):
         return hashlib.sha256(value).hexdigest()
+    if isinstance(value, Model):
+        return str(value.pk)  # what it says of itself may change
     if isinstance(value, set | frozenset):
         return sorted(map(str, value))
     if isinstance(value, Mapping):

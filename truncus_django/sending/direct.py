@@ -3,6 +3,7 @@
 import copy
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 from django.views.decorators.debug import sensitive_variables
 
@@ -19,6 +20,7 @@ from truncus_django.api.errors import (
 )
 from truncus_django.api.keys import new_idempotency_key
 from truncus_django.api.results import SendResult
+from truncus_django.cancellation import current_cancellation
 from truncus_django.sending.ambiguous import forget, remember
 from truncus_django.sending.outgoing import Batch, SendOutcome, Sent
 from truncus_django.sending.requests import parts_of, refusal_of, request_results
@@ -35,16 +37,20 @@ def send_batches(
     A batch that is refused for one of its emails is sent in parts. After an error that concerns
     the whole account, or the whole service, the rest is not tried: it would fail alike. Where a
     time limit or Ctrl-C breaks into a request, its messages are yielded before that is raised.
+    Where nobody awaits the send any more, no further request is begun.
 
     Args:
         now: unix seconds.
     """
     stopped_by: TruncusError | None = None
     failed_in_a_row = 0
+    cancellation = current_cancellation()
     for planned in batches:
         waiting = deque([planned])
         while waiting:
             batch = waiting.popleft()
+            if cancellation is not None:
+                cancellation.stop_if_requested()
             if not batch.key:
                 yield _unsent(batch)
                 continue
@@ -64,6 +70,10 @@ def send_batches(
                 )
                 raise
             if not isinstance(answer, TruncusError):
+                if cancellation is not None:
+                    # Whoever is cancelled learns no answer, and may send the messages again.
+                    remember(batch, client, now=now, is_ambiguous=True, wire_format=wire_format)
+                    cancellation.forget.append(partial(_forget, batch))
                 failed_in_a_row = 0
                 yield sent or ()
                 continue
@@ -145,8 +155,7 @@ def _remember_failure(
 
 
 def _answered(batch: Batch, results: Sequence[SendResult]) -> list[Sent]:
-    for outgoing in batch.messages:
-        forget(outgoing, batch.key)
+    _forget(batch)
     return [
         (
             outgoing,
@@ -161,6 +170,11 @@ def _answered(batch: Batch, results: Sequence[SendResult]) -> list[Sent]:
         )
         for index, (outgoing, result) in enumerate(zip(batch.messages, results, strict=True))
     ]
+
+
+def _forget(batch: Batch) -> None:
+    for outgoing in batch.messages:
+        forget(outgoing, batch.key)
 
 
 def _failed(batch: Batch, error: TruncusError) -> list[Sent]:

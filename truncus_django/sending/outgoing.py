@@ -1,6 +1,6 @@
 """Messages on their way to Truncus, the batches that share a request, and what became of each."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 from uuid import UUID
@@ -51,11 +51,13 @@ class OutgoingMessage:
 
     Attributes:
         index: its place in the list that was given to ``send_messages()``.
-        message: as the project made it.
+        message: as the project made it; with merge data, the one for ``recipient``.
         occurrence: how often the same message object comes before it in the list.
         payload: what is sent; ``None`` where the message could not become one.
         ambiguous_send: an earlier send that may have been accepted, if the message is unchanged.
         error: why it cannot be sent, or ``None``.
+        merged_from: the message with merge data that it was made from for one recipient.
+        recipient: that recipient, as :func:`truncus_django.sending.merge.recipient_of` tells.
     """
 
     index: int
@@ -64,6 +66,32 @@ class OutgoingMessage:
     payload: Payload | None = field(default=None, repr=False)
     ambiguous_send: AmbiguousSend | None = None
     error: TruncusError | None = None
+    merged_from: EmailMessage | None = None
+    recipient: str = field(default="", repr=False)
+
+    def with_payload(self, payload: Payload, earlier: AmbiguousSend | None = None) -> Self:
+        """Return the message with what is to be sent, and the earlier send that it repeats."""
+        # Written out, as replace() takes longer than the rest, and lists are long.
+        return type(self)(
+            self.index,
+            self.message,
+            self.occurrence,
+            payload,
+            earlier,
+            self.error,
+            self.merged_from,
+            self.recipient,
+        )
+
+    @property
+    def noted_on(self) -> tuple[tuple[EmailMessage, Hashable], ...]:
+        """The messages that an ambiguous send of it is noted on, and under what.
+
+        With merge data there are two: the project may send either again.
+        """
+        if self.merged_from is None:
+            return ((self.message, self.occurrence),)
+        return ((self.message, 0), (self.merged_from, (self.occurrence, self.recipient)))
 
     @property
     def is_ambiguous(self) -> bool:

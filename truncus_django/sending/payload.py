@@ -5,6 +5,7 @@ Whatever a message holds is carried whole, or refused with an error that says wh
 :attr:`Payload.dropped`.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
@@ -28,10 +29,16 @@ from truncus_django.api.errors import (
 from truncus_django.api.keys import check_idempotency_key
 from truncus_django.api.readers import scalar_text
 from truncus_django.conf import Settings
-from truncus_django.message import MERGE_NAMES, UNSUPPORTED_ANYMAIL_NAMES
+from truncus_django.message import MERGE_NAMES, UNSUPPORTED_ANYMAIL_NAMES, options_of
 from truncus_django.sending.addresses import address, address_list
 from truncus_django.sending.attachments import read_attachment
-from truncus_django.validation import HEADER_NAME, MIME_TYPE, checked_line, checked_text
+from truncus_django.validation import (
+    HEADER_NAME,
+    MIME_TYPE,
+    checked_line,
+    checked_text,
+    did_you_mean,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +126,7 @@ class _Builder:
 
     def __init__(self, message: EmailMessage, settings: Settings, now: datetime) -> None:
         self.message = message
+        self.options = options_of(message)
         self.settings = settings
         self.now = now
         self.email = EmailFields()
@@ -134,8 +142,8 @@ class _Builder:
         self._add_options()
         has_extra = self._add_extra()
         _check_there_is_a_body(self.email)
-        key = self._option("idempotency_key")
-        sandbox = self._option("sandbox")
+        key = self.options.get("idempotency_key")
+        sandbox = self.options.get("sandbox")
         if sandbox is not None and not isinstance(sandbox, bool):
             raise MessageError("sandbox must be True, False or None.")
         payload = Payload(
@@ -168,6 +176,7 @@ class _Builder:
             if recipients:
                 email[name] = recipients
         self._remove_recipient_headers(headers)
+        self._add_conversation(headers)
         replies = self._reply_addresses(headers)
         if replies:
             email["reply_to"] = ", ".join(replies)
@@ -201,6 +210,23 @@ class _Builder:
                 )
             headers[lower] = (name, checked_line(text, f"The header {name!r}", InvalidHeader))
         return headers
+
+    def _add_conversation(self, headers: dict[str, tuple[str, str]]) -> None:
+        """Add the headers of ``in_reply_to`` and ``importance``; the message's own win."""
+        answered = self.options.get("in_reply_to")
+        if answered is not None:
+            message_id = _message_id(answered, self.settings.message_id_domain)
+            name, earlier = headers.get("references", ("References", ""))
+            if message_id not in earlier.split():
+                headers["references"] = (name, f"{earlier} {message_id}".strip())
+            headers.setdefault("in-reply-to", ("In-Reply-To", message_id))
+        importance = self.options.get("importance")
+        if importance is not None:
+            if not isinstance(importance, str) or importance not in _IMPORTANCE_HEADERS:
+                hint = did_you_mean(str(importance), _IMPORTANCE_HEADERS)
+                raise MessageError(f"importance must be 'high', 'normal' or 'low'{hint or '.'}")
+            for name, text in _IMPORTANCE_HEADERS[importance].items():
+                headers.setdefault(name.lower(), (name, text))
 
     def _remove_recipient_headers(self, headers: dict[str, tuple[str, str]]) -> None:
         """Remove ``To`` and ``Cc`` from the headers: the API shows the recipients itself."""
@@ -248,7 +274,7 @@ class _Builder:
                 f"The {kind} body has {size:,} bytes; the API takes {_BODY_LIMITS[kind]:,}.",
                 "Shorten it, or link to the rest.",
                 remains=not self.email.keys().isdisjoint(_BODY_LIMITS)
-                or self._option("template_id") is not None,
+                or self.options.get("template_id") is not None,
             )
 
     def _bodies(self) -> dict[str, str]:
@@ -337,52 +363,45 @@ class _Builder:
 
     # Options ----------------------------------------------------------------------------------
 
-    def _option(self, name: str) -> Any:
-        """Return an attribute of the message, or ``None``; Anymail's ``UNSET`` counts as none."""
-        value = getattr(self.message, name, None)
-        if isinstance(value, type) and value.__name__ == "UNSET":
-            return None
-        return value
-
     def _add_options(self) -> None:
         settings, email = self.settings, self.email
-        tenant = self._option("tenant_id")
+        tenant = self.options.get("tenant_id")
         tenant = settings.tenant_id if tenant is None else tenant
         if tenant is not None:
             email["tenant_id"] = _line_of(tenant, "tenant_id")
-        template = self._option("template_id")
+        template = self.options.get("template_id")
         if template is not None:
             email["template_id"] = _line_of(template, "template_id")
             if email.get("html"):
                 self._unsupported("An HTML body beside template_id", "leave one of them out")
                 del email["html"]
         self._add_variables()
-        metadata = self._option("metadata")
+        metadata = self.options.get("metadata")
         if metadata or settings.metadata:
             email["metadata"] = {**settings.metadata, **_strings(metadata or {}, "metadata")}
-        send_at = self._option("send_at")
+        send_at = self.options.get("send_at")
         if send_at is not None:
             email["send_at"] = _future_moment(send_at, self.now)
         for name in ("track_opens", "track_clicks"):
-            value = self._option(name)
+            value = self.options.get(name)
             value = getattr(settings, name) if value is None else value
             if value is not None:
                 if not isinstance(value, bool):
                     raise MessageError(f"{name} must be True, False or None.")
                 email[name] = value
         for name in UNSUPPORTED_ANYMAIL_NAMES:
-            if self._option(name):
+            if self.options.get(name):
                 self._unsupported(f"The option {name!r}", _ANYMAIL_ADVICE[name])
         for name in MERGE_NAMES:
-            if self._option(name) is not None:
-                self._unsupported(
-                    f"The option {name!r}",
-                    "send one message for each recipient; a list of them goes out in batches",
-                    can_be_dropped=False,  # one email would show the recipients to each other
+            if name in self.options:
+                # Here it is one recipient's email, or a receiver set the option.
+                raise MessageError(
+                    f"{name} makes one email for each recipient; a receiver of pre_send, which is "
+                    "called for each of them, cannot set it."
                 )
 
     def _add_variables(self) -> None:
-        variables, merged = self._option("variables"), self._option("merge_global_data")
+        variables, merged = self.options.get("variables"), self.options.get("merge_global_data")
         if variables and merged:
             raise MessageError(
                 "variables and merge_global_data are two names of one thing; set one."
@@ -390,14 +409,14 @@ class _Builder:
         chosen = variables or merged
         if not chosen:
             return
-        if "template_id" not in {**self.email, **(self._option("esp_extra") or {})}:
+        if "template_id" not in {**self.email, **(self.options.get("esp_extra") or {})}:
             raise MessageError(
                 "The message has variables and no template_id: they would change nothing."
             )
         self.email["variables"] = _strings(chosen, "variables")
 
     def _add_extra(self) -> bool:
-        extra = self._option("esp_extra")
+        extra = self.options.get("esp_extra")
         if not extra:
             return False
         if not isinstance(extra, Mapping) or not all(isinstance(key, str) for key in extra):
@@ -407,8 +426,8 @@ class _Builder:
 
     # What cannot be carried -------------------------------------------------------------------
 
-    def _unsupported(self, what: str, advice: str, *, can_be_dropped: bool = True) -> None:
-        if self.settings.unsupported != "warn" or not can_be_dropped:
+    def _unsupported(self, what: str, advice: str) -> None:
+        if self.settings.unsupported != "warn":
             raise UnsupportedFeature(f"{what} cannot be sent through Truncus: {advice}.")
         self.dropped.append(what)
 
@@ -431,6 +450,15 @@ _BODY_KINDS = {"text/plain": "text", "text/html": "html"}
 
 _BODY_LIMITS = {"text": contract.MAX_TEXT_BYTES, "html": contract.MAX_HTML_BYTES}
 
+_IMPORTANCE_HEADERS: Mapping[str, Mapping[str, str]] = {
+    "high": {"Importance": "high", "X-Priority": "1", "X-MSMail-Priority": "High"},
+    "normal": {},
+    "low": {"Importance": "low", "X-Priority": "5", "X-MSMail-Priority": "Low"},
+}
+"""``Importance`` is RFC 2156's; Outlook and others read the two that have no standard."""
+
+_MESSAGE_ID = re.compile(r"<[^<>@\s]+@[^<>@\s]+>")
+
 _FORBIDDEN_HEADERS = {
     "bcc": "it would show the recipients; use the message's 'bcc'.",
     "subject": "use the message's 'subject'.",
@@ -443,6 +471,30 @@ _ANYMAIL_ADVICE = {
     "tags": "use metadata",
     "envelope_sender": "Truncus sets the envelope's sender itself",
 }
+
+
+def _message_id(answered: Any, domain: str) -> str:
+    """Return the ``Message-ID`` that ``in_reply_to`` stands for.
+
+    Amazon SES makes it of the id that it answers with and a domain of its own (Amazon's
+    documentation, "Email header fields": it replaces any other ``Message-ID``).
+    """
+    if isinstance(answered, str):
+        text = answered.strip()
+        text = text if text.startswith("<") else f"<{text}>"
+        if not text.isascii() or not _MESSAGE_ID.fullmatch(text):
+            raise MessageError("in_reply_to must be a Message-ID such as <1a2b@example.com>.")
+        return text
+    provider_id = getattr(answered, "provider_message_id", None)
+    if not isinstance(provider_id, str):
+        raise MessageError("in_reply_to must be a Message-ID or a recorded Email.")
+    if not provider_id or answered.is_sandbox:
+        raise MessageError(
+            "in_reply_to is an Email whose Message-ID is not known: Truncus has told no provider "
+            "id of it. Give the Message-ID itself, or leave in_reply_to out."
+        )
+    text = provider_id if "@" in provider_id else f"{provider_id}@{domain}"
+    return _message_id(text, domain)
 
 
 def _as_list(given: Any, name: str) -> list[Any]:

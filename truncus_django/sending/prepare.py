@@ -4,11 +4,11 @@ import copy
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.mail import EmailMessage
 from django.views.decorators.debug import sensitive_variables
@@ -16,12 +16,16 @@ from django.views.decorators.debug import sensitive_variables
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import MessageError, TruncusError, clear_frames
 from truncus_django.conf import Settings
+from truncus_django.message import is_merged
 from truncus_django.sending.ambiguous import fingerprint, recall
-from truncus_django.sending.outgoing import AmbiguousSend, OutgoingMessage
+from truncus_django.sending.merge import Merge
+from truncus_django.sending.outgoing import OutgoingMessage
 from truncus_django.sending.payload import Payload, build_payload, measured, merge_receiver_changes
 from truncus_django.signals import pre_send
 
 logger = logging.getLogger("truncus_django")
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +47,56 @@ class Preparer:
     now: float
 
     def prepare(self, messages: Sequence[EmailMessage]) -> Iterator[OutgoingMessage]:
-        """Yield the messages that have recipients, each when it is asked for."""
+        """Yield the messages that have recipients, each when it is asked for.
+
+        One with merge data is one for each of its recipients.
+        """
         seen: Counter[int] = Counter()
         for index, message in enumerate(messages):
             occurrence = seen[id(message)]
             seen[id(message)] += 1
-            found = self._payload_or_error(message, occurrence)
-            if isinstance(found, TruncusError):
-                clear_frames(found)
-                yield OutgoingMessage(index, message, occurrence, error=found)
-            elif found is not None:
-                payload, earlier = found
-                yield OutgoingMessage(index, message, occurrence, payload, earlier)
+            if is_merged(message):
+                yield from self._prepare_merged(index, message, occurrence)
+                continue
+            prepared = self._prepared(OutgoingMessage(index, message, occurrence))
+            if prepared is not None:
+                yield prepared
+
+    def _prepare_merged(
+        self, index: int, message: EmailMessage, occurrence: int
+    ) -> Iterator[OutgoingMessage]:
+        """Yield a message with merge data as one for each of its recipients."""
+        merge = self._or_error(lambda: Merge(message))
+        if isinstance(merge, TruncusError):
+            clear_frames(merge)
+            yield OutgoingMessage(index, message, occurrence, error=merge)
+            return
+        for recipient in merge.recipients:
+            one = OutgoingMessage(
+                index,
+                merge.message_for(recipient),
+                occurrence,
+                merged_from=message,
+                recipient=recipient,
+            )
+            prepared = self._prepared(one, merge)
+            if prepared is not None:
+                yield prepared
+
+    def _prepared(
+        self, outgoing: OutgoingMessage, merge: Merge | None = None
+    ) -> OutgoingMessage | None:
+        """Return a message with its payload or its error; ``None`` if it has no recipients."""
+        found = self._or_error(lambda: self._payload(outgoing, merge))
+        if isinstance(found, TruncusError):
+            clear_frames(found)
+            return replace(outgoing, error=found)
+        return found
 
     @sensitive_variables()  # as in direct._request()
-    def _payload_or_error(
-        self, message: EmailMessage, occurrence: int
-    ) -> tuple[Payload, AmbiguousSend | None] | TruncusError | None:
+    def _or_error(self, work: Callable[[], _Result]) -> _Result | TruncusError:
         try:
-            return self._payload(message, occurrence)
+            return work()
         except TruncusError as error:
             return error
         except Exception as exc:  # noqa: BLE001  one message must not cost the others of a list
@@ -69,18 +104,19 @@ class Preparer:
                 f"The message raised {type(exc).__name__} when it was read; it was not sent."
             )
 
-    def _payload(
-        self, message: EmailMessage, occurrence: int
-    ) -> tuple[Payload, AmbiguousSend | None] | None:
-        """Return a message's payload, and the ambiguous send that it repeats if it does.
+    def _payload(self, outgoing: OutgoingMessage, merge: Merge | None) -> OutgoingMessage | None:
+        """Return a message with its payload, and the ambiguous send that it repeats if it does.
 
         ``None`` if there is nobody to send it to.
         """
+        message = outgoing.message
         if not _has_recipients(message):
             return None
+        if merge is not None:
+            merge.fill_in(message, outgoing.recipient)
         sandbox = getattr(message, "sandbox", None)
         is_sandbox = self.settings.sandbox if sandbox is None else sandbox is True
-        earlier = recall(message, occurrence, self.client, is_sandbox=is_sandbox)
+        earlier = recall(outgoing, self.client, is_sandbox=is_sandbox)
         if earlier is not None:
             # The earlier payload, unchanged; pre_send was sent the first time.
             own_key = getattr(message, "idempotency_key", None)
@@ -90,7 +126,7 @@ class Preparer:
                 is_sandbox=earlier.is_sandbox,
                 size=earlier.size,
             )
-            return repeated, earlier
+            return outgoing.with_payload(repeated, earlier)
         now = datetime.fromtimestamp(self.now, UTC)
         payload: Payload | None = build_payload(message, self.settings, now=now)
         if payload is not None and pre_send.has_listeners(self.sender):
@@ -102,7 +138,7 @@ class Preparer:
                 "Truncus cannot carry a part of an email, which was dropped: %s",
                 "; ".join(payload.dropped),
             )
-        return payload, None
+        return outgoing.with_payload(payload)
 
     def _changed_by_receivers(
         self, message: EmailMessage, payload: Payload, now: datetime

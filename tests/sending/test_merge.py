@@ -1,0 +1,371 @@
+"""Merge data: one message, an email for each of its recipients."""
+
+import math
+from collections import Counter
+
+import pytest
+from django.core.mail import EmailMessage, EmailMultiAlternatives
+from django.utils.html import escape
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from truncus_django.api.errors import InvalidAddress, MessageError, MessagesNotSent, NetworkError
+from truncus_django.backend import TruncusBackend
+from truncus_django.message import TruncusMessage
+from truncus_django.models import Email, OutboxEntry
+from truncus_django.sending.merge import Merge, recipient_of
+from truncus_django.signals import post_send, pre_send
+from truncus_django.testing import run_emulator, send_outbox, use_emulator
+
+pytestmark = pytest.mark.django_db
+
+PEOPLE = ["Ann <ann@example.org>", "bob@example.org"]
+
+
+@pytest.fixture(autouse=True)
+def emulator(truncus_emulator, settings):
+    settings.TRUNCUS = {**settings.TRUNCUS, "RECORD": True}
+    return truncus_emulator
+
+
+def merged(**options):
+    options = {"to": PEOPLE, "merge_data": {}, **options}
+    return TruncusMessage("Hello", "Text", "shop@example.com", **options)
+
+
+def by_recipient(emulator):
+    return {email.to[0]: email for email in emulator.emails}
+
+
+@pytest.mark.parametrize("name", ["merge_data", "merge_metadata", "merge_headers"])
+def test_each_recipient_gets_an_email_of_their_own_as_soon_as_one_is_set(name, emulator):
+    message = EmailMessage("Hello", "Text", "shop@example.com", PEOPLE)
+    setattr(message, name, {})
+
+    assert message.send() == 2
+    assert [email.payload["to"] for email in emulator.emails] == PEOPLE
+    assert len(emulator.requests) == 1
+
+
+def test_variables_are_filled_into_subject_and_bodies(emulator):
+    message = TruncusMessage(
+        "{{ name }}, your code",
+        "Dear {{ name }}: {{ code }} & {{ shop }}",
+        "shop@example.com",
+        PEOPLE,
+        html="<p>Dear {{ name }}: {{ code }} &amp; {{ shop|upper }}</p>",
+        merge_global_data={"name": "friend", "shop": "Leaf"},
+        merge_data={
+            "ann@example.org": {"name": "<Ann>", "code": 1},
+            "bob@example.org": {"code": 2},
+        },
+    )
+    message.send()
+
+    found = by_recipient(emulator)
+    ann, bob = (found[address].payload for address in ("ann@example.org", "bob@example.org"))
+    assert ann["subject"] == "<Ann>, your code"
+    assert ann["text"] == "Dear <Ann>: 1 & Leaf"
+    assert ann["html"] == "<p>Dear &lt;Ann&gt;: 1 &amp; LEAF</p>"
+    assert bob["text"] == "Dear friend: 2 & Leaf"
+    assert message.subject == "{{ name }}, your code"
+
+
+def test_a_html_body_is_escaped_whatever_place_it_has(emulator):
+    message = merged(merge_data={"bob@example.org": {"name": "<b>"}}, to=["bob@example.org"])
+    message.body, message.content_subtype = "<p>{{ name }}</p>", "html"
+    message.send()
+    assert emulator.emails[0].payload["html"] == "<p>&lt;b&gt;</p>"
+
+
+def test_with_a_template_the_data_are_its_variables(emulator):
+    message = merged(
+        template_id="welcome",
+        merge_global_data={"a": "1", "b": "2"},
+        merge_data={"BOB@Example.org": {"b": "3"}},
+    )
+    message.body = "{{ a }}"
+    message.send()
+
+    found = by_recipient(emulator)
+    assert found["ann@example.org"].payload["variables"] == {"a": "1", "b": "2"}
+    assert found["bob@example.org"].payload["variables"] == {"a": "1", "b": "3"}
+    assert found["bob@example.org"].payload["text"] == "{{ a }}"
+
+
+def test_metadata_and_headers_of_a_recipient_win(emulator):
+    message = merged(
+        metadata={"run": "7", "kind": "digest"},
+        headers={"X-Kind": "all", "X-Run": "7"},
+        merge_data=None,
+        merge_metadata={"ann@example.org": {"kind": "own", "user": 4}},
+        merge_headers={"bob@example.org": {"x-kind": "bob's"}},
+    )
+    message.send()
+
+    found = by_recipient(emulator)
+    ann, bob = (found[address].payload for address in ("ann@example.org", "bob@example.org"))
+    assert ann["metadata"] == {"run": "7", "kind": "own", "user": "4"}
+    assert bob["metadata"] == {"run": "7", "kind": "digest"}
+    assert ann["headers"] == {"X-Kind": "all", "X-Run": "7"}
+    assert bob["headers"] == {"X-Run": "7", "x-kind": "bob's"}
+
+
+@pytest.mark.parametrize(
+    "key", ["ann@müller.example", "ANN@XN--MLLER-KVA.EXAMPLE", "Ann <ann@müller.example>"]
+)
+def test_an_address_is_known_in_every_form(key, emulator):
+    message = merged(to=["Ann <Ann@müller.example>"], merge_data={key: {"name": "Ann"}})
+    message.body = "Dear {{ name }}"
+    message.send()
+
+    assert emulator.emails[0].payload["text"] == "Dear Ann"
+    assert message.truncus_status.recipients[key].status == "delivered"
+
+
+def test_who_is_there_twice_gets_one_email(emulator):
+    assert merged(to=["ann@example.org", "Ann <ANN@example.org>"]).send() == 1
+    assert len(emulator.emails) == 1
+
+
+def test_250_recipients_are_three_requests(emulator):
+    message = merged(to=[f"customer{number}@example.org" for number in range(250)])
+    assert message.send() == 250
+    assert [len(email.to) for email in emulator.emails] == [1] * 250
+    assert len(emulator.requests) == 3
+    assert Email.objects.count() == 250
+
+
+def test_each_has_a_status_and_a_record(emulator):
+    emulator.suppress("bob@example.org")
+    message = merged()
+    with pytest.raises(MessagesNotSent, match="1 of 2 emails were not sent") as caught:
+        message.send()
+
+    status = message.truncus_status
+    assert status.status == "mixed"
+    assert not status.is_accepted
+    ann, bob = (status.recipients[address] for address in PEOPLE)
+    assert ann.status == "delivered"
+    assert ann.is_accepted
+    assert bob.status == "rejected"
+    assert status.error is bob.error
+    assert Email.objects.get(pk=ann.email_pk).to == ["Ann <ann@example.org>"]
+    assert Email.objects.get(pk=bob.email_pk).to == ["bob@example.org"]
+    assert [failure.message.to for failure in caught.value.failures] == [["bob@example.org"]]
+    assert list(status.recipients) == ["ann@example.org", "bob@example.org"]
+    assert "ann" not in repr(status)
+    with pytest.raises(KeyError):
+        status.recipients["eve@example.org"]
+    with pytest.raises(KeyError):
+        status.recipients["nobody"]
+
+
+def test_the_others_of_a_list_are_as_before(emulator):
+    plain = EmailMessage("Plain", "Text", "shop@example.com", PEOPLE)
+    message = merged()
+    assert TruncusBackend().send_messages([plain, message, plain]) == 4
+    assert plain.truncus_status.recipients == {}
+    assert message.truncus_status.status == "delivered"
+    assert len(emulator.requests) == 1
+
+
+def test_a_lost_answer_is_no_second_email(emulator):
+    emulator.faults.rate("reset_after", 1.0)
+    message = merged()
+    with pytest.raises(MessagesNotSent) as caught:
+        message.send()
+    assert message.truncus_status.status == "unknown"
+    assert isinstance(message.truncus_status.error, NetworkError)
+    emulator.faults.rate("reset_after", 0)
+
+    assert message.send() == 2
+    assert emulator.accepted == 2
+    assert Email.objects.count() == 2
+
+    # Also where the emails of the error are sent again, and not the whole.
+    again = [failure.message for failure in caught.value.failures]
+    assert TruncusBackend().send_messages(again) == 2
+    assert emulator.accepted == 2
+
+
+def test_own_keys_are_the_recipients_own(emulator):
+    for _ in range(2):
+        assert merged(idempotency_key="digest-7").send() == 2
+    assert emulator.accepted == 2
+    keys = {email.idempotency_key for email in Email.objects.all()}
+    assert len(keys) == 2
+    assert all(key.startswith("digest-7:") for key in keys)
+    assert merged(idempotency_key="k" * 255).send() == 2
+    assert emulator.accepted == 4
+
+
+def test_in_the_outbox_each_recipient_waits_alone(emulator, settings):
+    settings.TRUNCUS = {**settings.TRUNCUS, "DELIVERY": "outbox"}
+    message = merged(
+        merge_data={"ann@example.org": {"name": "Ann"}}, merge_global_data={"name": ""}
+    )
+    message.body = "Dear {{ name }}"
+
+    assert message.send() == 2
+    assert message.truncus_status.status == "pending"
+    assert OutboxEntry.objects.count() == 2
+    pks = {status.email_pk for status in message.truncus_status.recipients.values()}
+    assert pks == set(Email.objects.values_list("pk", flat=True))
+    assert send_outbox() == 2
+    assert len(emulator.requests) == 1
+    assert by_recipient(emulator)["ann@example.org"].payload["text"] == "Dear Ann"
+
+
+def test_receivers_see_each_email_and_cannot_reach_another(emulator):
+    seen = []
+
+    def change(message, payload, **kwargs):
+        message.attachments.append(("a.txt", message.to[0], "text/plain"))
+        message.extra_headers["X-To"] = message.to[0]
+        message.bcc.append("archive@example.com")
+
+    def note(message, status, **kwargs):
+        seen.append((message.to, status.status))
+
+    pre_send.connect(change)
+    post_send.connect(note)
+    try:
+        merged(metadata={}).send()
+    finally:
+        pre_send.disconnect(change)
+        post_send.disconnect(note)
+
+    assert seen == [([PEOPLE[0]], "delivered"), ([PEOPLE[1]], "delivered")]
+    assert [len(email.payload["attachments"]) for email in emulator.emails] == [1, 1]
+    assert [email.payload["headers"]["X-To"] for email in emulator.emails] == PEOPLE
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"merge_data": {"eve@example.org": {}}}, "not in 'to', its number 1"),
+        ({"merge_metadata": {"eve@example.org": {}}}, "merge_metadata has an address that is not"),
+        ({"merge_data": ["ann@example.org"]}, "merge_data must be a dict of addresses to dicts"),
+        ({"merge_data": {"ann@example.org": "Ann"}}, "map each address to a dict; number 1 is a s"),
+        ({"merge_data": {"ann@example.org": {}, "ANN@example.org": {}}}, "an address twice"),
+        ({"merge_data": {"nobody": {}}}, "The address in 'merge_data', number 1, has nothing"),
+        ({"merge_headers": {7: {}}}, "The address in 'merge_headers', number 1, is a int"),
+        ({"cc": ["boss@example.org"]}, "merge_cc=True"),
+        ({"bcc": ["boss@example.org"]}, "merge_cc=True"),
+        ({"merge_global_data": {"a": 1}, "variables": {"a": 1}}, "two names of one thing"),
+        ({"merge_global_data": ["a"]}, "merge_global_data must be a dict"),
+        ({"merge_global_data": {"name": "Ann"}}, "the data would change nothing"),
+    ],
+)
+def test_wrong_merge_data_are_an_error_before_any_request(options, text, emulator):
+    message = merged()
+    for name, value in options.items():
+        setattr(message, name, value)
+    with pytest.raises((MessageError, InvalidAddress), match=text) as caught:
+        TruncusBackend().send_messages([message])
+    assert ".org" not in str(caught.value)
+    assert emulator.requests == []
+    assert message.truncus_status.status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ("{% include 'secret.txt' %}{{ name }}", "The body has a template tag"),
+        ("{{ name | }}", "The body has a {{ variable }} that cannot be read"),
+        ("{{ nmae }}", "The body has {{ nmae }}, which the merge data of a recipient lacks"),
+        ("{{ name|default:other }}", "The body could not be filled in for a recipient"),
+    ],
+)
+def test_wrong_templates_are_an_error_that_names_the_place(body, text, emulator):
+    message = merged(merge_global_data={"name": "Geheimnis"})
+    message.body = body
+    with pytest.raises((MessageError, MessagesNotSent)) as caught:
+        message.send()
+    assert text in str(message.truncus_status.error)
+    assert "Geheimnis" not in str(message.truncus_status.error)
+    assert "Geheimnis" not in str(caught.value)
+    assert emulator.requests == []
+
+
+def test_one_recipient_without_a_value_does_not_cost_the_others(emulator):
+    message = merged(merge_data={"bob@example.org": {"name": "Bob"}})
+    message.body = "Dear {{ name }}"
+    with pytest.raises(MessagesNotSent):
+        message.send()
+    assert message.truncus_status.recipients["ann@example.org"].status == "failed"
+    assert message.truncus_status.recipients["bob@example.org"].status == "delivered"
+
+
+def test_copies_go_out_where_they_are_asked_for(emulator):
+    message = merged(cc=["boss@example.com"], merge_cc=True)
+    assert message.send() == 2
+    assert [email.payload["cc"] for email in emulator.emails] == [["boss@example.com"]] * 2
+
+
+def test_nobody_to_send_to_is_no_email(emulator):
+    message = merged(to=[])
+    assert message.send() == 0
+    assert message.truncus_status is None
+
+
+def test_anymail_unset_is_no_merge_data(emulator):
+    message = EmailMessage("Hello", "Text", "shop@example.com", PEOPLE)
+    message.merge_data = type("UNSET", (), {})
+    assert message.send() == 1
+    assert emulator.emails[0].payload["to"] == PEOPLE
+
+
+def test_a_copy_knows_nothing_of_earlier_sends():
+    message = merged()
+    message.__dict__["_truncus_ambiguous_sends"] = {0: ()}
+    message.truncus_status = object()
+    found = Merge(message).message_for("bob@example.org")
+    assert found.truncus_status is None
+    assert "_truncus_ambiguous_sends" not in found.__dict__
+
+
+# For any recipients and batches -------------------------------------------------------------------
+
+LOCAL = st.text("abcXYZ019.+_-", min_size=1, max_size=8).filter(
+    lambda text: not text.startswith(".") and not text.endswith(".") and ".." not in text
+)
+ADDRESSES = st.builds("{}@{}".format, LOCAL, st.sampled_from(["example.org", "MÜLLER.example"]))
+VALUES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc", "Cn"]), max_size=20)
+
+
+@hypothesis_settings(max_examples=40, deadline=None)
+@given(
+    people=st.dictionaries(ADDRESSES, VALUES, min_size=1, max_size=230),
+    as_html=st.booleans(),
+    names=st.booleans(),
+)
+def test_everyone_gets_their_own_value_and_nobody_another(people, as_html, names):
+    values: dict[str, str] = {}
+    for number, (address, value) in enumerate(people.items()):
+        values.setdefault(recipient_of(address, "to"), f"[{number}:{value}]")
+    first = {recipient_of(address, "to"): address for address in reversed(people)}
+    message = EmailMultiAlternatives("To {{ v }}", "{{ v }}", "shop@example.com")
+    message.to = [f"Name <{address}>" if names else address for address in people]
+    message.merge_data = {first[key]: {"v": value} for key, value in values.items()}
+    if as_html:
+        message.attach_alternative("<p>{{ v }}</p>", "text/html")
+
+    with run_emulator() as emulator, use_emulator(emulator):
+        assert message.send() == len(values)
+        found = Counter(recipient_of(email.payload["to"], "to") for email in emulator.emails)
+        assert found == Counter(list(values))
+        assert len(emulator.requests) == math.ceil(len(values) / 100)
+        for email in emulator.emails:
+            payload = email.payload
+            own = values[recipient_of(payload["to"], "to")]
+            assert payload["text"] == own
+            assert payload["subject"] == f"To {own}"
+            if as_html:
+                assert payload["html"] == f"<p>{escape(own)}</p>"
+            whole = str(payload)
+            others = set(values) - {recipient_of(payload["to"], "to")}
+            assert not [other for other in others if f"<{other}>" in whole]
+            assert payload.keys().isdisjoint({"cc", "bcc", "headers"})

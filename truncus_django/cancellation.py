@@ -1,0 +1,89 @@
+"""Sends that are awaited, and may be cancelled while they are on their way.
+
+A thread that makes a request cannot be stopped, and whoever was cancelled does not learn what came
+of it. So a cancelled send begins nothing new, keeps the keys of its requests, and is over before
+the cancellation goes on.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TypeVar
+
+from asgiref.sync import sync_to_async
+
+_Result = TypeVar("_Result")
+
+
+class Cancellation:
+    """Whether a send that is awaited has been cancelled, for the thread that sends.
+
+    Attributes:
+        is_requested: whether it has been.
+        forget: what to call for each answer if it has not: takes away what was noted of a request
+            in case that nobody learns its answer.
+    """
+
+    def __init__(self) -> None:
+        self.is_requested = False
+        self.forget: list[Callable[[], None]] = []
+
+    def stop_if_requested(self) -> None:
+        """Raise :class:`asyncio.CancelledError` where nothing is half done, if cancelled."""
+        if self.is_requested:
+            raise asyncio.CancelledError
+
+
+_current: ContextVar[Cancellation | None] = ContextVar("truncus_cancellation", default=None)
+
+
+def current_cancellation() -> Cancellation | None:
+    """Return that of the send that this thread makes; ``None`` where nobody awaits it."""
+    return _current.get()
+
+
+async def in_thread(send: Callable[[], _Result], *, thread_sensitive: bool) -> _Result:
+    """Return what ``send`` returns, called in a thread; raise what it raises.
+
+    Args:
+        thread_sensitive: as that of ``sync_to_async()``: whether it uses the database.
+
+    Raises:
+        RuntimeError: there is no event loop.
+        asyncio.CancelledError: after ``send`` is over.
+    """
+    cancellation = Cancellation()
+
+    def send_unless_cancelled() -> _Result:
+        token = _current.set(cancellation)
+        try:
+            cancellation.stop_if_requested()
+            return send()
+        finally:
+            _current.reset(token)
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "There is no event loop of asyncio here. In synchronous code, call send() instead."
+        ) from None
+    call = sync_to_async(send_unless_cancelled, thread_sensitive=thread_sensitive)
+    task = asyncio.ensure_future(call())
+    try:
+        result = await asyncio.shield(task)
+    except asyncio.CancelledError:
+        cancellation.is_requested = True
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError:  # once is enough
+                continue
+        if not task.cancelled():
+            task.exception()  # has been seen
+        raise
+    finally:
+        if not cancellation.is_requested:
+            for forget in cancellation.forget:
+                forget()
+    return result

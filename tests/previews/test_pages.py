@@ -226,6 +226,24 @@ def test_an_email_that_cannot_be_sent_says_why_and_is_shown_all_the_same(shown, 
     assert "The preview failed" not in page
 
 
+def test_of_an_email_by_merge_data_the_first_recipients_is_shown(client, shown):
+    page = shown("NewsletterPreviews/merged")
+
+    assert "<bdi>Ann &amp; Co, your points</bdi></h1>" in page
+    assert "It is 2 emails by merge data; the first one is shown." in page
+    assert "customer: 7" in page
+    assert "bob@example.org" not in page
+    frame = client.get(f"{LIST}gallery/NewsletterPreviews/merged/html/").content
+    assert b"<p>Ann &amp; Co</p>" in frame
+
+
+def test_wrong_merge_data_is_told(shown):
+    page = shown("NewsletterPreviews/merged_for_a_stranger")
+
+    assert "It cannot be sent." in page
+    assert "merge_data has an address that is not in &#x27;to&#x27;" in page
+
+
 def test_an_attachment_that_cannot_be_sent_says_why(shown):
     page = shown("UnsendablePreviews/without_recipient")
 
@@ -396,6 +414,20 @@ def test_send_me_this_sends_what_the_preview_sent_itself(client, staff, truncus)
 
     assert truncus.last.emails[0]["to"] == "mira@example.com"
     assert truncus.last.subjects == ["Sent by code"]
+
+
+def test_send_me_this_sends_one_of_the_emails_by_merge_data(client, staff, truncus):
+    client.post(f"{LIST}gallery/NewsletterPreviews/merged/")
+
+    [email] = truncus.last.emails
+    assert (email["to"], email["subject"]) == ("mira@example.com", "Ann & Co, your points")
+
+
+def test_send_me_this_sends_nothing_to_those_in_wrong_merge_data(client, staff, truncus):
+    page = client.post(f"{LIST}gallery/NewsletterPreviews/merged_for_a_stranger/").content
+
+    assert b"It was not sent. MessageError" in page
+    assert truncus.seen == []
 
 
 def test_send_me_this_puts_it_into_the_outbox_of_a_project_that_has_one(

@@ -4,9 +4,11 @@ from contextlib import suppress
 from threading import Thread
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.core.mail import EmailMessage, send_mail
 
 from truncus_django.api.errors import ConfigurationError
+from truncus_django.message import asend
 from truncus_django.sending.capture import capturing
 
 
@@ -54,6 +56,15 @@ def test_a_block_inside_another_captures_for_itself(truncus):
         ["Outer"],
         ["Inner"],
     ]
+
+
+def test_what_a_coroutine_sends_is_captured(truncus):
+    message = EmailMessage("One", "Hello.", to=["ann@example.org"])
+    with capturing() as captured:
+        assert async_to_sync(asend)(message) == 1
+
+    assert [one.message for one in captured] == [message]
+    assert truncus.seen == []
 
 
 def test_other_threads_send_as_ever(truncus):

@@ -17,11 +17,13 @@ from truncus_django import conf
 from truncus_django.api.errors import MessageError
 from truncus_django.conf import Settings, get_settings
 from truncus_django.mailers import own_options
+from truncus_django.message import is_merged
 from truncus_django.previews.advice import advice
 from truncus_django.previews.discovery import Preview
 from truncus_django.previews.tracebacks import failed
 from truncus_django.sending.attachments import read_attachment
 from truncus_django.sending.capture import CapturedMessage, capturing
+from truncus_django.sending.merge import Merge
 from truncus_django.sending.payload import Payload, build_payload
 
 _SHOWN_ELSEWHERE = {"html", "text", "attachments", "headers", "subject"}
@@ -42,7 +44,8 @@ class RenderedEmail:
     """An email as the page shows it.
 
     Attributes:
-        message: as the preview returned or sent it.
+        message: as the preview returned or sent it; of one with merge data, that to the first
+            recipient.
         subject, text, html: as they would be sent; empty where there is none.
         fields: the other fields of the API, each with its values.
         headers: those that the message sets itself.
@@ -118,9 +121,13 @@ def _default_settings() -> Settings:
 def _as_shown(
     message: EmailMessage, settings: Settings, preview: Preview, sent: Sequence[CapturedMessage]
 ) -> RenderedEmail:
+    others = len(sent) - (sent[0].message is message if sent else 0)
     payload: Payload | None = None
     problem = ""
+    recipients = 1
     try:
+        if is_merged(message):
+            message, recipients = _first_of_merged(message)
         payload = build_payload(message, settings, now=timezone.now())
     except MessageError as error:
         problem = error.message
@@ -135,7 +142,8 @@ def _as_shown(
         is_bulk=preview.group.is_bulk,
         has_template="template_id" in email,
     )
-    others = len(sent) - (sent[0].message is message if sent else 0)
+    if recipients > 1:
+        warnings.append(f"It is {recipients} emails by merge data; the first one is shown.")
     if others:
         warnings.append(f"The preview sent {others} more emails, which are not shown.")
     return RenderedEmail(
@@ -149,6 +157,21 @@ def _as_shown(
         problem=problem,
         warnings=warnings,
     )
+
+
+def _first_of_merged(message: EmailMessage) -> tuple[EmailMessage, int]:
+    """Return the email to the first recipient of a message with merge data, and how many get one.
+
+    Raises:
+        MessageError: the merge data is wrong.
+    """
+    merge = Merge(message)
+    recipient = next(iter(merge.recipients), None)
+    if recipient is None:  # which the payload refuses
+        return message, 0
+    first = merge.message_for(recipient)
+    merge.fill_in(first, recipient)
+    return first, len(merge.recipients)
 
 
 def _as_written(message: EmailMessage) -> dict[str, Any]:

@@ -181,6 +181,19 @@ class NewsletterPreviews(EmailPreviews):
     def digest(self) -> EmailMessage:
         return message()
 
+    def merged(self) -> EmailMessage:
+        found = message(subject="{{ name }}, your points", html="<p>{{ name }}</p>")
+        found.to = ["ann@example.org", "bob@example.org"]
+        found.merge_data = {"ann@example.org": {"name": "Ann & Co"}}
+        found.merge_global_data = {"name": "customer"}
+        found.merge_metadata = {"ann@example.org": {"customer": 7}}
+        return found
+
+    def merged_for_a_stranger(self) -> EmailMessage:
+        found = self.merged()
+        found.merge_data = {"eve@example.org": {"name": "Eve"}}
+        return found
+
     def with_unsubscribe(self) -> EmailMessage:
         return message(headers={"list-unsubscribe": "<https://example.com/bye>"})
 

@@ -14,7 +14,7 @@ GIF = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=
 
 def left_of(html: str) -> str:
     """Return what the page shows of ``html``."""
-    body = preview_page(html).partition("<body>")[2].rpartition("</body>")[0]
+    body = preview_page(html).partition('<body tabindex="0">')[2].rpartition("</body>")[0]
     return body.strip()
 
 

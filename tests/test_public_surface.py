@@ -17,6 +17,7 @@ MODULES = [
     "models",
     "outbox.operations",
     "outbox.health",
+    "previews",
     "signals",
     "testing",
 ]

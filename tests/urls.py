@@ -5,5 +5,6 @@ from django.urls import include, path
 
 urlpatterns = [
     path("truncus/", include("truncus_django.urls")),
+    path("emails/", include("truncus_django.previews.urls")),
     path("admin/", admin.site.urls),
 ]

@@ -29,6 +29,7 @@ from truncus_django.event_loop import is_database_refused
 from truncus_django.mailers import Mailer, own_options
 from truncus_django.message import TruncusStatus
 from truncus_django.sending.batching import make_batches
+from truncus_django.sending.capture import capture, is_capturing
 from truncus_django.sending.direct import send_batches
 from truncus_django.sending.inline_images import host_of
 from truncus_django.sending.merge import note_recipients
@@ -156,6 +157,9 @@ class TruncusBackend(BaseEmailBackend):
         messages = _check_and_reset(email_messages)
         if not messages:
             return 0
+        if is_capturing():
+            capture(messages, self.settings)
+            return len(messages)
         client, settings, now = self.client, self.settings, time.time()
         preparer = Preparer(type(self), self.alias, client, settings, now, host_of(settings))
         prepared = preparer.prepare(messages)

@@ -71,6 +71,8 @@ class Settings(ClientSettings):
     """The alias of the log's database; with one of its own, a record survives a rollback."""
     webhook_secrets: tuple[str, ...] = setting((), readers.secrets, scope="project", repr=False)
     """Any of them verifies a webhook, so that a secret can be rotated; none refuses all."""
+    previews_for_staff: bool = setting(False, readers.boolean, scope="project")
+    """Whether the email previews answer staff users where ``DEBUG`` is off."""
 
     @cached_property
     def of_client(self) -> ClientSettings:

@@ -16,6 +16,16 @@ POLICY = (
     "form-action 'none'; base-uri 'none'; frame-ancestors 'self'"
 )
 """The ``Content-Security-Policy`` to serve the page with: a second wall."""
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "SAMEORIGIN",
+    "X-DNS-Prefetch-Control": "off",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+"""All headers to serve the page with in a frame of the same site."""
 MAX_DEPTH = 100
 """How deep elements may be nested; newsletters come to about half of it.
 
@@ -74,11 +84,12 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>HTML of the email</title><style>
 body {{ margin: 8px; color: #000; background: #fff; overflow-wrap: break-word }}
 body > div:only-child {{ box-sizing: border-box; min-height: calc(100vh - 16px) }}
+body:focus-visible {{ outline: 2px solid #0645ad; outline-offset: -2px }}
 a {{ color: #0645ad; text-decoration: underline }}
 img:not([src]) {{ outline: 1px dashed #999 }}
 .preview-note {{ margin: 0 0 8px; padding: 8px 12px; color: #553b00; background: #fdf1d3;
 font: 14px/1.5 sans-serif }}
-</style></head><body>
+</style></head><body tabindex="0">
 {note}{html}
 </body></html>
 """
@@ -87,7 +98,7 @@ font: 14px/1.5 sans-serif }}
 def preview_page(html: str) -> str:
     """Return a page that shows the HTML of an email, or says why it does not.
 
-    To be served with :data:`POLICY`. It takes about a second for the slowest HTML that there is.
+    To be served with :data:`HEADERS`. It takes about a second for the slowest HTML that there is.
     """
     html = html.encode("utf-8", "replace").decode()  # JSON can hold lone surrogates
     if len(html.encode()) > MAX_HTML_BYTES:

@@ -28,5 +28,6 @@ urlpatterns = [
         name="password_reset_confirm",
     ),
     path("truncus/", include("truncus_django.urls")),  # Truncus tells here what became of mails
+    path("emails/", include("truncus_django.previews.urls")),  # only with DEBUG
     path("admin/", admin.site.urls),
 ]

@@ -208,6 +208,25 @@ class DemoTests(ShopTestCase):
         assert text in differences
 
 
+class PreviewTests(ShopTestCase):
+    """The previews of the shop's emails, and of Django's password reset."""
+
+    @override_settings(DEBUG=True)
+    def test_each_email_can_be_looked_at_and_nothing_is_sent_or_stored(self) -> None:
+        page = self.client.get("/emails/").content.decode()
+        paths = re.findall(r'href="(/emails/[^"]+/)"', page)
+        assert len(paths) == 5
+        for path in paths:
+            shown = self.client.get(path)
+            self.assertContains(shown, "Leaf &amp; Kettle")
+            self.assertNotContains(shown, "It cannot be sent.")
+        assert self.emulator.request_counts == {}
+        assert User.objects.count() == Order.objects.count() == 0
+
+    def test_nobody_looks_at_them_in_production(self) -> None:
+        assert self.client.get("/emails/").status_code == 404
+
+
 class CalendarTests(SimpleTestCase):
     """When the digest goes out."""
 

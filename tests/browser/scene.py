@@ -72,7 +72,7 @@ def _write_life(email: Email) -> None:
         )
 
 
-_HTML = """<!doctype html><html><body style="margin:0;background:#f3efe6;font-family:Georgia,serif">
+HTML = """<!doctype html><html><body style="margin:0;background:#f3efe6;font-family:Georgia,serif">
 <div style="max-width:560px;margin:0 auto;padding:28px 32px;background:#fff;color:#333">
 <p style="letter-spacing:.12em;color:#5d7a4a;margin:0 0 18px">LEAF &amp; KETTLE</p>
 <h1 style="font-weight:normal;font-size:26px;margin:0 0 14px">Your tea is on its way</h1>
@@ -82,7 +82,7 @@ a kettle in enamel. It should be with you on Thursday.</p>
 background:#5d7a4a;color:#fff;text-decoration:none;border-radius:4px">Follow your order</a></p>
 <p style="color:#777;font-size:14px">Steep for three minutes, at 85 degrees.</p>
 </div></body></html>"""
-_TEXT = """Dear Ada, we have just handed over order 48213: 100 g of Darjeeling first flush
+TEXT = """Dear Ada, we have just handed over order 48213: 100 g of Darjeeling first flush
 and a kettle in enamel. It should be with you on Thursday."""
 
 _PRESENT: tuple[tuple[int, list[str], str, dict], ...] = (
@@ -90,7 +90,7 @@ _PRESENT: tuple[tuple[int, list[str], str, dict], ...] = (
     (4, ["team@example.com", "ben.okafor@example.com", "hana.sato@example.net"],
      "Stock report: 3 teas are running low", {"tenant_id": "", "open_count": 2}),
     (6, ["ada.lindqvist@example.com"], "Your order 48213 is on its way", {
-        "open_count": 2, "click_count": 1, "html_body": _HTML, "text_body": _TEXT,
+        "open_count": 2, "click_count": 1, "html_body": HTML, "text_body": TEXT,
         "metadata": {"order": "LK-48213", "customer": "2041"},
         "global_message_id": "gm_01JD8Q0W5Z7E", "provider_message_id": "0102-ses-93ab41c7",
         "idempotency_key": "order-48213-shipped",

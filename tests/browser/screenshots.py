@@ -17,6 +17,8 @@ def main() -> None:
     import django
     from django.conf import settings
 
+    settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "tests.browser.shop"]
+    settings.TRUNCUS = {**settings.TRUNCUS, "PREVIEWS_FOR_STAFF": True}
     django.setup()
     settings.LANGUAGE_CODE = "en-gb"
     from tests.browser.chromium import running_browser, shared_connection_stays_open
@@ -31,6 +33,7 @@ def main() -> None:
             ("email", f"{log}{email.pk}/change/", "light", 0),
             ("dashboard", f"{log}dashboard/", "light", 1210),
             ("dashboard-dark", f"{log}dashboard/", "dark", 1210),
+            ("preview", f"{url}/emails/shop/OrderPreviews/on_its_way/", "light", 1020),
         ):
             _take(browser, url, name, address, scheme, height)
         settings.TRUNCUS = {**settings.TRUNCUS, "DELIVERY": "outbox"}

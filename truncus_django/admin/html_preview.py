@@ -2,18 +2,8 @@
 
 from django.http import Http404, HttpResponse
 
-from truncus_django.html_preview import POLICY, preview_page
+from truncus_django.html_preview import HEADERS, preview_page
 from truncus_django.models import Email
-
-_HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "SAMEORIGIN",
-    "X-DNS-Prefetch-Control": "off",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
 
 
 def framed_html(email: Email | None) -> HttpResponse:
@@ -24,7 +14,4 @@ def framed_html(email: Email | None) -> HttpResponse:
     """
     if email is None or email.html_body is None:
         raise Http404
-    response = HttpResponse(preview_page(email.html_body))
-    for name, value in _HEADERS.items():
-        response[name] = value
-    return response
+    return HttpResponse(preview_page(email.html_body), headers=HEADERS)

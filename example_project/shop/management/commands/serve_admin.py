@@ -59,6 +59,7 @@ some. Ctrl-C stops both."""
                 f"\nAdmin  http://127.0.0.1:{port}/admin/truncus_django/email/\n"
                 f"Login  {LOGIN}, password {PASSWORD}\n"
                 f"Shop   http://127.0.0.1:{port}/\n"
+                f"Emails http://127.0.0.1:{port}/emails/\n"
                 f"Inbox  {emulator.inbox_url}\n\nCtrl-C stops them.\n"
             )
             self.stdout.flush()

@@ -1,0 +1,1 @@
+"""An app with the preview of an email, for the screenshots."""

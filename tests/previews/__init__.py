@@ -1,0 +1,1 @@
+"""Previews, and the pages that show them."""

@@ -1,0 +1,1 @@
+"""An app whose previews cannot be imported."""

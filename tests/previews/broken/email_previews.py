@@ -1,0 +1,3 @@
+"""A module with a mistake in it."""
+
+raise LookupError("<script>this module is broken</script>")

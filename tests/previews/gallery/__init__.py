@@ -1,0 +1,1 @@
+"""An app with a preview of each kind."""

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import traceback
 
 import pytest
 import requests
@@ -272,7 +273,9 @@ def test_what_kept_the_other_wire_format_from_being_sent_is_the_cause(truncus, a
     cause = batch.results[1].cause
     assert type(cause) is kind
     assert not cause.ambiguous
-    assert cause.__traceback__ is None  # its frames hold the emails
+    frames = [frame for frame, _ in traceback.walk_tb(cause.__traceback__)]
+    assert frames[0].f_code.co_name == "_batch_or_error"
+    assert [dict(frame.f_locals) for frame in frames] == [{}] * len(frames)  # no emails
     assert type(pickle.loads(pickle.dumps(batch.results[1])).cause) is kind
     assert "cause" not in repr(batch.results[1])
 

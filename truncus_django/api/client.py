@@ -34,6 +34,7 @@ from truncus_django.api.errors import (
     OutcomeUnknown,
     ScopeError,
     TruncusError,
+    clear_frames,
     rules_out_acceptance,
 )
 from truncus_django.api.keys import (
@@ -307,24 +308,22 @@ class TruncusClient:
         ]
         if not again or key.endswith(_AGAIN):
             return batch
-        try:
-            second = self._send_batch(
-                # In the SDK's form altogether: the account may refuse more than it has told.
-                [adapt(_without_none(emails[index]), SDK) for index in again],
-                # Derived, so that a repeated call of the same batch repeats this request too.
-                key + _AGAIN,
-                sandbox,
-                None,
-                is_repeated=is_repeated,
-            )
-        except TruncusError as error:
+        # In the SDK's form altogether: the account may refuse more than it has told. The key is
+        # derived, so that a repeated call of the same batch repeats this request too.
+        second = self._batch_or_error(
+            [adapt(_without_none(emails[index]), SDK) for index in again],
+            key + _AGAIN,
+            sandbox,
+            is_repeated=is_repeated,
+        )
+        if isinstance(second, TruncusError):
+            error = second
             # The lost answer of an earlier call may have been this request's.
             error.ambiguous |= is_repeated and not rules_out_acceptance(error)
             if error.ambiguous:
                 error.wire_format = wire_format  # the caller asks for the first key again
-                raise
-            # The frames hold the emails, and the result is kept.
-            error.__traceback__ = error.__context__ = None
+                raise error
+            clear_frames(error)  # the result keeps it
             # What was accepted stays told; the others are told what kept them in the end.
             kept = results.SendResult(
                 contract.FAILED,
@@ -343,6 +342,14 @@ class TruncusClient:
             quota=second.quota or batch.quota,
             attempts=batch.attempts + second.attempts,
         )
+
+    def _batch_or_error(
+        self, emails: Sequence[EmailMapping], key: str, sandbox: bool | None, *, is_repeated: bool
+    ) -> results.BatchResult | TruncusError:
+        try:
+            return self._send_batch(emails, key, sandbox, None, is_repeated=is_repeated)
+        except TruncusError as error:
+            return error
 
     def validate(self, email: EmailMapping) -> results.Validation:
         """Return what Truncus thinks of an email, without creating it.

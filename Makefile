@@ -25,7 +25,7 @@ ON_POSTGRESQL ?= not processes
 ON_MARIADB ?= not processes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo admin emulator test test-sqlite test-databases test-browser test-oldest test-middle test-newest check package format chaos bench docs coverage clean
+.PHONY: help demo admin emulator test test-sqlite test-databases test-browser test-oldest test-middle test-newest check package format chaos chaos-kills chaos-pace bench docs coverage clean
 
 help:
 	@sed -n '3,8p' Makefile | cut -c3-
@@ -97,12 +97,16 @@ format: $(VENV)/.check
 
 # The outbox under workers that are killed and a Truncus full of faults; then its pace, in real
 # time. Needs PostgreSQL, MariaDB and Redis. ARGS="--seed 7" repeats what was left to chance.
-chaos: $(VENV)/.test
+chaos: chaos-kills chaos-pace
+
+chaos-kills: $(VENV)/.test
 	$(BIN)/python -m tests.chaos --database sqlite --replay duplicate $(ARGS)
 	$(BIN)/python -m tests.chaos --database postgresql --mails 2000 $(ARGS)
 	$(BIN)/python -m tests.chaos --database postgresql --runner celery --mails 1000 $(ARGS)
 	$(BIN)/python -m tests.chaos --database mariadb --mails 1000 $(ARGS)
-	$(BIN)/python -m tests.chaos --database postgresql --pace --workers 3 --seconds 75
+
+chaos-pace: $(VENV)/.test
+	$(BIN)/python -m tests.chaos --database postgresql --pace --workers 3 --seconds 75 $(ARGS)
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -4,7 +4,7 @@ import copy
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,7 +42,7 @@ class Preparer:
     settings: Settings
     now: float
 
-    def prepare(self, messages: Sequence[EmailMessage]) -> Iterator[OutgoingMessage]:
+    def prepare(self, messages: Iterable[EmailMessage]) -> Iterator[OutgoingMessage]:
         """Yield the messages that have recipients, each when it is asked for."""
         seen: Counter[int] = Counter()
         for index, message in enumerate(messages):

@@ -12,7 +12,7 @@ from truncus_django.api.errors import ConfigurationError
 from truncus_django.conf import get_settings
 from truncus_django.log.purge import PURGEABLE_STATES, Purge, PurgeResult
 from truncus_django.management.base import CommandWithExamples
-from truncus_django.management.progress import Progress
+from truncus_django.progress import Progress
 
 _EXAMPLES = """\
 examples:

@@ -7,9 +7,10 @@ from uuid import UUID
 
 from django.db import transaction
 
-from truncus_django.api.errors import QuotaExceeded, TruncusError, kind_of
+from truncus_django.api.errors import QuotaExceeded, TruncusError, kind_of, log_text_of_code
 from truncus_django.bulk.statuses import STATUS_FIELDS, UNFINISHED, gone, status_of_record
 from truncus_django.conf import ConfigurationError
+from truncus_django.db.clock import moment_of
 from truncus_django.mailers import Mailer
 from truncus_django.message import TruncusStatus
 from truncus_django.models import Email, OutboxAccount, database
@@ -89,23 +90,31 @@ class DirectSender:
             if finished:
                 progressed_at = time.monotonic()
                 yield finished
-            paused = idle.paused.get(self._mailer.name)
-            is_enough = paused is None and not is_last and len(unfinished) <= MOST_UNFINISHED
-            if not unfinished or is_enough:
+            if not unfinished:
+                return
+            paused = self._paused_account()
+            if paused is None and not is_last and len(unfinished) <= MOST_UNFINISHED:
                 return
             wait_s = idle.wait_s(self._dispatcher.clock.now())
             is_too_long = time.monotonic() - progressed_at + wait_s > self._patience_s
-            if paused is not None and (is_too_long or self._needs_a_person()):
-                raise AccountPaused(f"The account makes no requests at present: {paused}")
+            if paused is not None and (is_too_long or _needs_a_person(paused)):
+                why = log_text_of_code(paused.error_code)
+                raise AccountPaused(f"The account makes no requests at present: {why}")
             if is_too_long:
                 return
             time.sleep(min(wait_s, LOOK_AGAIN_S))
 
-    def _needs_a_person(self) -> bool:
-        """Whether waiting does not help: the key, a scope or a quota."""
-        account = OutboxAccount.objects.filter(pk=self._mailer.client.account).first()
-        kind = kind_of(account.error_code) if account else None
-        return kind is not None and (kind.is_misconfiguration or issubclass(kind, QuotaExceeded))
+    def _paused_account(self) -> OutboxAccount | None:
+        """Return the account if it is paused. A run of the dispatcher tells only if more is due."""
+        now = moment_of(self._dispatcher.clock.now())
+        accounts = OutboxAccount.objects.filter(pk=self._mailer.client.account)
+        return accounts.filter(paused_until__gt=now).first()
+
+
+def _needs_a_person(paused: OutboxAccount) -> bool:
+    """Whether waiting does not help: the key, a scope or a quota."""
+    kind = kind_of(paused.error_code)
+    return kind is not None and (kind.is_misconfiguration or issubclass(kind, QuotaExceeded))
 
 
 def _finished(

@@ -80,7 +80,8 @@ class Intake:
         for outgoing in preparer.prepare(self._messages(places, unusable)):
             prepared.add(outgoing.index)
             emails.append(self._email(outgoing, places[outgoing.index]))
-        return emails + unusable, len(places) - len(prepared)
+        in_order = sorted(emails + unusable, key=lambda each: each.place)
+        return in_order, len(places) - len(prepared)
 
     def _messages(self, places: list[int], unusable: list[Taken]) -> Iterator[EmailMessage]:
         """Yield messages until they are enough, and note their places; set aside what is none."""

@@ -198,7 +198,7 @@ class BulkJob:
             if count in {"failed", "unknown"}:
                 reason = reason_of(each.status)
                 self._errors[reason] += 1
-                self._first_at.setdefault(reason, each.place)
+                self._first_at[reason] = min(each.place, self._first_at.get(reason, each.place))
         for each in emails:
             if each.status is None:
                 continue

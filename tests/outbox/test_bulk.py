@@ -138,9 +138,7 @@ def test_each_fate_is_told_once(delivery, emulator, messages):
     assert sorted(told) == [(customer, word) for customer in customers(120)]
 
 
-def test_progress_is_shown_as_lines_where_there_is_no_terminal(
-    is_direct, emulator, messages, capsys
-):
+def test_progress_is_shown_as_lines_off_terminals(is_direct, emulator, messages, capsys):
     send_bulk(messages(1200), progress=True)
     assert capsys.readouterr().err == "1000 emails\n"
     send_bulk(list(messages(1000)), progress=True)

@@ -19,7 +19,8 @@ def identity_of(payload: Payload, key: str) -> UUID:
     own = payload.idempotency_key
     whom = {"key": own} if own is not None else {"to": recipients_of(payload)}
     text = json.dumps([key, payload.is_sandbox, whom])
-    return UUID(bytes=hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16])
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return UUID(bytes=digest[:16], version=5)  # MariaDB takes no other bytes than a UUID's
 
 
 def recipients_of(payload: Payload) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmarks.admin_pages import ROWS, SEARCHES, Pages
+from benchmarks.bulk import FEW, MANY, Bulk
 from benchmarks.contenders import BATCH_SIZE, Mode
 from benchmarks.memory import Memory
 from benchmarks.outbox import Outbox
@@ -43,6 +44,7 @@ class Results:
     pages: Pages | None = None
     sync: Sync | None = None
     outbox: Outbox | None = None
+    bulk: Sequence[Bulk] | None = None
 
     def find(self, contender: str, mode: Mode, latency_ms: float) -> Figures | None:
         """Return the figures of an entry, if it was measured."""
@@ -90,6 +92,9 @@ def targets(results: Results) -> Iterator[Target]:
     queries = results.sync.queries_per_100 if results.sync else None
     yield Target("sync, queries per 100 emails", 12, queries, unit="")
     yield from _outbox_targets(results.outbox)
+    many = f"{results.bulk[-1].messages if results.bulk else MANY:,}"
+    more_mb = results.bulk[-1].peak_mb - results.bulk[0].peak_mb if results.bulk else None
+    yield Target(f"send_bulk, {many} messages: peak over {FEW:,}'s", 40, more_mb, unit="MB")
 
 
 def _page_targets(pages: Pages | None) -> Iterator[Target]:

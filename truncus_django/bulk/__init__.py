@@ -120,6 +120,7 @@ def bulk_mailer(using: str | None) -> Mailer:
             "the backends; the fixture truncus_emulator brings Truncus back."
         )
     mailer = get_mailer(known[alias])
+    _ = mailer.client  # whose settings are checked here
     if not mailer.settings.record:
         raise ConfigurationError(
             "send_bulk() knows from the records who got an email, and RECORD is off. Set "

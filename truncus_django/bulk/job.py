@@ -9,7 +9,7 @@ from typing import cast
 from uuid import UUID
 
 from django.core.mail import EmailMessage
-from django.db import reset_queries
+from django.db import Error, reset_queries
 
 from truncus_django.api.errors import TruncusError, log_text
 from truncus_django.bulk.direct import (
@@ -227,6 +227,11 @@ def _loggable(exc: Exception) -> str:
         return exc.message
     if isinstance(exc, TruncusError):
         return log_text(exc)
+    if isinstance(exc, Error):
+        return (
+            f"The database failed ({type(exc).__name__}); if it has no tables for this yet, run "
+            "manage.py migrate"
+        )
     frames = traceback.extract_tb(exc.__traceback__)
     if not frames:
         return type(exc).__name__

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 FEW = 10_000
 MANY = 1_000_000
+_LONGEST_S = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,8 @@ def run(
     for count in (min(FEW, many), many):
         progress(f"bulk: {count:,} messages")
         sink.reset()
-        printed = output_of("-m", "benchmarks.bulk", str(count), sink.addresses.http_url)
+        arguments = ("-m", "benchmarks.bulk", str(count), sink.addresses.http_url)
+        printed = output_of(*arguments, timeout_s=_LONGEST_S)
         _check(sink, count)
         found.append(Bulk(**json.loads(printed)))
     return found

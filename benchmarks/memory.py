@@ -83,7 +83,7 @@ def _measure(name: str, sinks: Addresses) -> Memory:
     from django.core.mail import EmailMultiAlternatives
 
     contender.prepare("one by one", (), mails(1, "memory"))
-    _forgetpeak_mb()
+    _forget_peak()
     baseline = _status("VmRSS")
     content = os.urandom(ATTACHMENT_BYTES)
     with_content = _status("VmRSS")
@@ -95,7 +95,7 @@ def _measure(name: str, sinks: Addresses) -> Memory:
     return Memory(baseline, with_content - baseline, max(0.0, peak_mb() - baseline))
 
 
-def _forgetpeak_mb() -> None:
+def _forget_peak() -> None:
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # man 5 proc
     except OSError:

@@ -21,7 +21,7 @@ from truncus_django.message import TruncusStatus
 from truncus_django.models import BulkEmail, Email, OutboxBatch, OutboxEntry
 from truncus_django.outbox.dispatcher import Dispatcher
 from truncus_django.outbox.operations import OperationResult, retry
-from truncus_django.signals import pre_send, send_failed
+from truncus_django.signals import post_send, pre_send, send_failed
 
 ACCEPTED = "delivered"
 """How the emulator answers: it has delivered by then."""
@@ -295,7 +295,7 @@ def test_one_that_truncus_refuses_does_not_stop_the_others(is_direct, emulator, 
 
 
 def test_receivers_are_asked_and_told_as_in_a_send(delivery, emulator, messages):
-    failures = []
+    failures, successes = [], []
 
     def cancel_two(message: EmailMessage, payload: dict[str, Any], **facts: Any) -> None:
         if message.subject == "Order 2":
@@ -308,13 +308,19 @@ def test_receivers_are_asked_and_told_as_in_a_send(delivery, emulator, messages)
     def note_failure(message: EmailMessage, **facts: Any) -> None:
         failures.append(message.subject)
 
+    def note_success(message: EmailMessage, status: TruncusStatus, **facts: Any) -> None:
+        successes.append((message.subject, status.status))
+
     pre_send.connect(cancel_two)
     send_failed.connect(note_failure)
+    post_send.connect(note_success)
     try:
         result = send_bulk(messages(3), key="news")
     finally:
         pre_send.disconnect(cancel_two)
         send_failed.disconnect(note_failure)
+        post_send.disconnect(note_success)
+    assert successes == ([("Order 0", ACCEPTED)] if delivery == "direct" else [])
     assert (result.cancelled, result.failed, failures) == (1, 1, ["Order 1"])
     assert [email.subject for email in Email.objects.all()] == ["Changed: Order 0"]
 

@@ -16,7 +16,6 @@ from truncus_django.message import TruncusStatus
 from truncus_django.outbox.enqueue import MAX_INSERT_BYTES, Row, row_or_error
 from truncus_django.sending.outgoing import OutgoingMessage
 from truncus_django.sending.prepare import Preparer
-from truncus_django.signals import outermost, send_failed, send_safely
 
 CHUNK = 100
 """So many messages are taken, and written in one transaction."""
@@ -110,27 +109,12 @@ class Intake:
         row = outgoing.error or row_or_error(outgoing, self._alias, self._mailer.settings)
         if isinstance(row, TruncusError):
             clear_frames(row)
-            self._signal_failure(outgoing.message, row)
             return Taken(place, outgoing.message, status=_status_of(row))
         self._bytes += row.entry.size
         identity = None
         if self._key is not None and outgoing.payload is not None:
             identity = identity_of(outgoing.payload, self._key)
         return Taken(place, outgoing.message, row, identity)
-
-    def _signal_failure(self, message: EmailMessage, error: TruncusError) -> None:
-        """Send the signal that a send would."""
-        if isinstance(error, SendCancelled) or not send_failed.has_listeners(TruncusBackend):
-            return
-        with outermost() as is_outermost:
-            if is_outermost:
-                send_safely(
-                    send_failed,
-                    sender=TruncusBackend,
-                    message=message,
-                    error=error,
-                    alias=self._alias,
-                )
 
 
 def _status_of(error: TruncusError) -> TruncusStatus:

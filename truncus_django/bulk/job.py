@@ -12,6 +12,7 @@ from django.core.mail import EmailMessage
 from django.db import Error, reset_queries
 
 from truncus_django.api.errors import TruncusError, log_text
+from truncus_django.backend import TruncusBackend
 from truncus_django.bulk.direct import (
     MOST_UNFINISHED,
     AccountPaused,
@@ -27,6 +28,7 @@ from truncus_django.message import TruncusMessage, TruncusStatus
 from truncus_django.models import BulkEmail, Email
 from truncus_django.outbox.enqueue import Row, enqueue
 from truncus_django.outbox.notify import while_sending
+from truncus_django.signals import outermost, post_send, send_failed, send_safely
 
 OnResult = Callable[[EmailMessage, TruncusStatus], object]
 
@@ -200,12 +202,28 @@ class BulkJob:
                 self._errors[reason] += 1
                 self._first_at[reason] = min(each.place, self._first_at.get(reason, each.place))
         for each in emails:
-            if each.status is None:
-                continue
-            if isinstance(each.message, EmailMessage):
-                cast("TruncusMessage", each.message).truncus_status = each.status
-            if self._on_result and not self._is_dry_run:
-                self._on_result(each.message, each.status)
+            if each.status is not None and not self._is_dry_run:
+                self._tell_one(each, each.status)
+
+    def _tell_one(self, email: Taken, status: TruncusStatus) -> None:
+        message = email.message
+        if isinstance(message, EmailMessage):
+            cast("TruncusMessage", message).truncus_status = status
+            if not email.is_skipped:
+                self._send_signal(message, status)
+        if self._on_result:
+            self._on_result(message, status)
+
+    def _send_signal(self, message: EmailMessage, status: TruncusStatus) -> None:
+        """Send ``post_send`` or ``send_failed``, as the backend does."""
+        signal = post_send if status.is_accepted else send_failed if status.error else None
+        if signal is None or not signal.has_listeners(TruncusBackend):
+            return
+        fact = {"status": status} if signal is post_send else {"error": status.error}
+        with outermost() as is_outermost:
+            if is_outermost:
+                alias = self._mailer.name or None
+                send_safely(signal, sender=TruncusBackend, alias=alias, message=message, **fact)
 
     def _interrupted(self, cause: Exception) -> BulkInterrupted:
         return BulkInterrupted(

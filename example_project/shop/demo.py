@@ -174,7 +174,7 @@ def _scenes(dialect: str) -> list[Scene]:
             mails=WAITING_CUSTOMERS,
         ),
         Scene(
-            "Letters, killed, run again",
+            "Letters, killed midway",
             lambda: _send_letters_in_two_runs([order.customer for order in waiting]),
             Outcome(delivered.status, "delivered", requests=3),
             mails=WAITING_CUSTOMERS,

@@ -123,6 +123,14 @@ def test_a_transaction_of_the_callers_takes_the_outbox_back(emulator, messages):
     assert send_bulk(messages(3), key="news").queued == 3
 
 
+def test_other_emails_go_before_those_of_a_bulk(emulator, message, dispatcher):
+    send_bulk([message(1), message(2, priority="high")])
+    message(0).send()
+    dispatcher.drain()
+    order = [email.payload["subject"] for email in emulator.emails]
+    assert order == ["Order 2", "Order 0", "Order 1"]
+
+
 def test_each_fate_is_told_once(delivery, emulator, messages):
     told: list[tuple[str, str]] = []
 

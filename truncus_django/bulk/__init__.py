@@ -31,7 +31,8 @@ def send_bulk(
 
     A hundred at a time are taken from ``messages`` and written into the outbox's tables. With
     ``DELIVERY = "direct"`` this process then sends them, within the account's limits; with
-    ``"outbox"`` the workers do. One bad message does not stop the others.
+    ``"outbox"`` the workers do. One bad message does not stop the others. Messages without a
+    ``priority`` get ``"low"``.
 
     With a ``key``, whoever is in the records under it is skipped: after a crash, or a day later,
     the same call goes on where the last one ended. Emails that failed are tried again; those that

@@ -13,6 +13,7 @@ from truncus_django.backend import TruncusBackend
 from truncus_django.bulk.identity import identity_of
 from truncus_django.mailers import Mailer
 from truncus_django.message import TruncusStatus
+from truncus_django.models import Priority
 from truncus_django.outbox.enqueue import MAX_INSERT_BYTES, Row, row_or_error
 from truncus_django.sending.outgoing import OutgoingMessage
 from truncus_django.sending.prepare import Preparer
@@ -110,6 +111,8 @@ class Intake:
         if isinstance(row, TruncusError):
             clear_frames(row)
             return Taken(place, outgoing.message, status=_status_of(row))
+        if getattr(outgoing.message, "priority", None) is None:
+            row.entry.priority = Priority.LOW  # nobody's new password waits for a newsletter
         self._bytes += row.entry.size
         identity = None
         if self._key is not None and outgoing.payload is not None:

@@ -53,8 +53,6 @@ class BulkInterrupted(TruncusError):
         result: what was sent until then, a :class:`BulkResult`.
     """
 
-    def __init__(
-        self, message: str, *, code: str | None = None, result: BulkResult | None = None
-    ) -> None:
-        super().__init__(message, code=code)
+    def __init__(self, message: str, *, result: BulkResult | None = None) -> None:
+        super().__init__(message)
         self.result = result or BulkResult()

@@ -153,6 +153,16 @@ def test_progress_is_shown_as_lines_off_terminals(is_direct, emulator, messages,
     assert capsys.readouterr().err == "1000 of 1000 emails\n"
 
 
+def test_direct_keeps_within_the_limits_ahead_of_time(is_direct, emulator, messages, settings):
+    limits = {"requests_per_second": 2, "requests_per_minute": 60}
+    emulator.reset(**limits)
+    own = {name.upper(): value for name, value in limits.items()}
+    settings.TRUNCUS = {**settings.TRUNCUS, **own}
+
+    assert send_bulk(messages(350), key="news").accepted == 350
+    assert [request.status for request in emulator.requests] == [200] * 4  # and no 429
+
+
 # Under a key --------------------------------------------------------------------------------------
 
 

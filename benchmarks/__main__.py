@@ -11,7 +11,7 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchmarks import admin_pages, css, memory, outbox, startup, sync
+from benchmarks import admin_pages, bulk, css, memory, outbox, startup, sync
 from benchmarks.contenders import CONTENDERS
 from benchmarks.processes import WrongWork
 from benchmarks.rounds import WARM_UP_MAILS, Figures, entries, run
@@ -29,7 +29,7 @@ connection adds none. Anymail and both SMTP backends open a connection for each 
 the environment that requests or a contender would read are taken out. Recording writes each email
 to a file of SQLite, set up as Django does, or (WAL) as sites in production do."""
 
-PARTS = ("memory", "startup", "pages", "sync", "outbox", "css")
+PARTS = ("memory", "startup", "pages", "sync", "outbox", "css", "bulk")
 GROUPS = {"log": ("truncus", "recording", "recording-wal", "requests", "anymail", "pages", "sync")}
 """What ``--only`` takes for several at once: all that the log's targets need."""
 
@@ -77,6 +77,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--repeat-queued", type=int, default=outbox.ROUNDS, help="rounds of that")
     parser.add_argument(
+        "--bulk", type=int, default=bulk.MANY, help="messages of the larger send_bulk()"
+    )
+    parser.add_argument(
         "--only",
         nargs="+",
         choices=[*CONTENDERS, *PARTS, *GROUPS],
@@ -104,13 +107,14 @@ def _measure(options: argparse.Namespace) -> Results:
         _progress("memory")
         used = memory.run(sink) if "memory" in wanted else None
         figures = run(chosen, sink, mail_count=options.mails, plan=plan, progress=_progress)
+        sent = bulk.run(sink, options.bulk, _progress) if "bulk" in wanted else None
     pages = admin_pages.run(options.rows, _progress) if "pages" in wanted else None
     synced = sync.run(options.emails, _progress) if "sync" in wanted else None
     queued = (
         outbox.run(options.queued, options.repeat_queued, _progress) if "outbox" in wanted else None
     )
     inlined = css.run(_progress) if "css" in wanted else None
-    return Results(figures, used, started, pages, synced, queued, inlined)
+    return Results(figures, used, started, pages, synced, queued, inlined, sent)
 
 
 def _progress(text: str) -> None:
@@ -136,6 +140,8 @@ def _print(results: Results, found: Sequence[Target], options: argparse.Namespac
         print(f"\n{outbox.as_tables(results.outbox)}")
     if results.css:
         print(f"\n{css.as_table(results.css)}")
+    if results.bulk:
+        print(f"\n{bulk.as_table(results.bulk)}")
     print(f"\n{as_table(found)}")
 
 
@@ -209,6 +215,7 @@ def _write(path: Path, results: Results, found: Sequence[Target]) -> None:
         "sync": results.sync and asdict(results.sync),
         "outbox": results.outbox and asdict(results.outbox),
         "css": [asdict(each) for each in results.css or ()],
+        "bulk": [asdict(each) for each in results.bulk or ()],
         "targets": [{**asdict(each), "verdict": each.decision} for each in found],
     }
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

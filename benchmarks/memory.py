@@ -92,7 +92,7 @@ def _measure(name: str, sinks: Addresses) -> Memory:
     message.attach("file.bin", content, "application/octet-stream")
     if message.send() != 1:
         raise RuntimeError("The email was not accepted")
-    return Memory(baseline, with_content - baseline, max(0.0, _peak() - baseline))
+    return Memory(baseline, with_content - baseline, max(0.0, peak_mb() - baseline))
 
 
 def _forget_peak() -> None:
@@ -111,7 +111,8 @@ def _status(name: str) -> float:
     return int(match[1]) * 1024 / 1e6
 
 
-def _peak() -> float:
+def peak_mb() -> float:
+    """Return the most memory that this process has held."""
     try:
         return _status("VmHWM")
     except LookupError:

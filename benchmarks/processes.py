@@ -8,10 +8,14 @@ class WrongWork(Exception):
     """The work that is compared was not done."""
 
 
-def output_of(*arguments: str) -> str:
+def output_of(*arguments: str, timeout_s: float = 120) -> str:
     """Return what a fresh Python with these arguments prints; raise :class:`WrongWork`."""
     done = subprocess.run(
-        [sys.executable, *arguments], check=False, capture_output=True, text=True, timeout=120
+        [sys.executable, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
     )
     if done.returncode:
         reason = done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"

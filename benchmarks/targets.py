@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmarks.admin_pages import ROWS, SEARCHES, Pages
+from benchmarks.bulk import FEW, MANY, Bulk
 from benchmarks.contenders import BATCH_SIZE, Mode
 from benchmarks.css import Inlined
 from benchmarks.memory import Memory
@@ -45,6 +46,7 @@ class Results:
     sync: Sync | None = None
     outbox: Outbox | None = None
     css: list[Inlined] | None = None
+    bulk: Sequence[Bulk] | None = None
 
     def find(self, contender: str, mode: Mode, latency_ms: float) -> Figures | None:
         """Return the figures of an entry, if it was measured."""
@@ -98,6 +100,9 @@ def targets(results: Results) -> Iterator[Target]:
         (each.premailer_us / each.css_inline_us for each in results.css or ()), default=None
     )
     yield Target("CSS into attributes, faster than premailer", 10, faster, at_least=True)
+    many = f"{results.bulk[-1].messages if results.bulk else MANY:,}"
+    more_mb = results.bulk[-1].peak_mb - results.bulk[0].peak_mb if results.bulk else None
+    yield Target(f"send_bulk, {many} messages: peak over {FEW:,}'s", 40, more_mb, unit="MB")
 
 
 def _page_targets(pages: Pages | None) -> Iterator[Target]:

@@ -8,8 +8,8 @@ from tests.test_example_project import environment
 
 
 def test_a_small_run_ends_with_its_tables():
-    contenders = ("truncus", "recording", "requests", "smtp", "dummy", "sync")
-    sizes = ("--mails", "5", "--emails", "30", "--repeat", "1", "--latency", "0")
+    contenders = ("truncus", "recording", "requests", "smtp", "dummy", "sync", "bulk")
+    sizes = ("--mails", "5", "--emails", "30", "--bulk", "150", "--repeat", "1", "--latency", "0")
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "--only", *contenders, *sizes],
         cwd=ROOT,
@@ -25,5 +25,6 @@ def test_a_small_run_ends_with_its_tables():
         "this backend, one by one",
         "this backend, recording, as a list",
         "Django's SMTP",
+        "send_bulk, 150 messages",
     ):
         assert shown in done.stdout

@@ -12,6 +12,7 @@ MODULES = [
     "api",
     "api.errors",
     "backend",
+    "bulk",
     "emulator",
     "message",
     "models",

@@ -360,3 +360,26 @@ class OutboxEntry(models.Model):
 
     def __str__(self) -> str:
         return str(self.pk)
+
+
+class BulkEmail(models.Model):
+    """An email of a bulk that has a key: a later run with the key does not send it again.
+
+    It goes with its email; what the log has forgotten is sent again.
+    """
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    """A digest of the key and of whom the email is for. It is unique, so that of two processes
+    which send the same bulk at once one alone writes the email."""
+    key = ExactCharField(max_length=200)
+    email = models.OneToOneField(Email, on_delete=models.CASCADE, related_name="bulk")
+
+    objects: ClassVar[models.Manager["BulkEmail"]] = LogManager()
+
+    class Meta:
+        verbose_name = _("email of a bulk")
+        verbose_name_plural = _("emails of bulks")
+        indexes: ClassVar = [models.Index(fields=["key"], name="truncus_bulk_key")]
+
+    def __str__(self) -> str:
+        return str(self.pk)

@@ -9,12 +9,14 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.core.mail import EmailMessage
 from django.utils import timezone
 
 from shop import emails
@@ -22,6 +24,7 @@ from shop.forms import SignUpForm
 from shop.models import Order
 from truncus_django.api import TruncusClient, TruncusError
 from truncus_django.api.results import EmailDetails
+from truncus_django.bulk import send_bulk
 from truncus_django.emulator import Emulator
 from truncus_django.log import ingest
 from truncus_django.message import TruncusStatus
@@ -180,6 +183,12 @@ def _scenes(dialect: str) -> list[Scene]:
             mails=WAITING_CUSTOMERS,
         ),
         Scene(
+            "Letters, killed midway",
+            lambda: _send_letters_in_two_runs([order.customer for order in waiting]),
+            Outcome(delivered.status, "delivered", requests=3),
+            mails=WAITING_CUSTOMERS,
+        ),
+        Scene(
             "Weekly digest, scheduled",
             lambda: emails.schedule_weekly_digest(customer, emails.next_monday_morning(now)),
             Outcome("scheduled", "scheduled"),
@@ -195,6 +204,18 @@ def _scenes(dialect: str) -> list[Scene]:
             delivered,
         ),
     ]
+
+
+def _send_letters_in_two_runs(customers: Sequence[User]) -> None:
+    """Send the letters of a week: by a run that dies half-way, and by another one."""
+
+    def dying() -> Iterator[EmailMessage]:
+        yield from islice(emails.tea_letters(customers), len(customers) // 2)
+        raise SystemExit
+
+    with suppress(SystemExit):
+        send_bulk(dying(), key="letter")
+    send_bulk(emails.tea_letters(customers), key="letter")
 
 
 def _order_of(email: str) -> Order:

@@ -5,7 +5,7 @@ raise :class:`truncus_django.api.TruncusError` where a mail was not accepted; on
 password mails do not, because its form logs the error instead.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import date, datetime, timedelta
 from urllib.parse import urlsplit
 
@@ -117,6 +117,20 @@ def schedule_weekly_digest(user: User, send_at: datetime) -> None:
         idempotency_key=f"digest-{send_at:%G-W%V}-{user.pk}",
     )
     _send_through("newsletter", message)
+
+
+def tea_letters(customers: Iterable[User]) -> Iterator[EmailMessage]:
+    """Yield this week's letter to each customer, for ``send_bulk()``."""
+    for customer in customers:
+        context = _digest_context(customer.first_name)
+        message = EmailMultiAlternatives(
+            "Your week in tea",
+            render_to_string("shop/emails/digest.txt", context),
+            to=[customer.email],
+        )
+        html = render_to_string("shop/emails/digest.html", context)
+        message.attach_alternative(html, "text/html")
+        yield message
 
 
 def rehearse_weekly_digest() -> None:

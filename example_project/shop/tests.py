@@ -4,12 +4,14 @@ import base64
 import re
 from contextlib import ExitStack
 from datetime import datetime, timedelta
+from io import StringIO
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import django
 from config import settings as project_settings
 from django.contrib.auth.models import User
+from django.core.management import call_command
 from django.test import SimpleTestCase, TestCase, override_settings
 from django.urls import reverse
 
@@ -180,6 +182,17 @@ class ManyTests(ShopTestCase):
         emails.schedule_weekly_digest(customer, monday)
         [mail] = self.emulator.emails
         assert (mail.status, mail.tenant_id) == ("scheduled", "newsletter")
+
+    def test_letters_of_a_week_reach_each_customer_once(self) -> None:
+        for name in ("ann", "bea"):
+            Order.place(self.customer(f"{name}@example.com"), {"cups": 1})
+            Order.place(User.objects.get(username=f"{name}@example.com"), {"kettle": 1})
+        for told in ("2 accepted", "2 skipped"):
+            output = StringIO()
+            call_command("send_digests", stdout=output)
+            assert output.getvalue() == f"2 messages: {told}.\n"
+        found = sorted(str(mail.payload and mail.payload["to"]) for mail in self.emulator.emails)
+        assert found == ["ann@example.com", "bea@example.com"]
 
     def test_rehearsal_stays_in_the_sandbox(self) -> None:
         emails.rehearse_weekly_digest()

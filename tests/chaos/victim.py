@@ -119,7 +119,20 @@ def _enqueue() -> None:
             TruncusBackend(alias=alias).send_messages([message])
 
 
-_TASKS = {"drain": _drain, "enqueue": _enqueue}
+def _bulk() -> None:
+    from django.conf import settings
+
+    from tests.outbox.bulk_messages import three_letters
+    from truncus_django.bulk import intake, send_bulk
+    from truncus_django.conf import forget_settings
+
+    settings.TRUNCUS = {**settings.TRUNCUS, "DELIVERY": "direct"}
+    forget_settings()
+    intake.CHUNK = 2  # so that three are two requests
+    send_bulk(three_letters(), key="letters")
+
+
+_TASKS = {"drain": _drain, "enqueue": _enqueue, "bulk": _bulk}
 
 if __name__ == "__main__":
     main()

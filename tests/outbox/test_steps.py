@@ -22,11 +22,13 @@ from django.db import connection, connections
 from django.utils import timezone
 
 from tests.log.conftest import other_database, shared_database
+from tests.outbox.bulk_messages import three_letters
 from truncus_django.api import contract
 from truncus_django.backend import TruncusBackend
+from truncus_django.bulk import send_bulk
 from truncus_django.emulator.refusals import Refusal
 from truncus_django.emulator.service import Service
-from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry
+from truncus_django.models import BulkEmail, Email, OutboxAccount, OutboxBatch, OutboxEntry
 from truncus_django.outbox.dispatcher import Dispatcher
 from truncus_django.states import State
 
@@ -60,20 +62,26 @@ class Victim:
         last: str | None = json.loads(self.process.stdout.readline())
         return last
 
-    def dies_everywhere(self, before: Callable[[], Any], after: Callable[[Any], None]) -> None:
+    def dies_everywhere(
+        self, before: Callable[[], Any], after: Callable[[Any], None], *, task: str = "drain"
+    ) -> None:
         """Play a scenario once for each gap.
 
         Args:
             before: sets the scene.
             after: is given what ``before`` returned; what must hold when all is over.
+            task: what the process does that dies.
         """
         for gap in range(SURVIVES):
             _forget_all()
             self.emulator.reset(**vars(self.emulator.options))
             scene = before()
-            last = self.lives(dies=gap)
+            last = self.lives(task, dies=gap)
             self.gaps.append(last or "")
-            _go_on()
+            if task == "bulk":
+                _run_leases_out()  # the next run goes on, not a worker
+            else:
+                _go_on()
             after(scene)
             if last is None:
                 return
@@ -275,6 +283,22 @@ def test_killed_twice(victim: Victim, emulator: Any, put: Any) -> None:
         _run_leases_out()
 
     victim.dies_everywhere(before, lambda scene: _assert_all_agree(emulator, sent=2))
+
+
+def test_a_bulk_that_is_run_again(victim: Victim, emulator: Any, settings: Any) -> None:
+    """By the same call, while no worker runs; what it was sending it finishes."""
+    settings.TRUNCUS = {**settings.TRUNCUS, "DELIVERY": "direct"}
+    letters = {f"Letter {number}": 1 for number in range(3)}
+
+    def after(scene: Any) -> None:
+        result = send_bulk(three_letters(), key="letters")
+        assert result.accepted + result.skipped == 3
+        assert _accepted(emulator) == letters
+        assert BulkEmail.objects.count() == Email.objects.count() == 3
+
+    victim.dies_everywhere(lambda: None, after, task="bulk")
+    assert victim.gaps.count("the request") == 2
+    assert any("bulkemail" in gap for gap in victim.gaps)
 
 
 # Emails that are refused -------------------------------------------------------------------------

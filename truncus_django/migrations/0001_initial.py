@@ -382,6 +382,26 @@ class Migration(migrations.Migration):
                 "verbose_name_plural": "entries of the outbox",
             },
         ),
+        migrations.CreateModel(
+            name="BulkEmail",
+            fields=[
+                ("id", models.UUIDField(editable=False, primary_key=True, serialize=False)),
+                ("key", truncus_django.db.fields.ExactCharField(max_length=200)),
+                (
+                    "email",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="bulk",
+                        to="truncus_django.email",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "email of a bulk",
+                "verbose_name_plural": "emails of bulks",
+                "indexes": [models.Index(fields=["key"], name="truncus_bulk_key")],
+            },
+        ),
         migrations.AddIndex(
             model_name="email",
             index=models.Index(fields=["-created_at"], name="truncus_email_created"),

@@ -120,26 +120,34 @@ class _MailerQueue:
     client: TruncusClient
 
 
-def claim(clock: Clock) -> Claim | Idle:
+def claim(clock: Clock, *, mailer: str | None = None) -> Claim | Idle:
     """Take the most urgent request that may be made now.
+
+    Args:
+        clock: of the outbox's database.
+        mailer: the one whose emails are looked at; ``None`` for those of all.
 
     Raises:
         django.db.DatabaseError: nothing was taken.
     """
     idles: list[Idle] = []
     began_at = clock.now()
-    for mailer in mailers_with_work(began_at):
-        taken = _claim_of(mailer, clock)
+    for name in mailers_with_work(began_at):
+        if mailer not in {None, name}:
+            continue
+        taken = _claim_of(name, clock)
         if isinstance(taken, Claim):
             return taken
         idles.append(taken)
     # What was due already was looked at: it is paused, and not due before its pause ends.
     not_yet_due = OutboxBatch.objects.filter(due_at__gt=moment_of(began_at))
+    if mailer is not None:
+        not_yet_due = not_yet_due.filter(mailer=mailer)
     later = not_yet_due.aggregate(first=Min("due_at"))["first"]
     moments = [idle.due_at for idle in idles if idle.due_at is not None]
     if later is not None:
         moments.append(unix_of(later))
-    paused = {mailer: why for idle in idles for mailer, why in idle.paused.items()}
+    paused = {name: why for idle in idles for name, why in idle.paused.items()}
     # In the past, if it was reached meanwhile: the caller looks again at once.
     soonest = min(moments, default=None)
     return Idle(soonest, any(idle.is_pace for idle in idles), paused)

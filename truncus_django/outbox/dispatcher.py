@@ -73,6 +73,7 @@ class Dispatcher:
     """Sends what is in the outbox, one request after the other. One for each thread.
 
     Args:
+        mailer: the one whose emails are sent; ``None`` for those of all.
         sleep: how to wait for a database that is gone.
         jitter: chance, for the times of retries.
     """
@@ -80,10 +81,12 @@ class Dispatcher:
     def __init__(
         self,
         *,
+        mailer: str | None = None,
         sleep: Callable[[float], object] = time.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.clock = Clock(database(), asks=rate_limit.ASKS)
+        self._mailer = mailer
         self._latest = math.inf  # that the clock has shown; who begins does not know
         self._sleep = sleep
         self._jitter = jitter
@@ -98,7 +101,7 @@ class Dispatcher:
                 request is recorded, so that a bug does not meet it for ever.
         """
         self._check_clock()
-        taken = claim(self.clock)
+        taken = claim(self.clock, mailer=self._mailer)
         if isinstance(taken, Idle):
             return taken
         emails = stored_emails(taken.batch, now=self.clock.now())

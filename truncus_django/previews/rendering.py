@@ -1,9 +1,7 @@
 """A preview is run: its email as the page shows it, and nothing sent or stored by that."""
 
-import hashlib
 import inspect
 import json
-from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +14,6 @@ from django.utils import timezone, translation
 from django.utils.functional import Promise
 
 from truncus_django import conf
-from truncus_django.api.contract import MAX_HTML_BYTES
 from truncus_django.api.errors import MessageError
 from truncus_django.conf import Settings, get_settings
 from truncus_django.mailers import own_options
@@ -26,7 +23,7 @@ from truncus_django.previews.discovery import Preview
 from truncus_django.previews.tracebacks import failed
 from truncus_django.sending.attachments import read_attachment
 from truncus_django.sending.capture import CapturedMessage, capturing
-from truncus_django.sending.inline_images import ImageHost
+from truncus_django.sending.inline_images import host_without_storage
 from truncus_django.sending.merge import Merge
 from truncus_django.sending.payload import Payload, build_payload
 
@@ -116,24 +113,6 @@ def _message_of(
     )
 
 
-class ImagesInPage(ImageHost):
-    """Puts the images of an email into the page that shows it, and nothing into a storage."""
-
-    def url_of(self, content: bytes, extension: str) -> str:
-        """Return the URL that stands for an image until :meth:`put_into`."""
-        url = f"https://images.invalid/{hashlib.sha256(content).hexdigest()}.{extension}"
-        kind = "jpeg" if extension == "jpg" else extension
-        self.urls[url] = f"data:image/{kind};base64,{b64encode(content).decode()}"
-        return url
-
-    def put_into(self, html: str) -> str:
-        """Return the HTML with the images in it; without them where it would become too large."""
-        shown = html
-        for url, data in self.urls.items():
-            shown = shown.replace(url, data)
-        return shown if len(shown) <= MAX_HTML_BYTES else html
-
-
 def _default_settings() -> Settings:
     """Return the settings of the default mailer; those in ``TRUNCUS`` if it is not Truncus."""
     by_alias = dict(conf.mailers())
@@ -147,7 +126,7 @@ def _as_shown(
     payload: Payload | None = None
     problem = ""
     recipients = 1
-    images = ImagesInPage("", None) if settings.inline_images == "hosted" else None
+    images = host_without_storage(settings)
     try:
         if is_merged(message):
             message, recipients = _first_of_merged(message)

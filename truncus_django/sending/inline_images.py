@@ -7,9 +7,10 @@
 import hashlib
 import html as html_entities
 import re
+from base64 import b64encode
 from dataclasses import dataclass, field
 from email.message import Message
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urljoin, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
@@ -17,6 +18,7 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import storages
 from django.core.mail import EmailMessage
 
+from truncus_django.api import contract
 from truncus_django.api.errors import MessageError
 from truncus_django.conf import ConfigurationError, Settings
 from truncus_django.sending.attachments import read_attachment
@@ -37,6 +39,9 @@ _STARTS = (
     (re.compile(rb"RIFF....WEBP", re.DOTALL), "webp"),
 )
 """How the files of the types begin that every browser only ever shows: no script runs in them."""
+
+
+_Host = TypeVar("_Host", bound="ImageHost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +102,38 @@ class ImageHost:
         return url
 
 
+class UnstoredImages(ImageHost):
+    """Puts images into no storage: for emails that are only looked at."""
+
+    def url_of(self, content: bytes, extension: str) -> str:
+        """Return a URL that stands for an image until :meth:`put_into`."""
+        url = f"https://images.invalid/{hashlib.sha256(content).hexdigest()}.{extension}"
+        kind = "jpeg" if extension == "jpg" else extension
+        self.urls[url] = f"data:image/{kind};base64,{b64encode(content).decode()}"
+        return url
+
+    def put_into(self, html: str) -> str:
+        """Return the HTML with the images in it; without them where it would become too large."""
+        shown = html
+        for url, data in self.urls.items():
+            shown = shown.replace(url, data)
+        return shown if len(shown) <= contract.MAX_HTML_BYTES else html
+
+
 def host_of(settings: Settings) -> ImageHost | None:
     """Return where images are put, or ``None`` with ``INLINE_IMAGES = "error"``."""
+    return _host(ImageHost, settings)
+
+
+def host_without_storage(settings: Settings) -> "UnstoredImages | None":
+    """Return the same for emails that are only looked at."""
+    return _host(UnstoredImages, settings)
+
+
+def _host(kind: type[_Host], settings: Settings) -> _Host | None:
     if settings.inline_images != "hosted":
         return None
-    return ImageHost(settings.inline_images_storage, settings.inline_images_base_url)
+    return kind(settings.inline_images_storage, settings.inline_images_base_url)
 
 
 def with_hosted_images(

@@ -4,7 +4,7 @@ import copy
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,7 +55,7 @@ class Preparer:
     now: float
     images: ImageHost | None
 
-    def prepare(self, messages: Sequence[EmailMessage]) -> Iterator[OutgoingMessage]:
+    def prepare(self, messages: Iterable[EmailMessage]) -> Iterator[OutgoingMessage]:
         """Yield the messages that have recipients, each when it is asked for.
 
         One with merge data is one for each of its recipients.

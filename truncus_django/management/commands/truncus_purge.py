@@ -11,7 +11,7 @@ from truncus_django.ages import EXPLANATION, moment_of
 from truncus_django.conf import get_settings
 from truncus_django.log.purge import PURGEABLE_STATES, Purge, PurgeResult
 from truncus_django.management.base import CommandWithExamples
-from truncus_django.management.progress import Progress
+from truncus_django.progress import Progress
 
 _EXAMPLES = """\
 examples:

@@ -12,7 +12,7 @@ from django.utils import timezone
 from truncus_django.ages import EXPLANATION, moment_of, span
 from truncus_django.log.sync import Selection, SyncJob, count_due
 from truncus_django.management.base import CommandWithExamples
-from truncus_django.management.progress import Progress
+from truncus_django.progress import Progress
 from truncus_django.states import FINAL_STATES, State
 
 _EXAMPLES = """\

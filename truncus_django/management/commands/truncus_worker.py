@@ -17,12 +17,12 @@ from truncus_django.ages import span
 from truncus_django.conf import get_settings, mailers
 from truncus_django.db.clock import Clock, moment_of
 from truncus_django.management.base import CommandWithExamples
-from truncus_django.management.progress import Progress
 from truncus_django.models import OutboxAccount, OutboxEntry, database
 from truncus_django.outbox.answers import DispatchResult
 from truncus_django.outbox.claim import Idle
 from truncus_django.outbox.dispatcher import RunStats
 from truncus_django.outbox.worker import Result, Watcher, Worker
+from truncus_django.progress import Progress
 
 _REPORT_EVERY_S = 60.0
 """How often a worker that is busy says how far it is."""

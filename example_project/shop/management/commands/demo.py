@@ -32,6 +32,7 @@ The mails are sent by the functions in shop/emails.py, with ordinary Django call
   a link to choose a password     PasswordResetForm
   an order with HTML and a PDF    EmailMultiAlternatives
   a delay notice to 250           send_mass_mail()
+  letters, killed and run again   send_bulk()
   a digest for next Monday        TruncusMessage(send_at=...)
   the digest in the sandbox       a mailer with {"sandbox": True}
   an order that bounces, and one that is refused and raises

@@ -12,7 +12,7 @@ class Progress:
     """Tells how many of ``total`` are done.
 
     Args:
-        total: how many there are to do, as far as is known.
+        total: how many there are to do, as far as is known; ``None`` where that is not known.
         what: the things that are counted, in the plural.
         stream: where to write.
         every: how many things, or ``every_s`` seconds, lie between two lines.
@@ -21,7 +21,7 @@ class Progress:
 
     def __init__(
         self,
-        total: int,
+        total: int | None,
         what: str,
         *,
         stream: TextIO,
@@ -47,8 +47,8 @@ class Progress:
             return
         now = self._clock()
         if self._done - self._told_done >= self._every or now - self._told_at >= self._every_s:
-            total = max(self._total, self._done)
-            self._stream.write(f"{self._done} of {total} {self._what}\n")
+            total = "" if self._total is None else f" of {max(self._total, self._done)}"
+            self._stream.write(f"{self._done}{total} {self._what}\n")
             self._stream.flush()
             self._told_at, self._told_done = now, self._done
 
@@ -58,7 +58,7 @@ class Progress:
             self._bar.close()
 
 
-def _bar(total: int, what: str, stream: TextIO) -> "tqdm[None] | None":
+def _bar(total: int | None, what: str, stream: TextIO) -> "tqdm[None] | None":
     if not stream.isatty():
         return None
     try:

@@ -5,7 +5,7 @@ from io import StringIO
 
 import pytest
 
-from truncus_django.management.progress import Progress
+from truncus_django.progress import Progress
 
 
 class Terminal(StringIO):

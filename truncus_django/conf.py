@@ -71,6 +71,12 @@ class Settings(ClientSettings):
     """The alias of the log's database; with one of its own, a record survives a rollback."""
     webhook_secrets: tuple[str, ...] = setting((), readers.secrets, scope="project", repr=False)
     """Any of them verifies a webhook, so that a secret can be rotated; none refuses all."""
+    redirect_to: tuple[str, ...] = setting((), readers.addresses, scope="project", repr=False)
+    """Who gets all emails of a staging site, instead of those they are for."""
+    allow_recipients: tuple[str, ...] = setting(
+        (), readers.address_patterns, scope="project", repr=False
+    )
+    """Who gets their own emails there: addresses, ``@domain``, or patterns with ``*``."""
     previews_for_staff: bool = setting(False, readers.boolean, scope="project")
     """Whether the email previews answer staff users where ``DEBUG`` is off."""
 

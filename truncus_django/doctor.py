@@ -118,6 +118,23 @@ def examine_settings() -> Iterator[Finding]:
         )
     elif not problems:
         yield _ok("settings", "No objections.")
+    if not any(problem.level >= checks.ERROR for problem in problems):
+        yield from _examine_guard()
+
+
+def _examine_guard() -> Iterator[Finding]:
+    settings = get_settings()
+    if settings.redirect_to:
+        to = ", ".join(settings.redirect_to)
+        found = f"It is on: emails go to {to} instead of their recipients."
+    elif settings.allow_recipients:
+        found = "It is on: emails to others than ALLOW_RECIPIENTS are refused."
+    else:
+        return
+    if settings.allow_recipients:
+        found += f" ALLOW_RECIPIENTS has {len(settings.allow_recipients)} entries."
+    advice = "Remove REDIRECT_TO and ALLOW_RECIPIENTS where emails are to reach people."
+    yield _warn("staging guard", found, advice)
 
 
 def _mailer_names() -> list[str]:

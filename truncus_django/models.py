@@ -82,6 +82,10 @@ class Email(models.Model):
     to: "models.JSONField[list[str], list[str]]" = models.JSONField(_("to"), default=list)
     cc: "models.JSONField[list[str], list[str]]" = models.JSONField(_("cc"), default=list)
     bcc: "models.JSONField[list[str], list[str]]" = models.JSONField(_("bcc"), default=list)
+    redirected_to: "models.JSONField[list[str], list[str]]" = models.JSONField(
+        _("redirected to"), default=list
+    )
+    """Who got it instead, by the guard of a staging site."""
     subject = models.CharField(_("subject"), max_length=998, blank=True)
     search_text = models.TextField(editable=False, blank=True)
     tenant_id = ExactCharField(_("tenant"), max_length=255, blank=True)

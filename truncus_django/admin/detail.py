@@ -149,6 +149,7 @@ def _facts(email: Email) -> Iterator[tuple[str, list[Any]]]:
         (_("To"), email.to),
         (_("Cc"), email.cc),
         (_("Bcc"), email.bcc),
+        (_("Redirected to"), email.redirected_to),
         (_("Tenant"), email.tenant_id),
         (_("Mailer"), email.mailer),
         (_("Template"), email.template_id),

@@ -4,6 +4,7 @@ What a ValueError says completes a sentence that begins with the option's name.
 """
 
 import json
+import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from datetime import date
@@ -145,6 +146,44 @@ def names(value: Any) -> tuple[str, ...]:
     ):
         raise ValueError("must be a list of strings.")
     return tuple(value)
+
+
+_ADDRESS = re.compile(r"[^\s@<>,;*?\[\]]+@[^\s@<>,;*?\[\]]+")
+_PATTERN = re.compile(r"[^\s@<>,;]*@[^\s@<>,;]+")
+
+
+def addresses(value: Any) -> tuple[str, ...]:
+    """Return bare addresses, in small letters and with their domains in ASCII."""
+    return _addresses(value, _ADDRESS, "is no address without a name, such as dev@example.com")
+
+
+def address_patterns(value: Any) -> tuple[str, ...]:
+    """Return what addresses may look like, in the same form as :func:`addresses`."""
+    return _addresses(
+        value,
+        _PATTERN,
+        "can match no address: give one, '@example.com' for a domain, or 'qa+*@example.com'",
+    )
+
+
+def _addresses(value: Any, form: re.Pattern[str], problem: str) -> tuple[str, ...]:
+    found = []
+    for index, item in enumerate(names(value), 1):
+        text = item.strip().lower()
+        local, _, domain = text.rpartition("@")
+        if not form.fullmatch(text):
+            raise ValueError(f"holds something, its number {index}, that {problem}.")
+        if not domain.isascii():
+            import idna  # comes with requests; rarely needed
+
+            try:
+                domain = idna.encode(domain, uts46=True).decode()
+            except (idna.IDNAError, UnicodeError):
+                raise ValueError(
+                    f"holds something, its number {index}, whose domain cannot exist."
+                ) from None
+        found.append(f"{local}@{domain}")
+    return tuple(found)
 
 
 def one_of(*choices: str) -> Callable[[Any], str]:

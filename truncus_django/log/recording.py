@@ -4,7 +4,7 @@ Called by the backend for each request, with its messages: one insert for all of
 for events that came before. Nothing that fails here reaches the sender.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -24,9 +24,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
 from truncus_django.api import contract
-from truncus_django.api.errors import TruncusError
+from truncus_django.api.errors import EmailRefused, TruncusError
 from truncus_django.api.results import SendResult, read_moment
-from truncus_django.conf import Settings
+from truncus_django.conf import Settings, get_settings
 from truncus_django.db.bulk import insert_new
 from truncus_django.db.text import storable_text
 from truncus_django.db.timestamps import storable_moment
@@ -36,6 +36,7 @@ from truncus_django.log.transitions import EmailUpdate, advance_emails, next_syn
 from truncus_django.message import TruncusStatus
 from truncus_django.models import Email
 from truncus_django.sending.ambiguous import note_record
+from truncus_django.sending.guard import guard_of
 from truncus_django.sending.outgoing import OutgoingMessage, SendOutcome, Sent
 from truncus_django.states import State, state_of
 from truncus_django.trouble_log import TroubleLog
@@ -293,8 +294,21 @@ def content_row(outgoing: OutgoingMessage, alias: str | None, settings: Settings
         text_body=_body(email.get("text"), settings),
         html_body=_body(email.get("html"), settings),
         send_at=_moment(email.get("send_at")),
+        redirected_to=redirected_to(email),
         resend_of_id=getattr(outgoing.message, "truncus_resend_of", None),
     )
+
+
+def redirected_to(email: Mapping[str, Any]) -> list[str]:
+    """Return who gets an email instead of its recipients, by the guard of a staging site."""
+    guard = guard_of(get_settings())
+    if guard is None:
+        return []
+    try:
+        guarded = guard(email)
+    except EmailRefused:  # nobody
+        return []
+    return [] if guarded is email else _addresses(guarded["to"])
 
 
 def apply_outcome(
@@ -333,7 +347,10 @@ def apply_outcome(
 
 def _state(result: SendResult | None, error: TruncusError | None) -> State:
     if result is None:
-        return State.UNKNOWN if error is not None and error.ambiguous else State.FAILED
+        if error is not None and error.ambiguous:
+            return State.UNKNOWN
+        is_own_refusal = isinstance(error, EmailRefused) and not error.is_from_truncus
+        return State.REJECTED if is_own_refusal else State.FAILED
     return _state_of_result(result)
 
 

@@ -142,6 +142,7 @@ class Migration(migrations.Migration):
                 ("to", models.JSONField(default=list, verbose_name="to")),
                 ("cc", models.JSONField(default=list, verbose_name="cc")),
                 ("bcc", models.JSONField(default=list, verbose_name="bcc")),
+                ("redirected_to", models.JSONField(default=list, verbose_name="redirected to")),
                 ("subject", models.CharField(blank=True, max_length=998, verbose_name="subject")),
                 ("search_text", models.TextField(blank=True, editable=False)),
                 (

@@ -15,9 +15,10 @@ from django.views.decorators.debug import sensitive_variables
 
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import MessageError, TruncusError, clear_frames
-from truncus_django.conf import Settings
+from truncus_django.conf import Settings, get_settings
 from truncus_django.message import is_merged
 from truncus_django.sending.ambiguous import fingerprint, recall
+from truncus_django.sending.guard import guard_of
 from truncus_django.sending.inline_images import ImageHost
 from truncus_django.sending.merge import Merge
 from truncus_django.sending.outgoing import OutgoingMessage
@@ -142,6 +143,9 @@ class Preparer:
             payload = self._changed_by_receivers(message, payload, now)
         if payload is None:
             return None
+        guard = guard_of(get_settings())
+        if guard is not None:
+            guard(payload.email)  # raises where it may go to nobody
         if payload.dropped:
             logger.warning(
                 "Truncus cannot carry an email as it is; dropped or replaced: %s",

@@ -1,6 +1,7 @@
 """Requests that send emails: what direct sends and the outbox share.
 
-A request for one email goes to the API's send endpoint, one for several to its batch endpoint.
+A request for one email goes to the API's send endpoint, one for several to its batch endpoint. What
+must hold for every email, whatever way it takes, is seen to here.
 """
 
 import logging
@@ -20,6 +21,8 @@ from truncus_django.api.errors import (
     loggable_id,
 )
 from truncus_django.api.results import SendResult
+from truncus_django.conf import get_settings
+from truncus_django.sending.guard import guard_of
 
 logger = logging.getLogger("truncus_django")
 
@@ -46,8 +49,12 @@ def request_results(
             tells.
 
     Raises:
+        EmailRefused: the guard of a staging site lets one of them go to nobody.
         TruncusError: the request failed as a whole.
     """
+    guard = guard_of(get_settings())
+    if guard is not None:
+        emails = [guard(email) for email in emails]
     if len(emails) == 1:
         return [client.send(emails[0], idempotency_key=key, sandbox=sandbox)]
     return client.send_batch(

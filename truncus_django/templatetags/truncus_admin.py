@@ -1,7 +1,10 @@
-"""Numbers as the dashboard writes them."""
+"""Numbers as the dashboard writes them, and the notice of the staging guard."""
 
 from django import template
 from django.utils import formats
+from django.utils.translation import gettext as _
+
+from truncus_django.conf import ConfigurationError, get_settings
 
 register = template.Library()
 
@@ -10,6 +13,23 @@ register = template.Library()
 def thousands(number: int) -> str:
     """Return a whole number with its thousands apart, as the language writes them."""
     return str(formats.number_format(number, use_l10n=True, force_grouping=True))
+
+
+@register.simple_tag
+def guard_notice() -> str:
+    """Return what to say on each page about the guard of a staging site; empty without one."""
+    try:
+        settings = get_settings()
+    except ConfigurationError:  # which the checks tell
+        return ""
+    if settings.redirect_to:
+        to = ", ".join(settings.redirect_to)
+        return _("The staging guard is on: emails go to %(to)s instead of their recipients.") % {
+            "to": to
+        }
+    if settings.allow_recipients:
+        return _("The staging guard is on: emails to others than ALLOW_RECIPIENTS are refused.")
+    return ""
 
 
 @register.filter

@@ -79,7 +79,7 @@ class _Hrefs(HTMLParser):
         self.found: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in {"base", "link"}:  # nothing to click
+        if tag not in {"a", "area"} and ":" not in tag:  # nothing to click
             return
         # Of two attributes with one name, HTML takes the first.
         given = next((value for name, value in attrs if name == "href"), None)

@@ -32,7 +32,8 @@ class SentAttachment:
 class SentEmail:
     """An email that was sent, wherever it went.
 
-    Its ``repr()`` shows no content.
+    Its ``repr()`` shows no content. What the settings add, such as a tenant, is there where it went
+    through Truncus, and not where Django's test runner kept it in memory.
 
     Attributes:
         from_email: the sender, perhaps with a name.
@@ -63,7 +64,7 @@ class SentEmail:
     metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
     tenant_id: str = field(default="", repr=False)
     template_id: str = field(default="", repr=False)
-    variables: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     send_at: datetime | None = None
     sandbox: bool = False
     message_id: str | None = None
@@ -150,13 +151,10 @@ def of_message(message: EmailMessage, **others: Any) -> SentEmail:
         attachments=tuple(
             _attachment(given, index, message) for index, given in enumerate(message.attachments)
         ),
-        metadata={
-            str(name): scalar_text(value) or str(value)
-            for name, value in (option(message, "metadata") or {}).items()
-        },
+        metadata=_strings(option(message, "metadata")),
         tenant_id=str(option(message, "tenant_id") or ""),
         template_id=str(option(message, "template_id") or ""),
-        variables=dict(option(message, "variables") or option(message, "merge_global_data") or {}),
+        variables=_strings(option(message, "variables") or option(message, "merge_global_data")),
         send_at=_moment(option(message, "send_at")),
         sandbox=option(message, "sandbox") is True,
         **others,
@@ -198,6 +196,11 @@ def _attachment(given: Any, index: int, message: EmailMessage) -> SentAttachment
     return SentAttachment(
         filename=read.filename, content_type=read.content_type, content=read.content
     )
+
+
+def _strings(given: Mapping[Any, Any] | None) -> dict[str, str]:
+    """Return values as Truncus gets them."""
+    return {str(name): scalar_text(value) or str(value) for name, value in (given or {}).items()}
 
 
 def _moment(given: Any) -> datetime | None:

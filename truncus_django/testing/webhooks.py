@@ -9,6 +9,7 @@ from django.apps import apps
 from django.core.mail import EmailMessage
 from django.test import Client, TestCase
 from django.urls import NoReverseMatch, reverse
+from django.utils.html import strip_tags
 
 from truncus_django.api import contract
 from truncus_django.api.encoding import encode
@@ -132,7 +133,9 @@ def _timestamp(at: datetime | float, now: int) -> int:
 
 def _shown(answer: Any) -> str:
     target = answer.headers.get("Location")
-    return f"a redirect to {target}" if target else repr(answer.content[:200])
+    if target:
+        return f"a redirect to {target}"
+    return " ".join(strip_tags(answer.content.decode(errors="replace")).split())[:200]
 
 
 # The record of an email ---------------------------------------------------------------------------

@@ -8,6 +8,7 @@ the cancellation goes on.
 import asyncio
 from collections.abc import Callable
 from contextvars import ContextVar
+from threading import Lock
 from typing import TypeVar
 
 from asgiref.sync import sync_to_async
@@ -27,6 +28,30 @@ class Cancellation:
     def __init__(self) -> None:
         self.is_requested = False
         self.forget: list[Callable[[], None]] = []
+        self._has_begun = False
+        self._is_over = False
+        self._lock = Lock()
+
+    def begin(self) -> None:
+        """Note that the send begins; raise :class:`asyncio.CancelledError` if it may not."""
+        with self._lock:
+            self.stop_if_requested()
+            self._has_begun = True
+
+    def end(self) -> None:
+        """Note that the send is over: what it left a context to is no part of it."""
+        self._is_over = True
+
+    def request(self) -> bool:
+        """Ask for the end of the send; return whether it has begun."""
+        with self._lock:
+            self.is_requested = True
+            return self._has_begun
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the send has ended."""
+        return self._is_over
 
     def stop_if_requested(self) -> None:
         """Raise :class:`asyncio.CancelledError` where nothing is half done, if cancelled."""
@@ -39,7 +64,8 @@ _current: ContextVar[Cancellation | None] = ContextVar("truncus_cancellation", d
 
 def current_cancellation() -> Cancellation | None:
     """Return that of the send that this thread makes; ``None`` where nobody awaits it."""
-    return _current.get()
+    cancellation = _current.get()
+    return None if cancellation is None or cancellation.is_over else cancellation
 
 
 async def in_thread(send: Callable[[], _Result], *, thread_sensitive: bool) -> _Result:
@@ -50,16 +76,17 @@ async def in_thread(send: Callable[[], _Result], *, thread_sensitive: bool) -> _
 
     Raises:
         RuntimeError: there is no event loop.
-        asyncio.CancelledError: after ``send`` is over.
+        asyncio.CancelledError: after ``send`` is over; at once where it had not begun.
     """
     cancellation = Cancellation()
 
     def send_unless_cancelled() -> _Result:
         token = _current.set(cancellation)
         try:
-            cancellation.stop_if_requested()
+            cancellation.begin()
             return send()
         finally:
+            cancellation.end()
             _current.reset(token)
 
     try:
@@ -73,7 +100,8 @@ async def in_thread(send: Callable[[], _Result], *, thread_sensitive: bool) -> _
     try:
         result = await asyncio.shield(task)
     except asyncio.CancelledError:
-        cancellation.is_requested = True
+        if not cancellation.request():
+            raise  # nothing has begun, and nothing will
         while not task.done():
             try:
                 await asyncio.wait({task})

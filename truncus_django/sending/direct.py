@@ -70,9 +70,17 @@ def send_batches(
                 )
                 raise
             if not isinstance(answer, TruncusError):
+                # Whoever is cancelled learns no answer, and a message with merge data may have
+                # further requests that fail: it may be sent again as a whole.
+                remember(
+                    batch,
+                    client,
+                    now=now,
+                    is_ambiguous=True,
+                    wire_format=wire_format,
+                    on_originals_alone=cancellation is None,
+                )
                 if cancellation is not None:
-                    # Whoever is cancelled learns no answer, and may send the messages again.
-                    remember(batch, client, now=now, is_ambiguous=True, wire_format=wire_format)
                     cancellation.forget.append(partial(_forget, batch))
                 failed_in_a_row = 0
                 yield sent or ()

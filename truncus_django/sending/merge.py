@@ -7,8 +7,10 @@ The options have Anymail's names and meaning: set, even to an empty dict, each o
 import copy
 import hashlib
 import re
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from email.message import Message
+from functools import cache, partial
 from typing import Any
 
 from django.core.mail import EmailMessage
@@ -19,11 +21,13 @@ from django.views.decorators.debug import sensitive_variables
 
 from truncus_django.api.errors import MessageError, TruncusError
 from truncus_django.api.keys import MAX_KEY_LENGTH
-from truncus_django.message import MERGE_NAMES, TruncusStatus, options_of
+from truncus_django.cancellation import current_cancellation
+from truncus_django.message import MERGE_NAMES, TruncusStatus, is_merged, options_of
 from truncus_django.sending.addresses import address, bare_address
-from truncus_django.sending.ambiguous import without_notes
+from truncus_django.sending.ambiguous import fingerprint, forget_original, without_notes
 from truncus_django.sending.outgoing import Sent
 
+_OF_EACH_RECIPIENT = frozenset({"to", "cc", "bcc", "variables"})
 _MERGED_NAMES = frozenset({*MERGE_NAMES, "merge_global_data", "variables"})
 """Options that a message to one recipient has no more, or in another form."""
 
@@ -41,13 +45,17 @@ class Merge:
 
     def __init__(self, message: EmailMessage) -> None:
         self.message = message
+        self.fingerprint = fingerprint(message)
         self._options = options_of(message)
         self._names = _MERGED_NAMES & self._options.keys()
         self.recipients = _recipients(message)
         self._data = self._by_recipient("merge_data")
         self._metadata = self._by_recipient("merge_metadata")
         self._headers = self._by_recipient("merge_headers")
-        if (message.cc or message.bcc) and not self._options.get("merge_cc"):
+        merge_cc = self._options.get("merge_cc")
+        if merge_cc is not None and not isinstance(merge_cc, bool):
+            raise MessageError("merge_cc must be True, False or None.")
+        if (message.cc or message.bcc) and not merge_cc:
             raise MessageError(
                 "With merge data, cc and bcc would get a copy of each recipient's email. Set "
                 "merge_cc=True if you want that."
@@ -57,9 +65,16 @@ class Merge:
             **(self._options.get("esp_extra") or {}),
             **self._options,
         }
+        overruled = _OF_EACH_RECIPIENT & (self._options.get("esp_extra") or {}).keys()
+        if overruled:
+            raise MessageError(
+                f"esp_extra sets {min(overruled)!r}, which each recipient of a message with merge "
+                "data has for themselves."
+            )
         has_data = bool(self._global_data or any(self._data.values()))
-        self._texts = _Texts(message) if has_data and not self._has_template else None
-        if self._texts is not None and not self._texts.have_variables:
+        is_filled = (has_data or "merge_data" in self._options) and not self._has_template
+        self._texts = _Texts(message) if is_filled else None
+        if self._texts is not None and has_data and not self._texts.have_variables:
             raise MessageError(
                 "The message has merge data, and neither a template_id nor a {{ variable }} in its "
                 "subject or bodies: the data would change nothing."
@@ -74,7 +89,12 @@ class Merge:
         message.to = [self.recipients[recipient]]
         message.cc, message.bcc = list(message.cc or ()), list(message.bcc or ())
         message.reply_to = list(message.reply_to or ())
-        message.attachments = list(message.attachments or ())
+        message.attachments = [
+            copy.deepcopy(item) if isinstance(item, Message | list) else item
+            for item in message.attachments or ()
+        ]
+        if hasattr(message, "alternatives"):
+            message.alternatives = [tuple(each) for each in message.alternatives or ()]
         message.extra_headers = _with_headers(
             message.extra_headers or {}, self._headers.get(recipient, {})
         )
@@ -84,8 +104,10 @@ class Merge:
             own["metadata"] = {**metadata, **self._metadata.get(recipient, {})}
         if self._has_template:
             own["variables"] = self._values(recipient)
+        if "esp_extra" in self._options:
+            own["esp_extra"] = copy.deepcopy(self._options["esp_extra"])
         key = self._options.get("idempotency_key")
-        if key is not None:
+        if key and isinstance(key, str | int) and not isinstance(key, bool):  # else it is refused
             own["idempotency_key"] = _key_of(key, recipient)
         for name, value in own.items():
             setattr(message, name, value)
@@ -177,7 +199,9 @@ def _key_of(key: Any, recipient: str) -> str:
 
 # Texts with variables -----------------------------------------------------------------------------
 
-_MARK = "\ufdd0"  # stands for no character, so that no text holds it
+_MARK = f"\ufdd0{secrets.token_hex(8)}"  # no text holds it
+_FILTERS_FOR_NOBODY = re.compile(r"\|\s*(?:center|ljust|rjust)\b")
+"""Filters that make long texts of short ones."""
 _VARIABLE = re.compile(r"\{\{\s*([A-Za-z]\w*)\s*\}\}")
 
 
@@ -248,14 +272,14 @@ class _Texts:
     """The subject and the bodies of a message that have variables, which are read once."""
 
     def __init__(self, message: EmailMessage) -> None:
-        is_html = message.content_subtype == "html"
+        is_html = message.content_subtype.lower() == "html"
         self._subject = _text_of(message.subject, "The subject", is_html=False)
         self._body = _text_of(message.body, "The body", is_html=is_html)
         alternatives = getattr(message, "alternatives", None) or ()
         self._alternatives = {
             index: text
             for index, (content, mimetype) in enumerate(alternatives)
-            if (text := _text_of(content, "An alternative", is_html=mimetype == "text/html"))
+            if (text := _text_of(content, "An alternative", is_html=_is_html(mimetype)))
         }
 
     @property
@@ -283,15 +307,23 @@ def _text_of(source: Any, what: str, *, is_html: bool) -> _Text | None:
         MessageError: it is no template, or has tags. A text may hold what a visitor wrote, and
             what tags can do is not for visitors.
     """
+    if isinstance(source, bytes | bytearray | memoryview) and b"{{" in bytes(source):
+        raise MessageError(f"{what} is bytes with a {{{{ variable }}}}; give a string.")
     if not isinstance(source, str | Promise):
         return None
     source = str(source)
+    if _FILTERS_FOR_NOBODY.search(source) and "{{" in source:
+        raise MessageError(f"{what} has one of the filters center, ljust and rjust; leave it out.")
     if "{%" in source:
         raise MessageError(
             f"{what} has a template tag. Merge data fills {{{{ variables }}}} alone; render the "
             "rest before."
         )
     return _Text(source, what, is_html=is_html) if "{{" in source else None
+
+
+def _is_html(mimetype: Any) -> bool:
+    return str(mimetype).partition(";")[0].strip().lower() == "text/html"
 
 
 def _template(source: str, what: str) -> Template:
@@ -360,3 +392,23 @@ def note_recipients(sent: Iterable[Sent]) -> None:
                 recipients=known.recipients,
             )
         message.truncus_status = known
+
+
+def forget_finished(messages: Iterable[EmailMessage]) -> None:
+    """Take away the notes on messages with merge data of whose emails none is ambiguous.
+
+    Until then they stay, also of those that were accepted: whoever sends such a message again, as
+    its error says they may, must reach nobody twice.
+    """
+    for message in messages:
+        if not is_merged(message):
+            continue
+        status: TruncusStatus | None = message.truncus_status  # type: ignore[attr-defined]
+        errors = [each.error for each in status.recipients.values()] if status else []
+        if any(error is not None and error.ambiguous for error in errors):
+            continue
+        cancellation = current_cancellation()
+        if cancellation is None:
+            forget_original(message)
+        else:
+            cancellation.forget.append(partial(forget_original, message))

@@ -58,6 +58,7 @@ class OutgoingMessage:
         error: why it cannot be sent, or ``None``.
         merged_from: the message with merge data that it was made from for one recipient.
         recipient: that recipient, as :func:`truncus_django.sending.merge.recipient_of` tells.
+        original_fingerprint: of ``merged_from``; empty without merge data.
     """
 
     index: int
@@ -68,6 +69,7 @@ class OutgoingMessage:
     error: TruncusError | None = None
     merged_from: EmailMessage | None = None
     recipient: str = field(default="", repr=False)
+    original_fingerprint: str = field(default="", repr=False)
 
     def with_payload(self, payload: Payload, earlier: AmbiguousSend | None = None) -> Self:
         """Return the message with what is to be sent, and the earlier send that it repeats."""
@@ -81,6 +83,7 @@ class OutgoingMessage:
             self.error,
             self.merged_from,
             self.recipient,
+            self.original_fingerprint,
         )
 
     @property

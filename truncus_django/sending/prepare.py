@@ -88,6 +88,7 @@ class Preparer:
                 occurrence,
                 merged_from=message,
                 recipient=recipient,
+                original_fingerprint=merge.fingerprint,
             )
             prepared = self._prepared(one, merge)
             if prepared is not None:

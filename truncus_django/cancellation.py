@@ -6,12 +6,15 @@ the cancellation goes on.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from threading import Lock
+from threading import Event, Lock
 from typing import TypeVar
 
 from asgiref.sync import sync_to_async
+
+from truncus_django.api.retry import no_more_tries
 
 _Result = TypeVar("_Result")
 
@@ -20,13 +23,12 @@ class Cancellation:
     """Whether a send that is awaited has been cancelled, for the thread that sends.
 
     Attributes:
-        is_requested: whether it has been.
         forget: what to call for each answer if it has not: takes away what was noted of a request
             in case that nobody learns its answer.
     """
 
     def __init__(self) -> None:
-        self.is_requested = False
+        self._requested = Event()
         self.forget: list[Callable[[], None]] = []
         self._has_begun = False
         self._is_over = False
@@ -38,6 +40,15 @@ class Cancellation:
             self.stop_if_requested()
             self._has_begun = True
 
+    @contextmanager
+    def ending_retries(self) -> Iterator[None]:
+        """Let no request be tried again once it is cancelled, in a ``with`` block."""
+        token = no_more_tries.set(self._requested)
+        try:
+            yield
+        finally:
+            no_more_tries.reset(token)
+
     def end(self) -> None:
         """Note that the send is over: what it left a context to is no part of it."""
         self._is_over = True
@@ -45,8 +56,13 @@ class Cancellation:
     def request(self) -> bool:
         """Ask for the end of the send; return whether it has begun."""
         with self._lock:
-            self.is_requested = True
+            self._requested.set()
             return self._has_begun
+
+    @property
+    def is_requested(self) -> bool:
+        """Whether it has been cancelled."""
+        return self._requested.is_set()
 
     @property
     def is_over(self) -> bool:
@@ -84,7 +100,8 @@ async def in_thread(send: Callable[[], _Result], *, thread_sensitive: bool) -> _
         token = _current.set(cancellation)
         try:
             cancellation.begin()
-            return send()
+            with cancellation.ending_retries():
+                return send()
         finally:
             cancellation.end()
             _current.reset(token)

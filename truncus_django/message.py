@@ -136,8 +136,12 @@ async def asend(message: EmailMessage, **options: Any) -> int:
         **options: those of the message's ``send()``.
 
     Raises:
+        TypeError: it is no message.
         Exception: as ``send()``.
     """
+    if not isinstance(message, EmailMessage):
+        kind = type(message).__name__
+        raise TypeError(f"asend() takes a message, not {kind}; asend_messages() takes several.")
     return await in_thread(lambda: message.send(**options), thread_sensitive=_uses_database())
 
 
@@ -151,6 +155,8 @@ async def asend_messages(messages: Iterable[EmailMessage], *, using: str | None 
     Raises:
         Exception: as ``send_messages()``. Cancelled, as :func:`asend`.
     """
+    if isinstance(messages, EmailMessage):
+        raise TypeError("asend_messages() takes several messages; asend() takes one.")
     listed = list(messages)
     return await in_thread(
         lambda: _backend(using).send_messages(listed), thread_sensitive=_uses_database()

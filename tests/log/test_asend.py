@@ -139,6 +139,29 @@ def test_to_cancel_again_ends_nothing_early(emulator):
     assert sent.truncus_status.status == "delivered"
 
 
+def test_what_is_cancelled_is_not_tried_again(emulator):
+    emulator.faults.next("error_503", times=4)
+    sent = message()
+
+    async def send():
+        task = asyncio.ensure_future(sent.asend())
+        await asyncio.to_thread(emulator.wait_for, lambda each: len(each.requests) == 1)
+        await cancel(task)
+        emulator.faults.clear()
+        return await sent.asend()
+
+    assert run(send()) == 1
+    assert emulator.accepted == 1
+    assert len({each.headers["idempotency-key"] for each in emulator.requests}) == 1
+
+
+def test_what_is_no_message_is_told():
+    with pytest.raises(TypeError, match=r"asend_messages\(\) takes several"):
+        run(asend([message()]))
+    with pytest.raises(TypeError, match=r"asend\(\) takes one"):
+        run(asend_messages(message()))
+
+
 def test_what_is_cancelled_before_its_request_makes_none(emulator, stop_before_send):
     begun, may_go_on = stop_before_send
     sent = [message(number, idempotency_key=f"own-{number}") for number in range(2)]

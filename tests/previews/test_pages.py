@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core import mail
+from django.db import connections
 from django.test import Client
 from django.utils.html import escape
 
@@ -534,3 +535,31 @@ def test_an_image_inside_is_in_the_page_and_in_no_storage(client, settings, tmp_
     page = client.get(f"{LIST}gallery/ImagePreviews/inside/html/").content.decode()
     assert f"data:image/png;base64,{b64encode(gallery.PNG).decode()}" in page
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["exits", "is_cancelled", "half_a_character_in_an_error"])
+def test_whatever_a_preview_raises_its_page_shows_it(shown, name):
+    assert "Traceback" in shown(f"OddPreviews/{name}")
+
+
+def test_half_a_character_is_shown_as_none(shown):
+    assert "A ? B" in shown("OddPreviews/half_a_character")
+
+
+def test_a_preview_may_look_at_the_status_of_what_it_sent(shown):
+    assert "Traceback" not in shown("OddPreviews/looks_at_what_it_sent")
+
+
+@pytest.mark.usefixtures("staff")
+def test_send_me_this_is_in_the_chosen_language(client, truncus):
+    client.post(f"{LIST}gallery/OddPreviews/in_words_of_a_language/?language=de")
+    assert truncus.last.subjects == ["Passwort"]
+
+
+def test_a_database_that_is_not_there_fails_no_preview(
+    client, settings, monkeypatch, tmp_path, other_database
+):
+    alias = other_database(path=tmp_path / "missing" / "away.sqlite3", with_tables=False)
+    monkeypatch.setitem(settings.DATABASES, alias, connections.settings[alias])
+    settings.TRUNCUS = {**settings.TRUNCUS, "DATABASE": None}
+    assert "Traceback" not in client.get(CONFIRMATION).content.decode()

@@ -2,14 +2,15 @@
 
 import inspect
 import json
+from asyncio import CancelledError
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.conf import settings as django_settings
 from django.core.mail import EmailMessage
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.utils import timezone, translation
 from django.utils.functional import Promise
 
@@ -79,7 +80,8 @@ def render(preview: Preview, language: str) -> RenderedEmail:
             returned = getattr(preview.group(), preview.name)()
             message, settings = _message_of(returned, sent, preview)
             return _as_shown(message, settings, preview, sent)
-    except Exception as exc:  # noqa: BLE001  whatever a project's code raises, its page shows it
+    except (Exception, SystemExit, GeneratorExit, CancelledError) as exc:  # noqa: BLE001
+        # Whatever a project's code raises, its page shows it.
         raise failed(exc, __file__) from None
 
 
@@ -89,7 +91,9 @@ def _rolled_back() -> Iterator[None]:
     with ExitStack() as stack:
         for alias, database in django_settings.DATABASES.items():
             # What Django takes where a project has no database.
-            if database["ENGINE"] != "django.db.backends.dummy":
+            if database["ENGINE"] == "django.db.backends.dummy":
+                continue
+            with suppress(DatabaseError):  # it is not there, and nobody writes to it
                 stack.enter_context(transaction.atomic(using=alias))
                 stack.callback(transaction.set_rollback, True, using=alias)
         yield
@@ -222,7 +226,8 @@ def _text(value: Any) -> str:
     """Return a value as text that the page escapes."""
     if isinstance(value, str | Promise):
         # Rendered templates are marked as safe, which is for the page they were written for.
-        return str.__str__(str(value))
+        # A part of a character is in no page.
+        return str.__str__(str(value)).encode("utf-8", "replace").decode()
     return json.dumps(value, ensure_ascii=False, default=str)
 
 

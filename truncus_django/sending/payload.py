@@ -479,7 +479,12 @@ class _Builder:
             return False
         if not isinstance(extra, Mapping) or not all(isinstance(key, str) for key in extra):
             raise MessageError("esp_extra must be a dict of the API's fields.")
+        headers, own = self.email.get("headers"), extra.get("headers")
         self.email.update(extra)
+        if headers and isinstance(own, Mapping):
+            given = {str(name).lower() for name in own}
+            kept = {name: text for name, text in headers.items() if name.lower() not in given}
+            self.email["headers"] = {**kept, **own}
         return True
 
     # What cannot be carried -------------------------------------------------------------------
@@ -522,7 +527,7 @@ _IMPORTANCE_HEADERS: Mapping[str, Mapping[str, str]] = {
 }
 """``Importance`` is RFC 2156's; Outlook and others read the two that have no standard."""
 
-_MESSAGE_ID = re.compile(r"<[^<>@\s]+@[^<>@\s]+>")
+_MESSAGE_ID = re.compile(r"<[^<>@\s\x00-\x1f\x7f]{1,250}@[^<>@\s\x00-\x1f\x7f]{1,250}>")
 
 _FORBIDDEN_HEADERS = {
     "bcc": "it would show the recipients; use the message's 'bcc'.",
@@ -544,8 +549,8 @@ def _message_id(answered: Any, domain: str) -> str:
     Amazon SES makes it of the id that it answers with and a domain of its own (Amazon's
     documentation, "Email header fields": it replaces any other ``Message-ID``).
     """
-    if isinstance(answered, str):
-        text = answered.strip()
+    if isinstance(answered, str | Promise):
+        text = str(answered).strip()
         text = text if text.startswith("<") else f"<{text}>"
         if not text.isascii() or not _MESSAGE_ID.fullmatch(text):
             raise MessageError("in_reply_to must be a Message-ID such as <1a2b@example.com>.")

@@ -19,7 +19,7 @@ from django.http import HttpRequest
 
 from truncus_django.api.errors import TruncusError
 from truncus_django.api.results import SendResult
-from truncus_django.cancellation import in_thread
+from truncus_django.awaited_send import in_thread
 from truncus_django.rendering import render_email
 from truncus_django.validation import did_you_mean
 
@@ -72,7 +72,7 @@ def options_of(message: EmailMessage) -> dict[str, Any]:
     }
 
 
-def is_merged(message: EmailMessage) -> bool:
+def has_merge_data(message: EmailMessage) -> bool:
     """Whether the message is to be one email for each of its recipients."""
     for name in MERGE_NAMES:  # a loop, as every email of a long list is asked
         if getattr(message, name, None) is not None and option(message, name) is not None:

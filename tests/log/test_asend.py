@@ -11,7 +11,7 @@ from django.core.mail import EmailMessage
 from django.db import connections
 
 from truncus_django.api.errors import ConfigurationError, EmailRefused
-from truncus_django.cancellation import current_cancellation
+from truncus_django.awaited_send import current_awaited_send
 from truncus_django.message import TruncusMessage, asend, asend_messages
 from truncus_django.models import Email, OutboxEntry
 from truncus_django.signals import pre_send
@@ -176,7 +176,7 @@ def test_what_is_cancelled_before_its_request_makes_none(emulator, stop_before_s
 
     run(send())
     assert emulator.requests == []
-    assert current_cancellation() is None
+    assert current_awaited_send() is None
 
 
 def test_what_has_not_begun_is_cancelled_at_once(emulator):

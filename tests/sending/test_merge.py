@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 from collections import Counter
+from datetime import date
 
 import pytest
 from django.core.mail import EmailMessage, EmailMultiAlternatives
@@ -176,7 +177,7 @@ def test_the_others_of_a_list_are_as_before(emulator):
     assert TruncusBackend().send_messages([plain, message, plain]) == 4
     assert plain.truncus_status.recipients == {}
     assert message.truncus_status.status == "delivered"
-    assert len(emulator.requests) == 1
+    assert len(emulator.requests) == 2
 
 
 def test_a_lost_answer_is_no_second_email(emulator):
@@ -406,10 +407,25 @@ def test_wrong_merge_data_are_an_error_before_any_request(options, text, emulato
     ("body", "text"),
     [
         ("{% include 'secret.txt' %}{{ name }}", "The body has a template tag"),
-        ("{{ name | }}", "The body has a {{ variable }} that cannot be read"),
-        ("{{ name|center:'9999' }}", "The body has one of the filters center, ljust and rjust"),
+        ("{{ name | }}", "that is no plain name, or has a filter other than capfirst"),
+        (
+            "{{ name|date:'j F'|nope }}",
+            "that is no plain name, or has a filter other than capfirst",
+        ),
+        ("{{ name|upper:'x' }}", "The body has a {{ variable }} that cannot be read"),
+        (
+            "{{ name|center:'9999' }}",
+            "The body has a {{ variable }} that is no plain name, or has a",
+        ),
+        (
+            "{{ name|stringformat:'9s' }}",
+            "that is no plain name, or has a filter other than",
+        ),
+        ("{{ name.password }}", "that is no plain name, or has a filter other than capfirst, date"),
+        ("{{ name|upper|safe }}", "that is no plain name, or has a filter other than capfirst"),
         ("{{ nmae }}", "The body has {{ nmae }}, which the merge data of a recipient lacks"),
-        ("{{ name|default:other }}", "The body could not be filled in for a recipient"),
+        ("{{ name|default:other }}", "that is no plain name, or has a filter other than capfirst"),
+        ("{{ nmae|upper }}", "The body has {{ nmae }}, which the merge data of a recipient lacks"),
     ],
 )
 def test_wrong_templates_are_an_error_that_names_the_place(body, text, emulator):
@@ -421,6 +437,19 @@ def test_wrong_templates_are_an_error_that_names_the_place(body, text, emulator)
     assert "Geheimnis" not in str(message.truncus_status.error)
     assert "Geheimnis" not in str(caught.value)
     assert emulator.requests == []
+
+
+def test_filters_show_values_as_django_does(emulator):
+    message = merged(
+        to=["ann@example.org"],
+        merge_global_data={"day": date(2026, 11, 29), "price": 1234.5, "name": "ann lee", "n": 2},
+    )
+    message.body = (
+        "{{ day|date:'j F Y' }}, {{ price|floatformat:2 }}, {{ name|title }}, "
+        "{{ n }} item{{ n|pluralize }}, {{ name|truncatechars:4|upper }}"
+    )
+    message.send()
+    assert emulator.emails[0].payload["text"] == "29 November 2026, 1234.50, Ann Lee, 2 items, ANN…"
 
 
 def test_one_recipient_without_a_value_does_not_cost_the_others(emulator):

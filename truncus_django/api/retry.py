@@ -1,4 +1,4 @@
-"""When to try a request again: one pure decision."""
+"""When to try a request again: one pure decision, and whether anybody waits for it still."""
 
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ LONGEST_BACKOFF_S = 8.0
 
 
 no_more_tries: ContextVar[Event | None] = ContextVar("no_more_tries", default=None)
-"""Set where whoever asked has gone: the try that is being made is the last."""
+"""Set when whoever asked has gone: the try that is being made is the last."""
 
 
 @dataclass(frozen=True, slots=True)

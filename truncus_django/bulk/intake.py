@@ -70,22 +70,24 @@ class Intake:
         self._mailer = mailer
         self._alias = mailer.name or None
         self._client = mailer.client
-        self._images = (host_without_storage if is_dry_run else host_of)(mailer.settings)
+        self._host = host_without_storage if is_dry_run else host_of
         self._bytes = 0
+        self._emails = 0
 
     def take(self) -> tuple[list[Taken], int]:
         """Return the emails of the next messages, and how many messages have no recipients."""
         settings = self._mailer.settings
         preparer = Preparer(
-            TruncusBackend, self._alias, self._client, settings, time.time(), self._images
+            TruncusBackend, self._alias, self._client, settings, time.time(), self._host(settings)
         )
-        self._bytes = 0
+        self._bytes = self._emails = 0
         places: list[int] = []
         unusable: list[Taken] = []
         emails = []
         prepared = set()
         for outgoing in preparer.prepare(self._messages(places, unusable)):
             prepared.add(outgoing.index)
+            self._emails += 1
             emails.append(self._email(outgoing, places[outgoing.index]))
         in_order = sorted(emails + unusable, key=lambda each: each.place)
         return in_order, len(places) - len(prepared)
@@ -106,7 +108,7 @@ class Intake:
             if isinstance(message, EmailMessage):
                 places.append(self.count)
                 yield message
-                if self._bytes >= MAX_INSERT_BYTES:
+                if self._bytes >= MAX_INSERT_BYTES or self._emails >= CHUNK:
                     return
             else:
                 kind = type(message).__name__

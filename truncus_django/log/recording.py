@@ -26,7 +26,7 @@ from django.utils import timezone
 from truncus_django.api import contract
 from truncus_django.api.errors import EmailRefused, TruncusError
 from truncus_django.api.results import SendResult, read_moment
-from truncus_django.conf import Settings, get_settings
+from truncus_django.conf import Settings
 from truncus_django.db.bulk import insert_new
 from truncus_django.db.text import storable_text
 from truncus_django.db.timestamps import storable_moment
@@ -36,7 +36,7 @@ from truncus_django.log.transitions import EmailUpdate, advance_emails, next_syn
 from truncus_django.message import TruncusStatus
 from truncus_django.models import Email
 from truncus_django.sending.ambiguous import note_records
-from truncus_django.sending.guard import guard_of
+from truncus_django.sending.guard import current_guard
 from truncus_django.sending.outgoing import OutgoingMessage, SendOutcome, Sent
 from truncus_django.states import State, state_of
 from truncus_django.trouble_log import TroubleLog
@@ -168,8 +168,7 @@ def _record(
     note_records(
         (outgoing, outcome.idempotency_key, row.pk)
         for (outgoing, outcome), row in zip(sent, rows, strict=True)
-        if outcome.idempotency_key
-        and (row.state == State.UNKNOWN or outgoing.merged_from is not None)
+        if outcome.idempotency_key and (row.state == State.UNKNOWN or outgoing.original is not None)
     )
     accepted = [row.message_id for row in rows if row.message_id]
     # Without a secret, every webhook is refused: no event can have come before its email.
@@ -307,7 +306,7 @@ def content_row(outgoing: OutgoingMessage, alias: str | None, settings: Settings
 
 def redirected_to(email: Mapping[str, Any]) -> list[str]:
     """Return who gets an email instead of its recipients, by the guard of a staging site."""
-    guard = guard_of(get_settings())
+    guard = current_guard()
     if guard is None:
         return []
     try:

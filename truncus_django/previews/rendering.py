@@ -15,10 +15,10 @@ from django.utils import timezone, translation
 from django.utils.functional import Promise
 
 from truncus_django import conf
-from truncus_django.api.errors import MessageError
+from truncus_django.api.errors import MessageError, TruncusError
 from truncus_django.conf import Settings, get_settings
 from truncus_django.mailers import own_options
-from truncus_django.message import is_merged
+from truncus_django.message import has_merge_data
 from truncus_django.previews.advice import advice
 from truncus_django.previews.discovery import Preview
 from truncus_django.previews.tracebacks import failed
@@ -132,15 +132,15 @@ def _as_shown(
     recipients = 1
     images = host_without_storage(settings)
     try:
-        if is_merged(message):
+        if has_merge_data(message):
             message, recipients = _first_of_merged(message)
         payload = build_payload(message, settings, now=timezone.now(), images=images)
-    except MessageError as error:
+    except TruncusError as error:
         problem = error.message
     email = _as_written(message) if payload is None else payload.email
     headers = {_text(name): _text(value) for name, value in (email.get("headers") or {}).items()}
     text, html = _text(email.get("text") or ""), _text(email.get("html") or "")
-    warnings = [f"It is left out: {dropped}." for dropped in (payload.dropped if payload else ())]
+    warnings = [f"Dropped or replaced: {part}." for part in (payload.dropped if payload else ())]
     warnings += advice(
         text=text,
         html=html,
@@ -151,7 +151,8 @@ def _as_shown(
     if recipients > 1:
         warnings.append(f"It is {recipients} emails by merge data; the first one is shown.")
     if others:
-        warnings.append(f"The preview sent {others} more emails, which are not shown.")
+        emails = "1 more email, which is" if others == 1 else f"{others} more emails, which are"
+        warnings.append(f"The preview sent {emails} not shown.")
     return RenderedEmail(
         message=message,
         subject=_text(email.get("subject") or ""),

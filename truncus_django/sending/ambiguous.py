@@ -47,7 +47,7 @@ def remember(
     changes: list[_Change] = []
     for index, outgoing in enumerate(batch.messages):
         payload, earlier = outgoing.payload, outgoing.ambiguous_send
-        if payload is None or (on_originals_alone and outgoing.merged_from is None):
+        if payload is None or (on_originals_alone and outgoing.original is None):
             continue
         note = AmbiguousSend(
             idempotency_key=batch.key,
@@ -63,7 +63,7 @@ def remember(
             is_ambiguous=is_ambiguous or outgoing.is_ambiguous,
             email_pk=earlier.email_pk if earlier else None,
         )
-        if outgoing.merged_from is not None:
+        if outgoing.original is not None:
             changes.append((*outgoing.noted_on[-1], batch.key, note))
         if not on_originals_alone:
             own = replace(note, fingerprint=fingerprint(outgoing.message))

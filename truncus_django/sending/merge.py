@@ -21,8 +21,8 @@ from django.views.decorators.debug import sensitive_variables
 
 from truncus_django.api.errors import MessageError, TruncusError
 from truncus_django.api.keys import MAX_KEY_LENGTH
-from truncus_django.cancellation import current_cancellation
-from truncus_django.message import MERGE_NAMES, TruncusStatus, is_merged, options_of
+from truncus_django.awaited_send import once_answer_is_learned
+from truncus_django.message import MERGE_NAMES, TruncusStatus, has_merge_data, options_of
 from truncus_django.sending.addresses import address, bare_address
 from truncus_django.sending.ambiguous import fingerprint, forget_original, without_notes
 from truncus_django.sending.outgoing import Sent
@@ -61,11 +61,11 @@ class Merge:
                 "merge_cc=True if you want that."
             )
         self._global_data = _global_data(self._options)
-        self._has_template = "template_id" in {
-            **(self._options.get("esp_extra") or {}),
-            **self._options,
-        }
-        overruled = _OF_EACH_RECIPIENT & (self._options.get("esp_extra") or {}).keys()
+        extra = self._options.get("esp_extra") or {}
+        if not isinstance(extra, Mapping):
+            raise MessageError("esp_extra must be a dict of the API's fields.")
+        self._has_template = "template_id" in {**extra, **self._options}
+        overruled = _OF_EACH_RECIPIENT & extra.keys()
         if overruled:
             raise MessageError(
                 f"esp_extra sets {min(overruled)!r}, which each recipient of a message with merge "
@@ -200,8 +200,26 @@ def _key_of(key: Any, recipient: str) -> str:
 # Texts with variables -----------------------------------------------------------------------------
 
 _MARK = f"\ufdd0{secrets.token_hex(8)}"  # no text holds it
-_FILTERS_FOR_NOBODY = re.compile(r"\|\s*(?:center|ljust|rjust)\b")
-"""Filters that make long texts of short ones."""
+_FILTERS = (
+    "capfirst",
+    "date",
+    "floatformat",
+    "linebreaks",
+    "linebreaksbr",
+    "lower",
+    "pluralize",
+    "time",
+    "title",
+    "truncatechars",
+    "truncatewords",
+    "upper",
+    "urlencode",
+)
+"""A text may hold what a visitor wrote: these reach no other object and make no long texts."""
+_ALLOWED = re.compile(
+    rf"\s*[A-Za-z]\w*\s*(?:\|\s*(?:{'|'.join(_FILTERS)})(?::(?:\"[^\"{{}}]*\"|'[^'{{}}]*'|-?\d+))?\s*)*"
+)
+_BRACES = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _VARIABLE = re.compile(r"\{\{\s*([A-Za-z]\w*)\s*\}\}")
 
 
@@ -312,14 +330,20 @@ def _text_of(source: Any, what: str, *, is_html: bool) -> _Text | None:
     if not isinstance(source, str | Promise):
         return None
     source = str(source)
-    if _FILTERS_FOR_NOBODY.search(source) and "{{" in source:
-        raise MessageError(f"{what} has one of the filters center, ljust and rjust; leave it out.")
     if "{%" in source:
         raise MessageError(
             f"{what} has a template tag. Merge data fills {{{{ variables }}}} alone; render the "
             "rest before."
         )
-    return _Text(source, what, is_html=is_html) if "{{" in source else None
+    if "{{" not in source:
+        return None
+    found = _BRACES.findall(source)
+    if len(found) < source.count("{{") or not all(map(_ALLOWED.fullmatch, found)):
+        raise MessageError(
+            f"{what} has a {{{{ variable }}}} that is no plain name, or has a filter other than "
+            f"{', '.join(_FILTERS)}. Give the value as it is to be shown."
+        )
+    return _Text(source, what, is_html=is_html)
 
 
 def _is_html(mimetype: Any) -> bool:
@@ -377,9 +401,9 @@ class RecipientStatuses(Mapping[str, TruncusStatus]):
 def note_recipients(sent: Iterable[Sent]) -> None:
     """Write what became of recipients' emails onto the messages that they were merged from."""
     for outgoing, _ in sent:
-        if outgoing.merged_from is None:
+        if outgoing.original is None:
             continue
-        message: Any = outgoing.merged_from
+        message: Any = outgoing.original
         own: TruncusStatus = outgoing.message.truncus_status  # type: ignore[attr-defined]
         known: TruncusStatus | None = message.truncus_status
         if known is None:
@@ -401,14 +425,10 @@ def forget_finished(messages: Iterable[EmailMessage]) -> None:
     its error says they may, must reach nobody twice.
     """
     for message in messages:
-        if not is_merged(message):
+        if not has_merge_data(message):
             continue
         status: TruncusStatus | None = message.truncus_status  # type: ignore[attr-defined]
         errors = [each.error for each in status.recipients.values()] if status else []
         if any(error is not None and error.ambiguous for error in errors):
             continue
-        cancellation = current_cancellation()
-        if cancellation is None:
-            forget_original(message)
-        else:
-            cancellation.forget.append(partial(forget_original, message))
+        once_answer_is_learned(partial(forget_original, message))

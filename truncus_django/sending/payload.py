@@ -246,7 +246,7 @@ class _Builder:
         if importance is not None:
             if not isinstance(importance, str) or importance not in _IMPORTANCE_HEADERS:
                 hint = did_you_mean(str(importance), _IMPORTANCE_HEADERS)
-                raise MessageError(f"importance must be 'high', 'normal' or 'low'{hint or '.'}")
+                raise MessageError(f"importance must be 'high' or 'low'{hint or '.'}")
             for name, text in _IMPORTANCE_HEADERS[importance].items():
                 headers.setdefault(name.lower(), (name, text))
 
@@ -522,7 +522,6 @@ _BODY_LIMITS = {"text": contract.MAX_TEXT_BYTES, "html": contract.MAX_HTML_BYTES
 
 _IMPORTANCE_HEADERS: Mapping[str, Mapping[str, str]] = {
     "high": {"Importance": "high", "X-Priority": "1", "X-MSMail-Priority": "High"},
-    "normal": {},
     "low": {"Importance": "low", "X-Priority": "5", "X-MSMail-Priority": "Low"},
 }
 """``Importance`` is RFC 2156's; Outlook and others read the two that have no standard."""

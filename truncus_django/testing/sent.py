@@ -10,7 +10,7 @@ from truncus_django.api import contract
 from truncus_django.api.errors import TruncusError
 from truncus_django.conf import get_settings, mailers
 from truncus_django.emulator import EmailRecord
-from truncus_django.message import is_merged
+from truncus_django.message import has_merge_data
 from truncus_django.sending.merge import Merge
 from truncus_django.testing.emulator import emulator_in_use
 from truncus_django.testing.sent_email import SentEmail, of_message, of_payload, of_record
@@ -36,7 +36,7 @@ def sent_emails() -> list[SentEmail]:
 
 
 def _each(message: EmailMessage) -> Iterator[SentEmail]:
-    if not is_merged(message):
+    if not has_merge_data(message):
         yield of_message(message)
         return
     try:

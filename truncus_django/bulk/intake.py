@@ -34,6 +34,7 @@ class Taken:
         identity: tells it from the others of a bulk with a key.
         status: why it cannot be sent, or what became of it.
         is_skipped: whether it was sent under the key before.
+        original, recipient: with merge data, the message that it was made from, and for whom.
     """
 
     place: int
@@ -42,6 +43,8 @@ class Taken:
     identity: UUID | None = None
     status: TruncusStatus | None = None
     is_skipped: bool = False
+    original: EmailMessage | None = field(default=None, repr=False)
+    recipient: str = field(default="", repr=False)
 
 
 class Intake:
@@ -119,14 +122,27 @@ class Intake:
         row = outgoing.error or row_or_error(outgoing, self._alias, self._mailer.settings)
         if isinstance(row, TruncusError):
             clear_frames(row)
-            return Taken(place, outgoing.message, status=_status_of(row))
+            return Taken(
+                place,
+                outgoing.message,
+                status=_status_of(row),
+                original=outgoing.original,
+                recipient=outgoing.recipient,
+            )
         if getattr(outgoing.message, "priority", None) is None:
             row.entry.priority = Priority.LOW  # nobody's new password waits for a newsletter
         self._bytes += row.entry.size
         identity = None
         if self._key is not None and outgoing.payload is not None:
             identity = identity_of(outgoing.payload, self._key)
-        return Taken(place, outgoing.message, row, identity)
+        return Taken(
+            place,
+            outgoing.message,
+            row,
+            identity,
+            original=outgoing.original,
+            recipient=outgoing.recipient,
+        )
 
 
 def _status_of(error: TruncusError) -> TruncusStatus:

@@ -176,9 +176,7 @@ def _first_of_merged(message: EmailMessage) -> tuple[EmailMessage, int]:
     recipient = next(iter(merge.recipients), None)
     if recipient is None:  # which the payload refuses
         return message, 0
-    first = merge.message_for(recipient)
-    merge.fill_in(first, recipient)
-    return first, len(merge.recipients)
+    return merge.filled(recipient), len(merge.recipients)
 
 
 def _as_written(message: EmailMessage) -> dict[str, Any]:

@@ -60,8 +60,8 @@ def use_emulator(emulator: "Emulator") -> Iterator[None]:
     """Let Django send every email through ``emulator`` for the length of a ``with`` block.
 
     ``TRUNCUS`` keeps what it has, but its key and base URL; every one of ``MAILERS``, or
-    ``EMAIL_BACKEND`` where a project has no ``MAILERS``, becomes the Truncus back-end. Test
-    runners put Django's in-memory back-end there, and it comes back afterwards.
+    ``EMAIL_BACKEND`` where a project has no ``MAILERS``, becomes the Truncus backend. Test
+    runners put Django's in-memory backend there, and it comes back afterwards.
     """
     import django
     from django.conf import settings

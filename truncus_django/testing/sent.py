@@ -42,8 +42,7 @@ def _each(message: EmailMessage) -> Iterator[SentEmail]:
     try:
         merge = Merge(message)
         for recipient in merge.recipients:
-            one = merge.message_for(recipient)
-            merge.fill_in(one, recipient)
+            one = merge.filled(recipient)
             yield of_message(one)
     except TruncusError as error:
         raise AssertionError(

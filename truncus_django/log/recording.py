@@ -32,12 +32,14 @@ from truncus_django.db.text import storable_text
 from truncus_django.db.timestamps import storable_moment
 from truncus_django.event_loop import off_the_event_loop
 from truncus_django.log.ingest import attach
+from truncus_django.log.suppression import learned_from_answer, suppress
 from truncus_django.log.transitions import EmailUpdate, advance_emails, next_sync_at
 from truncus_django.message import TruncusStatus
-from truncus_django.models import Email
+from truncus_django.models import Email, SuppressedAddress
 from truncus_django.sending.ambiguous import note_record
 from truncus_django.sending.guard import guard_of
 from truncus_django.sending.outgoing import OutgoingMessage, SendOutcome, Sent
+from truncus_django.sending.suppression import LIST_FIELD
 from truncus_django.states import State, state_of
 from truncus_django.trouble_log import TroubleLog
 
@@ -163,6 +165,7 @@ def _record(
         if new and insert_new(new, using=using) < len(new):
             # A message that Truncus recognised by its key has its record already.
             _name_earlier_records(new, using)
+        suppress(_learned(sent, rows))
     for (outgoing, outcome), row in zip(sent, rows, strict=True):
         _note_row(outgoing, outcome, row)
     accepted = [row.message_id for row in rows if row.message_id]
@@ -171,6 +174,15 @@ def _record(
     is_told = connection.in_atomic_block or connection.get_autocommit()
     if accepted and settings.webhook_secrets and is_told:
         transaction.on_commit(lambda: _attach(accepted), using=using)
+
+
+def _learned(sent: Sequence[Sent], rows: Sequence[Email]) -> list[SuppressedAddress]:
+    now = timezone.now()
+    return [
+        entry
+        for (_, outcome), row in zip(sent, rows, strict=True)
+        for entry in learned_from_answer(row, outcome, at=now)
+    ]
 
 
 def _update_earlier_records(
@@ -245,6 +257,7 @@ ANSWER_FIELDS = [
     "bounced_at",
     "attempts",
     "next_sync_at",
+    "suppressed",
 ]
 
 
@@ -295,6 +308,7 @@ def content_row(outgoing: OutgoingMessage, alias: str | None, settings: Settings
         html_body=_body(email.get("html"), settings),
         send_at=_moment(email.get("send_at")),
         redirected_to=redirected_to(email),
+        unsubscribe_list=storable_text(email.get(LIST_FIELD))[:100],
         resend_of_id=getattr(outgoing.message, "truncus_resend_of", None),
     )
 
@@ -332,6 +346,7 @@ def apply_outcome(
         row.is_sandbox = row.is_sandbox or result.is_sandbox
         row.reason = storable_text(result.reason or result.error)[:300]
         row.error_code = row.error = ""
+        row.suppressed = [storable_text(each) for each in result.suppressed_addresses]
     if error is not None:
         row.error_code = storable_text(error.code)[:100]
         row.error = storable_text(str(error))

@@ -20,9 +20,10 @@ from django.views.decorators.debug import sensitive_variables
 from truncus_django.api.errors import MessageError, TruncusError
 from truncus_django.api.keys import MAX_KEY_LENGTH
 from truncus_django.message import MERGE_NAMES, TruncusStatus, options_of
-from truncus_django.sending.addresses import address, bare_address
+from truncus_django.sending.addresses import mailbox
 from truncus_django.sending.ambiguous import without_notes
 from truncus_django.sending.outgoing import Sent
+from truncus_django.unsubscribe import PLACEHOLDER
 
 _MERGED_NAMES = frozenset({*MERGE_NAMES, "merge_global_data", "variables"})
 """Options that a message to one recipient has no more, or in another form."""
@@ -58,7 +59,11 @@ class Merge:
             **self._options,
         }
         has_data = bool(self._global_data or any(self._data.values()))
-        self._texts = _Texts(message) if has_data and not self._has_template else None
+        has_link = "unsubscribe" in self._options
+        fills_in = has_data or (has_link and _mentions_link(message))
+        self._texts = _Texts(message) if fills_in and not self._has_template else None
+        if has_link:
+            self._global_data = {"unsubscribe_url": PLACEHOLDER, **self._global_data}
         if self._texts is not None and not self._texts.have_variables:
             raise MessageError(
                 "The message has merge data, and neither a template_id nor a {{ variable }} in its "
@@ -135,7 +140,7 @@ def recipient_of(given: Any, field: str, index: int | None = None) -> str:
     Raises:
         InvalidAddress: it is malformed.
     """
-    return bare_address(address(given, field, index)).lower()
+    return mailbox(given, field, index)
 
 
 def _recipients(message: EmailMessage) -> dict[str, Any]:
@@ -148,6 +153,11 @@ def _recipients(message: EmailMessage) -> dict[str, Any]:
         if item:
             found.setdefault(recipient_of(item, "to", index), item)
     return found
+
+
+def _mentions_link(message: EmailMessage) -> bool:
+    bodies = [message.body, *(each[0] for each in getattr(message, "alternatives", None) or ())]
+    return any("unsubscribe_url" in str(body) for body in bodies)
 
 
 def _global_data(options: Mapping[str, Any]) -> Mapping[str, Any]:

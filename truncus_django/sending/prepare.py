@@ -29,6 +29,7 @@ from truncus_django.sending.payload import (
     measured,
     merge_receiver_changes,
 )
+from truncus_django.sending.unsubscribe import add_unsubscribe
 from truncus_django.signals import pre_send
 
 logger = logging.getLogger("truncus_django")
@@ -143,6 +144,8 @@ class Preparer:
             payload = self._changed_by_receivers(message, payload, now)
         if payload is None:
             return None
+        if add_unsubscribe(message, payload.email, get_settings()):
+            payload = measured(payload)
         guard = guard_of(get_settings())
         if guard is not None:
             guard(payload.email)  # raises where it may go to nobody

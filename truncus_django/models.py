@@ -228,6 +228,17 @@ class EmailEvent(models.Model):
         return f"{self.type}: {self.message_id}"
 
 
+class SuppressedAddressQuerySet(models.QuerySet["SuppressedAddress"]):
+    """Entries, by whether they hold."""
+
+    def in_force(self) -> Self:
+        """Return those that hold now."""
+        return self.filter(models.Q(expires_at=None) | models.Q(expires_at__gt=timezone.now()))
+
+
+SuppressedAddressManager = LogManager.from_queryset(SuppressedAddressQuerySet)
+
+
 class SuppressedAddress(models.Model):
     """An address that must not be mailed: at all, or by one unsubscribe list.
 
@@ -279,7 +290,7 @@ class SuppressedAddress(models.Model):
     created_at = models.DateTimeField(_("since"), default=timezone.now)
     expires_at = models.DateTimeField(_("until"), null=True, blank=True)
 
-    objects: ClassVar[models.Manager["SuppressedAddress"]] = LogManager()
+    objects = SuppressedAddressManager()
 
     class Meta:
         verbose_name = _("suppressed address")
@@ -295,6 +306,11 @@ class SuppressedAddress(models.Model):
 
     def __str__(self) -> str:
         return f"{self.get_reason_display()}: {self.id}"
+
+    @property
+    def is_in_force(self) -> bool:
+        """Whether it holds now."""
+        return self.expires_at is None or self.expires_at > timezone.now()
 
 
 # The outbox ---------------------------------------------------------------------------------------

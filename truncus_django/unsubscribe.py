@@ -51,7 +51,7 @@ def token_of(subscription: Subscription) -> str:
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
     key = django_settings.SECRET_KEY
     iv = _iv(text, key)
-    return urlsafe_b64encode(iv + _hidden(text, iv, key)).rstrip(b"=").decode()
+    return _in_url(iv + _hidden(text, iv, key))
 
 
 def read_token(token: str) -> Subscription | None:
@@ -64,6 +64,8 @@ def read_token(token: str) -> Subscription | None:
     try:
         sealed = urlsafe_b64decode(token + "=" * (-len(token) % 4))
     except ValueError:
+        return None
+    if _in_url(sealed) != token:  # there is one way to write each token
         return None
     iv, hidden = sealed[:_IV_BYTES], sealed[_IV_BYTES:]
     for key in (django_settings.SECRET_KEY, *django_settings.SECRET_KEY_FALLBACKS):
@@ -93,6 +95,10 @@ def link_of(subscription: Subscription, settings: Settings) -> str:
             "path('truncus/', include('truncus_django.urls'))."
         ) from None
     return settings.unsubscribe_base_url + path
+
+
+def _in_url(sealed: bytes) -> str:
+    return urlsafe_b64encode(sealed).rstrip(b"=").decode()
 
 
 def _iv(text: bytes, key: str | bytes) -> bytes:

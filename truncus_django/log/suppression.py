@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from django.db import transaction
-from django.db.models import Q
 from django.utils import timezone
 
 from truncus_django import signals
@@ -204,8 +203,3 @@ def _entries(
             )
         )
     return found
-
-
-def in_force() -> Q:
-    """Return the condition of entries that hold now."""
-    return Q(expires_at=None) | Q(expires_at__gt=timezone.now())

@@ -11,8 +11,6 @@ from typing import Any
 
 from django.apps import apps
 from django.db import InterfaceError, OperationalError, connections, transaction
-from django.db.models import Q
-from django.utils import timezone
 
 from truncus_django.api.encoding import EmailFields
 from truncus_django.api.errors import EmailRefused, MessageError, TruncusError
@@ -210,6 +208,5 @@ def _entries(addresses: Sequence[str]) -> Entries:
 def _rows(addresses: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
     from truncus_django.models import SuppressedAddress  # as above
 
-    holds = Q(expires_at=None) | Q(expires_at__gt=timezone.now())
-    rows = SuppressedAddress.objects.filter(holds, address__in=addresses).order_by()
+    rows = SuppressedAddress.objects.in_force().filter(address__in=addresses).order_by()
     yield from rows.values_list("address", "tenant_id", "list_name", "reason")

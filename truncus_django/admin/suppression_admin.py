@@ -6,7 +6,7 @@ imported when it is used, as in :mod:`.email_admin`.
 
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin, messages
@@ -86,7 +86,7 @@ class SuppressedAddressAdmin(SuppressedAddressAdminBase):
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     ordering = ("-created_at", "pk")
-    actions: ClassVar = ["end_now", "export_as_csv"]
+    actions = ("end_now", "export_as_csv")
     fields = (
         "address",
         "tenant_id",

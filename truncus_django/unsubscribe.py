@@ -23,6 +23,8 @@ from django.utils.crypto import salted_hmac
 
 from truncus_django.conf import ConfigurationError, Settings
 
+__all__ = ["PLACEHOLDER", "Subscription"]
+
 PLACEHOLDER = "https://unsubscribe.invalid/link"
 """Stands for a recipient's link in bodies that are rendered before the email is sent."""
 

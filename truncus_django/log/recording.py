@@ -15,7 +15,6 @@ from django.core.mail import EmailMessage
 from django.db import (
     InterfaceError,
     OperationalError,
-    ProgrammingError,
     connections,
     router,
     transaction,
@@ -28,6 +27,7 @@ from truncus_django.api.errors import EmailRefused, TruncusError
 from truncus_django.api.results import SendResult, read_moment
 from truncus_django.conf import Settings, get_settings
 from truncus_django.db.bulk import insert_new
+from truncus_django.db.tables import lacks_tables
 from truncus_django.db.text import storable_text
 from truncus_django.db.timestamps import storable_moment
 from truncus_django.event_loop import off_the_event_loop
@@ -135,11 +135,7 @@ def _connects(connection: BaseDatabaseWrapper) -> bool:
 
 def _report(exc: Exception, trouble: TroubleLog, what: str) -> None:
     kind = type(exc).__name__
-    # On SQLite a table that is missing is the same kind of error as one that is locked.
-    lacks_tables = isinstance(exc, ProgrammingError) or "no such" in str(exc)
-    if isinstance(exc, transaction.TransactionManagementError):  # a ProgrammingError, too
-        lacks_tables = False
-    hint = " Run manage.py migrate, if you have not." if lacks_tables else ""
+    hint = " Run manage.py migrate, if you have not." if lacks_tables(exc) else ""
     trouble.error(kind, "%s: %s.%s Further ones are not logged.", what, kind, hint)
 
 

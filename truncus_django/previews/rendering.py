@@ -14,7 +14,7 @@ from django.utils import timezone, translation
 from django.utils.functional import Promise
 
 from truncus_django import conf
-from truncus_django.api.errors import MessageError
+from truncus_django.api.errors import ConfigurationError, MessageError
 from truncus_django.conf import Settings, get_settings
 from truncus_django.mailers import own_options
 from truncus_django.message import is_merged
@@ -26,6 +26,7 @@ from truncus_django.sending.capture import CapturedMessage, capturing
 from truncus_django.sending.inline_images import host_without_storage
 from truncus_django.sending.merge import Merge
 from truncus_django.sending.payload import Payload, build_payload
+from truncus_django.sending.unsubscribe import add_unsubscribe
 
 _SHOWN_ELSEWHERE = {"html", "text", "attachments", "headers", "subject"}
 
@@ -131,7 +132,8 @@ def _as_shown(
         if is_merged(message):
             message, recipients = _first_of_merged(message)
         payload = build_payload(message, settings, now=timezone.now(), images=images)
-    except MessageError as error:
+        add_unsubscribe(message, payload.email, settings)
+    except (MessageError, ConfigurationError) as error:
         problem = error.message
     email = _as_written(message) if payload is None else payload.email
     headers = {_text(name): _text(value) for name, value in (email.get("headers") or {}).items()}

@@ -15,6 +15,7 @@ from django.db import InterfaceError, OperationalError, connections, transaction
 from truncus_django.api.encoding import EmailFields
 from truncus_django.api.errors import EmailRefused, MessageError, TruncusError
 from truncus_django.conf import Settings
+from truncus_django.db.tables import lacks_tables
 from truncus_django.event_loop import off_the_event_loop
 from truncus_django.sending.addresses import bare_address, mailbox
 from truncus_django.trouble_log import TroubleLog
@@ -169,12 +170,9 @@ def _entries_or_none(addresses: Iterable[str]) -> Entries | None:
         found = off_the_event_loop(lambda: _entries_over_a_live_connection(list(addresses)))
     except Exception as exc:  # noqa: BLE001  whatever it is, what waits for no list must go out
         kind = type(exc).__name__
-        _trouble.error(
-            kind,
-            "Suppressed addresses could not be looked up: %s. Run manage.py migrate, if you have "
-            "not. Further ones are not logged.",
-            kind,
-        )
+        hint = " Run manage.py migrate, if you have not." if lacks_tables(exc) else ""
+        problem = "Suppressed addresses could not be looked up: %s.%s Further ones are not logged."
+        _trouble.error(kind, problem, kind, hint)
         return None
     _trouble.clear()
     return found

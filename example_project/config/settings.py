@@ -8,6 +8,9 @@ import django
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
+# Where links in mails lead.
+SITE_URL = os.environ.get("SITE_URL", "http://127.0.0.1:8000")
+
 # Email -----------------------------------------------------------------------------------------
 
 # Without an account: any key, and the address of ``python -m truncus_django.emulator``.
@@ -21,6 +24,8 @@ TRUNCUS = {
     "STORE_BODIES": True,
     # The templates have their CSS in one place; mail clients want it in attributes.
     "INLINE_CSS": True,
+    # Whoever has enough of the digest says so with one click.
+    "UNSUBSCRIBE_BASE_URL": SITE_URL,
     # SHOP_DELIVERY=outbox makes sending a part of the shop's transactions. Then "manage.py
     # truncus_worker" sends, or with SHOP_DISPATCHER=celery "celery -A config worker --beat".
     "DELIVERY": os.environ.get("SHOP_DELIVERY", "direct"),
@@ -51,9 +56,6 @@ EMAIL_SUBJECT_PREFIX = "[Leaf & Kettle] "
 ADMINS: list[Any] = (
     ["owner@example.com"] if django.VERSION >= (6, 0) else [("Owner", "owner@example.com")]
 )
-
-# Where links in mails lead.
-SITE_URL = os.environ.get("SITE_URL", "http://127.0.0.1:8000")
 
 # Everything else --------------------------------------------------------------------------------
 

@@ -105,6 +105,7 @@ def settings_for(emulator: Emulator) -> dict[str, Any]:
         "SANDBOX": False,
         "STORE_BODIES": True,
         "INLINE_CSS": True,
+        "UNSUBSCRIBE_BASE_URL": "https://shop.example.com",
         "WEBHOOK_SECRETS": [WEBHOOK_SECRET],
     }
 

@@ -194,7 +194,16 @@ def test_without_a_base_url_or_a_page_it_is_a_clear_error(emulator, configure):
 
 @pytest.mark.parametrize(
     "url",
-    ["http://shop.example.com", "shop.example.com", "https://", "https://x.example/path", "x" * 9],
+    [
+        "http://shop.example.com",
+        "ftp://localhost",
+        "shop.example.com",
+        "https://",
+        "https://[",
+        "https://x.example/path",
+        "https://me@x.example",
+        "https://x.example?a=b",
+    ],
 )
 def test_a_base_url_that_is_not_https_is_an_error_of_the_checks(emulator, configure, url):
     configure(UNSUBSCRIBE_BASE_URL=url)

@@ -5,19 +5,23 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from asgiref.sync import async_to_sync
+from django.conf import settings as django_settings
 from django.core.mail import EmailMessage
+from django.db import transaction
+from django.test import override_settings
 from django.utils import timezone
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from truncus_django.admin.resend import resend
-from truncus_django.api.errors import EmailRefused, MessagesNotSent, TruncusError
+from truncus_django.api.errors import EmailRefused, MessageError, MessagesNotSent, TruncusError
 from truncus_django.backend import TruncusBackend
 from truncus_django.bulk import send_bulk
 from truncus_django.log.suppression import suppress
 from truncus_django.message import TruncusMessage
-from truncus_django.models import Email, SuppressedAddress
+from truncus_django.models import Email, OutboxBatch, SuppressedAddress
 from truncus_django.signals import pre_send
 from truncus_django.states import State
 from truncus_django.testing import send_outbox
@@ -226,6 +230,64 @@ def test_a_batch_costs_one_query(emulator, configure, count_queries):
     with count_queries() as queries:
         message().send()
     assert len(queries) == 1
+
+
+def test_without_the_app_nothing_is_looked_up(emulator, configure, count_queries):
+    configure(RECORD=False)
+    others = [name for name in django_settings.INSTALLED_APPS if name != "truncus_django"]
+    with override_settings(INSTALLED_APPS=others), count_queries() as queries:
+        message().send()
+    assert queries == []
+
+
+def test_a_missing_table_holds_back_emails_of_a_list_alone(emulator, monkeypatch, caplog):
+    monkeypatch.setattr(SuppressedAddress._meta, "db_table", "truncus_nowhere")
+    with transaction.atomic():
+        message().send()
+        with pytest.raises(MessageError, match="could not be looked up") as caught:
+            message(unsubscribe="digest").send()
+        assert Email.objects.count() == 2
+    assert caught.value.retryable
+    assert len(emulator.emails) == 1
+    [line] = [each.message for each in caplog.records if "looked up" in each.message]
+    assert "manage.py migrate" in line
+
+
+def test_the_outbox_tries_a_list_again_when_the_table_is_there(emulator, configure, monkeypatch):
+    configure(DELIVERY="outbox")
+    TruncusBackend().send_messages([message(unsubscribe="digest"), message("bob@example.net")])
+    with monkeypatch.context() as patch:
+        patch.setattr(SuppressedAddress._meta, "db_table", "truncus_nowhere")
+        assert send_outbox() == 1
+    assert reached(emulator) == {"bob@example.net"}
+    OutboxBatch.objects.update(due_at=timezone.now())
+    assert send_outbox() == 1
+    assert reached(emulator) == {"bob@example.net", "ann@example.net"}
+
+
+def test_a_request_whose_answer_was_lost_is_repeated_unchanged(emulator, configure):
+    configure(DELIVERY="outbox")
+    TruncusBackend().send_messages([message(), message("bob@example.net")])
+    emulator.faults.next("reset_after")
+    send_outbox()
+    put("ann@example.net")
+    OutboxBatch.objects.update(due_at=timezone.now())
+    send_outbox()
+    assert len(emulator.emails) == 2  # each once
+    assert set(Email.objects.values_list("state", flat=True)) == {"delivered"}
+
+
+def test_in_a_coroutine_it_holds_too(emulator, shared_database):
+    put("ann@example.net")
+
+    async def send():
+        with pytest.raises(EmailRefused):
+            message().send()
+        with pytest.raises(EmailRefused):
+            await message().asend()
+
+    async_to_sync(send)()
+    assert emulator.requests == []
 
 
 # What teaches -------------------------------------------------------------------------------------

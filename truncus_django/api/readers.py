@@ -55,9 +55,10 @@ def optional_link_base(value: Any) -> str | None:
         parts = urlsplit(url)
         host = parts.hostname or ""
     except ValueError:
-        host = ""
-    is_secure = bool(host) and (parts.scheme == "https" or is_loopback(host))
-    if not is_secure or parts.path.strip("/") or parts.query or parts.fragment or " " in url:
+        parts, host = urlsplit(""), ""
+    is_secure = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
+    plain = f"{parts.scheme}://{parts.netloc}"
+    if not host or not is_secure or url.rstrip("/") != plain or "@" in url or " " in url:
         raise ValueError("must be an https URL without a path, like 'https://www.example.com'.")
     return url.rstrip("/")
 

@@ -202,7 +202,8 @@ def refuse_suppressed(
     remaining = iter(prepared)
     while chunk := list(islice(remaining, contract.MAX_BATCH_SIZE)):
         emails = [each.payload.email if each.payload else {} for each in chunk]
-        for outgoing, found in zip(chunk, screen(emails, settings), strict=True):
+        screened = screen(emails, settings, has_tables=True)
+        for outgoing, found in zip(chunk, screened, strict=True):
             is_refused = isinstance(found.error, EmailRefused) and not outgoing.is_ambiguous
             yield replace(outgoing, error=found.error) if is_refused else outgoing
 

@@ -48,8 +48,14 @@ class Screened:
     error: TruncusError | None = None
 
 
-def screen(emails: Sequence[Mapping[str, Any]], settings: Settings) -> list[Screened]:
+def screen(
+    emails: Sequence[Mapping[str, Any]], settings: Settings, *, has_tables: bool = False
+) -> list[Screened]:
     """Look up the recipients of the emails of one request, in one query for up to 500 of them.
+
+    Args:
+        has_tables: whether what the caller does next needs the log's tables anyway. Else a
+            savepoint keeps a transaction of the caller's whole if they are missing.
 
     Where the table cannot be read, emails of an unsubscribe list are held back, and others go: a
     password reset must not wait for the log's database.
@@ -58,7 +64,7 @@ def screen(emails: Sequence[Mapping[str, Any]], settings: Settings) -> list[Scre
         return [Screened(without_list(email)) for email in emails]
     found = [_mailboxes(email) for email in emails]
     wanted = {each for by_name in found for listed in by_name.values() for each, _ in listed}
-    entries = _entries_or_none(wanted)
+    entries = _entries_or_none(wanted, has_tables)
     return [
         _screened(email, by_name, entries, settings)
         for email, by_name in zip(emails, found, strict=True)
@@ -165,9 +171,11 @@ def _mailbox(given: Any) -> str:
         return bare_address(str(given).strip()).lower()
 
 
-def _entries_or_none(addresses: Iterable[str]) -> Entries | None:
+def _entries_or_none(addresses: Iterable[str], has_tables: bool) -> Entries | None:
     try:
-        found = off_the_event_loop(lambda: _entries_over_a_live_connection(list(addresses)))
+        found = off_the_event_loop(
+            lambda: _entries_over_a_live_connection(list(addresses), has_tables)
+        )
     except Exception as exc:  # noqa: BLE001  whatever it is, what waits for no list must go out
         kind = type(exc).__name__
         hint = " Run manage.py migrate, if you have not." if lacks_tables(exc) else ""
@@ -178,15 +186,15 @@ def _entries_or_none(addresses: Iterable[str]) -> Entries | None:
     return found
 
 
-def _entries_over_a_live_connection(addresses: Sequence[str]) -> Entries:
+def _entries_over_a_live_connection(addresses: Sequence[str], has_tables: bool) -> Entries:
     # Here, because its models need the app, which is optional.
     from truncus_django.models import SuppressedAddress
 
     connection = connections[SuppressedAddress.objects.db]
     is_inside = connection.in_atomic_block or not connection.get_autocommit()
+    needs_savepoint = is_inside and not has_tables
     try:
-        # A savepoint, so that a table that is missing does not cost the caller's transaction.
-        with transaction.atomic(using=connection.alias) if is_inside else nullcontext():
+        with transaction.atomic(using=connection.alias) if needs_savepoint else nullcontext():
             return _entries(addresses)
     except (OperationalError, InterfaceError):
         if is_inside:

@@ -189,6 +189,9 @@ def test_without_a_base_url_or_a_page_it_is_a_clear_error(emulator, configure):
     elsewhere = override_settings(ROOT_URLCONF="truncus_django.previews.urls")
     with elsewhere, pytest.raises(ConfigurationError, match="include"):
         message().send()
+    configure(SUPPRESS="off")
+    with pytest.raises(ConfigurationError, match="SUPPRESS"):
+        message().send()
     assert emulator.requests == []
 
 

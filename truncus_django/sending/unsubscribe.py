@@ -7,10 +7,10 @@ from django.core.mail import EmailMessage
 
 from truncus_django.api.encoding import EmailFields
 from truncus_django.api.errors import InvalidHeader, MessageError
-from truncus_django.conf import Settings
+from truncus_django.conf import ConfigurationError, Settings
 from truncus_django.message import option
 from truncus_django.sending.addresses import mailbox
-from truncus_django.sending.suppression import LIST_FIELD
+from truncus_django.sending.suppression import LIST_FIELD, is_on
 from truncus_django.unsubscribe import PLACEHOLDER, Subscription, link_of
 from truncus_django.validation import checked_line
 
@@ -32,13 +32,20 @@ def add_unsubscribe(message: EmailMessage, email: EmailFields, settings: Setting
         MessageError: the option is no name of a list, there is more than one recipient, whose link
             would be the others', too, the message has such headers of its own, or a body has a
             link and the message no list.
-        ConfigurationError: the project lacks the setting or the page for links.
+        ConfigurationError: the project lacks the setting or the page for links, or does not look
+            at suppressed addresses.
     """
     given = option(message, "unsubscribe")
     if given is None:
         _refuse_links(email)
         return False
     list_name = _list_name(given)
+    if not is_on(settings):
+        raise ConfigurationError(
+            "An email has the option unsubscribe, and nobody who unsubscribes would be left out: "
+            "set TRUNCUS['SUPPRESS'] to 'learn' or 'manual', with 'truncus_django' in "
+            "INSTALLED_APPS."
+        )
     recipients = [each for name in ("to", "cc", "bcc") for each in _listed(email.get(name))]
     if len(recipients) != 1:
         raise MessageError(

@@ -77,7 +77,7 @@ class Settings(ClientSettings):
         (), readers.address_patterns, scope="project", repr=False
     )
     """Who gets their own emails there: addresses, ``@domain``, or patterns with ``*``."""
-    suppress: str = setting("learn", readers.one_of("learn", "manual", "off"), scope="project")
+    suppress: str = setting("off", readers.one_of("learn", "manual", "off"), scope="project")
     """``"learn"``: bounces and complaints put recipients into the table of suppressed addresses;
     ``"manual"``: people alone do; ``"off"``: it is not looked at."""
     on_suppressed: str = setting("error", readers.one_of("error", "drop"), scope="project")

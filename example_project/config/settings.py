@@ -18,6 +18,7 @@ TRUNCUS = {
     "API_KEY": os.environ.get("TRUNCUS_API_KEY", "tr_test_demo"),
     "BASE_URL": os.environ.get("TRUNCUS_BASE_URL", "http://127.0.0.1:8025"),
     "TENANT_ID": "shop",
+    "SUPPRESS": "learn",  # who bounced or complained is not mailed again
     "WEBHOOK_SECRETS": [os.environ.get("TRUNCUS_WEBHOOK_SECRET", "only-for-the-example-project")],
     # The shop's mails hold nothing secret but password links, which expire; a real site would
     # rather not keep bodies.

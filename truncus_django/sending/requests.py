@@ -23,7 +23,7 @@ from truncus_django.api.errors import (
 )
 from truncus_django.api.results import SendResult
 from truncus_django.conf import get_settings
-from truncus_django.sending.guard import guard_of
+from truncus_django.sending.guard import current_guard
 from truncus_django.sending.suppression import Screened, screen, without_list
 
 logger = logging.getLogger("truncus_django")
@@ -59,13 +59,12 @@ def request_results(
         EmailRefused: the guard of a staging site lets one of them go to nobody.
         TruncusError: the request failed as a whole.
     """
-    settings = get_settings()
     if is_repeat:
         screened = [Screened(without_list(email)) for email in emails]
     else:
-        screened = screen(emails, settings)
+        screened = screen(emails, get_settings())
     allowed = [each.email for each in screened if each.error is None]
-    guard = guard_of(settings)
+    guard = current_guard()
     if guard is not None:
         allowed = [guard(email) for email in allowed]
     results: Sequence[SendResult] = ()

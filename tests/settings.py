@@ -53,4 +53,4 @@ if django.VERSION >= (6, 1):
     MAILERS = {"default": {"BACKEND": "truncus_django.backend.TruncusBackend"}}
 else:
     EMAIL_BACKEND = "truncus_django.backend.TruncusBackend"
-TRUNCUS = {"API_KEY": "tr_test_unit", "RECORD": False, "SUPPRESS": "off"}  # tests/log records
+TRUNCUS = {"API_KEY": "tr_test_unit", "RECORD": False}  # tests/log records

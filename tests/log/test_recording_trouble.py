@@ -78,9 +78,9 @@ def test_a_broken_transaction_is_no_missing_table(emulator, caplog):
             raise ZeroDivisionError
         assert message().send() == 1
 
-    for logged in errors(caplog):
-        assert "TransactionManagementError" in logged
-        assert "migrate" not in logged
+    (logged,) = errors(caplog)
+    assert "TransactionManagementError" in logged
+    assert "migrate" not in logged
 
 
 def test_a_database_that_is_down_loses_no_email_and_is_logged_once(
@@ -91,9 +91,8 @@ def test_a_database_that_is_down_loses_no_email_and_is_logged_once(
         assert message().send() == 1
 
     assert emulator.accepted == 3
-    looked_up, recorded = errors(caplog)
-    assert "could not be looked up" in looked_up
-    assert "manage.py migrate" not in looked_up + recorded
+    (logged,) = errors(caplog)
+    assert "manage.py migrate" not in logged
 
 
 def test_trouble_that_comes_back_is_logged_again(emulator, monkeypatch, caplog):

@@ -31,6 +31,12 @@ pytestmark = pytest.mark.django_db(transaction=True)
 BASE_URL = "https://shop.example.com"
 
 
+@pytest.fixture(autouse=True)
+def _learns(settings):
+    settings.TRUNCUS = {**settings.TRUNCUS, "SUPPRESS": "learn"}
+
+
+
 @pytest.fixture
 def emulator(truncus_emulator, settings):
     own = {"RECORD": True, "STORE_BODIES": True, "REQUESTS_PER_SECOND": 0, "REQUESTS_PER_MINUTE": 0}

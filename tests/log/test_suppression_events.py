@@ -17,6 +17,12 @@ GONE = "mailbox_does_not_exist"
 ANN = "ann@example.net"
 
 
+@pytest.fixture(autouse=True)
+def _learns(settings):
+    settings.TRUNCUS = {**settings.TRUNCUS, "SUPPRESS": "learn"}
+
+
+
 def to_ann(**fields):
     return email(to=["Ann <Ann@Example.net>"], **fields)
 

@@ -102,8 +102,7 @@ def test_queries_do_not_grow_with_the_batch(
     dispatcher.drain()
     put(100)
 
-    # Two of them are the savepoint of the look-up, in the test's own transaction.
-    with django_assert_max_num_queries(34 if takes_few_parameters else 27):
+    with django_assert_max_num_queries(32 if takes_few_parameters else 25):
         assert dispatcher.step() == DispatchResult(accepted=100)
 
 

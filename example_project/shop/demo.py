@@ -100,6 +100,7 @@ def settings_for(emulator: Emulator) -> dict[str, Any]:
         "API_KEY": "tr_test_demo",
         "BASE_URL": emulator.url,
         "TENANT_ID": "shop",
+        "SUPPRESS": "learn",
         "DIALECT": "auto",
         "DELIVERY": "direct",
         "SANDBOX": False,

@@ -11,7 +11,7 @@ from django.db.models import Count, Min, Q
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.conf import SETTING_NAMES, get_settings, mailers
 from truncus_django.db.clock import Clock, moment_of, unix_of
-from truncus_django.mailers import get_mailer
+from truncus_django.mailers import mailers_by_account, name_of
 from truncus_django.models import (
     Email,
     OutboxAccount,
@@ -54,7 +54,7 @@ class PausedAccount:
     @property
     def name(self) -> str:
         """The mailers' names; ``TRUNCUS`` where its settings alone are what it is known by."""
-        return ", ".join(filter(None, self.mailers)) or "TRUNCUS"
+        return name_of(self.mailers)
 
     @property
     def is_misconfigured(self) -> bool:
@@ -197,7 +197,7 @@ def paused_accounts(
     ]
     if not paused:
         return ()
-    users = _mailers_by_account()
+    users = mailers_by_account()
     return tuple(
         PausedAccount(
             account=account.account,
@@ -239,7 +239,7 @@ def _last_error(accounts: Sequence[OutboxAccount], paused: Sequence[PausedAccoun
     """Return what requests that wait for another try met last."""
     if paused:
         return paused[0].reason
-    users = _mailers_by_account()
+    users = mailers_by_account()
     # Of an account that no mailer uses any more, as its key was replaced, nothing waits.
     failing = [
         account.error
@@ -252,20 +252,9 @@ def _last_error(accounts: Sequence[OutboxAccount], paused: Sequence[PausedAccoun
     return troubled.values_list("error", flat=True).first() or ""
 
 
-def _mailers_by_account() -> Mapping[str, list[str]]:
-    users: dict[str, list[str]] = {}
-    for name in dict.fromkeys([alias or "" for alias, _ in mailers()] + [""]):
-        try:
-            account = get_mailer(name).client.account
-        except ConfigurationError:
-            continue
-        users.setdefault(account, []).append(name)
-    return users
-
-
-def _users(account: str, users: Mapping[str, list[str]]) -> tuple[str, ...]:
+def _users(account: str, users: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     kind, is_mailer, name = account.partition("mailer:")
-    return (name,) if is_mailer and not kind else tuple(users.get(account, ()))
+    return (name,) if is_mailer and not kind else users.get(account, ())
 
 
 def _number(value: Any) -> float:

@@ -26,7 +26,10 @@ _Message = TypeVar("_Message")
 
 
 class AccountPaused(TruncusError):
-    """The account makes no request for longer than a bulk waits, or until a person acts."""
+    """The account makes no request for longer than a bulk waits, or until a person acts.
+
+    Also where ``QUOTA_RESERVE`` holds emails of low priority back.
+    """
 
 
 def refuse_open_transaction() -> None:
@@ -100,6 +103,8 @@ class DirectSender:
             if paused is not None and (is_too_long or _needs_a_person(paused)):
                 why = log_text_of_code(paused.error_code)
                 raise AccountPaused(f"The account makes no requests at present: {why}")
+            for why in idle.held_back.values():
+                raise AccountPaused(f"Emails of low priority are held back: {why}")
             if is_too_long:
                 return
             time.sleep(min(wait_s, LOOK_AGAIN_S))

@@ -20,6 +20,8 @@ RATE_MEMORY_S = 2 * DAY_S
 of a newsletter for the usual pace."""
 CLOCK_TOLERANCE_S = 300.0
 """What was told later than now by more than this was told before the clock was set back."""
+OUT_OF_ORDER_S = 60.0
+"""Fewer emails than were told a moment ago are told by an answer that was slow."""
 MOST = 10**12
 """No plan has as many emails."""
 MOST_DOMAINS = 100
@@ -143,8 +145,8 @@ def in_month(known: Figures, *, now: float) -> Figures:
 def updated(known: Figures, told: Told, *, now: float) -> Figures:
     """Return what is known after an answer.
 
-    Answers may come out of order: of two, the one that was told later counts. So fewer emails than
-    before are believed, and a limit that shrinks as well.
+    What is told later is believed, also where there are fewer emails than before or the limit is
+    smaller; but for fewer emails that are told within a moment, as answers come out of order.
 
     Args:
         known: before it.
@@ -172,6 +174,19 @@ def updated(known: Figures, told: Told, *, now: float) -> Figures:
         current = replace(current, remaining=0)
     percent = max(current.told_percent, current.percent_reached)
     return replace(current, told_at=now, told_percent=percent)
+
+
+def _is_out_of_order(known: Figures, told: Told, now: float) -> bool:
+    if known.told_at is None or not now - OUT_OF_ORDER_S < known.told_at <= now + CLOCK_TOLERANCE_S:
+        return False
+    if now < known.told_at:
+        return True
+    return (
+        told.quota is not None
+        and not told.is_used_up
+        and (known.month, known.limit) == (month_of(now), told.quota.limit)
+        and told.quota.sent < (known.sent or 0)
+    )
 
 
 def _rate(known: Figures, sent: int, now: float) -> float:

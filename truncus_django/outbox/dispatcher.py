@@ -36,7 +36,7 @@ from truncus_django.outbox.stored_payload import (
     read_wire_format,
     stored_emails,
 )
-from truncus_django.quota.keeping import note_answer, told_by_error, told_by_results
+from truncus_django.quota.keeping import note_answer_of_outbox, told_by_error, told_by_results
 from truncus_django.sending.requests import request_results
 
 logger = logging.getLogger("truncus_django")
@@ -208,8 +208,7 @@ class Dispatcher:
             if isinstance(answer, TruncusError)
             else told_by_results(answer, senders)
         )
-        has_reserve = bool(claim.settings.quota_reserve)
-        note_answer(claim.account.pk, told, claim.settings, always=has_reserve)
+        note_answer_of_outbox(claim.account.pk, told, claim.settings)
 
     def _record(
         self, claim: Claim, emails: Sequence[StoredEmail], answer: Answer

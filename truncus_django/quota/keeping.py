@@ -8,8 +8,9 @@ whose write of the row says so tells it.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from django.core.signals import request_finished
@@ -18,11 +19,11 @@ from django.db import connections, router, transaction
 from truncus_django.api import contract
 from truncus_django.api.errors import QuotaExceeded, RateLimited, TruncusError
 from truncus_django.api.results import MonthlyQuota, SendResult
-from truncus_django.conf import Settings
+from truncus_django.conf import Settings, get_settings
 from truncus_django.db.clock import Clock, moment_of
 from truncus_django.event_loop import off_the_event_loop
 from truncus_django.mailers import mailers_by_account
-from truncus_django.models import AccountQuota, Email, database
+from truncus_django.models import AccountQuota, Email
 from truncus_django.quota.figures import DAY_S, Figures, Told, emails_kept, is_plausible, updated
 from truncus_django.quota.overview import figures_of, quota_of
 from truncus_django.sending.outgoing import Sent
@@ -144,31 +145,34 @@ def note_sends(account: str, sent: Sequence[Sent], settings: Settings) -> None:
         sent: what became of messages.
         settings: of their mailer.
     """
-    told = _told_by_sends(sent)
-    if not told or not _is_due(account, told, settings):
-        return
-    using = settings.database or router.db_for_write(Email)
-    try:
-        off_the_event_loop(lambda: _write_outside_transactions(account, told, using))
-    except Exception as exc:  # noqa: BLE001  the emails are sent; this must not tell otherwise
-        _report(exc)
-    else:
-        _trouble.clear()
+    note_answer(account, _told_by_sends(sent), settings)
 
 
-def note_answer(account: str, told: Told, settings: Settings, *, always: bool = False) -> None:
-    """Keep what an answer told, of a caller without a transaction. Nothing is raised.
+def note_answer(account: str, told: Told, settings: Settings) -> None:
+    """Keep what an answer told, after the caller's transaction. Nothing that fails is raised.
 
     Args:
         account: whose answer it was.
         told: what it told.
         settings: of the mailer that asked.
-        always: whether each answer is to be written, not only once a minute.
     """
-    if not told or not (_is_due(account, told, settings) or always):
-        return
+    if told and _is_due(account, told, settings):
+        _in_nobodys_way(lambda using: _write_outside_transactions(account, told, using), settings)
+
+
+def note_answer_of_outbox(account: str, told: Told, settings: Settings) -> None:
+    """Keep what an answer told to a worker, who has no transaction open. Nothing is raised.
+
+    With ``QUOTA_RESERVE`` each answer is kept, as the next request goes by it.
+    """
+    if told and (_is_due(account, told, settings) or settings.quota_reserve):
+        _in_nobodys_way(lambda using: _write(account, told, using=using), settings)
+
+
+def _in_nobodys_way(write: Callable[[str], None], settings: Settings) -> None:
+    using = settings.database or router.db_for_write(Email)
     try:
-        _write(account, told, using=database())
+        off_the_event_loop(lambda: write(using))
     except Exception as exc:  # noqa: BLE001  no email depends on it
         _report(exc)
     else:
@@ -213,11 +217,11 @@ def _write_outside_transactions(account: str, told: Told, using: str) -> None:
     connection = connections[using]
     if connection.in_atomic_block:
         _wait(account, told)
-        transaction.on_commit(_write_waiting, using=using, robust=True)
+        transaction.on_commit(partial(_write_waiting, using), using=using, robust=True)
     elif not connection.get_autocommit():
         _wait(account, told)
     else:
-        _write_waiting()
+        _write_waiting(using)
         _write(account, told, using=using)
 
 
@@ -228,12 +232,12 @@ def _wait(account: str, told: Told) -> None:
     )
 
 
-def _write_waiting() -> None:
+def _write_waiting(using: str) -> None:
     """Write what had to wait for the end of a transaction."""
     for account in list(_waiting):
         waiting = _waiting.pop(account, None)
         if waiting is not None:
-            _write(account, waiting.told, using=database(), ago_s=time.monotonic() - waiting.at)
+            _write(account, waiting.told, using=using, ago_s=time.monotonic() - waiting.at)
 
 
 def _write_what_was_rolled_back(**kwargs: object) -> None:
@@ -241,14 +245,11 @@ def _write_what_was_rolled_back(**kwargs: object) -> None:
     if not _waiting:
         return
 
-    def write() -> None:
-        if not connections[database()].in_atomic_block:
-            _write_waiting()
+    def write(using: str) -> None:
+        if not connections[using].in_atomic_block:
+            _write_waiting(using)
 
-    try:
-        off_the_event_loop(write)
-    except Exception as exc:  # noqa: BLE001  the answer is on its way
-        _report(exc)
+    _in_nobodys_way(write, get_settings())
 
 
 request_finished.connect(_write_what_was_rolled_back, dispatch_uid="truncus_django.quota")

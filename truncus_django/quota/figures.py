@@ -158,8 +158,7 @@ def updated(known: Figures, told: Told, *, now: float) -> Figures:
         if len(capped) < MOST_DOMAINS:
             capped[domain] = day_ends_at(now)
     known = replace(known, capped=capped)
-    has_later_answer = known.told_at is not None and now < known.told_at <= now + CLOCK_TOLERANCE_S
-    if has_later_answer or not (told.quota or told.is_used_up):
+    if not (told.quota or told.is_used_up) or _is_out_of_order(known, told, now):
         return known
     current = in_month(known, now=now)
     if told.quota is not None:

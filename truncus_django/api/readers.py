@@ -92,7 +92,7 @@ def count_or_share(value: Any) -> float:
     if isinstance(value, FromEnvironment) and _is_number(value):
         value = float(value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not (0 <= value < 1 or (value == value // 1 and value < 10**9)):
+    if not is_number or not 0 <= value < 10**9 or (value > 1 and value % 1):
         raise ValueError("must be a whole number of emails such as 500, or a share such as 0.05.")
     return float(value)
 

@@ -29,7 +29,7 @@ IN_OUTBOX = frozenset({State.PENDING, State.SENDING})
 
 
 def panel(request: HttpRequest) -> dict[str, Any] | None:
-    """Return what the panel shows, or ``None`` if there is no outbox; at most 8 queries."""
+    """Return what the panel shows, or ``None`` if there is no outbox; those of ``health()``."""
     if not is_in_use():
         return None
     found = health()

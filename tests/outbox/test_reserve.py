@@ -192,6 +192,7 @@ def test_what_other_workers_are_sending_counts(plan, put, dispatcher):
         priority=Priority.LOW,
         due_at=timezone.now() + timedelta(hours=1),
         lease=first.pk,
+        is_ambiguous=True,
         size=85,
         idempotency_key="another worker's",
     )

@@ -200,7 +200,7 @@ class Dispatcher:
         """Keep what the answer told of the account's quota.
 
         Before the outcome is recorded: until then, the emails count as under way in
-        :func:`truncus_django.outbox.reserve.low_priority_left`, and so they are never left out.
+        :func:`truncus_django.outbox.reserve.allowance`, and so they are never left out.
         """
         senders = [str(email.fields["from"]) if email.fields else "" for email in emails]
         told = (

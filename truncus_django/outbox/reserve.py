@@ -82,8 +82,8 @@ def allowance(account: str, reserve: float, *, now: float) -> Allowance:
     if left == 0:
         return Allowance(0, held_back_until(known, now=now), _why(known, reserve))
     if left < MOST_UNDER_WAY:
-        # They use the quota up, and their answers have not told so yet.
-        under_way = OutboxBatch.objects.filter(account=account, lease__isnull=False)
+        # They use the quota up, and their answers have not told so yet, or never came.
+        under_way = OutboxBatch.objects.filter(account=account, is_ambiguous=True)
         left -= under_way.aggregate(emails=Sum("size"))["emails"] or 0
     return Allowance(max(left, 0))
 

@@ -157,7 +157,7 @@ def note_answer(account: str, told: Told, settings: Settings) -> None:
         settings: of the mailer that asked.
     """
     if told and _is_due(account, told, settings):
-        _in_nobodys_way(lambda using: _write_outside_transactions(account, told, using), settings)
+        _in_nobodys_way(partial(_write_outside_transactions, account, told, settings), settings)
 
 
 def note_answer_of_outbox(account: str, told: Told, settings: Settings) -> None:
@@ -208,7 +208,7 @@ def _level(told: Told, settings: Settings) -> _Level | None:
     return _Level(figures.percent_reached, quota.limit, quota.remaining <= kept)
 
 
-def _write_outside_transactions(account: str, told: Told, using: str) -> None:
+def _write_outside_transactions(account: str, told: Told, settings: Settings, using: str) -> None:
     """Write a row, or if the caller has a transaction open, remember to write it after that.
 
     Inside it, the row would be locked for as long as the caller's transaction lasts, and what a
@@ -217,7 +217,8 @@ def _write_outside_transactions(account: str, told: Told, using: str) -> None:
     connection = connections[using]
     if connection.in_atomic_block:
         _wait(account, told)
-        transaction.on_commit(partial(_write_waiting, using), using=using, robust=True)
+        write = partial(_in_nobodys_way, _write_waiting, settings)
+        transaction.on_commit(write, using=using)
     elif not connection.get_autocommit():
         _wait(account, told)
     else:

@@ -225,8 +225,8 @@ class TruncusBackend(BaseEmailBackend):
             from truncus_django.log.recording import record
             from truncus_django.quota.keeping import note_sends
 
-            record(sent, alias=self.alias, settings=settings)
-            note_sends(self.client.account, sent, settings)
+            if record(sent, alias=self.alias, settings=settings):
+                note_sends(self.client.account, sent, settings)
         note_recipients(sent)
 
     def _send_signals(self, sent: Sequence[Sent]) -> None:

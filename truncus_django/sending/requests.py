@@ -21,8 +21,7 @@ from truncus_django.api.errors import (
     loggable_id,
 )
 from truncus_django.api.results import SendResult
-from truncus_django.conf import get_settings
-from truncus_django.sending.guard import guard_of
+from truncus_django.sending.guard import current_guard
 
 logger = logging.getLogger("truncus_django")
 
@@ -52,7 +51,7 @@ def request_results(
         EmailRefused: the guard of a staging site lets one of them go to nobody.
         TruncusError: the request failed as a whole.
     """
-    guard = guard_of(get_settings())
+    guard = current_guard()
     if guard is not None:
         emails = [guard(email) for email in emails]
     if len(emails) == 1:

@@ -36,7 +36,6 @@ def _learns(settings):
     settings.TRUNCUS = {**settings.TRUNCUS, "SUPPRESS": "learn"}
 
 
-
 @pytest.fixture
 def emulator(truncus_emulator, settings):
     own = {"RECORD": True, "STORE_BODIES": True, "REQUESTS_PER_SECOND": 0, "REQUESTS_PER_MINUTE": 0}

@@ -22,7 +22,6 @@ def _learns(settings):
     settings.TRUNCUS = {**settings.TRUNCUS, "SUPPRESS": "learn"}
 
 
-
 def to_ann(**fields):
     return email(to=["Ann <Ann@Example.net>"], **fields)
 

@@ -18,6 +18,7 @@ from truncus_django.api.capabilities import forget_capabilities
 from truncus_django.api.transport import Transport
 from truncus_django.conf import forget_settings
 from truncus_django.mailers import _shared_client
+from truncus_django.sending.breaker import forget_breakers
 
 BACKEND = "truncus_django.backend.TruncusBackend"
 # How long an example takes depends on what else the machine does.
@@ -45,6 +46,7 @@ def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def _forget() -> None:
+    forget_breakers()
     forget_capabilities()
     forget_settings()
     _shared_client.cache_clear()

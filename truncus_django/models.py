@@ -15,6 +15,9 @@ from truncus_django.states import FINAL_STATES, UNSENT_STATES, State
 
 __all__ = ["Email", "EmailEvent"]
 
+SENT_BY_LENGTH = 200
+"""Before Django 6.1 the dotted path of a backend."""
+
 _Row = TypeVar("_Row", bound=models.Model)
 
 
@@ -86,6 +89,8 @@ class Email(models.Model):
         _("redirected to"), default=list
     )
     """Who got it instead, by the guard of a staging site."""
+    sent_by = ExactCharField(_("sent by"), max_length=SENT_BY_LENGTH, blank=True)
+    """The fallback mailer that it was handed to; empty where Truncus alone was asked."""
     subject = models.CharField(_("subject"), max_length=998, blank=True)
     search_text = models.TextField(editable=False, blank=True)
     tenant_id = ExactCharField(_("tenant"), max_length=255, blank=True)
@@ -252,6 +257,8 @@ class OutboxAccount(models.Model):
     """How many requests in a row failed for a fault that was not the emails'."""
     error_code = models.CharField(max_length=100, blank=True)
     error = models.TextField(blank=True)
+    allows_fallback = models.BooleanField(default=False)
+    """Whether emails go to the fallback mailer while it is paused."""
     capabilities = models.JSONField(default=dict)
     """What the account has shown to accept; see
     :meth:`~truncus_django.api.client.TruncusClient.capabilities`."""
@@ -266,6 +273,15 @@ class OutboxAccount(models.Model):
 
     def __str__(self) -> str:
         return str(self.account)[:12]
+
+
+class Handover(models.TextChoices):
+    """How far an email of the outbox has come with the fallback mailer."""
+
+    BEGUN = "begun", _("begun")
+    """It may be sent by now, and is not tried again unless the mailer says that it was not."""
+    REFUSED = "refused", _("refused")
+    """It waits for Truncus."""
 
 
 class OutboxBatch(models.Model):
@@ -302,6 +318,8 @@ class OutboxBatch(models.Model):
     """Whether a request of it may have been accepted; so from before each request to its answer."""
     wire_format = models.JSONField(null=True)
     """The one that its emails had at the first request whose outcome is ambiguous."""
+    handover = models.CharField(max_length=7, choices=Handover.choices, blank=True)
+    """How far its one email has come with the fallback mailer."""
     error_code = models.CharField(max_length=100, blank=True)
     error = models.TextField(blank=True)
 

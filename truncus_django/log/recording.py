@@ -34,7 +34,7 @@ from truncus_django.event_loop import off_the_event_loop
 from truncus_django.log.ingest import attach
 from truncus_django.log.transitions import EmailUpdate, advance_emails, next_sync_at
 from truncus_django.message import TruncusStatus
-from truncus_django.models import Email
+from truncus_django.models import SENT_BY_LENGTH, Email
 from truncus_django.sending.ambiguous import note_record
 from truncus_django.sending.guard import guard_of
 from truncus_django.sending.outgoing import OutgoingMessage, SendOutcome, Sent
@@ -245,6 +245,7 @@ ANSWER_FIELDS = [
     "bounced_at",
     "attempts",
     "next_sync_at",
+    "sent_by",
 ]
 
 
@@ -321,7 +322,8 @@ def apply_outcome(
     """
     now = at or timezone.now()
     result, error = outcome.result, outcome.error
-    row.state = _state(result, error)
+    row.state = State.SENT if outcome.sent_by and error is None else _state(result, error)
+    row.sent_by = outcome.sent_by[:SENT_BY_LENGTH]
     row.idempotency_key = outcome.idempotency_key[:255]
     row.batch_index = outcome.batch_index
     row.attempts = outcome.attempts
@@ -331,6 +333,9 @@ def apply_outcome(
         row.provider_message_id = storable_text(result.provider_message_id)[:255]
         row.is_sandbox = row.is_sandbox or result.is_sandbox
         row.reason = storable_text(result.reason or result.error)[:300]
+        row.error_code = row.error = ""
+    if outcome.reason:
+        row.reason = outcome.reason[:300]
         row.error_code = row.error = ""
     if error is not None:
         row.error_code = storable_text(error.code)[:100]

@@ -58,6 +58,7 @@ class EmailUpdate:
     delivered_at: datetime | None = None
     bounced_at: datetime | None = None
     next_sync_at: datetime | None = None
+    sent_by: str = ""
 
 
 _IDS = ("message_id", "global_message_id", "provider_message_id")
@@ -84,6 +85,7 @@ def restart_emails(email_ids: Sequence[UUID]) -> int:
         "error": "",
         "error_code": "",
         "reason": "",
+        "sent_by": "",
         "next_sync_at": None,
         **dict.fromkeys(_TIMES),
     }

@@ -26,7 +26,12 @@ from truncus_django.db.clock import Clock, moment_of
 from truncus_django.db.locks import take_write_lock
 from truncus_django.db.transactions import committed
 from truncus_django.models import OutboxBatch, database
-from truncus_django.outbox.answers import DispatchResult, record_failure, record_results
+from truncus_django.outbox.answers import (
+    DispatchResult,
+    record_failure,
+    record_handover,
+    record_results,
+)
 from truncus_django.outbox.claim import Claim, Idle, claim
 from truncus_django.outbox.clock_set_back import SET_BACK_S, adjust_to_clock_set_back
 from truncus_django.outbox.expiry import expire_overdue
@@ -36,14 +41,16 @@ from truncus_django.outbox.stored_payload import (
     read_wire_format,
     stored_emails,
 )
+from truncus_django.sending.fallback import HandoverFailure, fallback_of
 from truncus_django.sending.requests import request_results
 
 logger = logging.getLogger("truncus_django")
 
 DATABASE_RETRY_S = 0.5
 
-Answer = Sequence[SendResult] | TruncusError
-"""The result of each email of a request, or why it failed as a whole."""
+Answer = Sequence[SendResult] | TruncusError | HandoverFailure | None
+"""The result of each email of a request, or why it failed as a whole; of a handover to the fallback
+mailer why that failed, or ``None``."""
 
 
 @dataclass(slots=True)
@@ -107,6 +114,8 @@ class Dispatcher:
         emails = stored_emails(taken.batch, now=self.clock.now())
         if not taken.has_time_for_request:
             return self._give_back(taken)
+        if taken.is_handover:
+            return self._record(taken, emails, self._hand_over(taken, emails))
         with noting_requests() as requests:
             try:
                 answer = self._send(taken, emails)
@@ -194,6 +203,18 @@ class Dispatcher:
             )
             return error
 
+    def _hand_over(self, claim: Claim, emails: Sequence[StoredEmail]) -> HandoverFailure | None:
+        """Give an email to the fallback mailer.
+
+        Over a connection of its own: after a server has closed an idle one, nobody can tell whether
+        it took the email.
+        """
+        fallback, fields = fallback_of(claim.settings), [email.fields for email in emails]
+        if fallback is None or len(fields) != 1 or fields[0] is None:
+            return HandoverFailure("was not given it", is_about_email=True)
+        with fallback:
+            return fallback.send(fields[0])
+
     def _record(
         self, claim: Claim, emails: Sequence[StoredEmail], answer: Answer
     ) -> DispatchResult:
@@ -206,6 +227,8 @@ class Dispatcher:
                         logger.warning("A lease of the outbox ran out: batch %s", claim.batch.pk)
                         return DispatchResult()
                     now, jitter = self.clock.now(), self._jitter()
+                    if answer is None or isinstance(answer, HandoverFailure):
+                        return record_handover(claim, emails, answer, now=now)
                     if isinstance(answer, TruncusError):
                         return record_failure(claim, emails, answer, now=now, jitter=jitter)
                     return record_results(claim, emails, answer, now=now, jitter=jitter)
@@ -223,7 +246,7 @@ def _is_to_be_recorded(claim: Claim, answer: Answer) -> bool:
     worker may have made the request since.
     """
     batch = OutboxBatch.objects.filter(pk=claim.batch.pk)
-    if isinstance(answer, TruncusError):
+    if isinstance(answer, TruncusError | HandoverFailure):
         batch = batch.filter(lease=claim.lease)
     else:
         batch = batch.filter(idempotency_key=claim.batch.idempotency_key)

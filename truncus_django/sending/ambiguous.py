@@ -28,7 +28,13 @@ _lock = Lock()
 
 
 def remember(
-    batch: Batch, client: TruncusClient, *, now: float, is_ambiguous: bool, wire_format: WireFormat
+    batch: Batch,
+    client: TruncusClient,
+    *,
+    now: float,
+    is_ambiguous: bool,
+    wire_format: WireFormat,
+    is_handed_over: bool = False,
 ) -> None:
     """Note on the messages of ``batch`` that it may have been accepted, and how it was sent.
 
@@ -36,6 +42,7 @@ def remember(
         now: unix seconds.
         is_ambiguous: as :attr:`AmbiguousSend.is_ambiguous`.
         wire_format: the form in which the emails went out.
+        is_handed_over: as :attr:`AmbiguousSend.is_handed_over`.
     """
     for index, outgoing in enumerate(batch.messages):
         payload, earlier = outgoing.payload, outgoing.ambiguous_send
@@ -54,6 +61,7 @@ def remember(
             since=earlier.since if earlier else now,
             is_ambiguous=is_ambiguous or outgoing.is_ambiguous,
             email_pk=earlier.email_pk if earlier else None,
+            is_handed_over=is_handed_over,
         )
         for message, place in outgoing.noted_on:
             _replace(message, place, batch.key, note)

@@ -5,7 +5,7 @@ The server is that of no library, so that it can break off wherever a test wants
 
 import socketserver
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
@@ -13,6 +13,8 @@ from email.message import EmailMessage
 from typing import Any
 
 import django
+from django.core import mail
+from django.core.mail.backends import locmem
 
 from truncus_django.testing import BACKEND
 
@@ -93,3 +95,21 @@ def smtp_server() -> Iterator[SmtpServer]:
         yield server
         listening.shutdown()
         thread.join()
+
+
+class SilentBackend(locmem.EmailBackend):
+    """Says that it sent nothing."""
+
+    def send_messages(self, messages: Sequence[Any]) -> int:
+        """Send nothing."""
+        return 0
+
+
+class InterruptedBackend(locmem.EmailBackend):
+    """Is broken into at its second email."""
+
+    def send_messages(self, messages: Sequence[Any]) -> int:
+        """Send the first email of a test."""
+        if mail.outbox:
+            raise KeyboardInterrupt
+        return int(super().send_messages(messages))

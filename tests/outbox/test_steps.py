@@ -88,7 +88,15 @@ class Victim:
 
 
 @pytest.fixture
-def victim(shared_database: str, emulator: Any, settings: Any) -> Iterator[Victim]:
+def fallback() -> dict[str, Any]:
+    """The fallback mailer's part of ``MAILERS``; there is none."""
+    return {}
+
+
+@pytest.fixture
+def victim(
+    shared_database: str, emulator: Any, settings: Any, fallback: dict[str, Any]
+) -> Iterator[Victim]:
     """A process that works on the same outbox, and can be killed again and again."""
     options = connections[shared_database].settings_dict["OPTIONS"]
     before = dict(options)
@@ -97,7 +105,7 @@ def victim(shared_database: str, emulator: Any, settings: Any) -> Iterator[Victi
     connections[shared_database].close()
     settings.TRUNCUS = {**settings.TRUNCUS, "BASE_URL": emulator.url, "API_KEY": "tr_test_steps"}
     own = {name: value for name, value in settings.TRUNCUS.items() if name != "DATABASE"}
-    chaos = {"database": _reachable(shared_database), "truncus": own}
+    chaos = {"database": _reachable(shared_database), "truncus": own, "fallback": fallback}
     with subprocess.Popen(
         [sys.executable, "-m", "tests.chaos.victim"],
         env={

@@ -113,3 +113,16 @@ class InterruptedBackend(locmem.EmailBackend):
         if mail.outbox:
             raise KeyboardInterrupt
         return int(super().send_messages(messages))
+
+
+class SlowBackend(locmem.EmailBackend):
+    """Waits in the middle of its first email."""
+
+    is_sending = threading.Event()
+    may_go_on = threading.Event()
+
+    def send_messages(self, messages: Sequence[Any]) -> int:
+        """Send, when it may go on."""
+        self.is_sending.set()
+        assert self.may_go_on.wait(10)
+        return int(super().send_messages(messages))

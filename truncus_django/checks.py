@@ -286,9 +286,7 @@ def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[che
         hint = _variable_hint("base_url", known)
         yield checks.Error(error.message + where, hint=hint, id="truncus.E004")
     yield from _check_html(settings, where)
-    problem = fallback_problem(settings.fallback_mailer) if settings.fallback_mailer else None
-    if problem is not None:
-        yield checks.Error(problem + where, id="truncus.E012")
+    yield from _check_fallback(settings, where)
     is_live = (settings.api_key or "").startswith(contract.LIVE_KEY_PREFIX)
     real = settings.base_url.rstrip("/") == contract.DEFAULT_BASE_URL
     if django_settings.DEBUG and is_live and real and not settings.sandbox:
@@ -297,6 +295,13 @@ def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[che
             hint="Set TRUNCUS['SANDBOX'] = True, or use the emulator.",
             id="truncus.W001",
         )
+
+
+def _check_fallback(settings: Settings, where: str) -> Iterator[checks.CheckMessage]:
+    name = settings.fallback_mailer
+    problem = None if name is None else fallback_problem(name)
+    if problem is not None:
+        yield checks.Error(problem + where, id="truncus.E012")
 
 
 def _check_html(settings: Settings, where: str) -> Iterator[checks.CheckMessage]:

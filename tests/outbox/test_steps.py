@@ -63,7 +63,12 @@ class Victim:
         return last
 
     def dies_everywhere(
-        self, before: Callable[[], Any], after: Callable[[Any], None], *, task: str = "drain"
+        self,
+        before: Callable[[], Any],
+        after: Callable[[Any], None],
+        *,
+        task: str = "drain",
+        meanwhile: Callable[[], Any] = lambda: None,
     ) -> None:
         """Play a scenario once for each gap.
 
@@ -71,6 +76,7 @@ class Victim:
             before: sets the scene.
             after: is given what ``before`` returned; what must hold when all is over.
             task: what the process does that dies.
+            meanwhile: what happens between its death and another worker.
         """
         for gap in range(SURVIVES):
             _forget_all()
@@ -78,6 +84,7 @@ class Victim:
             scene = before()
             last = self.lives(task, dies=gap)
             self.gaps.append(last or "")
+            meanwhile()
             if task == "bulk":
                 _run_leases_out()  # the next run goes on, not a worker
             else:

@@ -1,7 +1,9 @@
 """Direct sends whose emails Truncus certainly did not take, and that another mailer sends."""
 
+import asyncio
 import copy
 import pickle
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import django
@@ -12,7 +14,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tests.fallback import LOCMEM, SMTP, UNREACHABLE, smtp_server, use_fallback
+from tests.fallback import LOCMEM, SMTP, UNREACHABLE, SlowBackend, smtp_server, use_fallback
 from truncus_django.api import contract, errors, retry
 from truncus_django.api.errors import (
     AuthenticationError,
@@ -251,6 +253,37 @@ def test_signals(down, fallback):
         send_failed.disconnect(hear)
     [(signal, status)] = heard
     assert (signal, status.sent_by) == (post_send, fallback)
+
+
+def test_from_a_coroutine(down, fallback):
+    one = message()
+
+    async def twice():
+        return await one.asend(), await one.asend()
+
+    assert asyncio.run(twice()) == (1, 1)  # the answer was learned, and it was sent again
+    assert subjects() == ["Order 0", "Order 0"]
+
+
+def test_a_cancelled_send_is_not_sent_again(down, settings):
+    """Whoever is cancelled does not learn that the fallback mailer has sent it."""
+    use_fallback(settings, "tests.fallback.SlowBackend")
+    one = message()
+
+    async def cancelled():
+        task = asyncio.ensure_future(one.asend())
+        await asyncio.to_thread(SlowBackend.is_sending.wait)
+        task.cancel()
+        SlowBackend.may_go_on.set()
+        with suppress(asyncio.CancelledError):
+            await task
+        assert task.cancelled()
+
+    asyncio.run(cancelled())
+    assert subjects() == ["Order 0"]
+    with pytest.raises(OutcomeUnknown):
+        one.send()
+    assert subjects() == ["Order 0"]
 
 
 @pytest.mark.django_db
@@ -574,8 +607,10 @@ def test_the_doctor_connects_to_it(smtp, settings):
 # Never both ---------------------------------------------------------------------------------------
 
 FAULTS = st.sampled_from(
-    ["reset_before", "reset_after", "truncated", "truncated_before", "rate_limit", "error_500"]
-    + ["error_500_after", "provider_502", "html_502"]
+    [
+        *("reset_before", "reset_after", "truncated", "truncated_before", "rate_limit"),
+        *("error_500", "error_500_after", "provider_502", "html_502"),
+    ]
 )
 SENDS = st.lists(st.tuples(st.integers(1, 3), st.lists(FAULTS, max_size=3)), max_size=8)
 
@@ -596,10 +631,8 @@ def test_whatever_fails_no_email_goes_both_ways(truncus_emulator, settings, send
         for fault in faults:
             truncus_emulator.faults.next(fault, retry_after=0)
         waiting += [message(next(numbers), html="<p>") for _ in range(count)]
-        try:
+        with suppress(TruncusError):
             backend().send_messages(waiting)
-        except TruncusError:
-            pass
         accepted |= {one.subject for one in waiting if one.truncus_status.is_accepted}
         waiting = [one for one in waiting if not one.truncus_status.is_accepted]
         truncus_emulator.faults.clear()

@@ -6,7 +6,6 @@ and becomes ``unknown``.
 """
 
 from datetime import UTC, datetime
-from uuid import UUID
 
 from django.db.models import Q, QuerySet
 
@@ -53,19 +52,16 @@ def begin(
         end_interrupted(batch)
     for entries in _candidates(mailer, now):
         for _ in range(MOST_SET_ASIDE):
-            row = entries.values_list("pk", "payload", "batch").first()
-            if row is None:
+            entry = entries.first()
+            alone = None if entry is None else _alone(entry, account, now)
+            if entry is None or alone is None:
                 break
-            pk, payload, batch_id = row
-            alone = _alone(pk, batch_id, mailer, account, now)
-            if alone is None:
-                break
-            fields = read_payload(payload)
+            fields = read_payload(entry.payload)
             at = datetime.fromtimestamp(now, UTC)
             if fields is not None and why_only_truncus(fields, now=at) is None:
                 alone.handover = Handover.BEGUN
-                Email.objects.filter(pk=pk).update(sent_by=settings.fallback_mailer or "")
-                transitions.mark_sending([pk])
+                Email.objects.filter(pk=entry.pk).update(sent_by=settings.fallback_mailer or "")
+                transitions.mark_sending([entry.pk])
                 return alone
             alone.handover = Handover.REFUSED
             alone.save(using=OutboxBatch.objects.db)
@@ -113,23 +109,19 @@ def _candidates(mailer: str, now: float) -> tuple[QuerySet[OutboxEntry], QuerySe
     return not_taken, entries.filter(is_waiting=True)
 
 
-def _alone(
-    pk: UUID, batch_id: UUID | None, mailer: str, account: OutboxAccount, now: float
-) -> OutboxBatch | None:
+def _alone(entry: OutboxEntry, account: OutboxAccount, now: float) -> OutboxBatch | None:
     """Take an email out of its batch into one of its own; ``None`` if a worker has the batch."""
-    entry = OutboxEntry.objects.filter(pk=pk).values_list("priority", flat=True).first()
-    if entry is None:
-        return None
     old = None
-    if batch_id is not None:
-        old = lock_free_rows(OutboxBatch.objects.filter(pk=batch_id, lease=None)).first()
+    if not entry.is_waiting:
+        batch = OutboxBatch.objects.filter(pk=entry.serializable_value("batch"), lease=None)
+        old = lock_free_rows(batch).first()
         if old is None or old.is_ambiguous:
             return None
     alone = OutboxBatch.objects.create(
         idempotency_key=new_idempotency_key(),
-        mailer=mailer,
+        mailer=entry.mailer,
         account=account.pk,
-        priority=entry,
+        priority=entry.priority,
         created_at=moment_of(now),
         due_at=moment_of(now),
         attempts=0 if old is None else old.attempts,
@@ -137,7 +129,7 @@ def _alone(
         error_code="" if old is None else old.error_code,
         error="" if old is None else old.error,
     )
-    OutboxEntry.objects.filter(pk=pk).update(is_waiting=False, batch=alone)
+    OutboxEntry.objects.filter(pk=entry.pk).update(is_waiting=False, batch=alone)
     if old is not None:
         renew_keys({old.pk: old})
     return alone

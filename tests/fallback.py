@@ -51,7 +51,7 @@ class SmtpServer:
     """
 
     port: int
-    answers: dict[str, bytes | None] = field(default_factory=dict)
+    answers: dict[str, bytes | list[bytes | None] | None] = field(default_factory=dict)
     taken: list[tuple[list[str], EmailMessage]] = field(default_factory=list)
 
 
@@ -62,6 +62,8 @@ def smtp_server() -> Iterator[SmtpServer]:
     class Handler(socketserver.StreamRequestHandler):
         def say(self, command: str, usual: bytes) -> bool:
             answer = server.answers.get(command, usual)
+            if isinstance(answer, list):  # one after the other
+                answer = answer.pop(0) if answer else usual
             if answer is not None:
                 self.wfile.write(answer + b"\r\n")
             return answer is not None

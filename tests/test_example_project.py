@@ -28,6 +28,7 @@ TITLES = [
     "Letters, killed midway",
     "Weekly digest, scheduled",
     "Digest in the sandbox",
+    "Answer to a question",
     "Order, mailbox full",
     "Order, suppressed",
     "Error mail to the admins",
@@ -85,7 +86,7 @@ def test_demo_shows_every_mail_and_exits_0(dialect: str, account: dict[str, str]
     rows = [line for line in lines if re.search(r" (msg|em)_[0-9a-f]{24} ", line)]
     assert [row[:24].strip() for row in rows] == TITLES
     assert "raised EmailRefused" in demo.stdout
-    assert "758 mails (757 accepted, 1 refused)" in demo.stdout
+    assert "759 mails (758 accepted, 1 refused)" in demo.stdout
     assert "1 TCP connection," in demo.stdout
     assert max(map(len, lines)) <= 100
     assert "\x1b" not in demo.stdout

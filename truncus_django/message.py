@@ -19,7 +19,7 @@ from django.http import HttpRequest
 
 from truncus_django.api.errors import TruncusError
 from truncus_django.api.results import SendResult
-from truncus_django.cancellation import in_thread
+from truncus_django.awaited_send import in_thread
 from truncus_django.rendering import render_email
 from truncus_django.validation import did_you_mean
 
@@ -72,7 +72,7 @@ def options_of(message: EmailMessage) -> dict[str, Any]:
     }
 
 
-def is_merged(message: EmailMessage) -> bool:
+def has_merge_data(message: EmailMessage) -> bool:
     """Whether the message is to be one email for each of its recipients."""
     for name in MERGE_NAMES:  # a loop, as every email of a long list is asked
         if getattr(message, name, None) is not None and option(message, name) is not None:
@@ -142,8 +142,12 @@ async def asend(message: EmailMessage, **options: Any) -> int:
         **options: those of the message's ``send()``.
 
     Raises:
+        TypeError: it is no message.
         Exception: as ``send()``.
     """
+    if not isinstance(message, EmailMessage):
+        kind = type(message).__name__
+        raise TypeError(f"asend() takes a message, not {kind}; asend_messages() takes several.")
     return await in_thread(lambda: message.send(**options), thread_sensitive=_uses_database())
 
 
@@ -157,6 +161,8 @@ async def asend_messages(messages: Iterable[EmailMessage], *, using: str | None 
     Raises:
         Exception: as ``send_messages()``. Cancelled, as :func:`asend`.
     """
+    if isinstance(messages, EmailMessage):
+        raise TypeError("asend_messages() takes several messages; asend() takes one.")
     listed = list(messages)
     return await in_thread(
         lambda: _backend(using).send_messages(listed), thread_sensitive=_uses_database()

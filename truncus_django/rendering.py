@@ -16,6 +16,7 @@ from django.conf import settings as django_settings
 from django.http import HttpRequest
 from django.template import TemplateDoesNotExist, engines
 from django.template.backends.base import BaseEngine
+from django.template.context import BaseContext
 from django.template.loader import get_template
 from django.utils import timezone, translation
 
@@ -23,7 +24,7 @@ from truncus_django.conf import ConfigurationError
 
 _ENDINGS = {"subject": "_subject.txt", "html": ".html", "body": ".txt"}
 _BACKENDS_THAT_ESCAPE = {"django.template.backends.django", "django.template.backends.jinja2"}
-_CONTROL = re.compile("[\x00-\x1f\x7f]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _LINK_THAT_IS_ITS_TEXT = re.compile(r"\[([^\[\]()\s]+)\]\((?:mailto:)?\1\)")
 
 
@@ -53,6 +54,8 @@ def render_email(
         ConfigurationError: there is no text, and inscriptis is not installed.
     """
     templates = _templates(name, given, using)
+    if isinstance(context, BaseContext):
+        context = context.flatten()
     with ExitStack() as stack:
         if language is not None:
             stack.enter_context(translation.override(language))

@@ -101,6 +101,13 @@ _STATES_BY_WORD: Mapping[str, State] = {
     contract.CANCELLED: State.CANCELLED,
 }
 
+EVENT_WORDS = (
+    *(word for word in _STATES_BY_WORD if word not in {contract.QUEUED, contract.SANDBOX}),
+    OPENED,
+    CLICKED,
+)
+"""The events that an email's record shows, by Truncus's words."""
+
 
 def usual_word(word: str) -> str:
     """Return the word for an event or a status that Truncus uses elsewhere, in lower case."""

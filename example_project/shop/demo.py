@@ -196,6 +196,13 @@ def _scenes(dialect: str) -> list[Scene]:
         Scene(
             "Digest in the sandbox", emails.rehearse_weekly_digest, Outcome("sandbox", "sandbox")
         ),
+        Scene(
+            "Answer to a question",
+            lambda: emails.answer_question(
+                customer.email, "<question-1@mail.example.com>", "Yes, we wrap gifts."
+            ),
+            delivered,
+        ),
         Scene("Order, mailbox full", lambda: emails.send_order_confirmation(full), bounced),
         Scene("Order, suppressed", send_to_suppressed, refused, is_refused=True),
         Scene(

@@ -83,7 +83,10 @@ def send_news(customers: Iterable[User]) -> int:
 
     One message with merge data: the texts are common, and each recipient's name is filled in.
     """
-    names = {customer.email: {"name": customer.first_name} for customer in customers}
+    names = {
+        customer.email: {"name": customer.first_name} if customer.first_name else {}
+        for customer in customers
+    }
     message = TruncusMessage.from_template(
         "shop/emails/digest",
         _digest_context("{{ name }}"),
@@ -94,6 +97,16 @@ def send_news(customers: Iterable[User]) -> int:
         importance="low",
     )
     return message.send()
+
+
+def answer_question(to: str, message_id: str, answer: str) -> None:
+    """Answer a customer's email, in one conversation with it.
+
+    Args:
+        message_id: the ``Message-ID`` of the customer's email.
+    """
+    message = TruncusMessage("Re: your question", answer, to=[to], in_reply_to=message_id)
+    message.send()
 
 
 def report_unsent_confirmation(order: Order, error: Exception) -> None:

@@ -1,8 +1,6 @@
 """A walk through the shop; every mail is really sent, to a local Truncus."""
 
-import base64
 import re
-from contextlib import ExitStack
 from datetime import datetime, timedelta
 from io import StringIO
 from typing import Any
@@ -19,35 +17,35 @@ from shop import demo, emails
 from shop.invoice import pdf_page
 from shop.models import Order
 from truncus_django.api.errors import EmailRefused
-from truncus_django.emulator import Emulator
-from truncus_django.testing import run_emulator
+from truncus_django.testing import (
+    SentEmail,
+    assert_email_sent,
+    assert_no_email_sent,
+    deliver_event,
+    links_in,
+    run_emulator,
+    use_emulator,
+)
 
-
-def sending_through(emulator: Emulator) -> override_settings:
-    """Return a context with the shop's own mailers; Django's test runner took them away."""
-    backend: dict[str, Any]
-    if django.VERSION >= (6, 1):
-        backend = {"MAILERS": project_settings.MAILERS}
-    else:
-        backend = {"EMAIL_BACKEND": project_settings.EMAIL_BACKEND}
-    return override_settings(TRUNCUS=demo.settings_for(emulator), **backend)
+# The shop's own mailers; Django's test runner takes them away.
+BACKEND: dict[str, Any]
+if django.VERSION >= (6, 1):
+    BACKEND = {"MAILERS": project_settings.MAILERS}
+else:
+    BACKEND = {"EMAIL_BACKEND": project_settings.EMAIL_BACKEND}
 
 
 class ShopTestCase(TestCase):
     """A shop with its own Truncus and one customer."""
 
     def setUp(self) -> None:
-        stack = ExitStack()
-        self.addCleanup(stack.close)
-        self.emulator = stack.enter_context(run_emulator())
-        stack.enter_context(sending_through(self.emulator))
+        self.emulator = self.enterContext(run_emulator())
+        truncus = demo.settings_for(self.emulator)
+        self.enterContext(override_settings(TRUNCUS=truncus, **BACKEND))
+        self.enterContext(use_emulator(self.emulator))
 
     def customer(self, email: str = "ann@example.com") -> User:
         return User.objects.create_user(email, email, first_name="Ann & Co")
-
-    def newest_payload(self) -> dict[str, Any]:
-        """Return the newest email as it was posted."""
-        return dict(self.emulator.emails[-1].payload or {})
 
 
 class SignUpTests(ShopTestCase):
@@ -57,44 +55,42 @@ class SignUpTests(ShopTestCase):
         page = self.client.post(reverse("sign_up"), {"name": "Rose & Sons", "email": email})
         self.assertRedirects(page, reverse("password_reset_done"))
 
-    def choose_password_with(self, mail: dict[str, Any]) -> None:
+    def choose_password_with(self, mail: SentEmail) -> None:
         """Follow the link in a mail and fill in the form behind it."""
-        found = re.search(r"http://[^/]+(/password/\S+)", mail["text"])
-        assert found is not None
-        page = self.client.get(found[1], follow=True)
+        [link] = [link for link in links_in(mail) if "/password/" in link]
+        page = self.client.get(link, follow=True)
         passwords = {"new_password1": "seven leaves", "new_password2": "seven leaves"}
         page = self.client.post(page.redirect_chain[-1][0], passwords)
         self.assertRedirects(page, reverse("front"))
 
     def test_sign_up_order_and_password_reset(self) -> None:
         self.sign_up()
-        welcome = self.newest_payload()
-        assert welcome["subject"] == "Welcome to Leaf & Kettle"
-        assert "Welcome, Rose &amp; Sons!" in welcome["html"]
-
+        welcome = assert_email_sent(
+            to=["rose@example.com"],
+            subject="Welcome to Leaf & Kettle",
+            html_contains="Welcome, Rose &amp; Sons!",
+        )
         self.choose_password_with(welcome)
         self.assertContains(self.client.get(reverse("front")), "Rose &amp; Sons")
         page = self.client.post(reverse("place_order"), {"assam": 2, "cups": 1}, follow=True)
         self.assertContains(page, "A confirmation is on its way")
         self.assertContains(page, "39.80 €")
-        assert self.newest_payload()["subject"] == "Your order LK-00001"
+        assert_email_sent(to="rose@example.com", subject="Your order LK-00001")
 
         self.client.post(reverse("logout"))
         self.client.post(reverse("password_reset"), {"email": "rose@example.com"})
-        reset = self.newest_payload()
-        assert reset["subject"] == "A new password for Leaf & Kettle"
-        self.choose_password_with(reset)
+        self.choose_password_with(assert_email_sent(subject="A new password for Leaf & Kettle"))
 
     def test_known_address_gets_its_link_and_no_second_account(self) -> None:
         self.sign_up()
         self.sign_up("Rose@example.com")
         assert User.objects.count() == 1
-        assert len(self.emulator.emails) == 2
+        assert_email_sent(link=re.compile("/password/"), count=2)
 
     def test_reset_of_an_unknown_address_sends_nothing(self) -> None:
         page = self.client.post(reverse("password_reset"), {"email": "nobody@example.com"})
         self.assertRedirects(page, reverse("password_reset_done"))
-        assert self.emulator.requests == []
+        assert_no_email_sent()
 
 
 class OrderTests(ShopTestCase):
@@ -102,31 +98,33 @@ class OrderTests(ShopTestCase):
 
     def test_confirmation_has_text_html_and_the_invoice(self) -> None:
         emails.send_order_confirmation(Order.place(self.customer(), {"assam": 1}))
-        mail = self.newest_payload()
-        assert "Hello Ann & Co," in mail["text"]
-        assert "Thank you, Ann &amp; Co!" in mail["html"]
-        assert mail["reply_to"] == "orders@example.com"
-        [pdf] = mail["attachments"]
-        assert pdf["content_type"] == "application/pdf"
-        assert base64.b64decode(pdf["content"]).startswith(b"%PDF-")
+        mail = assert_email_sent(
+            text_contains="Hello Ann & Co,",
+            html_contains="Thank you, Ann &amp; Co!",
+            link=Order.objects.get().get_absolute_url(),
+        )
+        assert mail.reply_to == ("orders@example.com",)
+        [pdf] = mail.attachments
+        assert pdf.content_type == "application/pdf"
+        assert pdf.content.startswith(b"%PDF-")
 
     def test_confirmation_is_in_the_language_of_the_order(self) -> None:
         self.client.force_login(self.customer())
         self.client.post(
             reverse("place_order"), {"assam": 2}, headers={"accept-language": "de-AT, en;q=0.5"}
         )
-        mail = self.newest_payload()
-        assert mail["subject"] == "Ihre Bestellung LK-00001"
-        assert "Hallo Ann & Co," in mail["text"]
-        assert "Summe: 17,80 €" in mail["text"]
-        assert "Vielen Dank, Ann &amp; Co!" in mail["html"]
-        assert 'lang="de"' in mail["html"]
+        mail = assert_email_sent(
+            subject="Ihre Bestellung LK-00001",
+            text_contains="Hallo Ann & Co,",
+            html_contains="Vielen Dank, Ann &amp; Co!",
+        )
+        assert "Summe: 17,80 €" in mail.text
+        assert 'lang="de"' in mail.html
 
     def test_css_of_the_templates_is_in_attributes(self) -> None:
         emails.send_order_confirmation(Order.place(self.customer(), {"assam": 1}))
-        html = self.newest_payload()["html"]
-        assert '<td class="head" style="padding: 24px 32px;' in html
-        assert "@media (max-width: 480px)" in html
+        mail = assert_email_sent(html_contains='<td class="head" style="padding: 24px 32px;')
+        assert "@media (max-width: 480px)" in mail.html
 
     def test_order_stands_when_its_confirmation_is_refused(self) -> None:
         self.client.force_login(self.customer("suppressed@example.com"))
@@ -134,9 +132,13 @@ class OrderTests(ShopTestCase):
             page = self.client.post(reverse("place_order"), {"sencha": 1}, follow=True)
         self.assertContains(page, "please print this page")
         assert Order.objects.count() == 1
-        report = self.newest_payload()
-        assert report["to"] == "owner@example.com"
-        assert "EmailRefused" in report["text"]
+        assert_email_sent(to="owner@example.com", text_contains="EmailRefused", count=1)
+        assert_no_email_sent(to="suppressed@example.com")
+
+    def test_bounce_of_a_confirmation_is_in_the_log(self) -> None:
+        emails.send_order_confirmation(Order.place(self.customer(), {"cups": 1}))
+        record = deliver_event(assert_email_sent(), "bounced", reason="mailbox_full")
+        assert (record.state, record.reason) == ("bounced", "mailbox_full")
 
     def test_empty_basket_is_no_order(self) -> None:
         self.client.force_login(self.customer())

@@ -11,6 +11,7 @@ from django.core import mail
 from django.core.mail import send_mail
 from django.test.utils import override_settings
 
+from truncus_django import testing
 from truncus_django.testing import API_KEY, BACKEND, run_emulator, use_emulator
 
 from .conftest import Client
@@ -88,6 +89,12 @@ sys.exit(", ".join(heavy) or 0)
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_names_that_need_django_are_there_when_asked_for_and_others_are_not():
+    assert [name for name in testing.__all__ if getattr(testing, name, None) is None] == []
+    with pytest.raises(AttributeError, match="has no attribute 'assert_emial_sent'"):
+        _ = testing.assert_emial_sent
+
+
 USER_TESTS = """
 import requests
 import truncus_django.testing as t
@@ -105,6 +112,12 @@ def test_second_finds_it_fresh(truncus_emulator):
     assert seen == [truncus_emulator.url]
 {more}
 """
+PLAIN_TESTS = """
+import sys
+
+def test_nothing_has_loaded_django():
+    assert "django" not in sys.modules
+"""
 DJANGO_TESTS = """
 def test_django(truncus_emulator, settings):
     assert settings.TRUNCUS["BASE_URL"] == truncus_emulator.url
@@ -117,7 +130,7 @@ def test_django_is_left_alone_without_the_fixture(settings):
 @pytest.mark.parametrize("with_django", [True, False], ids=["django", "no django"])
 def test_fixture_in_a_users_suite(tmp_path, with_django):
     tests = tmp_path / "test_users.py"
-    tests.write_text(USER_TESTS.replace("{more}", DJANGO_TESTS if with_django else ""))
+    tests.write_text(USER_TESTS.replace("{more}", DJANGO_TESTS if with_django else PLAIN_TESTS))
     plugin = ["--ds", "tests.settings"] if with_django else ["-p", "no:django"]
     (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
     done = subprocess.run(
@@ -129,4 +142,4 @@ def test_fixture_in_a_users_suite(tmp_path, with_django):
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    assert ("4 passed" if with_django else "2 passed") in done.stdout
+    assert ("4 passed" if with_django else "3 passed") in done.stdout

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from contextvars import copy_context
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -10,7 +11,7 @@ from django.core.mail import EmailMessage
 from django.db import connections
 
 from truncus_django.api.errors import ConfigurationError, EmailRefused
-from truncus_django.cancellation import current_cancellation
+from truncus_django.awaited_send import current_awaited_send
 from truncus_django.message import TruncusMessage, asend, asend_messages
 from truncus_django.models import Email, OutboxEntry
 from truncus_django.signals import pre_send
@@ -138,6 +139,29 @@ def test_to_cancel_again_ends_nothing_early(emulator):
     assert sent.truncus_status.status == "delivered"
 
 
+def test_what_is_cancelled_is_not_tried_again(emulator):
+    emulator.faults.next("error_503", times=4)
+    sent = message()
+
+    async def send():
+        task = asyncio.ensure_future(sent.asend())
+        await asyncio.to_thread(emulator.wait_for, lambda each: len(each.requests) == 1)
+        await cancel(task)
+        emulator.faults.clear()
+        return await sent.asend()
+
+    assert run(send()) == 1
+    assert emulator.accepted == 1
+    assert len({each.headers["idempotency-key"] for each in emulator.requests}) == 1
+
+
+def test_what_is_no_message_is_told():
+    with pytest.raises(TypeError, match=r"asend_messages\(\) takes several"):
+        run(asend([message()]))
+    with pytest.raises(TypeError, match=r"asend\(\) takes one"):
+        run(asend_messages(message()))
+
+
 def test_what_is_cancelled_before_its_request_makes_none(emulator, stop_before_send):
     begun, may_go_on = stop_before_send
     sent = [message(number, idempotency_key=f"own-{number}") for number in range(2)]
@@ -152,27 +176,37 @@ def test_what_is_cancelled_before_its_request_makes_none(emulator, stop_before_s
 
     run(send())
     assert emulator.requests == []
-    assert current_cancellation() is None
+    assert current_awaited_send() is None
 
 
-def test_what_has_not_begun_when_it_is_cancelled_never_does(emulator):
-    sent = message()
-    busy = threading.Event()
+def test_what_has_not_begun_is_cancelled_at_once(emulator):
+    sent, busy = message(), threading.Event()
 
     async def send():
         other = asyncio.ensure_future(sync_to_async(busy.wait)(DELIVERED_BY))
         await asyncio.sleep(0)
         task = asyncio.create_task(sent.asend())
         await asyncio.sleep(0.01)
-        task.cancel()
-        await asyncio.sleep(0)
-        busy.set()
         await cancel(task)
+        assert not busy.is_set()
+        busy.set()
         await other
 
     run(send())
     assert emulator.requests == []
     assert sent.truncus_status is None
+
+
+def test_a_send_in_a_context_that_is_left_over_is_one_of_its_own(emulator):
+    contexts = []
+    pre_send.connect(keep := lambda **kwargs: contexts.append(copy_context()))
+    try:
+        run(message().asend())
+    finally:
+        pre_send.disconnect(keep)
+    later = message(2)
+    assert run(sync_to_async(lambda: contexts[0].run(later.send))()) == 1
+    assert "_truncus_ambiguous_sends" not in vars(later)
 
 
 # Through the outbox -------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The guard of a staging site, on every path that an email can take."""
 
 import copy
+from contextlib import suppress
 from uuid import uuid4
 
 import pytest
@@ -12,7 +13,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from truncus_django.admin.resend import resend
-from truncus_django.api.errors import ConfigurationError, EmailRefused, MessagesNotSent
+from truncus_django.api.errors import (
+    ConfigurationError,
+    EmailRefused,
+    MessagesNotSent,
+    TruncusError,
+)
 from truncus_django.backend import TruncusBackend
 from truncus_django.bulk import send_bulk
 from truncus_django.checks import check_settings
@@ -99,6 +105,24 @@ def test_what_may_go_goes_unchanged(emulator):
 def test_what_only_looks_like_a_pattern_is_redirected(emulator, address):
     message(to=[address]).send()
     assert reached(emulator) == {DEV}
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "victim@example.net, me@ok.example",
+        "V <victim@example.net>, <me@ok.example>",
+        "victim@example.net\nme@ok.example",
+        "victim@example.net;me@ok.example",
+        '"victim@example.net"@ok.example',
+        ["me@ok.example", ["victim@example.net"]],
+        {"victim@example.net": "me@ok.example"},
+    ],
+)
+def test_nobody_hides_beside_somebody_who_may(emulator, hidden):
+    with suppress(TruncusError):
+        message(esp_extra={"to": hidden}).send()
+    assert "victim" not in str([request.body.get("to") for request in emulator.requests])
 
 
 def test_without_somebody_instead_an_email_is_refused_before_any_request(emulator, settings):
@@ -222,7 +246,7 @@ def send_by(path: str, sent: EmailMessage) -> None:
         case "bulk" | "bulk in the outbox":
             send_bulk([sent], key="k")
         case "merge":
-            sent.merge_data, sent.merge_cc = {}, True
+            sent.merge_data, sent.merge_cc, sent.esp_extra = {}, True, None
             sent.send()
         case "resend":
             sent.send()

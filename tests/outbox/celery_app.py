@@ -12,6 +12,7 @@ def make_app(broker: dict[str, Any]) -> Celery:
     app = Celery("site", set_as_current=True)
     app.conf.update(
         broker_connection_retry_on_startup=True,
+        worker_proc_alive_timeout=60.0,  # the machine may do other things, too
         worker_hijack_root_logger=False,
         worker_enable_remote_control=False,
         worker_send_task_events=False,

@@ -17,11 +17,12 @@ from truncus_django.api.errors import MessageError, SendCancelled
 from truncus_django.bulk import BulkInterrupted, BulkResult, direct, send_bulk
 from truncus_django.conf import ConfigurationError
 from truncus_django.log.purge import Purge
-from truncus_django.message import TruncusStatus
+from truncus_django.message import TruncusMessage, TruncusStatus
 from truncus_django.models import BulkEmail, Email, OutboxBatch, OutboxEntry
 from truncus_django.outbox.dispatcher import Dispatcher
 from truncus_django.outbox.operations import OperationResult, retry
 from truncus_django.signals import post_send, pre_send, send_failed
+from truncus_django.testing import send_outbox
 
 ACCEPTED = "delivered"
 """How the emulator answers: it has delivered by then."""
@@ -560,3 +561,32 @@ def test_the_plain_send_path_knows_nothing_of_bulks(put):
         put(100)
     assert seen.captured_queries
     assert not any("bulk" in query["sql"] for query in seen.captured_queries)
+
+
+@pytest.mark.parametrize("delivery", ["direct", "outbox"])
+def test_a_message_with_merge_data_is_an_email_for_each_recipient(emulator, settings, delivery):
+    settings.TRUNCUS = {**settings.TRUNCUS, "DELIVERY": delivery}
+    people = [f"customer{number}@example.org" for number in range(250)]
+    told = []
+
+    def merged():
+        return TruncusMessage(
+            "Hello",
+            "Dear {{ name }}",
+            "shop@example.com",
+            people,
+            merge_data={address: {"name": address} for address in people[1:]},
+        )
+
+    message = merged()
+    result = send_bulk([message], key="news", on_result=lambda each, status: told.append(each.to))
+    send_outbox()
+    assert (result.messages, result.failed, len(told)) == (1, 1, 250)
+    assert emulator.accepted == 249
+    assert len(message.truncus_status.recipients) == 250
+    assert message.truncus_status.recipients[people[0]].status == "failed"
+
+    again = send_bulk([merged()], key="news")
+    send_outbox()
+    assert (again.skipped, again.failed) == (249, 1)
+    assert emulator.accepted == 249

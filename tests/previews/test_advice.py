@@ -21,6 +21,7 @@ def advised(**given: Any) -> list[str]:
         '<a href="#top">a</a><a name="top"></a><a href="{{ url }}">b</a><a href="tel:+1">c</a>',
         '<img src="https://example.com/a.png" alt="a"><img src="data:image/gif;base64,R0" alt="">',
         '<img src="cid:logo" alt="Logo"><a href="https://[broken">a</a>',
+        "<![nonsense[x]> <![CDATA[x]]> <!x",
     ],
 )
 def test_nothing_is_said_of_a_good_email(html):

@@ -257,7 +257,7 @@ def test_what_the_api_cannot_carry_is_named(shown, settings, monkeypatch):
     monkeypatch.setattr(gallery, "message", _with_calendar)
 
     page = shown("OrderPreviews/greeting")
-    assert "It is left out: An alternative of type text/calendar." in page
+    assert "Dropped or replaced: An alternative of type text/calendar." in page
 
 
 def _with_calendar(**options: Any) -> mail.EmailMultiAlternatives:
@@ -335,7 +335,8 @@ def test_what_a_preview_sends_is_shown_and_not_sent(
     page = shown(f"SendingPreviews/{name}")
 
     assert f"<bdi>{subject}</bdi></h1>" in page
-    assert (f"The preview sent {others} more emails" in page) == (others > 0)
+    more = "1 more email, which is" if others == 1 else f"{others} more emails, which are"
+    assert (f"The preview sent {more} not shown" in page) == (others > 0)
     assert recording.seen == []
     assert Email.objects.count() == 0
 
@@ -534,3 +535,22 @@ def test_an_image_inside_is_in_the_page_and_in_no_storage(client, settings, tmp_
     page = client.get(f"{LIST}gallery/ImagePreviews/inside/html/").content.decode()
     assert f"data:image/png;base64,{b64encode(gallery.PNG).decode()}" in page
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["exits", "is_cancelled", "half_a_character_in_an_error"])
+def test_whatever_a_preview_raises_its_page_shows_it(shown, name):
+    assert "Traceback" in shown(f"OddPreviews/{name}")
+
+
+def test_half_a_character_is_shown_as_none(shown):
+    assert "A ? B" in shown("OddPreviews/half_a_character")
+
+
+def test_a_preview_may_look_at_the_status_of_what_it_sent(shown):
+    assert "Traceback" not in shown("OddPreviews/looks_at_what_it_sent")
+
+
+@pytest.mark.usefixtures("staff")
+def test_send_me_this_is_in_the_chosen_language(client, truncus):
+    client.post(f"{LIST}gallery/OddPreviews/in_words_of_a_language/?language=de")
+    assert truncus.last.subjects == ["Passwort"]

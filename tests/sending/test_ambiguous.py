@@ -17,7 +17,7 @@ from truncus_django.message import TruncusMessage
 from truncus_django.sending.ambiguous import (
     fingerprint,
     forget,
-    note_record,
+    note_records,
     recall,
     remember,
 )
@@ -108,7 +108,7 @@ def test_a_shallow_copy_keeps_what_the_message_has_forgotten():
 
 def test_the_record_is_noted_on_the_message_and_kept_by_the_next_ambiguous_send():
     outgoing, pk = remembered(), uuid4()
-    note_record(outgoing, "k-1", pk)
+    note_records([(outgoing, "k-1", pk)])
     repeated = replace(outgoing, ambiguous_send=recall(outgoing, CLIENT, is_sandbox=False))
     batch = Batch("k-1", [repeated])
     remember(batch, CLIENT, now=1.0, is_ambiguous=True, wire_format=CLIENT.wire_format)
@@ -121,7 +121,7 @@ def test_the_record_is_noted_on_the_message_and_kept_by_the_next_ambiguous_send(
 def test_no_record_is_noted_of_a_send_that_was_answered():
     outgoing = remembered()
     forget(outgoing, "k-1")
-    note_record(outgoing, "k-1", uuid4())
+    note_records([(outgoing, "k-1", uuid4())])
     assert recall(outgoing, CLIENT, is_sandbox=False) is None
 
 

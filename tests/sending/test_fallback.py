@@ -371,6 +371,21 @@ def test_merge_data(down, fallback):
     assert one.truncus_status.is_accepted
 
 
+def test_merge_data_of_which_one_email_is_ambiguous_reaches_nobody_twice(smtp, down):
+    to = [f"{name}@example.org" for name in ("ann", "bob", "eve")]
+    one = TruncusMessage("Hello", "Text", "shop@example.com", to, merge_data={})
+    smtp.answers["."] = [b"250 ok", None, b"550 no"]
+    for _ in range(2):
+        with pytest.raises(MessagesNotSent):
+            one.send()
+    assert [recipients for recipients, _ in smtp.taken] == [
+        ["ann@example.org"],
+        ["bob@example.org"],
+        ["eve@example.org"],  # refused, and then taken
+        ["eve@example.org"],
+    ]
+
+
 def test_the_guard_holds(down, settings):
     guard = {"REDIRECT_TO": ["dev@example.com"], "ALLOW_RECIPIENTS": ["@ok.example"]}
     settings.TRUNCUS = {**settings.TRUNCUS, **guard}

@@ -233,3 +233,21 @@ def test_without_css_inline_the_error_names_the_extra(without_css_inline):
     with pytest.raises(ConfigurationError, match=r'pip install "truncus-django\[css\]"'):
         email_of()
     assert email_of(settings=Settings())["html"] == HTML
+
+
+@pytest.mark.parametrize(
+    ("attribute", "shown"),
+    [
+        ('media="print"', False),
+        ("media=print", False),
+        ("type='text/css' media='(max-width: 600px)'", False),
+        ('media="not screen"', False),
+        ('media="screen"', True),
+        ('media="all" type="text/css"', True),
+    ],
+)
+def test_the_media_of_a_style_element_hold(attribute, shown):
+    html = f'<style {attribute}>.d {{ display: none }}</style><div class="d">x</div>'
+    found = inline_css.inlined(html)
+    assert ('style="display: none' in found) == shown
+    assert ("@media" in found) == (not shown)

@@ -7,6 +7,7 @@ from email.mime.image import MIMEImage
 
 import django
 import pytest
+from django.core.files.base import ContentFile
 from django.core.files.storage import InMemoryStorage, storages
 from django.core.mail import EmailMultiAlternatives
 from hypothesis import given
@@ -110,6 +111,16 @@ def test_the_same_image_is_stored_once_and_asked_for_once_in_a_list():
     assert (storages["default"].asked, storages["default"].saved) == (2, 1)  # save() asks, too
     payload_of(messages[0])
     assert (storages["default"].asked, storages["default"].saved) == (3, 1)
+
+
+def test_a_file_that_failed_half_way_is_stored_anew():
+    payload_of(message_of('<img src="cid:logo">', image()))
+    [name] = names()
+    storages["default"].delete(f"email-images/{name}")
+    storages["default"].save(f"email-images/{name}", ContentFile(PNG[:5]))
+    payload_of(message_of('<img src="cid:logo">', image()))
+    assert names() == [name]
+    assert storages["default"].open(f"email-images/{name}").read() == PNG
 
 
 @pytest.mark.parametrize(

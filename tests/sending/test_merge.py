@@ -1,11 +1,16 @@
 """Merge data: one message, an email for each of its recipients."""
 
+import copy
 import math
+import pickle
 from collections import Counter
+from datetime import date
 
 import pytest
 from django.core.mail import EmailMessage, EmailMultiAlternatives
+from django.utils import translation
 from django.utils.html import escape
+from django.utils.translation import gettext_lazy
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -32,6 +37,10 @@ def emulator(truncus_emulator, settings):
 def merged(**options):
     options = {"to": PEOPLE, "merge_data": {}, **options}
     return TruncusMessage("Hello", "Text", "shop@example.com", **options)
+
+
+def pickled(message):
+    return pickle.loads(pickle.dumps(message))
 
 
 def by_recipient(emulator):
@@ -168,7 +177,7 @@ def test_the_others_of_a_list_are_as_before(emulator):
     assert TruncusBackend().send_messages([plain, message, plain]) == 4
     assert plain.truncus_status.recipients == {}
     assert message.truncus_status.status == "delivered"
-    assert len(emulator.requests) == 1
+    assert len(emulator.requests) == 2
 
 
 def test_a_lost_answer_is_no_second_email(emulator):
@@ -190,6 +199,124 @@ def test_a_lost_answer_is_no_second_email(emulator):
     assert emulator.accepted == 2
 
 
+@pytest.mark.parametrize("copied", [lambda each: each, copy.copy, copy.deepcopy, pickled])
+@pytest.mark.parametrize("replay", ["first", "duplicate"])
+def test_after_an_answer_lost_in_the_middle_nobody_gets_it_twice(
+    emulator, settings, copied, replay
+):
+    settings.TRUNCUS = {**settings.TRUNCUS, "MAX_RETRIES": 0}
+    emulator.reset(batch_replay=replay)
+    message = merged(to=[f"customer{number}@example.org" for number in range(250)])
+    take, seen = emulator.faults.take, iter([None, "reset_after", None])
+
+    def second_is_lost(path, endpoint):
+        fault = next(seen, None)
+        if fault:
+            emulator.faults.next(fault)
+        return take(path, endpoint)
+
+    emulator.faults.take = second_is_lost
+    with pytest.raises(MessagesNotSent) as caught:
+        message.send()
+    assert caught.value.ambiguous
+    assert message.truncus_status.status == "mixed"
+
+    assert copied(message).send() == 250
+    assert Counter(email.to for email in emulator.emails).most_common(1)[0][1] == 1
+    assert emulator.accepted == 250
+    assert Email.objects.count() == 250
+
+
+def test_after_a_break_nobody_gets_it_twice(emulator):
+    message = merged(to=[f"customer{number}@example.org" for number in range(150)])
+
+    def stop(message, **kwargs):
+        if message.to == ["customer120@example.org"]:
+            raise KeyboardInterrupt
+
+    post_send.connect(stop)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            message.send()
+    finally:
+        post_send.disconnect(stop)
+    assert message.send() == 150
+    assert emulator.accepted == 150
+
+
+def test_what_was_sent_as_a_whole_is_sent_anew(emulator):
+    message = merged()
+    for _ in range(2):
+        assert message.send() == 2
+    assert emulator.accepted == 4
+    assert "_truncus_ambiguous_sends" not in vars(message)
+
+
+def test_a_repeat_in_another_language_is_the_same_email(emulator, settings):
+    settings.TRUNCUS = {**settings.TRUNCUS, "MAX_RETRIES": 0}
+    message = merged(
+        to=["ann@example.org"],
+        merge_global_data={"word": gettext_lazy("Password"), "number": 1234.5},
+    )
+    message.subject = "{{ word }} {{ number }}"
+    emulator.faults.next("reset_after")
+    with translation.override("en"), pytest.raises(NetworkError):
+        message.send()
+    with translation.override("de"):
+        assert message.send() == 1
+    assert emulator.accepted == 1
+
+
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "TEXT/HTML", "text/html ", "body"])
+def test_values_are_escaped_however_html_is_written(emulator, kind):
+    message = merged(to=["ann@example.org"], merge_global_data={"name": "<script>x</script>"})
+    if kind == "body":
+        message.body, message.content_subtype = "<p>{{ name }}", "HTML"
+    else:
+        message.attach_alternative("<p>{{ name }}", kind)
+    message.send()
+    assert emulator.emails[0].payload["html"] == "<p>&lt;script&gt;x&lt;/script&gt;"
+
+
+def test_nothing_that_a_receiver_changes_is_anothers(emulator):
+    def change(message, payload, **kwargs):
+        content, kind = message.alternatives[0]
+        message.alternatives[0] = (content.replace("%WHO%", message.to[0]), kind)
+        message.esp_extra["metadata"].setdefault("who", message.to[0])
+        payload.setdefault("headers", {}).setdefault("X-Who", message.to[0])
+
+    message = merged(html="<p>%WHO%", esp_extra={"metadata": {"a": "1"}, "headers": {"X-A": "1"}})
+    pre_send.connect(change)
+    try:
+        message.send()
+    finally:
+        pre_send.disconnect(change)
+    for email in emulator.emails:
+        [own] = [email.payload["to"]]
+        assert email.payload["html"] == f"<p>{own}"
+        assert email.payload["metadata"]["who"] == own
+        assert email.payload["headers"]["X-Who"] == own
+    assert message.alternatives[0][0] == "<p>%WHO%"
+    assert message.esp_extra == {"metadata": {"a": "1"}, "headers": {"X-A": "1"}}
+
+
+@pytest.mark.parametrize("body", ["Dear {{ name }}", b"Dear {{ name }}"])
+@pytest.mark.parametrize("data", [{}, {"bob@example.org": {}}])
+def test_a_variable_is_never_sent_as_it_is(emulator, body, data):
+    message = merged(merge_data=data)
+    message.body = body
+    with pytest.raises((MessageError, MessagesNotSent)):
+        message.send()
+    assert emulator.requests == []
+
+
+def test_of_metadata_alone_the_texts_are_as_they_are(emulator):
+    message = merged(merge_data=None, merge_metadata={})
+    message.body = "How to write {{ name }}"
+    message.send()
+    assert emulator.emails[0].payload["text"] == "How to write {{ name }}"
+
+
 def test_own_keys_are_the_recipients_own(emulator):
     for _ in range(2):
         assert merged(idempotency_key="digest-7").send() == 2
@@ -197,6 +324,9 @@ def test_own_keys_are_the_recipients_own(emulator):
     keys = {email.idempotency_key for email in Email.objects.all()}
     assert len(keys) == 2
     assert all(key.startswith("digest-7:") for key in keys)
+    for impossible in ("", True, object()):
+        with pytest.raises((MessageError, MessagesNotSent)):
+            merged(idempotency_key=impossible).send()
     assert merged(idempotency_key="k" * 255).send() == 2
     assert emulator.accepted == 4
 
@@ -255,6 +385,9 @@ def test_receivers_see_each_email_and_cannot_reach_another(emulator):
         ({"cc": ["boss@example.org"]}, "merge_cc=True"),
         ({"bcc": ["boss@example.org"]}, "merge_cc=True"),
         ({"merge_global_data": {"a": 1}, "variables": {"a": 1}}, "two names of one thing"),
+        ({"merge_cc": "no"}, "merge_cc must be True, False or None"),
+        ({"esp_extra": {"to": ["x@example.org"]}}, "esp_extra sets 'to'"),
+        ({"esp_extra": {"variables": {"a": "b"}}}, "esp_extra sets 'variables'"),
         ({"merge_global_data": ["a"]}, "merge_global_data must be a dict"),
         ({"merge_global_data": {"name": "Ann"}}, "the data would change nothing"),
     ],
@@ -274,9 +407,25 @@ def test_wrong_merge_data_are_an_error_before_any_request(options, text, emulato
     ("body", "text"),
     [
         ("{% include 'secret.txt' %}{{ name }}", "The body has a template tag"),
-        ("{{ name | }}", "The body has a {{ variable }} that cannot be read"),
+        ("{{ name | }}", "that is no plain name, or has a filter other than capfirst"),
+        (
+            "{{ name|date:'j F'|nope }}",
+            "that is no plain name, or has a filter other than capfirst",
+        ),
+        ("{{ name|upper:'x' }}", "The body has a {{ variable }} that cannot be read"),
+        (
+            "{{ name|center:'9999' }}",
+            "The body has a {{ variable }} that is no plain name, or has a",
+        ),
+        (
+            "{{ name|stringformat:'9s' }}",
+            "that is no plain name, or has a filter other than",
+        ),
+        ("{{ name.password }}", "that is no plain name, or has a filter other than capfirst, date"),
+        ("{{ name|upper|safe }}", "that is no plain name, or has a filter other than capfirst"),
         ("{{ nmae }}", "The body has {{ nmae }}, which the merge data of a recipient lacks"),
-        ("{{ name|default:other }}", "The body could not be filled in for a recipient"),
+        ("{{ name|default:other }}", "that is no plain name, or has a filter other than capfirst"),
+        ("{{ nmae|upper }}", "The body has {{ nmae }}, which the merge data of a recipient lacks"),
     ],
 )
 def test_wrong_templates_are_an_error_that_names_the_place(body, text, emulator):
@@ -288,6 +437,19 @@ def test_wrong_templates_are_an_error_that_names_the_place(body, text, emulator)
     assert "Geheimnis" not in str(message.truncus_status.error)
     assert "Geheimnis" not in str(caught.value)
     assert emulator.requests == []
+
+
+def test_filters_show_values_as_django_does(emulator):
+    message = merged(
+        to=["ann@example.org"],
+        merge_global_data={"day": date(2026, 11, 29), "price": 1234.5, "name": "ann lee", "n": 2},
+    )
+    message.body = (
+        "{{ day|date:'j F Y' }}, {{ price|floatformat:2 }}, {{ name|title }}, "
+        "{{ n }} item{{ n|pluralize }}, {{ name|truncatechars:4|upper }}"
+    )
+    message.send()
+    assert emulator.emails[0].payload["text"] == "29 November 2026, 1234.50, Ann Lee, 2 items, ANN…"
 
 
 def test_one_recipient_without_a_value_does_not_cost_the_others(emulator):

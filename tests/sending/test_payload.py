@@ -641,6 +641,8 @@ def test_a_recorded_email_is_answered_by_its_provider_id():
         ("<a@b>\nBcc: <c@d>", "in_reply_to must be a Message-ID such as"),
         ("<ä@b.example>", "in_reply_to must be a Message-ID such as"),
         ("", "in_reply_to must be a Message-ID such as"),
+        ("<a\x1bb@c.example>", "in_reply_to must be a Message-ID such as"),
+        (f"<{'a' * 300}@c.example>", "in_reply_to must be a Message-ID such as"),
         (7, "in_reply_to must be a Message-ID or a recorded Email"),
         (Email(), "in_reply_to is an Email whose Message-ID is not known"),
         (
@@ -664,13 +666,22 @@ def test_importance_is_what_mail_programs_read():
         "Importance": "low",
         "X-MSMail-Priority": "Low",
     }
-    assert "headers" not in email_of(importance="normal")
 
 
-@pytest.mark.parametrize("importance", ["hihg", "", 1, True])
+def test_headers_of_esp_extra_are_added_to_those_of_options():
+    email = email_of(importance="high", esp_extra={"headers": {"X-A": "1", "x-priority": "2"}})
+    assert email["headers"] == {
+        "Importance": "high",
+        "X-MSMail-Priority": "High",
+        "X-A": "1",
+        "x-priority": "2",
+    }
+
+
+@pytest.mark.parametrize("importance", ["hihg", "", 1, True, "normal"])
 def test_an_unknown_importance_is_refused(importance):
     text = refused(a_message(importance=importance))
-    assert "importance must be 'high', 'normal' or 'low'" in text
+    assert "importance must be 'high' or 'low'" in text
     assert ("did you mean 'high'?" in text) == (importance == "hihg")
 
 

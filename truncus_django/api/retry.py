@@ -1,11 +1,17 @@
-"""When to try a request again: one pure decision."""
+"""When to try a request again: one pure decision, and whether anybody waits for it still."""
 
+from contextvars import ContextVar
 from dataclasses import dataclass
+from threading import Event
 
 from truncus_django.api.errors import TruncusError
 
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 8.0
+
+
+no_more_tries: ContextVar[Event | None] = ContextVar("no_more_tries", default=None)
+"""Set when whoever asked has gone: the try that is being made is the last."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ from truncus_django.api.errors import (
     refusal,
     rules_out_acceptance,
 )
-from truncus_django.api.retry import RetryPolicy
+from truncus_django.api.retry import RetryPolicy, no_more_tries
 from truncus_django.api.urls import check_base_url, is_loopback
 
 logger = logging.getLogger("truncus_django")
@@ -164,23 +164,31 @@ class Transport:
                 wait_s = self.policy.wait_s(
                     error, retries=retries, waited_s=waited_s, jitter=self._jitter()
                 )
-                if wait_s is None:
+                if wait_s is not None:
+                    logger.info(
+                        "Truncus %s: %s (%s); trying again in %.2f s, retry %d of %d",
+                        _loggable_path(request.path),
+                        type(error).__name__,
+                        error.status or "no answer",
+                        wait_s,
+                        retries + 1,
+                        self.policy.max_retries,
+                    )
+                if wait_s is None or not self._wait(wait_s):
                     # A lost answer stays ambiguous whatever came after it, except where the
                     # content itself is refused: an accepted one would have been recognised.
                     error.ambiguous = ambiguous and not rules_out_acceptance(error)
                     raise
-                logger.info(
-                    "Truncus %s: %s (%s); trying again in %.2f s, retry %d of %d",
-                    _loggable_path(request.path),
-                    type(error).__name__,
-                    error.status or "no answer",
-                    wait_s,
-                    retries + 1,
-                    self.policy.max_retries,
-                )
-            self._sleep(wait_s)
             waited_s += wait_s
             retries += 1
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait before the next try; return whether one is still wanted."""
+        stop = no_more_tries.get()
+        if stop is not None:
+            return not stop.wait(seconds)
+        self._sleep(seconds)
+        return True
 
     def _exchange(self, request: Request, *, attempts: int) -> Answer:
         """Make one request; return its answer or raise what it means."""

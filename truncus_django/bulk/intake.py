@@ -34,6 +34,7 @@ class Taken:
         identity: tells it from the others of a bulk with a key.
         status: why it cannot be sent, or what became of it.
         is_skipped: whether it was sent under the key before.
+        original, recipient: with merge data, the message that it was made from, and for whom.
     """
 
     place: int
@@ -42,6 +43,8 @@ class Taken:
     identity: UUID | None = None
     status: TruncusStatus | None = None
     is_skipped: bool = False
+    original: EmailMessage | None = field(default=None, repr=False)
+    recipient: str = field(default="", repr=False)
 
 
 class Intake:
@@ -70,22 +73,24 @@ class Intake:
         self._mailer = mailer
         self._alias = mailer.name or None
         self._client = mailer.client
-        self._images = (host_without_storage if is_dry_run else host_of)(mailer.settings)
+        self._host = host_without_storage if is_dry_run else host_of
         self._bytes = 0
+        self._emails = 0
 
     def take(self) -> tuple[list[Taken], int]:
         """Return the emails of the next messages, and how many messages have no recipients."""
         settings = self._mailer.settings
         preparer = Preparer(
-            TruncusBackend, self._alias, self._client, settings, time.time(), self._images
+            TruncusBackend, self._alias, self._client, settings, time.time(), self._host(settings)
         )
-        self._bytes = 0
+        self._bytes = self._emails = 0
         places: list[int] = []
         unusable: list[Taken] = []
         emails = []
         prepared = set()
         for outgoing in preparer.prepare(self._messages(places, unusable)):
             prepared.add(outgoing.index)
+            self._emails += 1
             emails.append(self._email(outgoing, places[outgoing.index]))
         in_order = sorted(emails + unusable, key=lambda each: each.place)
         return in_order, len(places) - len(prepared)
@@ -106,7 +111,7 @@ class Intake:
             if isinstance(message, EmailMessage):
                 places.append(self.count)
                 yield message
-                if self._bytes >= MAX_INSERT_BYTES:
+                if self._bytes >= MAX_INSERT_BYTES or self._emails >= CHUNK:
                     return
             else:
                 kind = type(message).__name__
@@ -117,14 +122,27 @@ class Intake:
         row = outgoing.error or row_or_error(outgoing, self._alias, self._mailer.settings)
         if isinstance(row, TruncusError):
             clear_frames(row)
-            return Taken(place, outgoing.message, status=_status_of(row))
+            return Taken(
+                place,
+                outgoing.message,
+                status=_status_of(row),
+                original=outgoing.original,
+                recipient=outgoing.recipient,
+            )
         if getattr(outgoing.message, "priority", None) is None:
             row.entry.priority = Priority.LOW  # nobody's new password waits for a newsletter
         self._bytes += row.entry.size
         identity = None
         if self._key is not None and outgoing.payload is not None:
             identity = identity_of(outgoing.payload, self._key)
-        return Taken(place, outgoing.message, row, identity)
+        return Taken(
+            place,
+            outgoing.message,
+            row,
+            identity,
+            original=outgoing.original,
+            recipient=outgoing.recipient,
+        )
 
 
 def _status_of(error: TruncusError) -> TruncusStatus:

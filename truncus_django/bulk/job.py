@@ -20,7 +20,7 @@ from truncus_django.bulk.direct import (
     refuse_open_transaction,
 )
 from truncus_django.bulk.enlist import NOT_SENT, enlist, known_emails
-from truncus_django.bulk.intake import Intake, Taken
+from truncus_django.bulk.intake import CHUNK, Intake, Taken
 from truncus_django.bulk.result import BulkInterrupted, BulkResult
 from truncus_django.bulk.statuses import UNFINISHED, counted_as, reason_of, status_of_record
 from truncus_django.mailers import Mailer
@@ -28,6 +28,7 @@ from truncus_django.message import TruncusMessage, TruncusStatus
 from truncus_django.models import BulkEmail, Email
 from truncus_django.outbox.enqueue import Row, enqueue
 from truncus_django.outbox.notify import while_sending
+from truncus_django.sending.recipient_statuses import note_recipient
 from truncus_django.signals import outermost, post_send, send_failed, send_safely
 
 OnResult = Callable[[EmailMessage, TruncusStatus], object]
@@ -113,7 +114,9 @@ class BulkJob:
             before = self._intake.count
             taken, without_recipients = self._intake.take()
             self._counts["skipped"] += without_recipients
-            self._write([each for each in taken if each.row is not None])
+            rows = [each for each in taken if each.row is not None]
+            for start in range(0, len(rows), CHUNK):  # one message may be many emails
+                self._write(rows[start : start + CHUNK])
             self._tell([each for each in taken if each.status is not None])
             self._finish(sender)
             if self._on_progress:
@@ -212,6 +215,8 @@ class BulkJob:
         message = email.message
         if isinstance(message, EmailMessage):
             cast("TruncusMessage", message).truncus_status = status
+            if email.original is not None:
+                note_recipient(email.original, email.recipient, status)
             if not email.is_skipped:
                 self._send_signal(message, status)
         if self._on_result:

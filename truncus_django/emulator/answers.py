@@ -252,7 +252,7 @@ def replayed_answer(email: StoredEmail, event: Event, *, dispatched_at: float) -
 def webhook_body(email: StoredEmail, event: Event, *, with_id: bool) -> dict[str, Any]:
     """Return the JSON of the webhook that tells of ``event``."""
     body: dict[str, Any] = {
-        "event": _WEBHOOK_EVENTS.get(event.type, contract.WEBHOOK_EVENT),
+        "event": WEBHOOK_EVENTS.get(event.type, contract.WEBHOOK_EVENT),
         "message_id": email.id,
         "status": event.type,
     }
@@ -268,8 +268,9 @@ def makes_webhook(event: Event) -> bool:
     return event.type not in {"queued", contract.SENT, contract.CANCELLED}
 
 
-_WEBHOOK_EVENTS = {
+WEBHOOK_EVENTS = {
     "complained": "email.complaint",
     "opened": "email.open",
     "clicked": "email.click",
 }
+"""The name of the webhook about an event; of all others it is `contract.WEBHOOK_EVENT`."""

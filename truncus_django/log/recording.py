@@ -26,7 +26,7 @@ from django.utils import timezone
 from truncus_django.api import contract
 from truncus_django.api.errors import EmailRefused, TruncusError
 from truncus_django.api.results import SendResult, read_moment
-from truncus_django.conf import Settings, get_settings
+from truncus_django.conf import Settings
 from truncus_django.db.bulk import insert_new
 from truncus_django.db.text import storable_text
 from truncus_django.db.timestamps import storable_moment
@@ -35,8 +35,8 @@ from truncus_django.log.ingest import attach
 from truncus_django.log.transitions import EmailUpdate, advance_emails, next_sync_at
 from truncus_django.message import TruncusStatus
 from truncus_django.models import SENT_BY_LENGTH, Email
-from truncus_django.sending.ambiguous import note_record
-from truncus_django.sending.guard import guard_of
+from truncus_django.sending.ambiguous import note_records
+from truncus_django.sending.guard import current_guard
 from truncus_django.sending.outgoing import OutgoingMessage, SendOutcome, Sent
 from truncus_django.states import State, state_of
 from truncus_django.trouble_log import TroubleLog
@@ -163,8 +163,13 @@ def _record(
         if new and insert_new(new, using=using) < len(new):
             # A message that Truncus recognised by its key has its record already.
             _name_earlier_records(new, using)
-    for (outgoing, outcome), row in zip(sent, rows, strict=True):
-        _note_row(outgoing, outcome, row)
+    for (outgoing, _), row in zip(sent, rows, strict=True):
+        _note_row(outgoing, row)
+    note_records(
+        (outgoing, outcome.idempotency_key, row.pk)
+        for (outgoing, outcome), row in zip(sent, rows, strict=True)
+        if outcome.idempotency_key and (row.state == State.UNKNOWN or outgoing.original is not None)
+    )
     accepted = [row.message_id for row in rows if row.message_id]
     # Without a secret, every webhook is refused: no event can have come before its email.
     # After set_autocommit(False) nobody tells of the commit: truncus_sync applies such events.
@@ -302,7 +307,7 @@ def content_row(outgoing: OutgoingMessage, alias: str | None, settings: Settings
 
 def redirected_to(email: Mapping[str, Any]) -> list[str]:
     """Return who gets an email instead of its recipients, by the guard of a staging site."""
-    guard = guard_of(get_settings())
+    guard = current_guard()
     if guard is None:
         return []
     try:
@@ -378,12 +383,10 @@ def _name_earlier_records(rows: Sequence[Email], using: str) -> None:
         row.pk = earlier.get(row.message_id, row.pk)
 
 
-def _note_row(outgoing: OutgoingMessage, outcome: SendOutcome, row: Email) -> None:
-    """Note on a message which record is its own; if ambiguous, for when it is sent again, too."""
+def _note_row(outgoing: OutgoingMessage, row: Email) -> None:
+    """Note on a message which record is its own."""
     status: TruncusStatus = outgoing.message.truncus_status  # type: ignore[attr-defined]
     outgoing.message.truncus_status = replace(status, email_pk=row.pk)  # type: ignore[attr-defined]
-    if row.state == State.UNKNOWN and outcome.idempotency_key:
-        note_record(outgoing, outcome.idempotency_key, row.pk)
 
 
 def _what_can_be_read(message: EmailMessage) -> dict[str, Any]:

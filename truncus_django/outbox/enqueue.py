@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from truncus_django.api.errors import MessageError, OutcomeUnknown, TruncusError
 from truncus_django.api.results import LATEST
-from truncus_django.cancellation import current_cancellation
+from truncus_django.awaited_send import current_awaited_send
 from truncus_django.conf import ACCOUNT_SETTINGS, ConfigurationError, Settings
 from truncus_django.db.bulk import insert
 from truncus_django.db.timestamps import storable_moment
@@ -115,9 +115,9 @@ def enqueue(rows: Sequence[Row], settings: Settings) -> None:
             insert([row.email for row in chunk], using=using)
             insert([row.entry for row in chunk], using=using)
         notify_after_commit(using, settings)
-        cancellation = current_cancellation()
-        if cancellation is not None:
-            cancellation.stop_if_requested()
+        awaited = current_awaited_send()
+        if awaited is not None:
+            awaited.stop_if_cancelled()
 
 
 def _chunks(rows: Sequence[Row]) -> Iterator[list[Row]]:

@@ -53,9 +53,15 @@ def advice(
         )
 
 
+_MOST_TAGS = 4000
+
+
 def _advice_on_markup(html: str) -> Iterator[str]:
+    if html.count("<") > _MOST_TAGS:  # the parser of some versions of Python takes very long
+        yield f"It has over {_MOST_TAGS:,} tags; its links and images were not looked at."
+        return
     found = _Markup()
-    found.feed(html)
+    found.feed(html.replace("<![", "<!x["))  # the parser fails at some of these
     found.close()
     for what, urls in (("link", found.relative_links), ("image", found.relative_images)):
         if urls:

@@ -121,7 +121,7 @@ def _groups(app: AppConfig) -> list[PreviewGroup]:
         if not is_package or find_spec(path) is None:
             return []
         module = import_module(path)
-    except Exception as exc:  # noqa: BLE001  whatever a project's module raises, the page shows it
+    except (Exception, SystemExit) as exc:  # noqa: BLE001  whatever it raises, the page shows it
         raise failed(exc, __file__) from None
     found = [
         PreviewGroup(one, [Preview(app.label, one, name) for name in one._preview_names()])

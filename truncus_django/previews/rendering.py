@@ -2,22 +2,23 @@
 
 import inspect
 import json
+from asyncio import CancelledError
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.conf import settings as django_settings
 from django.core.mail import EmailMessage
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.utils import timezone, translation
 from django.utils.functional import Promise
 
 from truncus_django import conf
-from truncus_django.api.errors import MessageError
+from truncus_django.api.errors import MessageError, TruncusError
 from truncus_django.conf import Settings, get_settings
 from truncus_django.mailers import own_options
-from truncus_django.message import is_merged
+from truncus_django.message import has_merge_data
 from truncus_django.previews.advice import advice
 from truncus_django.previews.discovery import Preview
 from truncus_django.previews.tracebacks import failed
@@ -79,7 +80,8 @@ def render(preview: Preview, language: str) -> RenderedEmail:
             returned = getattr(preview.group(), preview.name)()
             message, settings = _message_of(returned, sent, preview)
             return _as_shown(message, settings, preview, sent)
-    except Exception as exc:  # noqa: BLE001  whatever a project's code raises, its page shows it
+    except (Exception, SystemExit, GeneratorExit, CancelledError) as exc:  # noqa: BLE001
+        # Whatever a project's code raises, its page shows it.
         raise failed(exc, __file__) from None
 
 
@@ -89,7 +91,9 @@ def _rolled_back() -> Iterator[None]:
     with ExitStack() as stack:
         for alias, database in django_settings.DATABASES.items():
             # What Django takes where a project has no database.
-            if database["ENGINE"] != "django.db.backends.dummy":
+            if database["ENGINE"] == "django.db.backends.dummy":
+                continue
+            with suppress(DatabaseError):  # it is not there, and nobody writes to it
                 stack.enter_context(transaction.atomic(using=alias))
                 stack.callback(transaction.set_rollback, True, using=alias)
         yield
@@ -128,15 +132,15 @@ def _as_shown(
     recipients = 1
     images = host_without_storage(settings)
     try:
-        if is_merged(message):
+        if has_merge_data(message):
             message, recipients = _first_of_merged(message)
         payload = build_payload(message, settings, now=timezone.now(), images=images)
-    except MessageError as error:
+    except TruncusError as error:
         problem = error.message
     email = _as_written(message) if payload is None else payload.email
     headers = {_text(name): _text(value) for name, value in (email.get("headers") or {}).items()}
     text, html = _text(email.get("text") or ""), _text(email.get("html") or "")
-    warnings = [f"It is left out: {dropped}." for dropped in (payload.dropped if payload else ())]
+    warnings = [f"Dropped or replaced: {part}." for part in (payload.dropped if payload else ())]
     warnings += advice(
         text=text,
         html=html,
@@ -147,7 +151,8 @@ def _as_shown(
     if recipients > 1:
         warnings.append(f"It is {recipients} emails by merge data; the first one is shown.")
     if others:
-        warnings.append(f"The preview sent {others} more emails, which are not shown.")
+        emails = "1 more email, which is" if others == 1 else f"{others} more emails, which are"
+        warnings.append(f"The preview sent {emails} not shown.")
     return RenderedEmail(
         message=message,
         subject=_text(email.get("subject") or ""),
@@ -171,9 +176,7 @@ def _first_of_merged(message: EmailMessage) -> tuple[EmailMessage, int]:
     recipient = next(iter(merge.recipients), None)
     if recipient is None:  # which the payload refuses
         return message, 0
-    first = merge.message_for(recipient)
-    merge.fill_in(first, recipient)
-    return first, len(merge.recipients)
+    return merge.filled(recipient), len(merge.recipients)
 
 
 def _as_written(message: EmailMessage) -> dict[str, Any]:
@@ -222,7 +225,8 @@ def _text(value: Any) -> str:
     """Return a value as text that the page escapes."""
     if isinstance(value, str | Promise):
         # Rendered templates are marked as safe, which is for the page they were written for.
-        return str.__str__(str(value))
+        # A part of a character is in no page.
+        return str.__str__(str(value)).encode("utf-8", "replace").decode()
     return json.dumps(value, ensure_ascii=False, default=str)
 
 

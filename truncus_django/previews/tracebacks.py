@@ -15,7 +15,7 @@ class PreviewFailed(Exception):
         self.traceback = traceback
 
 
-def failed(error: Exception, caller: str) -> PreviewFailed:
+def failed(error: BaseException, caller: str) -> PreviewFailed:
     """Return an error as the failure of a preview.
 
     Args:
@@ -25,4 +25,5 @@ def failed(error: Exception, caller: str) -> PreviewFailed:
     where = error.__traceback__
     while where is not None and where.tb_frame.f_code.co_filename == caller:
         where = where.tb_next
-    return PreviewFailed("".join(traceback.format_exception(type(error), error, where)))
+    text = "".join(traceback.format_exception(type(error), error, where))
+    return PreviewFailed(text.encode("utf-8", "replace").decode())

@@ -8,6 +8,7 @@ from django.conf import settings as django_settings
 from django.contrib.auth.decorators import login_not_required
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render as render_page
+from django.utils import translation
 from django.utils.translation import get_language
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_http_methods, require_safe
@@ -73,7 +74,8 @@ def preview_detail(request: HttpRequest, app: str, group: str, name: str) -> Htt
         context["preview"] = preview = _find(app, group, name)
         context["email"] = email = render(preview, language)
         if request.method == "POST" and address:
-            context["trial"] = send_to(email.message, address)
+            with translation.override(language):
+                context["trial"] = send_to(email.message, address)
     except PreviewFailed as failure:
         context["traceback"] = failure.traceback
     return render_page(request, "truncus_django/previews/detail.html", context)

@@ -5,7 +5,7 @@ The notes are the one thing of ours on Django's message objects besides ``truncu
 
 import hashlib
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from email.message import Message
 from threading import Lock
@@ -35,6 +35,7 @@ def remember(
     is_ambiguous: bool,
     wire_format: WireFormat,
     is_handed_over: bool = False,
+    on_originals_alone: bool = False,
 ) -> None:
     """Note on the messages of ``batch`` that it may have been accepted, and how it was sent.
 
@@ -43,10 +44,12 @@ def remember(
         is_ambiguous: as :attr:`AmbiguousSend.is_ambiguous`.
         wire_format: the form in which the emails went out.
         is_handed_over: as :attr:`AmbiguousSend.is_handed_over`.
+        on_originals_alone: note nothing on those without merge data: their answer is known.
     """
+    changes: list[_Change] = []
     for index, outgoing in enumerate(batch.messages):
         payload, earlier = outgoing.payload, outgoing.ambiguous_send
-        if payload is None:
+        if payload is None or (on_originals_alone and outgoing.original is None):
             continue
         note = AmbiguousSend(
             idempotency_key=batch.key,
@@ -55,7 +58,7 @@ def remember(
             is_sandbox=payload.is_sandbox,
             size=payload.size,
             wire_format=wire_format,
-            fingerprint=fingerprint(outgoing.message),
+            fingerprint=outgoing.original_fingerprint,
             index=index,
             batch_size=len(batch.messages),
             since=earlier.since if earlier else now,
@@ -63,8 +66,12 @@ def remember(
             email_pk=earlier.email_pk if earlier else None,
             is_handed_over=is_handed_over,
         )
-        for message, place in outgoing.noted_on:
-            _replace(message, place, batch.key, note)
+        if outgoing.original is not None:
+            changes.append((*outgoing.noted_on[-1], batch.key, note))
+        if not on_originals_alone:
+            own = replace(note, fingerprint=fingerprint(outgoing.message))
+            changes.append((*outgoing.noted_on[0], batch.key, own))
+    _change(changes)
 
 
 def recall(
@@ -82,26 +89,45 @@ def recall(
     ]
     if not notes:
         return None
-    present = fingerprint(outgoing.message)
+    present = outgoing.original_fingerprint or fingerprint(outgoing.message)
     same = [note for note in notes if note.fingerprint == present]
     # A request that surely failed may have been followed by one that was perhaps accepted.
     return next((note for note in same if note.is_ambiguous), same[0] if same else None)
 
 
-def forget(outgoing: OutgoingMessage, key: str) -> None:
-    """Take away what :func:`remember` noted of the request with this key: it was answered."""
-    for message, place in outgoing.noted_on:
+def forget(outgoing: OutgoingMessage, key: str, *, on_original: bool = False) -> None:
+    """Take away what :func:`remember` noted on a message of the request with this key.
+
+    It was answered. What is noted on the original of a message with merge data stays, until all of
+    its recipients' emails are: :func:`forget_original`.
+
+    Args:
+        on_original: take it away there, too: the email was certainly not sent.
+    """
+    for message, place in outgoing.noted_on if on_original else outgoing.noted_on[:1]:
         if _ATTRIBUTE in message.__dict__:
-            _replace(message, place, key, None)
+            _change([(message, place, key, None)])
 
 
-def note_record(outgoing: OutgoingMessage, key: str, email_pk: UUID) -> None:
-    """Add to the note with this key which record is the email's, for when it is sent again."""
-    for message, place in outgoing.noted_on:
-        notes = _notes(message, place)
-        note = next((note for note in notes if note.idempotency_key == key), None)
-        if note is not None:
-            _replace(message, place, key, replace(note, email_pk=email_pk))
+def forget_original(message: EmailMessage) -> None:
+    """Take away all notes on a message with merge data: a further send is another one."""
+    message.__dict__.pop(_ATTRIBUTE, None)
+
+
+def note_records(records: Iterable[tuple[OutgoingMessage, str, UUID]]) -> None:
+    """Add to notes which record is the email's, for when it is sent again.
+
+    Args:
+        records: messages, the key of the request, and the record's primary key.
+    """
+    changes: list[_Change] = []
+    for outgoing, key, email_pk in records:
+        for message, place in outgoing.noted_on:
+            notes = _notes(message, place)
+            note = next((note for note in notes if note.idempotency_key == key), None)
+            if note is not None:
+                changes.append((message, place, key, replace(note, email_pk=email_pk)))
+    _change(changes)
 
 
 def without_notes(message: EmailMessage) -> EmailMessage:
@@ -111,23 +137,30 @@ def without_notes(message: EmailMessage) -> EmailMessage:
     return message
 
 
+_Change = tuple[EmailMessage, Hashable, str, AmbiguousSend | None]
+"""A message, the place of a note on it, the note's key, and what stands there from now on."""
+
+
 def _notes(message: EmailMessage, place: Hashable) -> tuple[AmbiguousSend, ...]:
     notes: Mapping[Hashable, tuple[AmbiguousSend, ...]] = message.__dict__.get(_ATTRIBUTE, {})
     return notes.get(place, ())
 
 
-def _replace(message: EmailMessage, place: Hashable, key: str, note: AmbiguousSend | None) -> None:
-    """Put ``note`` in the place of the one with ``key``.
+def _change(changes: Iterable[_Change]) -> None:
+    """Replace notes by others with the same keys, or take them away.
 
     What is there is never changed in place: a shallow copy of the message shares it, and another
     thread may be sending the same message.
     """
     with _lock:
-        noted = message.__dict__.get(_ATTRIBUTE, {})
-        known = _notes(message, place)
-        others = [other for other in known if other.idempotency_key != key]
-        notes = (*others, note) if note is not None else tuple(others)
-        message.__dict__[_ATTRIBUTE] = {**noted, place: notes}
+        noted: dict[int, dict[Hashable, tuple[AmbiguousSend, ...]]] = {}
+        for message, place, key, note in changes:
+            notes = noted.get(id(message))
+            if notes is None:
+                notes = noted[id(message)] = dict(message.__dict__.get(_ATTRIBUTE, {}))
+                message.__dict__[_ATTRIBUTE] = notes
+            others = [other for other in notes.get(place, ()) if other.idempotency_key != key]
+            notes[place] = (*others, note) if note is not None else tuple(others)
 
 
 def fingerprint(message: EmailMessage) -> str:

@@ -15,7 +15,8 @@ def make_batches(messages: Iterable[OutgoingMessage], *, now: float) -> Iterator
 
     * A message with a key of its own goes alone, so that its key stands for this message alone.
     * Messages whose earlier request may have been accepted make up that very request again.
-    * The others share requests: up to 100, all sandbox or none, within a bound of bytes.
+    * The others share requests: up to 100, all sandbox or none, within a bound of bytes. Those of a
+      message with merge data share theirs with no other, so that it can be sent again alone.
 
     Messages that cannot be sent come together, up to 100, without a key, before the next batch.
     They include those whose earlier request cannot be repeated, with an :class:`OutcomeUnknown`.
@@ -23,8 +24,8 @@ def make_batches(messages: Iterable[OutgoingMessage], *, now: float) -> Iterator
     Args:
         now: unix seconds.
     """
-    filling: dict[bool, list[OutgoingMessage]] = {}
-    sizes: dict[bool, int] = {}
+    filling: dict[tuple[bool, int], list[OutgoingMessage]] = {}
+    sizes: dict[tuple[bool, int], int] = {}
     repeated: dict[str, list[OutgoingMessage]] = {}
     unsendable: list[OutgoingMessage] = []
 
@@ -48,7 +49,7 @@ def make_batches(messages: Iterable[OutgoingMessage], *, now: float) -> Iterator
         if outgoing.ambiguous_send is not None:
             repeated.setdefault(outgoing.ambiguous_send.idempotency_key, []).append(outgoing)
             continue
-        kind = payload.is_sandbox
+        kind = payload.is_sandbox, id(outgoing.original) if outgoing.original else 0
         members = filling.setdefault(kind, [])
         if members and sizes[kind] + payload.size > MAX_BATCH_BYTES:
             yield from after_unsendable(Batch(new_idempotency_key(), filling.pop(kind)))
@@ -92,8 +93,8 @@ def _why_not_repeatable(members: Sequence[OutgoingMessage], *, now: float) -> st
     first = members[0].ambiguous_send
     if first is not None and first.is_handed_over:
         return (
-            "An earlier send of this message was handed to the fallback mailer, which may have "
-            "sent it. Find out there; if it did not, send a new message object."
+            "An earlier send of this message was handed to the fallback mailer, which has sent "
+            "it or may have. Find out there; if it did not, send a new message object."
         )
     if first is not None and now - first.since >= contract.IDEMPOTENCY_LIFE_S:
         return (

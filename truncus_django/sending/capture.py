@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from django.core.mail import EmailMessage
 
 from truncus_django.conf import Settings
+from truncus_django.message import TruncusStatus
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,4 +45,6 @@ def capture(messages: Iterable[EmailMessage], settings: Settings) -> None:
     """Put messages into the list of the block that captures them."""
     captured = _captured.get()
     if captured is not None:
-        captured.extend(CapturedMessage(message, settings) for message in messages)
+        for message in messages:
+            captured.append(CapturedMessage(message, settings))
+            message.truncus_status = TruncusStatus("cancelled")  # type: ignore[attr-defined]

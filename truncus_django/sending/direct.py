@@ -20,7 +20,7 @@ from truncus_django.api.errors import (
 )
 from truncus_django.api.keys import new_idempotency_key
 from truncus_django.api.results import SendResult
-from truncus_django.cancellation import current_cancellation
+from truncus_django.awaited_send import current_awaited_send, once_answer_is_learned
 from truncus_django.sending.ambiguous import forget, remember
 from truncus_django.sending.breaker import Breaker
 from truncus_django.sending.handover import why_not_handed_over
@@ -52,13 +52,13 @@ def send_batches(
     """
     stopped_by: TruncusError | None = None
     failed_in_a_row = 0
-    cancellation = current_cancellation()
+    awaited = current_awaited_send()
     for planned in batches:
         waiting = deque([planned])
         while waiting:
             batch = waiting.popleft()
-            if cancellation is not None:
-                cancellation.stop_if_requested()
+            if awaited is not None:
+                awaited.stop_if_cancelled()
             if not batch.key:
                 yield _unsent(batch)
                 continue
@@ -87,10 +87,17 @@ def send_batches(
             if breaker is not None:
                 breaker.note(answer if isinstance(answer, TruncusError) else _outage_in(sent))
             if not isinstance(answer, TruncusError):
-                if cancellation is not None:
-                    # Whoever is cancelled learns no answer, and may send the messages again.
-                    remember(batch, client, now=now, is_ambiguous=True, wire_format=wire_format)
-                    cancellation.forget.append(partial(_forget, batch))
+                # Whoever is cancelled learns no answer, and a message with merge data may have
+                # further requests that fail: it may be sent again as a whole.
+                remember(
+                    batch,
+                    client,
+                    now=now,
+                    is_ambiguous=True,
+                    wire_format=wire_format,
+                    on_originals_alone=awaited is None,
+                )
+                once_answer_is_learned(partial(_forget, batch))
                 failed_in_a_row = 0
                 yield sent or ()
                 continue
@@ -190,7 +197,6 @@ def _remember_failure(
 
 
 def _answered(batch: Batch, results: Sequence[SendResult]) -> list[Sent]:
-    _forget(batch)
     return [
         (
             outgoing,

@@ -13,13 +13,15 @@ from functools import lru_cache
 from typing import Any
 
 from truncus_django.api.encoding import EmailFields
-from truncus_django.api.errors import EmailRefused
-from truncus_django.conf import Settings
+from truncus_django.api.errors import EmailRefused, InvalidAddress
+from truncus_django.conf import get_settings
+from truncus_django.sending.addresses import address as checked_address
 from truncus_django.sending.addresses import bare_address
 
 HEADER = "X-Original-Recipients"
 """The header of a redirected email that says for whom it was."""
 
+_ONE_ADDRESS = re.compile(r"[^\s@,;<>\"()]+@[^\s@,;<>\"()]+")
 _FIELDS = ("to", "cc", "bcc")
 
 
@@ -65,15 +67,17 @@ class Guard:
         guarded["headers"] = {**named, HEADER: _header_text(recipients)}
         return guarded
 
-    def _is_allowed(self, address: Any) -> bool:
-        return (
-            isinstance(address, str)
-            and self.allowed.fullmatch(bare_address(address).lower()) is not None
-        )
+    def _is_allowed(self, given: Any) -> bool:
+        try:
+            bare = bare_address(checked_address(given, "to")).lower()
+        except InvalidAddress:  # or more than one: "*" stands for a comma, too
+            return False
+        return bool(_ONE_ADDRESS.fullmatch(bare) and self.allowed.fullmatch(bare))
 
 
-def guard_of(settings: Settings) -> Guard | None:
-    """Return the guard that the settings ask for, or ``None``."""
+def current_guard() -> Guard | None:
+    """Return the guard that the project's settings ask for, or ``None``."""
+    settings = get_settings()
     if not settings.redirect_to and not settings.allow_recipients:
         return None
     return _guard(settings.redirect_to, settings.allow_recipients)
@@ -88,7 +92,7 @@ def _guard(redirect_to: tuple[str, ...], allow_recipients: tuple[str, ...]) -> G
 
 
 def _listed(value: Any) -> list[Any]:
-    """Return a field of recipients as a list; what is neither text nor list is no recipient."""
+    """Return a field of recipients as a list of whatever it holds."""
     if isinstance(value, list | tuple):
         return list(value)
     return [] if not value else [value]

@@ -9,7 +9,7 @@ from functools import partial
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import OutcomeUnknown, TruncusError, log_summary
 from truncus_django.api.keys import new_idempotency_key
-from truncus_django.cancellation import current_cancellation
+from truncus_django.awaited_send import current_awaited_send, once_answer_is_learned
 from truncus_django.sending.ambiguous import forget, remember
 from truncus_django.sending.fallback import (
     FallbackMailer,
@@ -133,9 +133,9 @@ class _Handover:
         outcome: SendOutcome,
         error: TruncusError,
     ) -> SendOutcome:
-        cancellation = current_cancellation()
-        if cancellation is not None:
-            cancellation.stop_if_requested()
+        awaited = current_awaited_send()
+        if awaited is not None:
+            awaited.stop_if_cancelled()
         key = self.key = outcome.idempotency_key or new_idempotency_key()
         remember(
             Batch(key, [outgoing]),
@@ -150,15 +150,13 @@ class _Handover:
         self.is_under_way = False
         if failure is not None and failure.is_ambiguous:
             return self.unknown(outcome, failure.text)
-        if failure is None and cancellation is not None:
-            # Whoever is cancelled learns no answer, and may send the message again.
-            cancellation.forget.append(partial(forget, outgoing, key))
-        else:
-            forget(outgoing, key)
         if failure is None:
+            # Whoever is cancelled learns no answer, and may send the message again.
+            once_answer_is_learned(partial(forget, outgoing, key))
             name, why = self.fallback.name, log_summary(error)
             reason = reason_of(name, why)
             return replace(outcome, result=None, error=None, sent_by=name, reason=reason)
+        forget(outgoing, key, on_original=True)
         if not failure.is_about_email:
             self.failure = failure
         return _not_sent(outcome, error, self._told(failure))

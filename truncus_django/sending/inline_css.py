@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from css_inline import CSSInliner
 
 _STYLE = re.compile(r"<style\b", re.IGNORECASE)
+_STYLE_WITH_MEDIA = re.compile(
+    r"""<style\b(?P<before>[^>]*?)\smedia\s*=\s*(?P<quote>["']?)(?P<media>[^"'>]*)(?P=quote)"""
+    r"(?P<after>[^>]*)>(?P<css>.*?)</style",
+    re.IGNORECASE | re.DOTALL,
+)
 _START_TAG = re.compile(r"<([a-z][^\s/>]*)", re.IGNORECASE)
 _FOREIGN = re.compile(r"<(?:svg|math)\b", re.IGNORECASE)
 # Cells lie within each other only where tables do.
@@ -44,6 +49,7 @@ def inlined(html: str) -> str:
     if not _STYLE.search(html):
         return html
     inliner = _inliner()
+    html = _STYLE_WITH_MEDIA.sub(_as_media_query, html)
     if _is_perhaps_too_deep(html):
         raise MessageError(
             f"The HTML has over {MAX_NESTED:,} elements, which may be more within each other than "
@@ -74,6 +80,14 @@ def _inliner() -> "CSSInliner":
         keep_style_tags=True,
         remove_inlined_selectors=True,
     )
+
+
+def _as_media_query(style: re.Match[str]) -> str:
+    """Return a style element whose media are in its CSS: css-inline does not look at attributes."""
+    tag, media = f"<style{style['before']}{style['after']}>", style["media"].strip()
+    if media.lower() in {"", "all", "screen"}:
+        return f"{tag}{style['css']}</style"
+    return f"{tag}@media {media} {{{style['css']}}}</style"
 
 
 def _is_perhaps_too_deep(html: str) -> bool:

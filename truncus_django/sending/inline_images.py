@@ -79,7 +79,11 @@ class ImageHost:
                 "one that cannot be made."
             ) from None
         try:
-            if not storage.exists(name):
+            is_there = storage.exists(name)
+            if is_there and storage.size(name) != len(content):
+                storage.delete(name)  # it failed half-way
+                is_there = False
+            if not is_there:
                 name = storage.save(name, ContentFile(content))
             return str(storage.url(name))
         except Exception as exc:  # noqa: BLE001  a storage may raise anything

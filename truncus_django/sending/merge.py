@@ -6,24 +6,22 @@ The options have Anymail's names and meaning: set, even to an empty dict, each o
 
 import copy
 import hashlib
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from collections.abc import Iterable, Mapping
+from email.message import Message
 from typing import Any
 
 from django.core.mail import EmailMessage
-from django.template import Context, Engine, Template, TemplateSyntaxError
 from django.utils.functional import Promise
-from django.utils.html import conditional_escape
 from django.views.decorators.debug import sensitive_variables
 
-from truncus_django.api.errors import MessageError, TruncusError
+from truncus_django.api.errors import MessageError
 from truncus_django.api.keys import MAX_KEY_LENGTH
-from truncus_django.message import MERGE_NAMES, TruncusStatus, options_of
+from truncus_django.message import MERGE_NAMES, options_of
 from truncus_django.sending.addresses import address, bare_address
-from truncus_django.sending.ambiguous import without_notes
-from truncus_django.sending.outgoing import Sent
+from truncus_django.sending.ambiguous import fingerprint, without_notes
+from truncus_django.sending.merge_texts import MergeTexts
 
+_OF_EACH_RECIPIENT = frozenset({"to", "cc", "bcc", "variables"})
 _MERGED_NAMES = frozenset({*MERGE_NAMES, "merge_global_data", "variables"})
 """Options that a message to one recipient has no more, or in another form."""
 
@@ -41,25 +39,36 @@ class Merge:
 
     def __init__(self, message: EmailMessage) -> None:
         self.message = message
+        self.fingerprint = fingerprint(message)
         self._options = options_of(message)
         self._names = _MERGED_NAMES & self._options.keys()
         self.recipients = _recipients(message)
         self._data = self._by_recipient("merge_data")
         self._metadata = self._by_recipient("merge_metadata")
         self._headers = self._by_recipient("merge_headers")
-        if (message.cc or message.bcc) and not self._options.get("merge_cc"):
+        merge_cc = self._options.get("merge_cc")
+        if merge_cc is not None and not isinstance(merge_cc, bool):
+            raise MessageError("merge_cc must be True, False or None.")
+        if (message.cc or message.bcc) and not merge_cc:
             raise MessageError(
                 "With merge data, cc and bcc would get a copy of each recipient's email. Set "
                 "merge_cc=True if you want that."
             )
         self._global_data = _global_data(self._options)
-        self._has_template = "template_id" in {
-            **(self._options.get("esp_extra") or {}),
-            **self._options,
-        }
+        extra = self._options.get("esp_extra") or {}
+        if not isinstance(extra, Mapping):
+            raise MessageError("esp_extra must be a dict of the API's fields.")
+        self._has_template = "template_id" in {**extra, **self._options}
+        overruled = _OF_EACH_RECIPIENT & extra.keys()
+        if overruled:
+            raise MessageError(
+                f"esp_extra sets {min(overruled)!r}, which each recipient of a message with merge "
+                "data has for themselves."
+            )
         has_data = bool(self._global_data or any(self._data.values()))
-        self._texts = _Texts(message) if has_data and not self._has_template else None
-        if self._texts is not None and not self._texts.have_variables:
+        is_filled = (has_data or "merge_data" in self._options) and not self._has_template
+        self._texts = MergeTexts(message) if is_filled else None
+        if self._texts is not None and has_data and not self._texts.have_variables:
             raise MessageError(
                 "The message has merge data, and neither a template_id nor a {{ variable }} in its "
                 "subject or bodies: the data would change nothing."
@@ -74,7 +83,12 @@ class Merge:
         message.to = [self.recipients[recipient]]
         message.cc, message.bcc = list(message.cc or ()), list(message.bcc or ())
         message.reply_to = list(message.reply_to or ())
-        message.attachments = list(message.attachments or ())
+        message.attachments = [
+            copy.deepcopy(item) if isinstance(item, Message | list) else item
+            for item in message.attachments or ()
+        ]
+        if hasattr(message, "alternatives"):
+            message.alternatives = [tuple(each) for each in message.alternatives or ()]
         message.extra_headers = _with_headers(
             message.extra_headers or {}, self._headers.get(recipient, {})
         )
@@ -84,8 +98,10 @@ class Merge:
             own["metadata"] = {**metadata, **self._metadata.get(recipient, {})}
         if self._has_template:
             own["variables"] = self._values(recipient)
+        if "esp_extra" in self._options:
+            own["esp_extra"] = copy.deepcopy(self._options["esp_extra"])
         key = self._options.get("idempotency_key")
-        if key is not None:
+        if key and isinstance(key, str | int) and not isinstance(key, bool):  # else it is refused
             own["idempotency_key"] = _key_of(key, recipient)
         for name, value in own.items():
             setattr(message, name, value)
@@ -100,6 +116,16 @@ class Merge:
         """
         if self._texts is not None:
             self._texts.fill_in(message, self._values(recipient))
+
+    def filled(self, recipient: str) -> EmailMessage:
+        """Return the message to one recipient with all that is their own.
+
+        Raises:
+            MessageError: it lacks a variable.
+        """
+        message = self.message_for(recipient)
+        self.fill_in(message, recipient)
+        return message
 
     def _values(self, recipient: str) -> dict[str, Any]:
         return {**self._global_data, **self._data.get(recipient, {})}
@@ -173,190 +199,3 @@ def _key_of(key: Any, recipient: str) -> str:
     if len(whole) > MAX_KEY_LENGTH:
         return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()
     return whole
-
-
-# Texts with variables -----------------------------------------------------------------------------
-
-_MARK = "\ufdd0"  # stands for no character, so that no text holds it
-_VARIABLE = re.compile(r"\{\{\s*([A-Za-z]\w*)\s*\}\}")
-
-
-@cache
-def _engine() -> Engine:
-    return Engine(string_if_invalid=f"{_MARK}%s{_MARK}")
-
-
-class _Text:
-    """A text with variables in Django's template language.
-
-    Variables without filters are filled in here: it takes a quarter of the time of a template
-    (benchmarks, "merge data, CPU: as a list": 1.9 without this). What a value looks like and how
-    it is escaped is Django's.
-
-    Args:
-        what: which text, for errors.
-        is_html: whether values are escaped.
-
-    Raises:
-        MessageError: it cannot be read.
-    """
-
-    def __init__(self, source: str, what: str, *, is_html: bool) -> None:
-        self._what = what
-        self._is_html = is_html
-        self._pieces = _VARIABLE.split(source)
-        self._template: Template | None = None
-        if any("{{" in piece or "{#" in piece for piece in self._pieces[::2]):
-            self._template = _template(source, what)
-
-    def filled(self, values: Mapping[str, Any]) -> str:
-        """Return the text with ``values``.
-
-        Raises:
-            MessageError: a value is missing, or cannot be shown.
-        """
-        if self._template is not None:
-            return self._checked(_rendered(self._template, values, self._is_html, self._what))
-        pieces = self._pieces.copy()
-        for place in range(1, len(pieces), 2):
-            pieces[place] = self._value(pieces[place], values)
-        return "".join(pieces)
-
-    def _value(self, name: str, values: Mapping[str, Any]) -> str:
-        value = values.get(name, _MARK)
-        if value is _MARK:
-            raise self._lacks(name)
-        if isinstance(value, str):
-            return conditional_escape(value) if self._is_html else value
-        template = _engine().from_string("{{ value }}")
-        return _rendered(template, {"value": value}, self._is_html, self._what)
-
-    def _checked(self, text: str) -> str:
-        if _MARK in text:
-            raise self._lacks(text.split(_MARK)[1])
-        return text
-
-    def _lacks(self, name: str) -> MessageError:
-        shown = f"{{{{ {name} }}}}" if name.replace(".", "").isidentifier() else "a variable"
-        return MessageError(
-            f"{self._what} has {shown}, which the merge data of a recipient lacks. Give every "
-            "recipient a value, or all of them one in merge_global_data."
-        )
-
-
-class _Texts:
-    """The subject and the bodies of a message that have variables, which are read once."""
-
-    def __init__(self, message: EmailMessage) -> None:
-        is_html = message.content_subtype == "html"
-        self._subject = _text_of(message.subject, "The subject", is_html=False)
-        self._body = _text_of(message.body, "The body", is_html=is_html)
-        alternatives = getattr(message, "alternatives", None) or ()
-        self._alternatives = {
-            index: text
-            for index, (content, mimetype) in enumerate(alternatives)
-            if (text := _text_of(content, "An alternative", is_html=mimetype == "text/html"))
-        }
-
-    @property
-    def have_variables(self) -> bool:
-        """Whether there is anything to fill in."""
-        return bool(self._subject or self._body or self._alternatives)
-
-    def fill_in(self, message: EmailMessage, values: Mapping[str, Any]) -> None:
-        """Put the texts with ``values`` into a message."""
-        if self._subject is not None:
-            message.subject = self._subject.filled(values)
-        if self._body is not None:
-            message.body = self._body.filled(values)
-        if self._alternatives:
-            alternatives = list(message.alternatives)  # type: ignore[attr-defined]
-            for index, text in self._alternatives.items():
-                alternatives[index] = (text.filled(values), alternatives[index][1])
-            message.alternatives = alternatives  # type: ignore[attr-defined]
-
-
-def _text_of(source: Any, what: str, *, is_html: bool) -> _Text | None:
-    """Return a text to fill in; ``None`` where it holds no variable.
-
-    Raises:
-        MessageError: it is no template, or has tags. A text may hold what a visitor wrote, and
-            what tags can do is not for visitors.
-    """
-    if not isinstance(source, str | Promise):
-        return None
-    source = str(source)
-    if "{%" in source:
-        raise MessageError(
-            f"{what} has a template tag. Merge data fills {{{{ variables }}}} alone; render the "
-            "rest before."
-        )
-    return _Text(source, what, is_html=is_html) if "{{" in source else None
-
-
-def _template(source: str, what: str) -> Template:
-    try:
-        return _engine().from_string(source)
-    except TemplateSyntaxError:  # its text quotes the source
-        raise MessageError(f"{what} has a {{{{ variable }}}} that cannot be read.") from None
-
-
-def _rendered(template: Template, values: Mapping[str, Any], is_html: bool, what: str) -> str:
-    try:
-        return str(template.render(Context(dict(values), autoescape=is_html)))
-    except Exception as exc:  # noqa: BLE001  values and filters may raise anything
-        raise MessageError(
-            f"{what} could not be filled in for a recipient: {type(exc).__name__}."
-        ) from None
-
-
-# What became of them ------------------------------------------------------------------------------
-
-
-class RecipientStatuses(Mapping[str, TruncusStatus]):
-    """The status of each recipient of a message with merge data.
-
-    An address is found in any form that merge data may give it in, also with a name.
-    """
-
-    def __init__(self) -> None:
-        self._statuses: dict[str, TruncusStatus] = {}
-
-    def __getitem__(self, given: str) -> TruncusStatus:
-        try:
-            return self._statuses[recipient_of(given, "recipients")]
-        except TruncusError:
-            raise KeyError(given) from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._statuses)
-
-    def __len__(self) -> int:
-        return len(self._statuses)
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} recipients>"
-
-    def add(self, recipient: str, status: TruncusStatus) -> None:
-        """Add what became of one recipient's email."""
-        self._statuses[recipient] = status
-
-
-def note_recipients(sent: Iterable[Sent]) -> None:
-    """Write what became of recipients' emails onto the messages that they were merged from."""
-    for outgoing, _ in sent:
-        if outgoing.merged_from is None:
-            continue
-        message: Any = outgoing.merged_from
-        own: TruncusStatus = outgoing.message.truncus_status  # type: ignore[attr-defined]
-        known: TruncusStatus | None = message.truncus_status
-        if known is None:
-            known = TruncusStatus(own.status, recipients=RecipientStatuses())
-        known.recipients.add(outgoing.recipient, own)  # type: ignore[attr-defined]
-        if known.status != own.status or (own.error and not known.error):
-            known = TruncusStatus(
-                own.status if known.status == own.status else "mixed",
-                error=known.error or own.error,
-                recipients=known.recipients,
-            )
-        message.truncus_status = known

@@ -58,8 +58,9 @@ class OutgoingMessage:
         payload: what is sent; ``None`` where the message could not become one.
         ambiguous_send: an earlier send that may have been accepted, if the message is unchanged.
         error: why it cannot be sent, or ``None``.
-        merged_from: the message with merge data that it was made from for one recipient.
+        original: the message with merge data that it was made from for one recipient.
         recipient: that recipient, as :func:`truncus_django.sending.merge.recipient_of` tells.
+        original_fingerprint: of ``original``; empty without merge data.
     """
 
     index: int
@@ -68,8 +69,9 @@ class OutgoingMessage:
     payload: Payload | None = field(default=None, repr=False)
     ambiguous_send: AmbiguousSend | None = None
     error: TruncusError | None = None
-    merged_from: EmailMessage | None = None
+    original: EmailMessage | None = None
     recipient: str = field(default="", repr=False)
+    original_fingerprint: str = field(default="", repr=False)
 
     def with_payload(self, payload: Payload, earlier: AmbiguousSend | None = None) -> Self:
         """Return the message with what is to be sent, and the earlier send that it repeats."""
@@ -81,8 +83,9 @@ class OutgoingMessage:
             payload,
             earlier,
             self.error,
-            self.merged_from,
+            self.original,
             self.recipient,
+            self.original_fingerprint,
         )
 
     @property
@@ -91,9 +94,9 @@ class OutgoingMessage:
 
         With merge data there are two: the project may send either again.
         """
-        if self.merged_from is None:
+        if self.original is None:
             return ((self.message, self.occurrence),)
-        return ((self.message, 0), (self.merged_from, (self.occurrence, self.recipient)))
+        return ((self.message, 0), (self.original, (self.occurrence, self.recipient)))
 
     @property
     def is_ambiguous(self) -> bool:

@@ -246,7 +246,7 @@ class _Builder:
         if importance is not None:
             if not isinstance(importance, str) or importance not in _IMPORTANCE_HEADERS:
                 hint = did_you_mean(str(importance), _IMPORTANCE_HEADERS)
-                raise MessageError(f"importance must be 'high', 'normal' or 'low'{hint or '.'}")
+                raise MessageError(f"importance must be 'high' or 'low'{hint or '.'}")
             for name, text in _IMPORTANCE_HEADERS[importance].items():
                 headers.setdefault(name.lower(), (name, text))
 
@@ -479,7 +479,12 @@ class _Builder:
             return False
         if not isinstance(extra, Mapping) or not all(isinstance(key, str) for key in extra):
             raise MessageError("esp_extra must be a dict of the API's fields.")
+        headers, own = self.email.get("headers"), extra.get("headers")
         self.email.update(extra)
+        if headers and isinstance(own, Mapping):
+            given = {str(name).lower() for name in own}
+            kept = {name: text for name, text in headers.items() if name.lower() not in given}
+            self.email["headers"] = {**kept, **own}
         return True
 
     # What cannot be carried -------------------------------------------------------------------
@@ -517,12 +522,11 @@ _BODY_LIMITS = {"text": contract.MAX_TEXT_BYTES, "html": contract.MAX_HTML_BYTES
 
 _IMPORTANCE_HEADERS: Mapping[str, Mapping[str, str]] = {
     "high": {"Importance": "high", "X-Priority": "1", "X-MSMail-Priority": "High"},
-    "normal": {},
     "low": {"Importance": "low", "X-Priority": "5", "X-MSMail-Priority": "Low"},
 }
 """``Importance`` is RFC 2156's; Outlook and others read the two that have no standard."""
 
-_MESSAGE_ID = re.compile(r"<[^<>@\s]+@[^<>@\s]+>")
+_MESSAGE_ID = re.compile(r"<[^<>@\s\x00-\x1f\x7f]{1,250}@[^<>@\s\x00-\x1f\x7f]{1,250}>")
 
 _FORBIDDEN_HEADERS = {
     "bcc": "it would show the recipients; use the message's 'bcc'.",
@@ -544,8 +548,8 @@ def _message_id(answered: Any, domain: str) -> str:
     Amazon SES makes it of the id that it answers with and a domain of its own (Amazon's
     documentation, "Email header fields": it replaces any other ``Message-ID``).
     """
-    if isinstance(answered, str):
-        text = answered.strip()
+    if isinstance(answered, str | Promise):
+        text = str(answered).strip()
         text = text if text.startswith("<") else f"<{text}>"
         if not text.isascii() or not _MESSAGE_ID.fullmatch(text):
             raise MessageError("in_reply_to must be a Message-ID such as <1a2b@example.com>.")

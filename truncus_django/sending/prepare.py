@@ -15,10 +15,10 @@ from django.views.decorators.debug import sensitive_variables
 
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import MessageError, TruncusError, clear_frames
-from truncus_django.conf import Settings, get_settings
-from truncus_django.message import is_merged
+from truncus_django.conf import Settings
+from truncus_django.message import has_merge_data
 from truncus_django.sending.ambiguous import fingerprint, recall
-from truncus_django.sending.guard import guard_of
+from truncus_django.sending.guard import current_guard
 from truncus_django.sending.inline_images import ImageHost
 from truncus_django.sending.merge import Merge
 from truncus_django.sending.outgoing import OutgoingMessage
@@ -65,7 +65,7 @@ class Preparer:
         for index, message in enumerate(messages):
             occurrence = seen[id(message)]
             seen[id(message)] += 1
-            if is_merged(message):
+            if has_merge_data(message):
                 yield from self._prepare_merged(index, message, occurrence)
                 continue
             prepared = self._prepared(OutgoingMessage(index, message, occurrence))
@@ -86,8 +86,9 @@ class Preparer:
                 index,
                 merge.message_for(recipient),
                 occurrence,
-                merged_from=message,
+                original=message,
                 recipient=recipient,
+                original_fingerprint=merge.fingerprint,
             )
             prepared = self._prepared(one, merge)
             if prepared is not None:
@@ -143,7 +144,7 @@ class Preparer:
             payload = self._changed_by_receivers(message, payload, now)
         if payload is None:
             return None
-        guard = guard_of(get_settings())
+        guard = current_guard()
         if guard is not None:
             guard(payload.email)  # raises where it may go to nobody
         if payload.dropped:

@@ -21,8 +21,7 @@ from truncus_django.api.errors import (
     loggable_id,
 )
 from truncus_django.api.results import SendResult
-from truncus_django.conf import get_settings
-from truncus_django.sending.guard import guard_of
+from truncus_django.sending.guard import current_guard
 
 logger = logging.getLogger("truncus_django")
 
@@ -66,7 +65,7 @@ def as_allowed(email: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises:
         EmailRefused: the guard of a staging site lets it go to nobody.
     """
-    guard = guard_of(get_settings())
+    guard = current_guard()
     return email if guard is None else guard(email)
 
 

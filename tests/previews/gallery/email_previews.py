@@ -1,5 +1,6 @@
 """A preview of each kind."""
 
+from asyncio import CancelledError
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.mime.image import MIMEImage
@@ -9,8 +10,9 @@ from django.contrib.auth.models import User
 from django.core.mail import EmailMessage, EmailMultiAlternatives, send_mail, send_mass_mail
 from django.db import transaction
 from django.utils.safestring import mark_safe
-from django.utils.translation import get_language, gettext
+from django.utils.translation import get_language, gettext, gettext_lazy
 
+from truncus_django.backend import TruncusBackend
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email
 from truncus_django.previews import EmailPreviews
@@ -211,3 +213,26 @@ class ImagePreviews(EmailPreviews):
         image["Content-ID"] = "<logo>"
         found.attachments.append(image)  # Django 6 deprecates attach() for MIMEImage
         return found
+
+
+class OddPreviews(EmailPreviews):
+    def exits(self) -> EmailMessage:
+        raise SystemExit(3)
+
+    def is_cancelled(self) -> EmailMessage:
+        raise CancelledError
+
+    def half_a_character(self) -> EmailMessage:
+        return message(subject="A \ud800 B", html="<p>\ud800")
+
+    def half_a_character_in_an_error(self) -> EmailMessage:
+        raise ValueError("A \ud800 B")
+
+    def looks_at_what_it_sent(self) -> None:
+        sent = message()
+        TruncusBackend().send_messages([sent])
+        assert sent.truncus_status is not None
+        assert not sent.truncus_status.is_accepted
+
+    def in_words_of_a_language(self) -> EmailMessage:
+        return message(subject=gettext_lazy("Password"))

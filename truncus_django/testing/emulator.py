@@ -30,7 +30,13 @@ def _fixture(scope: Literal["session", "function"]) -> Callable[[_Function], Any
     return pytest.fixture(scope=scope)
 
 
-__all__ = ["API_KEY", "BACKEND", "run_emulator", "send_outbox", "use_emulator"]
+_in_use: "list[Emulator]" = []
+"""Those that `use_emulator` has pointed Django at, the innermost last."""
+
+
+def emulator_in_use() -> "Emulator | None":
+    """Return the emulator that Django sends through, of nested ones the innermost."""
+    return _in_use[-1] if _in_use else None
 
 
 @contextmanager
@@ -55,8 +61,8 @@ def use_emulator(emulator: "Emulator") -> Iterator[None]:
     """Let Django send every email through ``emulator`` for the length of a ``with`` block.
 
     ``TRUNCUS`` keeps what it has, but its key and base URL; every one of ``MAILERS``, or
-    ``EMAIL_BACKEND`` where a project has no ``MAILERS``, becomes the Truncus back-end. Test
-    runners put Django's in-memory back-end there, and it comes back afterwards. A fallback mailer
+    ``EMAIL_BACKEND`` where a project has no ``MAILERS``, becomes the Truncus backend. Test
+    runners put Django's in-memory backend there, and it comes back afterwards. A fallback mailer
     writes into ``django.core.mail.outbox``.
     """
     import django
@@ -85,9 +91,11 @@ def use_emulator(emulator: "Emulator") -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The EMAIL_BACKEND setting is deprecated")
         override.enable()
+    _in_use.append(emulator)
     try:
         yield
     finally:
+        _in_use.pop()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The EMAIL_BACKEND setting is deprecated")
             override.disable()

@@ -1,0 +1,82 @@
+"""What became of the emails of a message with merge data."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from django.core.mail import EmailMessage
+
+from truncus_django.api.errors import TruncusError
+from truncus_django.awaited_send import once_answer_is_learned
+from truncus_django.message import TruncusStatus, has_merge_data
+from truncus_django.sending.ambiguous import forget_original
+from truncus_django.sending.merge import recipient_of
+from truncus_django.sending.outgoing import Sent
+
+
+class RecipientStatuses(Mapping[str, TruncusStatus]):
+    """The status of each recipient of a message with merge data.
+
+    An address is found in any form that merge data may give it in, also with a name.
+    """
+
+    def __init__(self) -> None:
+        self._statuses: dict[str, TruncusStatus] = {}
+
+    def __getitem__(self, given: str) -> TruncusStatus:
+        try:
+            return self._statuses[recipient_of(given, "recipients")]
+        except TruncusError:
+            raise KeyError(given) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._statuses)
+
+    def __len__(self) -> int:
+        return len(self._statuses)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} recipients>"
+
+    def add(self, recipient: str, status: TruncusStatus) -> None:
+        """Add what became of one recipient's email."""
+        self._statuses[recipient] = status
+
+
+def note_recipients(sent: Iterable[Sent]) -> None:
+    """Write what became of recipients' emails onto the messages that they were merged from."""
+    for outgoing, _ in sent:
+        if outgoing.original is not None:
+            status: TruncusStatus = outgoing.message.truncus_status  # type: ignore[attr-defined]
+            note_recipient(outgoing.original, outgoing.recipient, status)
+
+
+def note_recipient(original: Any, recipient: str, status: TruncusStatus) -> None:
+    """Write the status of one recipient's email onto the message that it was merged from."""
+    known: TruncusStatus | None = getattr(original, "truncus_status", None)
+    if known is None:
+        known = TruncusStatus(status.status, recipients=RecipientStatuses())
+    known.recipients.add(recipient, status)  # type: ignore[attr-defined]
+    if known.status != status.status or (status.error and not known.error):
+        known = TruncusStatus(
+            status.status if known.status == status.status else "mixed",
+            error=known.error or status.error,
+            recipients=known.recipients,
+        )
+    original.truncus_status = known
+
+
+def forget_finished(messages: Iterable[EmailMessage]) -> None:
+    """Take away the notes on messages with merge data of whose emails none is ambiguous.
+
+    Until then they stay, also of those that were accepted: whoever sends such a message again, as
+    its error says they may, must reach nobody twice.
+    """
+    for message in messages:
+        if not has_merge_data(message):
+            continue
+        status: TruncusStatus | None = message.truncus_status  # type: ignore[attr-defined]
+        errors = [each.error for each in status.recipients.values()] if status else []
+        if any(error is not None and error.ambiguous for error in errors):
+            continue
+        once_answer_is_learned(partial(forget_original, message))

@@ -16,7 +16,7 @@ from tests.log.conftest import other_database, shared_database
 from tests.outbox.conftest import NO_LIMITS, reload
 from tests.outbox.test_steps import victim
 from truncus_django.bulk import send_bulk
-from truncus_django.models import Email, Handover, OutboxAccount, OutboxBatch, OutboxEntry
+from truncus_django.models import AccountQuota, Email, Handover, OutboxAccount, OutboxBatch, OutboxEntry
 from truncus_django.outbox import operations
 from truncus_django.outbox.dispatcher import Dispatcher
 from truncus_django.outbox.handover import LEASE_S
@@ -376,7 +376,7 @@ FAULTS = st.sampled_from(
 def test_whatever_fails_no_email_goes_both_ways(
     name, put, dispatcher, emulator, settings, travel, steps
 ):
-    for model in (OutboxEntry, OutboxBatch, OutboxAccount, Email):
+    for model in (OutboxEntry, OutboxBatch, OutboxAccount, AccountQuota, Email):
         model.objects.all().delete()
     mail.outbox.clear()
     settings.TRUNCUS = {**settings.TRUNCUS, "REDIRECT_TO": ["dev@example.com"]}

@@ -28,6 +28,7 @@ RUNNERS = ("worker", "celery")
 TIMEOUT_S, DELAY_S = 2.0, 2.5
 """Workers wait less long than a delay of the local Truncus takes: those answers come too late."""
 PATIENCE_S = 300.0
+STARTS_WITHIN_S = 15.0
 """For so long after the last email and the last kill the outbox may take to become empty."""
 
 
@@ -250,6 +251,7 @@ class Crew:
         self._plan = plan
         self._random = random.Random(plan.seed)
         self.kills = self.stops = 0
+        self._hired_at: dict[int, float] = {}
         self.workers = [self._hire(number) for number in range(plan.workers)]
         self._stopped: list[tuple[float, subprocess.Popen[str]]] = []
         self.beat = None
@@ -258,6 +260,11 @@ class Crew:
             self.beat = _start(*_CELERY, "beat", "--loglevel=ERROR", schedule)
 
     def _hire(self, number: int) -> subprocess.Popen[str]:
+        worker = self._started(number)
+        self._hired_at[worker.pid] = time.monotonic()
+        return worker
+
+    def _started(self, number: int) -> subprocess.Popen[str]:
         concurrency = f"--concurrency={1 + number % 2}"
         if self._plan.runner == "celery":
             quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat")
@@ -299,13 +306,22 @@ class Crew:
             os.killpg(entry[1].pid, signal.SIGCONT)
 
     def stop(self) -> None:
-        """End all workers as an operator does: SIGTERM, and they end by themselves."""
+        """End all workers as an operator does: SIGTERM, and they end by themselves.
+
+        One that has just been hired is still starting, and dies of it as any program does.
+        """
         for entry in list(self._stopped):
             self._go_on(entry)
+        starting = {
+            worker
+            for worker in self.workers
+            if time.monotonic() - self._hired_at[worker.pid] < STARTS_WITHIN_S
+        }
         for process in filter(None, [*self.workers, self.beat]):
             process.terminate()
         for worker in self.workers:
-            if worker.wait(60) != 0:
+            may_die = worker in starting and worker.wait(60) == -signal.SIGTERM
+            if worker.wait(60) != 0 and not may_die:
                 raise SystemExit(f"A worker ended with {worker.returncode} on SIGTERM.")
 
     def end(self) -> None:

@@ -16,7 +16,14 @@ from tests.log.conftest import other_database, shared_database
 from tests.outbox.conftest import NO_LIMITS, reload
 from tests.outbox.test_steps import victim
 from truncus_django.bulk import send_bulk
-from truncus_django.models import AccountQuota, Email, Handover, OutboxAccount, OutboxBatch, OutboxEntry
+from truncus_django.models import (
+    AccountQuota,
+    Email,
+    Handover,
+    OutboxAccount,
+    OutboxBatch,
+    OutboxEntry,
+)
 from truncus_django.outbox import operations
 from truncus_django.outbox.dispatcher import Dispatcher
 from truncus_django.outbox.handover import LEASE_S

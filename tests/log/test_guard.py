@@ -79,7 +79,7 @@ def test_recipients_are_replaced_and_named_in_a_header_and_in_the_record(emulato
     record = Email.objects.get()
     assert record.to == ["Ann <ann@example.net>", "Me <me@ok.example>"]
     assert record.bcc == ["qa+7@example.org", "eve@example.net"]
-    assert record.redirected_to == ["Me <me@ok.example>", DEV]
+    assert record.redirected_to == ["Me <me@ok.example>", DEV, "qa+7@example.org"]
     assert "dev" not in record.search_text
 
 
@@ -147,6 +147,28 @@ def test_an_email_that_waited_before_the_guard_was_on_is_redirected(emulator, se
     settings.TRUNCUS = {**settings.TRUNCUS, **GUARD}
     assert send_outbox() == 2
     assert reached(emulator) == {DEV, "me@ok.example"}
+    told = {email.to[0]: email.redirected_to for email in Email.objects.all()}
+    assert told == {"ann@example.net": [DEV], "me@ok.example": []}
+
+
+def test_an_email_that_waited_while_the_guard_was_on_tells_of_no_redirect(emulator, settings):
+    settings.TRUNCUS = {**settings.TRUNCUS, "DELIVERY": "outbox"}
+    message().send()
+    settings.TRUNCUS = {**settings.TRUNCUS, "REDIRECT_TO": [], "ALLOW_RECIPIENTS": []}
+    assert send_outbox() == 1
+    assert reached(emulator) == {"ann@example.net"}
+    assert Email.objects.get().redirected_to == []
+
+
+@pytest.mark.parametrize("path", ["outbox", "bulk", "bulk in the outbox"])
+def test_what_may_go_to_nobody_is_recorded_as_rejected_on_every_path(emulator, settings, path):
+    delivery = "outbox" if "outbox" in path else "direct"
+    settings.TRUNCUS = {**settings.TRUNCUS, "DELIVERY": delivery, "REDIRECT_TO": []}
+    send_by(path, message())
+    assert emulator.requests == []
+    record = Email.objects.get()
+    assert record.state == State.REJECTED
+    assert "ALLOW_RECIPIENTS" in record.error
 
 
 def test_one_that_may_go_to_nobody_costs_no_other_in_the_outbox(emulator, settings):

@@ -313,7 +313,9 @@ def redirected_to(email: Mapping[str, Any]) -> list[str]:
         guarded = guard(email)
     except EmailRefused:  # nobody
         return []
-    return [] if guarded is email else _addresses(guarded["to"])
+    if guarded is email:
+        return []
+    return [each for name in ("to", "cc", "bcc") for each in _addresses(guarded.get(name))]
 
 
 def apply_outcome(
@@ -326,6 +328,8 @@ def apply_outcome(
     """
     now = at or timezone.now()
     result, error = outcome.result, outcome.error
+    if outcome.redirected_to is not None:
+        row.redirected_to = list(outcome.redirected_to)
     row.state = _state(result, error)
     row.idempotency_key = outcome.idempotency_key[:255]
     row.batch_index = outcome.batch_index

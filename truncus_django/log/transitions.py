@@ -51,6 +51,7 @@ class EmailUpdate:
     error_code: str = ""
     error: str = ""
     is_sandbox: bool = False
+    redirected_to: list[str] = field(default_factory=list)
     attempts: int = 0
     send_at: datetime | None = None
     created_at: datetime | None = None

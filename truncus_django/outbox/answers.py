@@ -14,6 +14,7 @@ from django.db.models import F, Q
 from truncus_django.api.errors import APIError, TruncusError, log_summary
 from truncus_django.api.results import SendResult
 from truncus_django.db.clock import moment_of, unix_of
+from truncus_django.log.recording import redirected_to
 from truncus_django.models import OutboxAccount
 from truncus_django.outbox.claim import Claim
 from truncus_django.outbox.outcomes import (
@@ -90,6 +91,7 @@ def record_results(
             attempts=claim.batch.attempts,
             batch_size=len(emails),
             batch_index=index if len(emails) > 1 else None,
+            redirected_to=redirected_to(email.fields) if email.fields else None,
         )
     record_outcomes(finished)
     for pk, send_at in held_back.items():

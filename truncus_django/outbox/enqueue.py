@@ -82,6 +82,7 @@ def row_of(outgoing: OutgoingMessage, *, alias: str | None, settings: Settings) 
     stored = payload_json(payload.email)
     email = content_row(outgoing, alias, settings)
     email.state = State.PENDING
+    email.redirected_to = []  # the guard decides at the request
     email.idempotency_key = payload.idempotency_key or ""
     # Those of a list go out in its order.
     email.created_at = timezone.now() + timedelta(microseconds=outgoing.index)

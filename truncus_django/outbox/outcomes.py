@@ -20,6 +20,7 @@ from truncus_django.log.ingest import attach
 from truncus_django.log.recording import ANSWER_FIELDS, apply_outcome
 from truncus_django.log.transitions import EmailUpdate
 from truncus_django.models import Email, OutboxBatch, OutboxEntry
+from truncus_django.sending.guard import current_guard
 from truncus_django.sending.outgoing import SendOutcome
 from truncus_django.states import State
 
@@ -41,7 +42,9 @@ def record_outcomes(outcomes: Mapping[UUID, SendOutcome]) -> None:
     now = timezone.now()  # one for all, which costs the database less than one for each
     updates = [_email_update(pk, outcome, now) for pk, outcome in outcomes.items()]
     _leave_out_known_ids(updates)
-    transitions.advance_emails(updates, _FIELDS)
+    # A further column costs each email; only a staging site pays.
+    fields = [*_FIELDS, "redirected_to"] if current_guard() else _FIELDS
+    transitions.advance_emails(updates, fields)
     drop_sent([pk for pk, outcome in outcomes.items() if outcome.error is None])
     failed = [pk for pk, outcome in outcomes.items() if outcome.error is not None]
     if failed:

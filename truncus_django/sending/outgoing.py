@@ -127,6 +127,7 @@ class SendOutcome:
         batch_size: how many messages shared its request.
         batch_index: its place in the request; ``None`` where it was alone.
         email_pk: of its record in the outbox, where it waits.
+        redirected_to: who got it instead, by the guard; ``None`` where its record tells already.
     """
 
     result: SendResult | None = None
@@ -137,6 +138,7 @@ class SendOutcome:
     batch_size: int = 1
     batch_index: int | None = None
     email_pk: UUID | None = None
+    redirected_to: Sequence[str] | None = field(default=None, repr=False)
 
     @classmethod
     def without_request(cls, error: TruncusError | None) -> Self:

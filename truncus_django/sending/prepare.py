@@ -18,7 +18,6 @@ from truncus_django.api.errors import MessageError, TruncusError, clear_frames
 from truncus_django.conf import Settings
 from truncus_django.message import has_merge_data
 from truncus_django.sending.ambiguous import fingerprint, recall
-from truncus_django.sending.guard import current_guard
 from truncus_django.sending.inline_images import ImageHost
 from truncus_django.sending.merge import Merge
 from truncus_django.sending.outgoing import OutgoingMessage
@@ -144,9 +143,6 @@ class Preparer:
             payload = self._changed_by_receivers(message, payload, now)
         if payload is None:
             return None
-        guard = current_guard()
-        if guard is not None:
-            guard(payload.email)  # raises where it may go to nobody
         if payload.dropped:
             logger.warning(
                 "Truncus cannot carry an email as it is; dropped or replaced: %s",

@@ -9,7 +9,7 @@ class OrderPreviews(EmailPreviews):
     """What a customer hears of an order."""
 
     def on_its_way(self) -> TruncusMessage:
-        """When the parcel is handed over."""
+        """When the carrier has the order."""
         message = TruncusMessage(
             "Your order 48213 is on its way",
             TEXT,

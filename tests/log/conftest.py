@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from inspect import getclosurevars
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from truncus_django.backend import TruncusBackend
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, EmailEvent
 from truncus_django.signals import email_event, email_state_changed
+
+DATABASE_NUMBERS = count()
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +68,8 @@ def other_database(
     transactional_db: None, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., str]]:
     """Return a function that gives the log a database of its own, on disk; it returns the alias."""
-    alias = "log"
+    # A thread that lives on, such as asgiref's, would keep its connection to the file of an alias.
+    alias = f"log_{next(DATABASE_NUMBERS)}"
     # Django's test case refuses every alias that it did not know when it began.
     guarded = getclosurevars(BaseDatabaseWrapper.ensure_connection).nonlocals
     real = guarded["real_ensure_connection"]

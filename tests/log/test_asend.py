@@ -38,17 +38,14 @@ def run(coroutine):
         try:
             return await coroutine
         finally:
-            await sync_to_async(forget_connections)()
+            await sync_to_async(close_connections)()
 
     return asyncio.run(all_of_it())
 
 
-def forget_connections():
-    """The thread stays for the next test, whose databases are others."""
+def close_connections():
+    """The thread stays for the next test."""
     connections.close_all()
-    for connection in connections.all(initialized_only=True):
-        if connection.alias != "default":
-            del connections[connection.alias]
 
 
 async def cancel(task):

@@ -376,10 +376,10 @@ def test_what_a_preview_writes_is_undone_in_a_transaction_of_its_own_or_of_the_r
 
 
 def test_what_a_preview_writes_into_another_database_is_undone(shown, other_database):
-    other_database()
+    alias = other_database()
 
     assert "1 written" in shown("WritingPreviews/writes_elsewhere")
-    assert Email.objects.using("log").count() == 0
+    assert Email.objects.using(alias).count() == 0
 
 
 # Send me this ------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from email.mime.image import MIMEImage
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.mail import EmailMessage, EmailMultiAlternatives, send_mail, send_mass_mail
 from django.db import transaction
@@ -114,7 +115,9 @@ class WritingPreviews(EmailPreviews):
         return message(subject=f"Hello {user.username}")
 
     def writes_elsewhere(self) -> EmailMessage:
-        count = Email.objects.using("log").bulk_create([Email(subject="Hello")])
+        count = Email.objects.using(settings.TRUNCUS["DATABASE"]).bulk_create(
+            [Email(subject="Hello")]
+        )
         return message(subject=f"{len(count)} written")
 
     def writes_and_raises(self) -> EmailMessage:

@@ -4,6 +4,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, Self
@@ -169,10 +170,12 @@ class TruncusBackend(BaseEmailBackend):
             self._send_signals(queued)
             report.add(queued)
         else:
-            for sent in send_batches(client, make_batches(prepared, now=now), now=now):
-                self._record(sent, settings)
-                self._send_signals(sent)
-                report.add(sent)
+            batches = make_batches(prepared, now=now)
+            with closing(send_batches(client, batches, now=now)) as all_sent:
+                for sent in all_sent:
+                    self._record(sent, settings)
+                    self._send_signals(sent)
+                    report.add(sent)
             forget_finished(messages)
         report.raise_failures(fail_silently=self.fail_silently)
         return report.accepted
@@ -227,13 +230,15 @@ class TruncusBackend(BaseEmailBackend):
 
     def _send_signals(self, sent: Sequence[Sent]) -> None:
         """Send ``post_send`` or ``send_failed`` for each message."""
+        is_told = post_send.has_listeners(type(self))
         for outgoing, outcome in sent:
             if outcome.error is not None:
                 self._send_signal(send_failed, message=outgoing.message, error=outcome.error)
             elif outcome.result is not None:
                 note_acceptance(outcome.result)
-                status = outgoing.message.truncus_status  # type: ignore[attr-defined]
-                self._send_signal(post_send, message=outgoing.message, status=status)
+                if is_told:
+                    status = outgoing.message.truncus_status  # type: ignore[attr-defined]
+                    self._send_signal(post_send, message=outgoing.message, status=status)
 
     def _send_signal(self, signal: Signal, **facts: Any) -> None:
         if signal.has_listeners(type(self)):

@@ -8,6 +8,7 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, tzinfo
+from functools import cache
 from typing import Any, Self
 from uuid import UUID
 
@@ -65,11 +66,20 @@ def option(message: EmailMessage, name: str) -> Any:
 
 def options_of(message: EmailMessage) -> dict[str, Any]:
     """Return all options of a message that are set."""
+    # Few have any, and every email of a long list is asked.
+    names = [name for name in vars(message) if name in _ALL_NAMES]
+    kind: Any = type(message)
     return {
         name: value
-        for name in _ALL_NAMES
+        for name in (*names, *_options_of_class(kind))
         if (value := getattr(message, name, None)) is not None and not _is_unset(value)
     }
+
+
+@cache
+def _options_of_class(kind: Any) -> tuple[str, ...]:
+    """Return the options that a class of messages gives all of its messages."""
+    return tuple(name for name in sorted(_ALL_NAMES) if hasattr(kind, name))
 
 
 def has_merge_data(message: EmailMessage) -> bool:
@@ -84,7 +94,7 @@ def _is_unset(value: Any) -> bool:
     return isinstance(value, type) and value.__name__ == "UNSET"
 
 
-_ALL_NAMES = (*OPTION_NAMES, *UNSUPPORTED_ANYMAIL_NAMES)
+_ALL_NAMES = OPTION_NAMES.union(UNSUPPORTED_ANYMAIL_NAMES)
 
 
 @dataclass(frozen=True, slots=True)

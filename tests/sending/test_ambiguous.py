@@ -15,12 +15,12 @@ from truncus_django.api.client import TruncusClient
 from truncus_django.api.encoding import EmailFields
 from truncus_django.message import TruncusMessage
 from truncus_django.sending.ambiguous import (
-    fingerprint,
     forget,
     note_records,
     recall,
     remember,
 )
+from truncus_django.sending.fingerprint import fingerprint
 from truncus_django.sending.outgoing import Batch, OutgoingMessage
 from truncus_django.sending.payload import Payload
 

@@ -16,7 +16,7 @@ from truncus_django.message import TruncusStatus
 from truncus_django.models import Priority
 from truncus_django.outbox.enqueue import MAX_INSERT_BYTES, Row, row_or_error
 from truncus_django.sending.inline_images import host_of, host_without_storage
-from truncus_django.sending.outgoing import OutgoingMessage
+from truncus_django.sending.outgoing import Original, OutgoingMessage
 from truncus_django.sending.prepare import Preparer
 
 CHUNK = 100
@@ -34,7 +34,7 @@ class Taken:
         identity: tells it from the others of a bulk with a key.
         status: why it cannot be sent, or what became of it.
         is_skipped: whether it was sent under the key before.
-        original, recipient: with merge data, the message that it was made from, and for whom.
+        original, recipient: with merge data, what it was made from, and for whom.
     """
 
     place: int
@@ -43,7 +43,7 @@ class Taken:
     identity: UUID | None = None
     status: TruncusStatus | None = None
     is_skipped: bool = False
-    original: EmailMessage | None = field(default=None, repr=False)
+    original: Original | None = field(default=None, repr=False)
     recipient: str = field(default="", repr=False)
 
 

@@ -216,7 +216,7 @@ class BulkJob:
         if isinstance(message, EmailMessage):
             cast("TruncusMessage", message).truncus_status = status
             if email.original is not None:
-                note_recipient(email.original, email.recipient, status)
+                note_recipient(email.original.message, email.recipient, status)
             if not email.is_skipped:
                 self._send_signal(message, status)
         if self._on_result:

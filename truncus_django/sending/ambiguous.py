@@ -3,38 +3,25 @@
 The notes are the one thing of ours on Django's message objects besides ``truncus_status``.
 """
 
-import hashlib
-import json
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from email.message import Message
 from threading import Lock
-from typing import Any
 from uuid import UUID
 
 from django.core.mail import EmailMessage
-from django.db.models import Model
-from django.utils import translation
 
 from truncus_django.api.capabilities import WireFormat
 from truncus_django.api.client import TruncusClient
-from truncus_django.message import OPTION_NAMES, UNSUPPORTED_ANYMAIL_NAMES
+from truncus_django.sending.fingerprint import fingerprint
 from truncus_django.sending.outgoing import AmbiguousSend, Batch, OutgoingMessage
 
 _ATTRIBUTE = "_truncus_ambiguous_sends"
 """By what :attr:`OutgoingMessage.noted_on` says: a tuple of :class:`AmbiguousSend`."""
-_NAMES = sorted({"encoding", *OPTION_NAMES, *UNSUPPORTED_ANYMAIL_NAMES})
 _lock = Lock()
 
 
 def remember(
-    batch: Batch,
-    client: TruncusClient,
-    *,
-    now: float,
-    is_ambiguous: bool,
-    wire_format: WireFormat,
-    on_originals_alone: bool = False,
+    batch: Batch, client: TruncusClient, *, now: float, is_ambiguous: bool, wire_format: WireFormat
 ) -> None:
     """Note on the messages of ``batch`` that it may have been accepted, and how it was sent.
 
@@ -42,12 +29,11 @@ def remember(
         now: unix seconds.
         is_ambiguous: as :attr:`AmbiguousSend.is_ambiguous`.
         wire_format: the form in which the emails went out.
-        on_originals_alone: note nothing on those without merge data: their answer is known.
     """
     changes: list[_Change] = []
     for index, outgoing in enumerate(batch.messages):
         payload, earlier = outgoing.payload, outgoing.ambiguous_send
-        if payload is None or (on_originals_alone and outgoing.original is None):
+        if payload is None:
             continue
         note = AmbiguousSend(
             idempotency_key=batch.key,
@@ -56,19 +42,72 @@ def remember(
             is_sandbox=payload.is_sandbox,
             size=payload.size,
             wire_format=wire_format,
-            fingerprint=outgoing.original_fingerprint,
+            fingerprint=fingerprint(outgoing.message),
             index=index,
             batch_size=len(batch.messages),
             since=earlier.since if earlier else now,
             is_ambiguous=is_ambiguous or outgoing.is_ambiguous,
             email_pk=earlier.email_pk if earlier else None,
         )
+        changes.append((*outgoing.noted_on[0], batch.key, note))
         if outgoing.original is not None:
-            changes.append((*outgoing.noted_on[-1], batch.key, note))
-        if not on_originals_alone:
-            own = replace(note, fingerprint=fingerprint(outgoing.message))
-            changes.append((*outgoing.noted_on[0], batch.key, own))
+            of_original = replace(note, fingerprint=outgoing.original.fingerprint)
+            changes.append((*outgoing.noted_on[-1], batch.key, of_original))
     _change(changes)
+
+
+class AcceptedBatch:
+    """A request whose emails, all made of a message with merge data, were accepted.
+
+    It holds what is to be noted if others of that message may have been, too, and not the
+    messages: they are many, and others are seldom in doubt.
+    """
+
+    def __init__(self, batch: Batch, wire_format: WireFormat) -> None:
+        self._key = batch.key
+        self._wire_format = wire_format
+        self._emails = [
+            (
+                outgoing.original,
+                outgoing.noted_on[-1],
+                outgoing.payload,
+                outgoing.ambiguous_send,
+                outgoing.message.truncus_status,  # type: ignore[attr-defined]
+            )
+            for outgoing in batch.messages
+        ]
+
+    def notes(self, client: TruncusClient, *, now: float) -> "Iterator[_Change]":
+        """Yield the notes; ``now`` is in unix seconds."""
+        for index, (original, place, payload, earlier, status) in enumerate(self._emails):
+            if original is None or payload is None:
+                continue
+            note = AmbiguousSend(
+                idempotency_key=self._key,
+                account=client.account,
+                email=payload.email,
+                is_sandbox=payload.is_sandbox,
+                size=payload.size,
+                wire_format=self._wire_format,
+                fingerprint=original.fingerprint,
+                index=index,
+                batch_size=len(self._emails),
+                since=earlier.since if earlier else now,
+                is_ambiguous=True,
+                email_pk=status.email_pk if status else None,
+            )
+            yield (*place, self._key, note)
+
+
+def remember_accepted(
+    batches: Iterable[AcceptedBatch], client: TruncusClient, *, now: float
+) -> None:
+    """Note on messages with merge data how those of their emails went that were accepted.
+
+    Others may have been, and whoever sends such a message again as a whole, as its error says they
+    may, must reach nobody twice. ``now`` is in unix seconds.
+    """
+    _change(change for batch in batches for change in batch.notes(client, now=now))
 
 
 def recall(
@@ -79,6 +118,9 @@ def recall(
     A message that has changed since is another email, and so is one that goes to another
     account, or is a rehearsal where the other was none.
     """
+    original = outgoing.original
+    if _ATTRIBUTE not in (original.message if original else outgoing.message).__dict__:
+        return None
     notes = [
         note
         for note in _notes(*outgoing.noted_on[-1])
@@ -86,7 +128,7 @@ def recall(
     ]
     if not notes:
         return None
-    present = outgoing.original_fingerprint or fingerprint(outgoing.message)
+    present = original.fingerprint if original else fingerprint(outgoing.message)
     same = [note for note in notes if note.fingerprint == present]
     # A request that surely failed may have been followed by one that was perhaps accepted.
     return next((note for note in same if note.is_ambiguous), same[0] if same else None)
@@ -155,43 +197,3 @@ def _change(changes: Iterable[_Change]) -> None:
                 message.__dict__[_ATTRIBUTE] = notes
             others = [other for other in notes.get(place, ()) if other.idempotency_key != key]
             notes[place] = (*others, note) if note is not None else tuple(others)
-
-
-def fingerprint(message: EmailMessage) -> str:
-    """Return a digest of what the message holds itself.
-
-    Not of its payload: settings, receivers, the time zone and the dates and boundaries of
-    attached messages may differ at the second send of what is still the same message.
-    """
-    with translation.override(None):  # lazy texts are the same message in any language
-        text = json.dumps(_content(message), default=_plain, skipkeys=True)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _content(message: EmailMessage) -> list[Any]:
-    options = {name: getattr(message, name, None) for name in _NAMES}
-    return [
-        [message.subject, message.body, message.content_subtype, message.from_email],
-        [message.to, message.cc, message.bcc, message.reply_to],
-        [[name, value] for name, value in message.extra_headers.items()],
-        getattr(message, "alternatives", None) or [],
-        message.attachments,
-        {name: value for name, value in options.items() if value is not None},
-    ]
-
-
-def _plain(value: Any) -> Any:
-    """Return what JSON does not know as something that it knows."""
-    if isinstance(value, EmailMessage):
-        return _content(value)
-    if isinstance(value, Message):
-        value = value.as_bytes()
-    if isinstance(value, bytes | bytearray | memoryview):
-        return hashlib.sha256(value).hexdigest()
-    if isinstance(value, Model):
-        return str(value.pk)  # what it says of itself may change
-    if isinstance(value, set | frozenset):
-        return sorted(map(str, value))
-    if isinstance(value, Mapping):
-        return {str(key): item for key, item in value.items()}
-    return str(value)

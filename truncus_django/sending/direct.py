@@ -2,7 +2,7 @@
 
 import copy
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
 
 from django.views.decorators.debug import sensitive_variables
@@ -21,7 +21,12 @@ from truncus_django.api.errors import (
 from truncus_django.api.keys import new_idempotency_key
 from truncus_django.api.results import SendResult
 from truncus_django.awaited_send import current_awaited_send, once_answer_is_learned
-from truncus_django.sending.ambiguous import forget, remember
+from truncus_django.sending.ambiguous import (
+    AcceptedBatch,
+    forget,
+    remember,
+    remember_accepted,
+)
 from truncus_django.sending.outgoing import Batch, SendOutcome, Sent
 from truncus_django.sending.requests import parts_of, refusal_of, request_results
 
@@ -31,7 +36,7 @@ MAX_FAILED_BATCHES = 2
 
 def send_batches(
     client: TruncusClient, batches: Iterable[Batch], *, now: float
-) -> Iterator[Sequence[Sent]]:
+) -> Generator[Sequence[Sent]]:
     """Send ``batches`` one after the other, and yield what became of the messages of each.
 
     A batch that is refused for one of its emails is sent in parts. After an error that concerns
@@ -42,6 +47,28 @@ def send_batches(
     Args:
         now: unix seconds.
     """
+    accepted: list[AcceptedBatch] = []
+    is_certain = False
+    try:
+        is_any_ambiguous = False
+        for batch, sent, wire_format in _requested(client, batches, now=now):
+            if wire_format is None:
+                is_any_ambiguous |= any(_is_ambiguous(outcome) for _, outcome in sent)
+            try:
+                yield sent
+            finally:  # once it is recorded, and also where the caller breaks off
+                if wire_format is not None and batch.messages[0].original is not None:
+                    accepted.append(AcceptedBatch(batch, wire_format))
+        is_certain = not is_any_ambiguous
+    finally:
+        if not is_certain:
+            remember_accepted(accepted, client, now=now)
+
+
+def _requested(
+    client: TruncusClient, batches: Iterable[Batch], *, now: float
+) -> Iterator[tuple[Batch, Sequence[Sent], WireFormat | None]]:
+    """Yield each batch, or part of one, with what became of it, and the form it was accepted in."""
     stopped_by: TruncusError | None = None
     failed_in_a_row = 0
     awaited = current_awaited_send()
@@ -52,10 +79,10 @@ def send_batches(
             if awaited is not None:
                 awaited.stop_if_cancelled()
             if not batch.key:
-                yield _unsent(batch)
+                yield batch, _unsent(batch), None
                 continue
             if stopped_by is not None:
-                yield _untried(batch, stopped_by)
+                yield batch, _untried(batch, stopped_by), None
                 continue
             earlier = batch.messages[0].ambiguous_send
             wire_format = earlier.wire_format if earlier else client.wire_format
@@ -65,24 +92,15 @@ def send_batches(
             except BaseException:
                 # The request may have been on its way, or its answer is not noted yet.
                 remember(batch, client, now=now, is_ambiguous=True, wire_format=wire_format)
-                yield _failed(
-                    batch, OutcomeUnknown("The send was interrupted before its answer came.")
-                )
+                interrupted = OutcomeUnknown("The send was interrupted before its answer came.")
+                yield batch, _failed(batch, interrupted), None
                 raise
             if not isinstance(answer, TruncusError):
-                # Whoever is cancelled learns no answer, and a message with merge data may have
-                # further requests that fail: it may be sent again as a whole.
-                remember(
-                    batch,
-                    client,
-                    now=now,
-                    is_ambiguous=True,
-                    wire_format=wire_format,
-                    on_originals_alone=awaited is None,
-                )
+                if awaited is not None:  # whoever is cancelled learns no answer
+                    remember(batch, client, now=now, is_ambiguous=True, wire_format=wire_format)
                 once_answer_is_learned(partial(_forget, batch))
                 failed_in_a_row = 0
-                yield sent or ()
+                yield batch, sent or (), wire_format
                 continue
             clear_frames(answer)
             parts = split(batch, answer)
@@ -93,7 +111,7 @@ def send_batches(
             if _stops_the_list(answer) or failed_in_a_row == MAX_FAILED_BATCHES:
                 stopped_by = answer
             _remember_failure(batch, answer, client, now=now, wire_format=wire_format)
-            yield _failed(batch, answer)
+            yield batch, _failed(batch, answer), None
 
 
 @sensitive_variables()
@@ -201,6 +219,10 @@ def _failed(batch: Batch, error: TruncusError) -> list[Sent]:
 
 def _place(index: int, batch: Batch) -> int | None:
     return index if len(batch.messages) > 1 else None
+
+
+def _is_ambiguous(outcome: SendOutcome) -> bool:
+    return outcome.error is not None and outcome.error.ambiguous
 
 
 def _untried(batch: Batch, stopped_by: TruncusError) -> list[Sent]:

@@ -18,7 +18,7 @@ from truncus_django.api.errors import MessageError
 from truncus_django.api.keys import MAX_KEY_LENGTH
 from truncus_django.message import MERGE_NAMES, options_of
 from truncus_django.sending.addresses import address, bare_address
-from truncus_django.sending.ambiguous import fingerprint, without_notes
+from truncus_django.sending.ambiguous import without_notes
 from truncus_django.sending.merge_texts import MergeTexts
 
 _OF_EACH_RECIPIENT = frozenset({"to", "cc", "bcc", "variables"})
@@ -39,7 +39,6 @@ class Merge:
 
     def __init__(self, message: EmailMessage) -> None:
         self.message = message
-        self.fingerprint = fingerprint(message)
         self._options = options_of(message)
         self._names = _MERGED_NAMES & self._options.keys()
         self.recipients = _recipients(message)
@@ -139,7 +138,8 @@ class Merge:
             raise MessageError(f"{name} must be a dict of addresses to dicts.")
         found: dict[str, Mapping[str, Any]] = {}
         for index, (key, values) in enumerate(given.items()):
-            recipient = recipient_of(key, name, index)
+            # Most keys are as in 'to': the others are worth a parser's time.
+            recipient = key if key in self.recipients else recipient_of(key, name, index)
             if recipient not in self.recipients:
                 raise MessageError(
                     f"{name} has an address that is not in 'to', its number {index + 1}."

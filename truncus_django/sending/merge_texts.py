@@ -4,12 +4,12 @@ import re
 import secrets
 from collections.abc import Mapping
 from functools import cache
+from html import escape
 from typing import Any
 
 from django.core.mail import EmailMessage
 from django.template import Context, Engine, Template, TemplateSyntaxError
 from django.utils.functional import Promise
-from django.utils.html import conditional_escape
 
 from truncus_django.api.errors import MessageError
 
@@ -83,7 +83,10 @@ class _Text:
         if value is _MARK:
             raise self._lacks(name)
         if isinstance(value, str):
-            return conditional_escape(value) if self._is_html else value
+            if not self._is_html:
+                return value
+            # As conditional_escape() does, whose lazy texts cannot be here.
+            return value.__html__() if hasattr(value, "__html__") else escape(value)
         template = _engine().from_string("{{ value }}")
         return _rendered(template, {"value": value}, self._is_html, self._what)
 

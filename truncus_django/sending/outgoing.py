@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Self
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from truncus_django.api.capabilities import WireFormat
 from truncus_django.api.encoding import EmailFields
 from truncus_django.api.errors import SendCancelled, TruncusError
 from truncus_django.api.results import SendResult
+from truncus_django.sending.fingerprint import fingerprint
 from truncus_django.sending.payload import Payload
 
 
@@ -45,6 +47,22 @@ class AmbiguousSend:
     email_pk: UUID | None = None
 
 
+class Original:
+    """A message with merge data, of which one is made for each recipient.
+
+    Attributes:
+        message: as the project made it.
+    """
+
+    def __init__(self, message: EmailMessage) -> None:
+        self.message = message
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the message; long merge data takes long, and is rarely asked for."""
+        return fingerprint(self.message)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class OutgoingMessage:
     """One message on its way.
@@ -56,9 +74,8 @@ class OutgoingMessage:
         payload: what is sent; ``None`` where the message could not become one.
         ambiguous_send: an earlier send that may have been accepted, if the message is unchanged.
         error: why it cannot be sent, or ``None``.
-        original: the message with merge data that it was made from for one recipient.
+        original: what it was made from for one recipient; ``None`` without merge data.
         recipient: that recipient, as :func:`truncus_django.sending.merge.recipient_of` tells.
-        original_fingerprint: of ``original``; empty without merge data.
     """
 
     index: int
@@ -67,9 +84,8 @@ class OutgoingMessage:
     payload: Payload | None = field(default=None, repr=False)
     ambiguous_send: AmbiguousSend | None = None
     error: TruncusError | None = None
-    original: EmailMessage | None = None
+    original: Original | None = None
     recipient: str = field(default="", repr=False)
-    original_fingerprint: str = field(default="", repr=False)
 
     def with_payload(self, payload: Payload, earlier: AmbiguousSend | None = None) -> Self:
         """Return the message with what is to be sent, and the earlier send that it repeats."""
@@ -83,7 +99,6 @@ class OutgoingMessage:
             self.error,
             self.original,
             self.recipient,
-            self.original_fingerprint,
         )
 
     @property
@@ -94,7 +109,7 @@ class OutgoingMessage:
         """
         if self.original is None:
             return ((self.message, self.occurrence),)
-        return ((self.message, 0), (self.original, (self.occurrence, self.recipient)))
+        return ((self.message, 0), (self.original.message, (self.occurrence, self.recipient)))
 
     @property
     def is_ambiguous(self) -> bool:

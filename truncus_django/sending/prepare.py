@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,10 +18,11 @@ from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import MessageError, TruncusError, clear_frames
 from truncus_django.conf import Settings
 from truncus_django.message import has_merge_data
-from truncus_django.sending.ambiguous import fingerprint, recall
+from truncus_django.sending.ambiguous import recall
+from truncus_django.sending.fingerprint import fingerprint
 from truncus_django.sending.inline_images import ImageHost
 from truncus_django.sending.merge import Merge
-from truncus_django.sending.outgoing import OutgoingMessage
+from truncus_django.sending.outgoing import Original, OutgoingMessage
 from truncus_django.sending.payload import (
     RECIPIENT_FIELDS,
     Payload,
@@ -35,7 +37,7 @@ logger = logging.getLogger("truncus_django")
 _Result = TypeVar("_Result")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Preparer:
     """Makes outgoing messages of Django's.
 
@@ -80,14 +82,14 @@ class Preparer:
             clear_frames(merge)
             yield OutgoingMessage(index, message, occurrence, error=merge)
             return
+        original = Original(message)
         for recipient in merge.recipients:
             one = OutgoingMessage(
                 index,
                 merge.message_for(recipient),
                 occurrence,
-                original=message,
+                original=original,
                 recipient=recipient,
-                original_fingerprint=merge.fingerprint,
             )
             prepared = self._prepared(one, merge)
             if prepared is not None:
@@ -139,7 +141,7 @@ class Preparer:
             return outgoing.with_payload(repeated, earlier)
         now = datetime.fromtimestamp(self.now, UTC)
         payload: Payload | None = build_payload(message, self.settings, now=now, images=self.images)
-        if payload is not None and pre_send.has_listeners(self.sender):
+        if payload is not None and self._has_receivers:
             payload = self._changed_by_receivers(message, payload, now)
         if payload is None:
             return None
@@ -149,6 +151,10 @@ class Preparer:
                 "; ".join(payload.dropped),
             )
         return outgoing.with_payload(payload)
+
+    @cached_property
+    def _has_receivers(self) -> bool:
+        return pre_send.has_listeners(self.sender)
 
     def _changed_by_receivers(
         self, message: EmailMessage, payload: Payload, now: datetime

@@ -48,7 +48,7 @@ def note_recipients(sent: Iterable[Sent]) -> None:
     for outgoing, _ in sent:
         if outgoing.original is not None:
             status: TruncusStatus = outgoing.message.truncus_status  # type: ignore[attr-defined]
-            note_recipient(outgoing.original, outgoing.recipient, status)
+            note_recipient(outgoing.original.message, outgoing.recipient, status)
 
 
 def note_recipient(original: Any, recipient: str, status: TruncusStatus) -> None:

@@ -5,7 +5,7 @@ import time
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Self
 
@@ -207,7 +207,7 @@ class TruncusBackend(BaseEmailBackend):
                 rows.append(row)
                 outcome = SendOutcome(email_pk=row.email.pk)
             # Without the payload, which the row holds as text.
-            queued.append((replace(outgoing, payload=None), outcome))
+            queued.append((outgoing._replace(payload=None), outcome))
         if rows:
             try:
                 outbox.enqueue(rows, settings)
@@ -269,7 +269,7 @@ class _Report:
         for outgoing, outcome in sent:
             self.accepted += outcome.is_accepted
             if outcome.error is not None:
-                self.failures.append(Failure(outgoing.index, outcome.error, outgoing.message))
+                self.failures.append(Failure(outgoing.position, outcome.error, outgoing.message))
 
     def raise_failures(self, *, fail_silently: bool) -> None:
         """Raise why messages were not sent; wrong settings even where failures are silent."""

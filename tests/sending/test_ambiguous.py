@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-from dataclasses import replace
 from datetime import UTC, datetime
 from email.mime.image import MIMEImage
 from uuid import uuid4
@@ -109,7 +108,7 @@ def test_a_shallow_copy_keeps_what_the_message_has_forgotten():
 def test_the_record_is_noted_on_the_message_and_kept_by_the_next_ambiguous_send():
     outgoing, pk = remembered(), uuid4()
     note_records([(outgoing, "k-1", pk)])
-    repeated = replace(outgoing, ambiguous_send=recall(outgoing, CLIENT, is_sandbox=False))
+    repeated = outgoing._replace(ambiguous_send=recall(outgoing, CLIENT, is_sandbox=False))
     batch = Batch("k-1", [repeated])
     remember(batch, CLIENT, now=1.0, is_ambiguous=True, wire_format=CLIENT.wire_format)
 

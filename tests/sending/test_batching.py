@@ -1,7 +1,5 @@
 """Which messages share a request."""
 
-from dataclasses import replace
-
 import pytest
 from django.core.mail import EmailMessage
 
@@ -41,7 +39,7 @@ def test_one_message_larger_than_the_bound_still_goes():
 def test_sandbox_and_real_messages_are_never_in_one_request():
     mixed = [outgoing(str(number), sandbox=number % 2 == 1) for number in range(4)]
     planned = make_batches(mixed, now=NOW)
-    assert [[one.index for one in batch.messages] for batch in planned] == [[0, 2], [1, 3]]
+    assert [[one.position for one in batch.messages] for batch in planned] == [[0, 2], [1, 3]]
 
 
 def test_a_key_of_its_own_goes_alone():
@@ -54,7 +52,7 @@ def test_what_cannot_be_sent_comes_together_before_the_next_request():
     broken = [OutgoingMessage(place, EmailMessage(), error=MessageError("No")) for place in (0, 2)]
     mixed = [broken[0], outgoing("1"), broken[1], outgoing("3"), *broken]
     batches = list(make_batches(mixed, now=NOW))
-    assert [[one.index for one in batch.messages] for batch in batches] == [[0, 2, 0, 2], [1, 3]]
+    assert [[one.position for one in batch.messages] for batch in batches] == [[0, 2, 0, 2], [1, 3]]
     assert [bool(batch.key) for batch in batches] == [False, True]
 
 
@@ -68,6 +66,6 @@ def test_what_cannot_be_sent_comes_before_a_repeated_request_and_by_the_hundred(
     note = AmbiguousSend("k", "account", EmailFields(), is_sandbox=False, size=1,
                          wire_format=WireFormat(Capabilities(), is_pinned=False), fingerprint="",
                          index=0, batch_size=1, since=NOW, is_ambiguous=True)  # fmt: skip
-    repeated = replace(outgoing("1"), ambiguous_send=note)
+    repeated = outgoing("1")._replace(ambiguous_send=note)
     batches = list(make_batches([*broken, repeated], now=NOW))
     assert [(batch.key, len(batch.messages)) for batch in batches] == [("", 100), ("", 1), ("k", 1)]

@@ -1,7 +1,6 @@
 """What becomes of messages that are sent directly."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 from django.core.mail import EmailMessage
@@ -46,7 +45,7 @@ def outgoing(subject="0", *, sender="shop@example.com", key=None, sandbox=False,
 def again(outgoing_messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
     """The same messages, given to a second send."""
     return [
-        replace(one, ambiguous_send=recall(one, Api(), is_sandbox=False))
+        one._replace(ambiguous_send=recall(one, Api(), is_sandbox=False))
         for one in outgoing_messages
     ]
 
@@ -114,8 +113,8 @@ def test_every_message_gets_its_result_key_and_place():
 
 
 def test_what_cannot_be_sent_is_told_without_a_request():
-    refused = replace(outgoing("0"), payload=None, error=MessageError("Broken"))
-    cancelled = replace(outgoing("1"), payload=None, error=SendCancelled())
+    refused = outgoing("0")._replace(payload=None, error=MessageError("Broken"))
+    cancelled = outgoing("1")._replace(payload=None, error=SendCancelled())
     api = Api()
     assert outcomes(api, [refused, cancelled]) == [
         SendOutcome(error=refused.error),

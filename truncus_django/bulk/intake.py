@@ -89,9 +89,9 @@ class Intake:
         emails = []
         prepared = set()
         for outgoing in preparer.prepare(self._messages(places, unusable)):
-            prepared.add(outgoing.index)
+            prepared.add(outgoing.position)
             self._emails += 1
-            emails.append(self._email(outgoing, places[outgoing.index]))
+            emails.append(self._email(outgoing, places[outgoing.position]))
         in_order = sorted(emails + unusable, key=lambda each: each.place)
         return in_order, len(places) - len(prepared)
 

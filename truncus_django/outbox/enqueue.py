@@ -85,7 +85,7 @@ def row_of(outgoing: OutgoingMessage, *, alias: str | None, settings: Settings) 
     email.redirected_to = []  # the guard decides at the request
     email.idempotency_key = payload.idempotency_key or ""
     # Those of a list go out in its order.
-    email.created_at = timezone.now() + timedelta(microseconds=outgoing.index)
+    email.created_at = timezone.now() + timedelta(microseconds=outgoing.position)
     entry = OutboxEntry(
         email_id=email.pk,
         payload=stored.decode(),

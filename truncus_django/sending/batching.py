@@ -1,7 +1,6 @@
 """Messages → batches: which of them share a request."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from truncus_django.api import contract
 from truncus_django.api.errors import OutcomeUnknown
@@ -76,7 +75,7 @@ def _repeated_batches(
         yield Batch(key, sorted(members, key=_place_in_batch))
         return
     ambiguous = [
-        replace(outgoing, error=OutcomeUnknown(why_not))
+        outgoing._replace(error=OutcomeUnknown(why_not))
         for outgoing in members
         if outgoing.is_ambiguous
     ]
@@ -85,7 +84,7 @@ def _repeated_batches(
     # Where Truncus said that it failed, the messages may as well go anew.
     for outgoing in members:
         if not outgoing.is_ambiguous:
-            yield Batch(new_idempotency_key(), [replace(outgoing, ambiguous_send=None)])
+            yield Batch(new_idempotency_key(), [outgoing._replace(ambiguous_send=None)])
 
 
 def _why_not_repeatable(members: Sequence[OutgoingMessage], *, now: float) -> str | None:

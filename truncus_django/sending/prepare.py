@@ -5,7 +5,7 @@ import logging
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -102,7 +102,7 @@ class Preparer:
         found = self._or_error(lambda: self._payload(outgoing, merge))
         if isinstance(found, TruncusError):
             clear_frames(found)
-            return replace(outgoing, error=found)
+            return outgoing._replace(error=found)
         return found
 
     @sensitive_variables()  # as in direct._request()
@@ -138,11 +138,10 @@ class Preparer:
                 is_sandbox=earlier.is_sandbox,
                 size=earlier.size,
             )
-            return outgoing.with_payload(repeated, earlier)
-        now = datetime.fromtimestamp(self.now, UTC)
-        payload: Payload | None = build_payload(message, self.settings, now=now, images=self.images)
+            return outgoing._replace(payload=repeated, ambiguous_send=earlier)
+        payload: Payload | None = self._built(message)
         if payload is not None and self._has_receivers:
-            payload = self._changed_by_receivers(message, payload, now)
+            payload = self._changed_by_receivers(message, payload)
         if payload is None:
             return None
         if payload.dropped:
@@ -150,15 +149,20 @@ class Preparer:
                 "Truncus cannot carry an email as it is; dropped or replaced: %s",
                 "; ".join(payload.dropped),
             )
-        return outgoing.with_payload(payload)
+        return outgoing._replace(payload=payload)
+
+    def _built(self, message: EmailMessage) -> Payload:
+        return build_payload(message, self.settings, now=self._moment, images=self.images)
+
+    @cached_property
+    def _moment(self) -> datetime:
+        return datetime.fromtimestamp(self.now, UTC)
 
     @cached_property
     def _has_receivers(self) -> bool:
         return pre_send.has_listeners(self.sender)
 
-    def _changed_by_receivers(
-        self, message: EmailMessage, payload: Payload, now: datetime
-    ) -> Payload | None:
+    def _changed_by_receivers(self, message: EmailMessage, payload: Payload) -> Payload | None:
         """Let receivers change or cancel the email; ``None`` if they took all its recipients."""
         before, built = fingerprint(message), copy.deepcopy(payload.email)
         self._ask_receivers(message, payload.email)
@@ -166,7 +170,7 @@ class Preparer:
             if not _has_recipients(message):
                 return None
             changed = payload.email
-            payload = build_payload(message, self.settings, now=now, images=self.images)
+            payload = self._built(message)
             merge_receiver_changes(payload.email, built=built, changed=changed)
         payload = measured(payload)
         return payload if any(payload.email.get(name) for name in RECIPIENT_FIELDS) else None

@@ -20,6 +20,8 @@ MODULES = [
     "outbox.health",
     "previews",
     "signals",
+    "suppression",
+    "unsubscribe",
     "testing",
 ]
 

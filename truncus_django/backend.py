@@ -33,9 +33,10 @@ from truncus_django.sending.capture import capture, is_capturing
 from truncus_django.sending.direct import send_batches
 from truncus_django.sending.inline_images import host_of
 from truncus_django.sending.outgoing import OutgoingMessage, SendOutcome, Sent
-from truncus_django.sending.prepare import Preparer
+from truncus_django.sending.prepare import Preparer, refuse_suppressed
 from truncus_django.sending.recipient_statuses import forget_finished, note_recipients
 from truncus_django.sending.requests import note_acceptance
+from truncus_django.sending.suppression import SUPPRESSED_CODE
 from truncus_django.signals import outermost, post_send, send_failed, send_safely
 from truncus_django.validation import did_you_mean
 
@@ -194,12 +195,14 @@ class TruncusBackend(BaseEmailBackend):
             )
         outbox = _outbox()
         outbox.check_options(self._options_by_hand())
-        rows, queued = [], []
-        for outgoing in prepared:
+        rows, queued, refused = [], [], []
+        for outgoing in refuse_suppressed(prepared, get_settings()):
             row = outgoing.error or outbox.row_or_error(outgoing, self.alias, settings)
             if isinstance(row, TruncusError):
                 clear_frames(row)
                 outcome = SendOutcome.without_request(row)
+                if row.code == SUPPRESSED_CODE:
+                    refused.append((outgoing, outcome))
             else:
                 rows.append(row)
                 outcome = SendOutcome(email_pk=row.email.pk)
@@ -212,6 +215,8 @@ class TruncusBackend(BaseEmailBackend):
                 exc.add_note("If the outbox has no tables yet, run manage.py migrate.")
                 raise
         _set_statuses(queued)
+        if refused:
+            self._record(refused, settings)
         note_recipients(queued)
         return queued
 

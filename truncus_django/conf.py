@@ -77,6 +77,15 @@ class Settings(ClientSettings):
         (), readers.address_patterns, scope="project", repr=False
     )
     """Who gets their own emails there: addresses, ``@domain``, or patterns with ``*``."""
+    suppress: str = setting("off", readers.one_of("learn", "manual", "off"), scope="project")
+    """``"learn"``: bounces and complaints put recipients into the table of suppressed addresses;
+    ``"manual"``: people alone do; ``"off"``: it is not looked at."""
+    on_suppressed: str = setting("error", readers.one_of("error", "drop"), scope="project")
+    """``"error"``, or ``"drop"``: send to the other recipients, and say so in the record."""
+    unsubscribe_base_url: str | None = setting(None, readers.optional_link_base, scope="project")
+    """What unsubscribe links begin with: ``https://www.example.com``."""
+    unsubscribe_mailto: str | None = setting(None, readers.optional_address, scope="project")
+    """An address that takes requests to unsubscribe by email, too."""
     previews_for_staff: bool = setting(False, readers.boolean, scope="project")
     """Whether the email previews answer staff users where ``DEBUG`` is off."""
 

@@ -21,6 +21,7 @@ from truncus_django.api.errors import TruncusError
 from truncus_django.api.results import SendResult
 from truncus_django.awaited_send import in_thread
 from truncus_django.rendering import render_email
+from truncus_django.unsubscribe import PLACEHOLDER
 from truncus_django.validation import did_you_mean
 
 __all__ = ["TruncusMessage", "TruncusStatus", "asend", "asend_messages"]
@@ -47,6 +48,7 @@ OPTION_NAMES = frozenset(
         "merge_cc",
         "in_reply_to",
         "importance",
+        "unsubscribe",
     }
 )
 
@@ -205,6 +207,8 @@ class TruncusMessage(EmailMultiAlternatives):
         priority: ``"high"``, ``"normal"`` or ``"low"``: which emails leave the outbox first.
         expires_at: when it is too late to send the email, a moment like ``send_at`` or a
             ``timedelta`` from now; the outbox does not send it after that.
+        unsubscribe: the name of a list, such as ``"digest"``, from which the one recipient may
+            unsubscribe with one click; who has done so gets no more of its emails.
         inline_css: write the CSS of the HTML into its ``style`` attributes; ``None`` as the
             settings say.
 
@@ -242,6 +246,7 @@ class TruncusMessage(EmailMultiAlternatives):
         merge_cc: bool | None = None,
         in_reply_to: Any = None,
         importance: str | None = None,
+        unsubscribe: str | None = None,
         **kwargs: Any,
     ) -> None:
         for name in kwargs.keys() - _DJANGO_NAMES:
@@ -269,6 +274,7 @@ class TruncusMessage(EmailMultiAlternatives):
         self.merge_cc = merge_cc
         self.in_reply_to = in_reply_to
         self.importance = importance
+        self.unsubscribe = unsubscribe
         if html is not None:
             self.attach_alternative(html, "text/html")
 
@@ -292,7 +298,8 @@ class TruncusMessage(EmailMultiAlternatives):
 
         Args:
             name: of the templates, without what they end in.
-            context: what the templates may show.
+            context: what the templates may show. With ``unsubscribe``, they may also show
+                ``unsubscribe_url``, the recipient's link.
             language: of the recipient; ``None`` leaves the active one.
             time_zone: of the recipient, a name or a ``tzinfo``; ``None`` leaves the active one.
             request: for context processors.
@@ -304,6 +311,8 @@ class TruncusMessage(EmailMultiAlternatives):
             TemplateDoesNotExist: there is no subject, or neither text nor HTML.
             ConfigurationError: there is no text, and inscriptis is not installed.
         """
+        if options.get("unsubscribe") is not None:
+            context = {"unsubscribe_url": PLACEHOLDER, **(context or {})}
         rendered: dict[str, Any] = render_email(
             name,
             context,

@@ -1,4 +1,4 @@
-"""What was sent, what became of it, and its events since."""
+"""What was sent, what became of it, its events since, and who must not be mailed."""
 
 from datetime import datetime
 from typing import Any, ClassVar, Self, TypeVar
@@ -13,7 +13,7 @@ from truncus_django.db.indexes import PartialIndex
 from truncus_django.db.uuid7 import time_ordered_uuid
 from truncus_django.states import FINAL_STATES, UNSENT_STATES, State
 
-__all__ = ["Email", "EmailEvent"]
+__all__ = ["Email", "EmailEvent", "SuppressedAddress"]
 
 _Row = TypeVar("_Row", bound=models.Model)
 
@@ -86,6 +86,11 @@ class Email(models.Model):
         _("redirected to"), default=list
     )
     """Who got it instead, by the guard of a staging site."""
+    suppressed: "models.JSONField[list[str], list[str]]" = models.JSONField(
+        _("suppressed"), default=list
+    )
+    """Those of the recipients who did not get it, because they are suppressed."""
+    unsubscribe_list = ExactCharField(_("unsubscribe list"), max_length=100, blank=True)
     subject = models.CharField(_("subject"), max_length=998, blank=True)
     search_text = models.TextField(editable=False, blank=True)
     tenant_id = ExactCharField(_("tenant"), max_length=255, blank=True)
@@ -221,6 +226,91 @@ class EmailEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message_id}"
+
+
+class SuppressedAddressQuerySet(models.QuerySet["SuppressedAddress"]):
+    """Entries, by whether they hold."""
+
+    def in_force(self) -> Self:
+        """Return those that hold now."""
+        return self.filter(models.Q(expires_at=None) | models.Q(expires_at__gt=timezone.now()))
+
+
+SuppressedAddressManager = LogManager.from_queryset(SuppressedAddressQuerySet)
+
+
+class SuppressedAddress(models.Model):
+    """An address that must not be mailed: at all, or by one unsubscribe list.
+
+    ``tenant_id`` and ``list_name`` are empty where it holds for all of them. After ``expires_at``
+    it does not hold any more.
+    """
+
+    class Reason(models.TextChoices):
+        """Why."""
+
+        HARD_BOUNCE = "hard_bounce", _("hard bounce")
+        COMPLAINT = "complaint", _("complaint")
+        BLOCKED = "blocked", _("blocked by Truncus")
+        UNSUBSCRIBED = "unsubscribed", _("unsubscribed")
+        BY_HAND = "by_hand", _("by hand")
+
+    class Source(models.TextChoices):
+        """Where that is known from."""
+
+        WEBHOOK = "webhook", _("webhook")
+        SYNC = "sync", _("sync")
+        ANSWER = "answer", _("answer to a send")
+        LINK = "link", _("unsubscribe link")
+        ADMIN = "admin", _("admin")
+        IMPORT = "import", _("import")
+        CODE = "code", _("the project's code")
+
+    id = models.UUIDField(_("id"), primary_key=True, default=time_ordered_uuid, editable=False)
+    address = ExactCharField(_("address"), max_length=254)
+    """Without a name, in small letters, its domain in ASCII."""
+    tenant_id = ExactCharField(_("tenant"), max_length=255, blank=True)
+    list_name = ExactCharField(_("list"), max_length=100, blank=True)
+    reason = models.CharField(
+        _("reason"), max_length=12, choices=Reason.choices, default=Reason.BY_HAND
+    )
+    source = models.CharField(
+        _("source"), max_length=10, choices=Source.choices, default=Source.CODE
+    )
+    note = models.CharField(_("note"), max_length=300, blank=True)
+    email = models.ForeignKey(
+        Email,
+        verbose_name=_("email"),
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+    )
+    """The one that bounced, or was complained about."""
+    created_at = models.DateTimeField(_("since"), default=timezone.now)
+    expires_at = models.DateTimeField(_("until"), null=True, blank=True)
+
+    objects = SuppressedAddressManager()
+
+    class Meta:
+        verbose_name = _("suppressed address")
+        verbose_name_plural = _("suppressed addresses")
+        ordering: ClassVar = ["-created_at"]
+        indexes: ClassVar = [models.Index(fields=["-created_at"], name="truncus_suppr_created")]
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["address", "tenant_id", "list_name"], name="truncus_suppr_address"
+            )
+        ]
+        permissions: ClassVar = [("export_suppressedaddress", _("Can export suppressed addresses"))]
+
+    def __str__(self) -> str:
+        return f"{self.get_reason_display()}: {self.id}"
+
+    @property
+    def is_in_force(self) -> bool:
+        """Whether it holds now."""
+        return self.expires_at is None or self.expires_at > timezone.now()
 
 
 # The outbox ---------------------------------------------------------------------------------------

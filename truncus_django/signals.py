@@ -23,6 +23,10 @@ If emails are recorded, two more signals are sent after the transaction is commi
 ``email_state_changed`` (``email``, ``old_state``, ``new_state``): the state of a recorded email
 changed. ``email_event`` (``email``, ``event``): something happened to it, such as an open or a
 click. Their sender is :class:`~truncus_django.models.Email`.
+
+``unsubscribed`` (``address``, ``list_name``, ``tenant_id``): somebody used an unsubscribe link, and
+gets no more emails of the list. It is sent after the commit, once until the address may be mailed
+again. Its sender is :class:`~truncus_django.models.SuppressedAddress`.
 """
 
 import logging
@@ -41,8 +45,16 @@ send_failed = Signal()
 
 email_state_changed = Signal()
 email_event = Signal()
+unsubscribed = Signal()
 
-__all__ = ["email_event", "email_state_changed", "post_send", "pre_send", "send_failed"]
+__all__ = [
+    "email_event",
+    "email_state_changed",
+    "post_send",
+    "pre_send",
+    "send_failed",
+    "unsubscribed",
+]
 
 
 # Asynchronous receivers run in another thread, to which a context goes along.

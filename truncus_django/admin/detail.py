@@ -150,6 +150,8 @@ def _facts(email: Email) -> Iterator[tuple[str, list[Any]]]:
         (_("Cc"), email.cc),
         (_("Bcc"), email.bcc),
         (_("Redirected to"), email.redirected_to),
+        (_("Left out, as suppressed"), email.suppressed),
+        (_("Unsubscribe list"), email.unsubscribe_list),
         (_("Tenant"), email.tenant_id),
         (_("Mailer"), email.mailer),
         (_("Template"), email.template_id),

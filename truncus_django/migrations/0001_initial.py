@@ -143,6 +143,13 @@ class Migration(migrations.Migration):
                 ("cc", models.JSONField(default=list, verbose_name="cc")),
                 ("bcc", models.JSONField(default=list, verbose_name="bcc")),
                 ("redirected_to", models.JSONField(default=list, verbose_name="redirected to")),
+                ("suppressed", models.JSONField(default=list, verbose_name="suppressed")),
+                (
+                    "unsubscribe_list",
+                    truncus_django.db.fields.ExactCharField(
+                        blank=True, max_length=100, verbose_name="unsubscribe list"
+                    ),
+                ),
                 ("subject", models.CharField(blank=True, max_length=998, verbose_name="subject")),
                 ("search_text", models.TextField(blank=True, editable=False)),
                 (
@@ -401,6 +408,98 @@ class Migration(migrations.Migration):
                 "verbose_name": "email of a bulk",
                 "verbose_name_plural": "emails of bulks",
                 "indexes": [models.Index(fields=["key"], name="truncus_bulk_key")],
+            },
+        ),
+        migrations.CreateModel(
+            name="SuppressedAddress",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(
+                        default=truncus_django.db.uuid7.time_ordered_uuid,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="id",
+                    ),
+                ),
+                (
+                    "address",
+                    truncus_django.db.fields.ExactCharField(max_length=254, verbose_name="address"),
+                ),
+                (
+                    "tenant_id",
+                    truncus_django.db.fields.ExactCharField(
+                        blank=True, max_length=255, verbose_name="tenant"
+                    ),
+                ),
+                (
+                    "list_name",
+                    truncus_django.db.fields.ExactCharField(
+                        blank=True, max_length=100, verbose_name="list"
+                    ),
+                ),
+                (
+                    "reason",
+                    models.CharField(
+                        choices=[
+                            ("hard_bounce", "hard bounce"),
+                            ("complaint", "complaint"),
+                            ("blocked", "blocked by Truncus"),
+                            ("unsubscribed", "unsubscribed"),
+                            ("by_hand", "by hand"),
+                        ],
+                        default="by_hand",
+                        max_length=12,
+                        verbose_name="reason",
+                    ),
+                ),
+                (
+                    "source",
+                    models.CharField(
+                        choices=[
+                            ("webhook", "webhook"),
+                            ("sync", "sync"),
+                            ("answer", "answer to a send"),
+                            ("link", "unsubscribe link"),
+                            ("admin", "admin"),
+                            ("import", "import"),
+                            ("code", "the project's code"),
+                        ],
+                        default="code",
+                        max_length=10,
+                        verbose_name="source",
+                    ),
+                ),
+                ("note", models.CharField(blank=True, max_length=300, verbose_name="note")),
+                (
+                    "created_at",
+                    models.DateTimeField(default=django.utils.timezone.now, verbose_name="since"),
+                ),
+                ("expires_at", models.DateTimeField(blank=True, null=True, verbose_name="until")),
+                (
+                    "email",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="truncus_django.email",
+                        verbose_name="email",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "suppressed address",
+                "verbose_name_plural": "suppressed addresses",
+                "ordering": ["-created_at"],
+                "permissions": [("export_suppressedaddress", "Can export suppressed addresses")],
+                "indexes": [models.Index(fields=["-created_at"], name="truncus_suppr_created")],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("address", "tenant_id", "list_name"), name="truncus_suppr_address"
+                    )
+                ],
             },
         ),
         migrations.AddIndex(

@@ -43,7 +43,8 @@ class DispatchResult:
     """What one step of a dispatcher came to.
 
     Attributes:
-        requests: 1, or 0 where it made none, as too little time was left of its lease.
+        requests: 1, or 0 where it made none: too little time was left of its lease, or nobody may
+            be mailed.
         accepted, failed, unknown, postponed: of how many emails. None of any where the outcome was
             not this worker's to record any more.
         error: why they were not sent, where there is one reason for all.
@@ -91,19 +92,20 @@ def record_results(
             attempts=claim.batch.attempts,
             batch_size=len(emails),
             batch_index=index if len(emails) > 1 else None,
-            redirected_to=redirected_to(email.fields) if email.fields else None,
+            redirected_to=redirected_to(email.fields, result, error) if email.fields else None,
         )
     record_outcomes(finished)
+    requests = int(any(result.attempts for result in results))
     for pk, send_at in held_back.items():
         regroup(claim.batch, [[pk]], due_at=moment_of(send_at.timestamp()), code=HELD_BACK)
     if retried:
         _retry_some(claim, retried, now, jitter)
-    else:
+    elif requests:
         _note_success(claim, now)
     delete_batch(claim.batch)
     failed = sum(outcome.error is not None for outcome in finished.values())
     postponed = len(retried) + len(held_back)
-    return DispatchResult(len(finished) - failed, failed, postponed=postponed)
+    return DispatchResult(len(finished) - failed, failed, postponed=postponed, requests=requests)
 
 
 def record_failure(

@@ -184,6 +184,7 @@ class Dispatcher:
                 key=batch.idempotency_key,
                 sandbox=batch.is_sandbox,
                 wire_format=read_wire_format(batch.wire_format) if claim.was_ambiguous else None,
+                is_repeat=claim.was_ambiguous,
             )
         except TruncusError as error:
             logger.info(

@@ -18,6 +18,11 @@ from truncus_django.conf import get_settings
 from truncus_django.log import transitions
 from truncus_django.log.ingest import attach
 from truncus_django.log.recording import ANSWER_FIELDS, apply_outcome
+from truncus_django.log.suppression import (
+    learned_from_answer,
+    suppress,
+    tells_of_suppression,
+)
 from truncus_django.log.transitions import EmailUpdate
 from truncus_django.models import Email, OutboxBatch, OutboxEntry
 from truncus_django.sending.guard import current_guard
@@ -49,7 +54,21 @@ def record_outcomes(outcomes: Mapping[UUID, SendOutcome]) -> None:
     failed = [pk for pk, outcome in outcomes.items() if outcome.error is not None]
     if failed:
         OutboxEntry.objects.filter(pk__in=failed).update(is_waiting=False, batch=None)
+    _learn(outcomes, now)
     _attach_after_commit(updates)
+
+
+def _learn(outcomes: Mapping[UUID, SendOutcome], now: datetime) -> None:
+    """Put those into the table of suppressed addresses of whom an answer says so."""
+    telling = [pk for pk, outcome in outcomes.items() if tells_of_suppression(outcome)]
+    if not telling:
+        return
+    emails = Email.objects.defer("text_body", "html_body").in_bulk(telling)
+    suppress(
+        entry
+        for pk, email in emails.items()
+        for entry in learned_from_answer(email, outcomes[pk], at=now)
+    )
 
 
 def _email_update(pk: UUID, outcome: SendOutcome, now: datetime) -> EmailUpdate:

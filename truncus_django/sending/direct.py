@@ -112,6 +112,7 @@ def _request(client: TruncusClient, batch: Batch) -> Sequence[SendResult] | Trun
             key=batch.key,
             sandbox=payloads[0].is_sandbox,
             wire_format=earlier.wire_format if earlier else None,
+            is_repeat=any(outgoing.is_ambiguous for outgoing in batch.messages),
         )
     except TruncusError as error:
         # The earlier send may have been accepted; only some errors rule that out.

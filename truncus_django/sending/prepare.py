@@ -7,15 +7,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 from django.core.mail import EmailMessage
 from django.views.decorators.debug import sensitive_variables
 
+from truncus_django.api import contract
 from truncus_django.api.client import TruncusClient
-from truncus_django.api.errors import MessageError, TruncusError, clear_frames
-from truncus_django.conf import Settings
+from truncus_django.api.errors import EmailRefused, MessageError, TruncusError, clear_frames
+from truncus_django.conf import Settings, get_settings
 from truncus_django.message import has_merge_data
 from truncus_django.sending.ambiguous import fingerprint, recall
 from truncus_django.sending.inline_images import ImageHost
@@ -28,6 +30,8 @@ from truncus_django.sending.payload import (
     measured,
     merge_receiver_changes,
 )
+from truncus_django.sending.suppression import is_on, screen
+from truncus_django.sending.unsubscribe import add_unsubscribe
 from truncus_django.signals import pre_send
 
 logger = logging.getLogger("truncus_django")
@@ -143,6 +147,8 @@ class Preparer:
             payload = self._changed_by_receivers(message, payload, now)
         if payload is None:
             return None
+        if add_unsubscribe(message, payload.email, get_settings()):
+            payload = measured(payload)
         if payload.dropped:
             logger.warning(
                 "Truncus cannot carry an email as it is; dropped or replaced: %s",
@@ -177,6 +183,26 @@ class Preparer:
                 f"A pre_send receiver failed with {type(exc).__name__} in {where.name}() "
                 f"({Path(where.filename).name}, line {where.lineno}); the email was not sent."
             ) from None
+
+
+def refuse_suppressed(
+    prepared: Iterable[OutgoingMessage], settings: Settings
+) -> Iterator[OutgoingMessage]:
+    """Yield messages for the outbox, those to suppressed recipients with the error that says so.
+
+    One query for up to 100. Before the request they are looked up again, and dropped if that is
+    what ``ON_SUPPRESSED`` says: somebody may be suppressed while they wait.
+    """
+    if not is_on(settings):
+        yield from prepared
+        return
+    remaining = iter(prepared)
+    while chunk := list(islice(remaining, contract.MAX_BATCH_SIZE)):
+        emails = [each.payload.email if each.payload else {} for each in chunk]
+        screened = screen(emails, settings, has_tables=True)
+        for outgoing, found in zip(chunk, screened, strict=True):
+            is_refused = isinstance(found.error, EmailRefused) and not outgoing.is_ambiguous
+            yield replace(outgoing, error=found.error) if is_refused else outgoing
 
 
 def _has_recipients(message: EmailMessage) -> bool:

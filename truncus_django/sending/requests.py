@@ -6,6 +6,7 @@ must hold for every email, whatever way it takes, is seen to here.
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from truncus_django.api import contract
@@ -21,7 +22,9 @@ from truncus_django.api.errors import (
     loggable_id,
 )
 from truncus_django.api.results import SendResult
+from truncus_django.conf import get_settings
 from truncus_django.sending.guard import current_guard
+from truncus_django.sending.suppression import Screened, screen, without_list
 
 logger = logging.getLogger("truncus_django")
 
@@ -36,8 +39,11 @@ def request_results(
     key: str,
     sandbox: bool,
     wire_format: WireFormat | None = None,
+    is_repeat: bool = False,
 ) -> Sequence[SendResult]:
     """Make the request that sends ``emails``, and return the result of each.
+
+    Those to suppressed recipients are refused without a request.
 
     Args:
         client: the account.
@@ -46,19 +52,49 @@ def request_results(
         sandbox: check and store only.
         wire_format: that of an earlier request under the key whose answer was lost, as its error
             tells.
+        is_repeat: whether an earlier request under the key may have been accepted. What was looked
+            up then is not looked up again: the request must stay the same.
 
     Raises:
         EmailRefused: the guard of a staging site lets one of them go to nobody.
         TruncusError: the request failed as a whole.
     """
+    if is_repeat:
+        screened = [Screened(without_list(email)) for email in emails]
+    else:
+        screened = screen(emails, get_settings())
+    allowed = [each.email for each in screened if each.error is None]
     guard = current_guard()
     if guard is not None:
-        emails = [guard(email) for email in emails]
-    if len(emails) == 1:
-        return [client.send(emails[0], idempotency_key=key, sandbox=sandbox)]
-    return client.send_batch(
-        emails, idempotency_key=key, sandbox=sandbox, wire_format=wire_format
-    ).results
+        allowed = [guard(email) for email in allowed]
+    results: Sequence[SendResult] = ()
+    if len(allowed) == 1:
+        results = [client.send(allowed[0], idempotency_key=key, sandbox=sandbox)]
+    elif allowed:
+        results = client.send_batch(
+            allowed, idempotency_key=key, sandbox=sandbox, wire_format=wire_format
+        ).results
+    return _with_refused(screened, results)
+
+
+def _with_refused(
+    screened: Sequence[Screened], results: Sequence[SendResult]
+) -> Sequence[SendResult]:
+    """Return the results of all emails: Truncus's, and the refusals of this site."""
+    if len(results) == len(screened) and not any(each.left_out for each in screened):
+        return results
+    remaining = iter(results)
+    found = []
+    for each in screened:
+        if each.error is not None:
+            text = each.error.message
+            refused = SendResult(contract.REJECTED, reason=text, attempts=0, cause=each.error)
+            found.append(refused)
+        elif each.left_out:
+            found.append(replace(next(remaining), suppressed_addresses=each.left_out))
+        else:
+            found.append(next(remaining))
+    return found
 
 
 def parts_of(senders: Sequence[str], error: TruncusError) -> list[list[int]]:

@@ -12,6 +12,7 @@ import django
 import pytest
 import requests
 import responses
+from django.apps import apps
 from hypothesis import HealthCheck, settings
 
 from truncus_django.api.capabilities import forget_capabilities
@@ -45,6 +46,10 @@ def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def _forget() -> None:
+    if apps.ready:  # the models, of which tests of the client alone know nothing
+        from truncus_django.quota.keeping import forget_noted
+
+        forget_noted()
     forget_capabilities()
     forget_settings()
     _shared_client.cache_clear()

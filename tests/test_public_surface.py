@@ -19,6 +19,7 @@ MODULES = [
     "outbox.operations",
     "outbox.health",
     "previews",
+    "quota.overview",
     "signals",
     "suppression",
     "unsubscribe",

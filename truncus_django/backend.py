@@ -221,13 +221,18 @@ class TruncusBackend(BaseEmailBackend):
         return queued
 
     def _record(self, sent: Sequence[Sent], settings: Settings) -> None:
-        """Write what became of messages onto them, and into the log where there is one."""
+        """Write what became of messages onto them, and into the log where there is one.
+
+        What their answers told of the account's quota is kept there, too.
+        """
         _set_statuses(sent)
         if settings.record and apps.ready and apps.is_installed("truncus_django"):
             # Here, because its models need the app, which is optional.
             from truncus_django.log.recording import record
+            from truncus_django.quota.keeping import note_sends
 
-            record(sent, alias=self.alias, settings=settings)
+            if record(sent, alias=self.alias, settings=settings):
+                note_sends(self.client.account, sent, settings)
         note_recipients(sent)
 
     def _send_signals(self, sent: Sequence[Sent]) -> None:

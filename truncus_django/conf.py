@@ -55,6 +55,9 @@ class Settings(ClientSettings):
     """The account's limit, which long jobs keep within ahead of time; 0 for none."""
     requests_per_minute: int = setting(contract.REQUESTS_PER_MINUTE, readers.count, scope="account")
     """The account's limit, as above."""
+    quota_reserve: float = setting(0.0, readers.count_or_share, scope="account")
+    """What the outbox keeps of the monthly quota for emails of normal and high priority: a number
+    of emails, or below 1 a part of the plan's limit; 0 for nothing."""
 
     delivery: str = setting("direct", readers.one_of("direct", "outbox"))
     """``"direct"``, or ``"outbox"``: sending is a part of the caller's database transaction."""

@@ -358,6 +358,39 @@ class OutboxAccount(models.Model):
         return str(self.account)[:12]
 
 
+class AccountQuota(models.Model):
+    """What is known of a Truncus account's quota; see :mod:`truncus_django.quota.figures`.
+
+    A row of its own and not a part of :class:`OutboxAccount`, whose row workers lock: a direct
+    send waits for none of them.
+    """
+
+    account = ExactCharField(primary_key=True, max_length=100)
+    """As in :class:`OutboxAccount`."""
+    month = models.DateField(null=True)
+    """The first day of the month (UTC) that the figures are of."""
+    limit = models.PositiveBigIntegerField(null=True)
+    sent = models.PositiveBigIntegerField(null=True)
+    remaining = models.PositiveBigIntegerField(null=True)
+    told_at = models.DateTimeField(null=True)
+    emails_per_day = models.FloatField(default=0.0)
+    told_percent = models.PositiveSmallIntegerField(default=0)
+    """The highest threshold that the signal ``quota_threshold`` has told in the month."""
+    capped = models.JSONField(default=dict)
+    """Domain → until when (unix seconds) its daily cap is taken to be used up."""
+    version = models.PositiveBigIntegerField(default=0)
+    """Grows with each change. Of several processes that have read one, the first writes."""
+
+    objects: ClassVar[models.Manager["AccountQuota"]] = LogManager()
+
+    class Meta:
+        verbose_name = _("quota of an account")
+        verbose_name_plural = _("quotas of accounts")
+
+    def __str__(self) -> str:
+        return str(self.account)[:12]
+
+
 class OutboxBatch(models.Model):
     """One request, fixed before it is first made: its emails, their order, and its key.
 

@@ -31,6 +31,9 @@ TRUNCUS = {
     # truncus_worker" sends, or with SHOP_DISPATCHER=celery "celery -A config worker --beat".
     "DELIVERY": os.environ.get("SHOP_DELIVERY", "direct"),
     "DISPATCHER": os.environ.get("SHOP_DISPATCHER", "worker"),
+    # Of each month's emails so many are kept for orders and password links: once no more are left,
+    # newsletters wait in the outbox.
+    "QUOTA_RESERVE": 0.02,
 }
 CELERY_BROKER_URL = os.environ.get("SHOP_BROKER", "redis://127.0.0.1:6379/0")
 CELERY_TASK_IGNORE_RESULT = True

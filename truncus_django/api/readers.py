@@ -109,6 +109,16 @@ def count(value: Any) -> int:
     return int(value)
 
 
+def count_or_share(value: Any) -> float:
+    """Return a whole number of things, or a part of them, which is below 1."""
+    if isinstance(value, FromEnvironment) and _is_number(value):
+        value = float(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < 10**9 or (value > 1 and value % 1):
+        raise ValueError("must be a whole number of emails such as 500, or a share such as 0.05.")
+    return float(value)
+
+
 def _is_number(text: str) -> bool:
     try:
         float(text)

@@ -47,8 +47,8 @@ _trouble = TroubleLog()
 _trouble_with_events = TroubleLog()
 
 
-def record(sent: Sequence[Sent], *, alias: str | None, settings: Settings) -> None:
-    """Record the emails of one request. Two queries for any number up to 100.
+def record(sent: Sequence[Sent], *, alias: str | None, settings: Settings) -> bool:
+    """Record the emails of one request; return whether any were. Two queries for up to 100.
 
     One more for a message with a key of its own, and two where the send under that key was
     ambiguous.
@@ -58,13 +58,14 @@ def record(sent: Sequence[Sent], *, alias: str | None, settings: Settings) -> No
     """
     emails = [(outgoing, outcome) for outgoing, outcome in sent if not outcome.is_cancelled]
     if not emails:
-        return  # which proves nothing about the database
+        return False  # which proves nothing about the database
     try:
         off_the_event_loop(lambda: _record_together_or_alone(emails, alias, settings))
     except Exception as exc:  # noqa: BLE001  the emails are sent; this must not tell otherwise
         _report(exc, _trouble, "Emails were sent and could not be recorded")
-    else:
-        _trouble.clear()
+        return False
+    _trouble.clear()
+    return True
 
 
 def _record_together_or_alone(sent: Sequence[Sent], alias: str | None, settings: Settings) -> None:

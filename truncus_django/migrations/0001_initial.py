@@ -306,6 +306,30 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="AccountQuota",
+            fields=[
+                (
+                    "account",
+                    truncus_django.db.fields.ExactCharField(
+                        max_length=100, primary_key=True, serialize=False
+                    ),
+                ),
+                ("month", models.DateField(null=True)),
+                ("limit", models.PositiveBigIntegerField(null=True)),
+                ("sent", models.PositiveBigIntegerField(null=True)),
+                ("remaining", models.PositiveBigIntegerField(null=True)),
+                ("told_at", models.DateTimeField(null=True)),
+                ("emails_per_day", models.FloatField(default=0.0)),
+                ("told_percent", models.PositiveSmallIntegerField(default=0)),
+                ("capped", models.JSONField(default=dict)),
+                ("version", models.PositiveBigIntegerField(default=0)),
+            ],
+            options={
+                "verbose_name": "quota of an account",
+                "verbose_name_plural": "quotas of accounts",
+            },
+        ),
+        migrations.CreateModel(
             name="OutboxBatch",
             fields=[
                 (

@@ -36,6 +36,7 @@ from truncus_django.outbox.stored_payload import (
     read_wire_format,
     stored_emails,
 )
+from truncus_django.quota.keeping import note_answer_of_outbox, told_by_error, told_by_results
 from truncus_django.sending.requests import request_results
 
 logger = logging.getLogger("truncus_django")
@@ -115,6 +116,7 @@ class Dispatcher:
                 self._record(taken, emails, error)
                 raise
         rate_limit.note_answer(taken.account.pk, taken.arrived_by, self.clock)
+        self._note_quota(taken, emails, answer)
         return self._record(taken, emails, answer)
 
     def drain(
@@ -194,6 +196,20 @@ class Dispatcher:
                 log_summary(error),
             )
             return error
+
+    def _note_quota(self, claim: Claim, emails: Sequence[StoredEmail], answer: Answer) -> None:
+        """Keep what the answer told of the account's quota.
+
+        Before the outcome is recorded: until then, the emails count as under way in
+        :func:`truncus_django.outbox.reserve.allowance`, and so they are never left out.
+        """
+        senders = [str(email.fields["from"]) if email.fields else "" for email in emails]
+        told = (
+            told_by_error(answer, senders)
+            if isinstance(answer, TruncusError)
+            else told_by_results(answer, senders)
+        )
+        note_answer_of_outbox(claim.account.pk, told, claim.settings)
 
     def _record(
         self, claim: Claim, emails: Sequence[StoredEmail], answer: Answer

@@ -107,8 +107,7 @@ def parts_of(senders: Sequence[str], error: TruncusError) -> list[list[int]]:
     if isinstance(error, DomainError):
         by_domain: dict[str, list[int]] = {}
         for place, sender in enumerate(senders):
-            domain = sender.rpartition("@")[2].rstrip(">").lower()
-            by_domain.setdefault(domain, []).append(place)
+            by_domain.setdefault(domain_of(sender), []).append(place)
         parts = list(by_domain.values())
         return parts if len(parts) > 1 else []
     if isinstance(error, InvalidRequest | EmailRefused | MessageError):
@@ -116,6 +115,11 @@ def parts_of(senders: Sequence[str], error: TruncusError) -> list[list[int]]:
         places = list(range(len(senders)))
         return [places[:middle], places[middle:]]
     return []
+
+
+def domain_of(sender: str) -> str:
+    """Return the domain of a sender, in small letters."""
+    return sender.rpartition("@")[2].rstrip(">").lower()
 
 
 def refusal_of(result: SendResult) -> TruncusError:

@@ -3,7 +3,7 @@
 import logging
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, Self
@@ -15,6 +15,7 @@ from django.db import DatabaseError
 from django.dispatch import Signal
 from django.views.decorators.debug import sensitive_variables
 
+from truncus_django.api import contract
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import (
     Failure,
@@ -29,8 +30,11 @@ from truncus_django.event_loop import is_database_refused
 from truncus_django.mailers import Mailer, own_options
 from truncus_django.message import TruncusStatus
 from truncus_django.sending.batching import make_batches
+from truncus_django.sending.breaker import breaker_of
 from truncus_django.sending.capture import capture, is_capturing
 from truncus_django.sending.direct import send_batches
+from truncus_django.sending.fallback import FallbackMailer, fallback_of
+from truncus_django.sending.handover import hand_over_failed
 from truncus_django.sending.inline_images import host_of
 from truncus_django.sending.outgoing import OutgoingMessage, SendOutcome, Sent
 from truncus_django.sending.prepare import Preparer, refuse_suppressed
@@ -162,6 +166,7 @@ class TruncusBackend(BaseEmailBackend):
             capture(messages, self.settings)
             return len(messages)
         client, settings, now = self.client, self.settings, time.time()
+        fallback = fallback_of(settings)
         preparer = Preparer(type(self), self.alias, client, settings, now, host_of(settings))
         prepared = preparer.prepare(messages)
         report = _Report(len(messages))
@@ -170,7 +175,7 @@ class TruncusBackend(BaseEmailBackend):
             self._send_signals(queued)
             report.add(queued)
         else:
-            for sent in send_batches(client, make_batches(prepared, now=now), now=now):
+            for sent in _send(client, fallback, prepared, now=now):
                 self._record(sent, settings)
                 self._send_signals(sent)
                 report.add(sent)
@@ -240,8 +245,9 @@ class TruncusBackend(BaseEmailBackend):
         for outgoing, outcome in sent:
             if outcome.error is not None:
                 self._send_signal(send_failed, message=outgoing.message, error=outcome.error)
-            elif outcome.result is not None:
-                note_acceptance(outcome.result)
+            elif outcome.result is not None or outcome.sent_by:
+                if outcome.result is not None:
+                    note_acceptance(outcome.result)
                 status = outgoing.message.truncus_status  # type: ignore[attr-defined]
                 self._send_signal(post_send, message=outgoing.message, status=status)
 
@@ -250,6 +256,21 @@ class TruncusBackend(BaseEmailBackend):
             with outermost() as is_outermost:
                 if is_outermost:
                     send_safely(signal, sender=type(self), alias=self.alias, **facts)
+
+
+def _send(
+    client: TruncusClient,
+    fallback: FallbackMailer | None,
+    prepared: Iterable[OutgoingMessage],
+    *,
+    now: float,
+) -> Iterator[Sequence[Sent]]:
+    """Send messages in batches; what Truncus certainly did not take goes to the fallback mailer."""
+    batches = make_batches(prepared, now=now)
+    if fallback is None:
+        return send_batches(client, batches, now=now)
+    sent_batches = send_batches(client, batches, now=now, breaker=breaker_of(client.account))
+    return hand_over_failed(sent_batches, fallback, client, now=now)
 
 
 @dataclass(slots=True)
@@ -346,6 +367,8 @@ def _status(outcome: SendOutcome) -> TruncusStatus:
         status = "cancelled"
     elif outcome.email_pk is not None:
         status = "pending"
+    elif outcome.sent_by and error is None:
+        status = contract.SENT
     elif result is not None:
         status = result.status
     else:
@@ -359,4 +382,5 @@ def _status(outcome: SendOutcome) -> TruncusStatus:
         attempts=outcome.attempts,
         batch_size=outcome.batch_size,
         email_pk=outcome.email_pk,
+        sent_by=outcome.sent_by or None,
     )

@@ -46,6 +46,7 @@ from truncus_django.models import EmailEvent, database
 from truncus_django.outbox.health import OutboxHealth, health, is_in_use
 from truncus_django.quota.keeping import note_answer, told_by_quota
 from truncus_django.quota.overview import Quota, quotas
+from truncus_django.sending.fallback import fallback_of
 
 __all__ = ["Finding", "Level", "examine"]
 
@@ -162,6 +163,7 @@ def examine_mailer(mailer: str, *, network: bool = True) -> Iterator[Finding]:
     kind = "A live key" if is_live else "A key that is not live"
     sandbox = ", in the sandbox" if settings.sandbox else ""
     yield _ok("API key" + name, f"{kind} for {client.base_url}{sandbox}.")
+    yield from _examine_fallback(settings, name, network=network)
     if not network:
         return
     reached = list(_examine_connection(client, name))
@@ -170,6 +172,27 @@ def examine_mailer(mailer: str, *, network: bool = True) -> Iterator[Finding]:
         return
     yield from _examine_reading(client, name)
     yield from _examine_dialect(settings, name)
+
+
+def _examine_fallback(settings: Settings, name: str, *, network: bool) -> Iterator[Finding]:
+    """Yield whether the fallback mailer can be used; it is connected to, and sends nothing."""
+    what = "fallback mailer" + name
+    try:
+        fallback = fallback_of(settings)
+    except ConfigurationError as error:
+        yield _fail(what, error.message, "Correct FALLBACK_MAILER, or remove it.")
+        return
+    if fallback is None:
+        return
+    if network:
+        try:
+            with fallback:
+                fallback.open()
+        except Exception as exc:  # noqa: BLE001  whatever the other mailer raises
+            advice = "Check its settings: it is needed when Truncus fails."
+            yield _fail(what, f"{fallback.name} cannot be used ({type(exc).__name__}).", advice)
+            return
+    yield _ok(what, f"{fallback.name} sends what Truncus cannot take.")
 
 
 def _examine_connection(client: TruncusClient, name: str) -> Iterator[Finding]:

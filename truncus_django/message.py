@@ -105,6 +105,8 @@ class TruncusStatus:
         batch_size: how many messages shared the request.
         email_pk: primary key of its :class:`~truncus_django.models.Email`; ``None`` where it was
             not recorded.
+        sent_by: the fallback mailer that sent it, or, with ``"unknown"``, may have; ``None`` where
+            it was handed to none.
         recipients: of a message with merge data, the status of each address in its ``to``; all
             else but ``status`` and the first ``error`` is there. Empty for other messages.
     """
@@ -117,13 +119,17 @@ class TruncusStatus:
     attempts: int = 0
     batch_size: int = 1
     email_pk: UUID | None = None
+    sent_by: str | None = None
     recipients: Mapping[str, "TruncusStatus"] = field(default_factory=dict, repr=False)
 
     @property
     def is_accepted(self) -> bool:
-        """Whether Truncus took the message on; with merge data, those of all recipients."""
+        """Whether Truncus or the fallback mailer took the message on; with merge data, those of
+        all recipients."""
         if self.recipients:
             return all(status.is_accepted for status in self.recipients.values())
+        if self.sent_by is not None:
+            return self.error is None
         return self.answer is not None and self.answer.is_accepted
 
 

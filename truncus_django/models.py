@@ -15,6 +15,9 @@ from truncus_django.states import FINAL_STATES, UNSENT_STATES, State
 
 __all__ = ["Email", "EmailEvent", "SuppressedAddress"]
 
+SENT_BY_LENGTH = 200
+"""Before Django 6.1 the dotted path of a backend."""
+
 _Row = TypeVar("_Row", bound=models.Model)
 
 
@@ -91,6 +94,8 @@ class Email(models.Model):
     )
     """Those of the recipients who did not get it, because they are suppressed."""
     unsubscribe_list = ExactCharField(_("unsubscribe list"), max_length=100, blank=True)
+    sent_by = ExactCharField(_("sent by"), max_length=SENT_BY_LENGTH, blank=True)
+    """The fallback mailer that it was handed to; empty where Truncus alone was asked."""
     subject = models.CharField(_("subject"), max_length=998, blank=True)
     search_text = models.TextField(editable=False, blank=True)
     tenant_id = ExactCharField(_("tenant"), max_length=255, blank=True)
@@ -342,6 +347,8 @@ class OutboxAccount(models.Model):
     """How many requests in a row failed for a fault that was not the emails'."""
     error_code = models.CharField(max_length=100, blank=True)
     error = models.TextField(blank=True)
+    allows_fallback = models.BooleanField(default=False)
+    """Whether emails go to the fallback mailer while it is paused."""
     capabilities = models.JSONField(default=dict)
     """What the account has shown to accept; see
     :meth:`~truncus_django.api.client.TruncusClient.capabilities`."""
@@ -391,6 +398,15 @@ class AccountQuota(models.Model):
         return str(self.account)[:12]
 
 
+class Handover(models.TextChoices):
+    """How far an email of the outbox has come with the fallback mailer."""
+
+    BEGUN = "begun", _("begun")
+    """It may be sent by now, and is not tried again unless the mailer says that it was not."""
+    REFUSED = "refused", _("refused")
+    """It waits for Truncus."""
+
+
 class OutboxBatch(models.Model):
     """One request, fixed before it is first made: its emails, their order, and its key.
 
@@ -425,6 +441,8 @@ class OutboxBatch(models.Model):
     """Whether a request of it may have been accepted; so from before each request to its answer."""
     wire_format = models.JSONField(null=True)
     """The one that its emails had at the first request whose outcome is ambiguous."""
+    handover = models.CharField(max_length=7, choices=Handover.choices, blank=True)
+    """How far its one email has come with the fallback mailer."""
     error_code = models.CharField(max_length=100, blank=True)
     error = models.TextField(blank=True)
 

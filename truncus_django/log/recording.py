@@ -35,7 +35,7 @@ from truncus_django.log.ingest import attach
 from truncus_django.log.suppression import learned_from_answer, suppress
 from truncus_django.log.transitions import EmailUpdate, advance_emails, next_sync_at
 from truncus_django.message import TruncusStatus
-from truncus_django.models import Email, SuppressedAddress
+from truncus_django.models import SENT_BY_LENGTH, Email, SuppressedAddress
 from truncus_django.sending.ambiguous import note_records
 from truncus_django.sending.guard import current_guard
 from truncus_django.sending.outgoing import OutgoingMessage, SendOutcome, Sent
@@ -260,6 +260,7 @@ ANSWER_FIELDS = [
     "attempts",
     "next_sync_at",
     "suppressed",
+    "sent_by",
 ]
 
 
@@ -353,7 +354,8 @@ def apply_outcome(
     result, error = outcome.result, outcome.error
     if outcome.redirected_to is not None:
         row.redirected_to = list(outcome.redirected_to)
-    row.state = _state(result, error)
+    row.state = State.SENT if outcome.sent_by and error is None else _state(result, error)
+    row.sent_by = outcome.sent_by[:SENT_BY_LENGTH]
     row.idempotency_key = outcome.idempotency_key[:255]
     row.batch_index = outcome.batch_index
     row.attempts = outcome.attempts
@@ -365,6 +367,9 @@ def apply_outcome(
         row.reason = storable_text(result.reason or result.error)[:300]
         row.error_code = row.error = ""
         row.suppressed = [storable_text(each) for each in result.suppressed_addresses]
+    if outcome.reason:
+        row.reason = outcome.reason[:300]
+        row.error_code = row.error = ""
     if error is not None:
         row.error_code = storable_text(error.code)[:100]
         row.error = storable_text(str(error))

@@ -61,6 +61,7 @@ class EmailUpdate:
     bounced_at: datetime | None = None
     next_sync_at: datetime | None = None
     suppressed: list[str] = field(default_factory=list)
+    sent_by: str = ""
 
 
 _IDS = ("message_id", "global_message_id", "provider_message_id")
@@ -87,6 +88,7 @@ def restart_emails(email_ids: Sequence[UUID]) -> int:
         "error": "",
         "error_code": "",
         "reason": "",
+        "sent_by": "",
         "next_sync_at": None,
         **dict.fromkeys(_TIMES),
     }

@@ -150,6 +150,12 @@ class Migration(migrations.Migration):
                         blank=True, max_length=100, verbose_name="unsubscribe list"
                     ),
                 ),
+                (
+                    "sent_by",
+                    truncus_django.db.fields.ExactCharField(
+                        blank=True, max_length=200, verbose_name="sent by"
+                    ),
+                ),
                 ("subject", models.CharField(blank=True, max_length=998, verbose_name="subject")),
                 ("search_text", models.TextField(blank=True, editable=False)),
                 (
@@ -233,6 +239,7 @@ class Migration(migrations.Migration):
                 ("failures", models.PositiveIntegerField(default=0)),
                 ("error_code", models.CharField(blank=True, max_length=100)),
                 ("error", models.TextField(blank=True)),
+                ("allows_fallback", models.BooleanField(default=False)),
                 ("capabilities", models.JSONField(default=dict)),
                 ("follow_up_at", models.DateTimeField(null=True)),
             ],
@@ -362,6 +369,14 @@ class Migration(migrations.Migration):
                 ("failing_since", models.DateTimeField(null=True)),
                 ("is_ambiguous", models.BooleanField(default=False)),
                 ("wire_format", models.JSONField(null=True)),
+                (
+                    "handover",
+                    models.CharField(
+                        blank=True,
+                        choices=[("begun", "begun"), ("refused", "refused")],
+                        max_length=7,
+                    ),
+                ),
                 ("error_code", models.CharField(blank=True, max_length=100)),
                 ("error", models.TextField(blank=True)),
             ],

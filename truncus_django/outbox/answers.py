@@ -3,19 +3,28 @@
 The functions run inside a transaction of their caller's, who has locked the batch.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.db.models import F, Q
 
-from truncus_django.api.errors import APIError, TruncusError, log_summary
+from truncus_django.api.errors import (
+    APIError,
+    MessageError,
+    OutcomeUnknown,
+    TruncusError,
+    log_summary,
+    log_text,
+    log_text_of_code,
+)
 from truncus_django.api.results import SendResult
 from truncus_django.db.clock import moment_of, unix_of
 from truncus_django.log.recording import redirected_to
-from truncus_django.models import OutboxAccount
+from truncus_django.models import Handover, OutboxAccount
 from truncus_django.outbox.claim import Claim
 from truncus_django.outbox.outcomes import (
     delete_batch,
@@ -34,8 +43,12 @@ from truncus_django.outbox.retry_policy import (
 )
 from truncus_django.outbox.stored_payload import StoredEmail, UnreadablePayload, stored_wire_format
 from truncus_django.outbox.waiting import HELD_BACK
+from truncus_django.sending.breaker import OPEN_S
+from truncus_django.sending.fallback import HandoverFailure, reason_of
 from truncus_django.sending.outgoing import SendOutcome
 from truncus_django.sending.requests import note_acceptance, parts_of, refusal_of
+
+logger = logging.getLogger("truncus_django")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +143,7 @@ def record_failure(
         postpone(
             claim.batch,
             error,
-            due_at=moment_of(now + decision.wait_s),
+            due_at=moment_of(now + _wait_s(claim, decision, error)),
             is_ambiguous=decision.is_ambiguous,
             failing_since=_failing_since(claim, now) if decision.counts_towards_giving_up else None,
             # Capabilities were learned from an earlier answer, and a later one was lost.
@@ -154,6 +167,46 @@ def record_failure(
     return DispatchResult(failed=len(emails), error=log_summary(error))
 
 
+def record_handover(
+    claim: Claim, emails: Sequence[StoredEmail], failure: HandoverFailure | None, *, now: float
+) -> DispatchResult:
+    """Record what came of handing an email to the fallback mailer.
+
+    Args:
+        failure: why it was not sent, or ``None``.
+        now: unix seconds, by the database's clock.
+    """
+    name = claim.settings.fallback_mailer or ""
+    why = log_text_of_code(claim.account.error_code)
+    if failure is None:
+        outcome = SendOutcome(
+            attempts=claim.batch.attempts, sent_by=name, reason=reason_of(name, why)
+        )
+        record_outcomes(
+            {
+                email.pk: replace(outcome, redirected_to=redirected_to(email.fields or {}))
+                for email in emails
+            }
+        )
+        delete_batch(claim.batch)
+        return DispatchResult(accepted=1, requests=0)
+    text = f"Truncus did not take the email ({why}), and the fallback mailer {name!r} "
+    if failure.is_ambiguous:
+        end(claim.batch, OutcomeUnknown(text + failure.text), sent_by=name)
+        return DispatchResult(unknown=1, requests=0, error=failure.text)
+    postpone(
+        claim.batch,
+        MessageError(text + failure.text, code=claim.account.error_code),
+        due_at=moment_of(now),
+        is_ambiguous=False,
+        handover=Handover.REFUSED if failure.is_about_email else "",
+    )
+    if not failure.is_about_email:
+        # Until Truncus has failed the next time: the pause is that of both.
+        OutboxAccount.objects.filter(pk=claim.account.pk).update(allows_fallback=False)
+    return DispatchResult(postponed=1, requests=0, error=failure.text)
+
+
 # What follows -------------------------------------------------------------------------------------
 
 
@@ -175,6 +228,18 @@ def _decide_about_one(
 ) -> RetryDecision:
     """Return what follows for one email of a request that was answered: it is not ambiguous."""
     return after_failure(error, _batch_state(claim, now), jitter=jitter)
+
+
+def _wait_s(claim: Claim, decision: RetryDecision, error: TruncusError) -> float:
+    """Return the seconds until the next try; none where the account's pause is enough."""
+    is_elsewhere = _goes_elsewhere(claim, decision, error) and not decision.is_ambiguous
+    return 0.0 if is_elsewhere else decision.wait_s
+
+
+def _goes_elsewhere(claim: Claim, decision: RetryDecision, error: TruncusError) -> bool:
+    """Whether the account is paused while the fallback mailer sends."""
+    has_fallback = claim.settings.fallback_mailer is not None
+    return has_fallback and error.is_outage and decision.pause_s > 0
 
 
 def _failing_since(claim: Claim, now: float) -> datetime:
@@ -204,7 +269,7 @@ def _retry_some(
     regroup(
         claim.batch,
         [list(errors)],
-        due_at=moment_of(now + longest.wait_s),
+        due_at=moment_of(now + _wait_s(claim, longest, error)),
         failures=claim.batch.failures + 1,
         failing_since=_failing_since(claim, now) if is_own else None,
         code=error.code or "",
@@ -269,10 +334,20 @@ def _note_failure(claim: Claim, decision: RetryDecision, error: TruncusError, no
             "failures": F("failures") + 1,
             "error_code": (error.code or "")[:100],
             "error": str(error),
+            "allows_fallback": error.is_outage,
         }
     if changes:
         account.update(**changes)
     if decision.pause_s:
-        paused_until = moment_of(now + decision.pause_s)
+        pause_s = decision.pause_s
+        if _goes_elsewhere(claim, decision, error):
+            pause_s = max(pause_s, OPEN_S)  # emails need not wait for its end
+            logger.warning(
+                "The outbox's emails go to the fallback mailer %r for %d s: %s",
+                claim.settings.fallback_mailer,
+                pause_s,
+                log_text(error),
+            )
+        paused_until = moment_of(now + pause_s)
         is_longer = Q(paused_until=None) | Q(paused_until__lt=paused_until)
         account.filter(is_longer).update(paused_until=paused_until)

@@ -29,7 +29,15 @@ from truncus_django.db.locks import lock_free_rows, read_in_order_of_index
 from truncus_django.db.transactions import committed
 from truncus_django.log import transitions
 from truncus_django.mailers import get_mailer
-from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, Priority
+from truncus_django.models import (
+    Email,
+    Handover,
+    OutboxAccount,
+    OutboxBatch,
+    OutboxEntry,
+    Priority,
+)
+from truncus_django.outbox import handover
 from truncus_django.outbox.batching import Candidate, allowed, same_request, split_by_lifetime
 from truncus_django.outbox.expiry import expire
 from truncus_django.outbox.outcomes import delete_batch, end, regroup
@@ -37,6 +45,7 @@ from truncus_django.outbox.reserve import MAY_WAIT, Allowance, allowance
 from truncus_django.outbox.retry_policy import KEY_LIFE_S, LONGEST_RETRY_S, account_pause_s
 from truncus_django.outbox.stored_payload import stored_wire_format
 from truncus_django.outbox.waiting import waiting_mailers
+from truncus_django.sending.fallback import fallback_of
 
 LEASE_MARGIN_S = 5.0
 LOOK_AGAIN_S = 1.0
@@ -107,6 +116,11 @@ class Claim:
     account: OutboxAccount
     settings: Settings = field(repr=False)
     client: TruncusClient
+
+    @property
+    def is_handover(self) -> bool:
+        """Whether its one email is for the fallback mailer."""
+        return self.batch.handover == Handover.BEGUN
 
     @property
     def has_time_for_request(self) -> bool:
@@ -186,14 +200,16 @@ def _waiting(mailer: str, now: float) -> QuerySet[OutboxEntry]:
 def _claim_of(mailer: str, clock: Clock) -> Claim | Idle:
     try:
         found = get_mailer(mailer)
+        fallback_of(found.settings)  # raises where it cannot be used
         queue = _MailerQueue(mailer, found.settings, found.client_without_retries)
     except ConfigurationError as error:
         return _pause_misconfigured(mailer, error, clock)
     account = OutboxAccount.objects.filter(pk=queue.client.account).first()
     if account is not None:
         # A paused account is seen without a lock.
-        idle = _idle_of(account, queue, clock.now())
-        if idle is not None:
+        now = clock.now()
+        idle = _idle_of(account, queue, now)
+        if idle is not None and not handover.is_possible(mailer, account, queue.settings, now=now):
             return idle
     while True:
         with committed(clock.using):
@@ -208,7 +224,8 @@ def _take(queue: _MailerQueue, clock: Clock) -> Claim | Idle | None:
     now = clock.now()
     idle = _idle_of(account, queue, now)
     if idle is not None:
-        return idle
+        alone = handover.begin(queue.mailer, account, queue.settings, now=now)
+        return idle if alone is None else _leased_for_handover(alone, account, queue, now)
     reserve = queue.settings.quota_reserve
     low_priority = allowance(queue.client.account, reserve, now=now)
     batch = _due_batch(queue.mailer, now, low_priority)
@@ -294,6 +311,9 @@ def take_over(
         now: unix seconds, by the database's clock.
         low_priority_left: how many emails of low priority may be sent; ``None`` for any number.
     """
+    if batch.handover == Handover.BEGUN:
+        handover.end_interrupted(batch)
+        return []
     entries = OutboxEntry.objects.filter(batch=batch).order_by(*OutboxEntry.IN_ORDER)
     members = [Candidate(*row) for row in entries.values_list(*Candidate._fields)]
     present = moment_of(now)
@@ -393,6 +413,27 @@ def _leased(
         lease=lease,
         countdown=countdown,
         arrived_by=arrived_by,
+        account=account,
+        settings=queue.settings,
+        client=queue.client,
+    )
+
+
+def _leased_for_handover(
+    batch: OutboxBatch, account: OutboxAccount, queue: _MailerQueue, now: float
+) -> Claim:
+    """Write down that an email is about to be handed to the fallback mailer, and by whom."""
+    countdown = Countdown(handover.LEASE_S)
+    lease = batch.lease = uuid4()
+    batch.is_ambiguous = True
+    batch.due_at = moment_of(now + handover.LEASE_S)
+    batch.save(using=OutboxBatch.objects.db)
+    return Claim(
+        batch=batch,
+        was_ambiguous=False,
+        lease=lease,
+        countdown=countdown,
+        arrived_by=None,
         account=account,
         settings=queue.settings,
         client=queue.client,

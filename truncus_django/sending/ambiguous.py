@@ -34,6 +34,7 @@ def remember(
     now: float,
     is_ambiguous: bool,
     wire_format: WireFormat,
+    is_handed_over: bool = False,
     on_originals_alone: bool = False,
 ) -> None:
     """Note on the messages of ``batch`` that it may have been accepted, and how it was sent.
@@ -42,6 +43,7 @@ def remember(
         now: unix seconds.
         is_ambiguous: as :attr:`AmbiguousSend.is_ambiguous`.
         wire_format: the form in which the emails went out.
+        is_handed_over: as :attr:`AmbiguousSend.is_handed_over`.
         on_originals_alone: note nothing on those without merge data: their answer is known.
     """
     changes: list[_Change] = []
@@ -62,6 +64,7 @@ def remember(
             since=earlier.since if earlier else now,
             is_ambiguous=is_ambiguous or outgoing.is_ambiguous,
             email_pk=earlier.email_pk if earlier else None,
+            is_handed_over=is_handed_over,
         )
         if outgoing.original is not None:
             changes.append((*outgoing.noted_on[-1], batch.key, note))
@@ -92,15 +95,18 @@ def recall(
     return next((note for note in same if note.is_ambiguous), same[0] if same else None)
 
 
-def forget(outgoing: OutgoingMessage, key: str) -> None:
+def forget(outgoing: OutgoingMessage, key: str, *, on_original: bool = False) -> None:
     """Take away what :func:`remember` noted on a message of the request with this key.
 
     It was answered. What is noted on the original of a message with merge data stays, until all of
     its recipients' emails are: :func:`forget_original`.
+
+    Args:
+        on_original: take it away there, too: the email was certainly not sent.
     """
-    message, place = outgoing.noted_on[0]
-    if _ATTRIBUTE in message.__dict__:
-        _change([(message, place, key, None)])
+    for message, place in outgoing.noted_on if on_original else outgoing.noted_on[:1]:
+        if _ATTRIBUTE in message.__dict__:
+            _change([(message, place, key, None)])
 
 
 def forget_original(message: EmailMessage) -> None:

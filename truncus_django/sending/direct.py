@@ -22,7 +22,9 @@ from truncus_django.api.keys import new_idempotency_key
 from truncus_django.api.results import SendResult
 from truncus_django.awaited_send import current_awaited_send, once_answer_is_learned
 from truncus_django.sending.ambiguous import forget, remember
-from truncus_django.sending.outgoing import Batch, SendOutcome, Sent
+from truncus_django.sending.breaker import Breaker
+from truncus_django.sending.handover import why_not_handed_over
+from truncus_django.sending.outgoing import Batch, OutgoingMessage, SendOutcome, Sent
 from truncus_django.sending.requests import parts_of, refusal_of, request_results
 
 MAX_FAILED_BATCHES = 2
@@ -30,7 +32,11 @@ MAX_FAILED_BATCHES = 2
 
 
 def send_batches(
-    client: TruncusClient, batches: Iterable[Batch], *, now: float
+    client: TruncusClient,
+    batches: Iterable[Batch],
+    *,
+    now: float,
+    breaker: Breaker | None = None,
 ) -> Iterator[Sequence[Sent]]:
     """Send ``batches`` one after the other, and yield what became of the messages of each.
 
@@ -41,6 +47,8 @@ def send_batches(
 
     Args:
         now: unix seconds.
+        breaker: where there is a fallback mailer. While it is open, Truncus is not asked for what
+            that mailer can send.
     """
     stopped_by: TruncusError | None = None
     failed_in_a_row = 0
@@ -57,6 +65,13 @@ def send_batches(
             if stopped_by is not None:
                 yield _untried(batch, stopped_by)
                 continue
+            refused_by = None if breaker is None else breaker.refuses()
+            if refused_by is not None:
+                held_back, batch = _held_back(batch, now=now)
+                if held_back.messages:
+                    yield _untried(held_back, refused_by)
+                if not batch.messages:
+                    continue
             earlier = batch.messages[0].ambiguous_send
             wire_format = earlier.wire_format if earlier else client.wire_format
             try:
@@ -69,6 +84,8 @@ def send_batches(
                     batch, OutcomeUnknown("The send was interrupted before its answer came.")
                 )
                 raise
+            if breaker is not None:
+                breaker.note(answer if isinstance(answer, TruncusError) else _outage_in(sent))
             if not isinstance(answer, TruncusError):
                 # Whoever is cancelled learns no answer, and a message with merge data may have
                 # further requests that fail: it may be sent again as a whole.
@@ -94,6 +111,24 @@ def send_batches(
                 stopped_by = answer
             _remember_failure(batch, answer, client, now=now, wire_format=wire_format)
             yield _failed(batch, answer)
+
+
+def _held_back(batch: Batch, *, now: float) -> tuple[Batch, Batch]:
+    """Part a batch into what the fallback mailer can send and what only Truncus can."""
+    if any(outgoing.ambiguous_send for outgoing in batch.messages):
+        return Batch(batch.key, []), batch  # an earlier request, which is repeated whole
+    held_back: list[OutgoingMessage] = []
+    others: list[OutgoingMessage] = []
+    for outgoing in batch.messages:
+        can_go = why_not_handed_over(outgoing, now=now) is None
+        (held_back if can_go else others).append(outgoing)
+    return Batch(batch.key, held_back), Batch(batch.key, others)
+
+
+def _outage_in(sent: Iterable[Sent] | None) -> TruncusError | None:
+    """Return why the account takes no more, where an answer says so of some emails."""
+    errors = (outcome.error for _, outcome in sent or ())
+    return next((error for error in errors if error is not None and error.allows_fallback), None)
 
 
 @sensitive_variables()

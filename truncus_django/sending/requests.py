@@ -64,9 +64,7 @@ def request_results(
     else:
         screened = screen(emails, get_settings())
     allowed = [each.email for each in screened if each.error is None]
-    guard = current_guard()
-    if guard is not None:
-        allowed = [guard(email) for email in allowed]
+    allowed = [_guarded(email) for email in allowed]
     results: Sequence[SendResult] = ()
     if len(allowed) == 1:
         results = [client.send(allowed[0], idempotency_key=key, sandbox=sandbox)]
@@ -95,6 +93,24 @@ def _with_refused(
         else:
             found.append(next(remaining))
     return found
+
+
+def as_allowed(email: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an email as it may be sent, by whatever mailer.
+
+    Raises:
+        EmailRefused: its recipients are suppressed, or the guard of a staging site lets it go to
+            nobody.
+    """
+    [screened] = screen([email], get_settings())
+    if screened.error is not None:
+        raise screened.error
+    return _guarded(screened.email)
+
+
+def _guarded(email: Mapping[str, Any]) -> Mapping[str, Any]:
+    guard = current_guard()
+    return email if guard is None else guard(email)
 
 
 def parts_of(senders: Sequence[str], error: TruncusError) -> list[list[int]]:

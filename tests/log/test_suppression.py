@@ -296,6 +296,66 @@ def test_a_request_whose_answer_was_lost_is_repeated_unchanged(emulator, configu
     assert set(Email.objects.values_list("state", flat=True)) == {"delivered"}
 
 
+@pytest.mark.parametrize("on_suppressed", ["error", "drop"])
+@pytest.mark.parametrize("delivery", ["direct", "outbox"])
+def test_who_was_left_out_of_a_request_is_left_out_when_it_is_repeated(
+    emulator, configure, delivery, on_suppressed
+):
+    configure(DELIVERY=delivery, ON_SUPPRESSED=on_suppressed, MAX_RETRIES=0)
+    to_all = ["bob@example.net", "ann@example.net"]
+    messages = [message(), message(*to_all), message("cy@example.net"), message("d@example.net")]
+    if delivery == "outbox":
+        TruncusBackend().send_messages(messages)
+    put("ann@example.net")
+    emulator.faults.next("reset_after")
+    if delivery == "outbox":
+        send_outbox()
+        SuppressedAddress.objects.all().delete()  # a look at the table would let her in
+        OutboxBatch.objects.update(due_at=timezone.now())
+        send_outbox()
+    else:
+        with pytest.raises(MessagesNotSent) as caught:
+            TruncusBackend().send_messages(messages)
+        ambiguous = [each.error.ambiguous for each in caught.value.failures]
+        dropped = on_suppressed == "drop"
+        assert ambiguous == [False, dropped, True, True]
+        again = messages[1:] if dropped else messages[2:]
+        SuppressedAddress.objects.all().delete()
+        assert TruncusBackend().send_messages(again) == len(again)
+    first, second = emulator.requests
+    assert first.body == second.body
+    assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
+    expected = {"cy@example.net", "d@example.net"}
+    if on_suppressed == "drop":
+        expected.add("bob@example.net")
+        record = Email.objects.get(search_text__contains="bob")
+        assert record.to == to_all
+        assert record.suppressed == ["ann@example.net"]
+    assert reached(emulator) == expected
+    assert len(emulator.emails) == len(expected)
+    states = Email.objects.values_list("state", flat=True).order_by("state")
+    accepted = ["delivered"] * len(expected)
+    assert list(states) == accepted + ["rejected"] * (4 - len(expected))
+
+
+def test_who_is_dropped_in_one_try_is_mailed_in_the_next_when_allowed_again(emulator, configure):
+    configure(DELIVERY="outbox", ON_SUPPRESSED="drop")
+    put("ann@example.net")
+    message("bob@example.net", "ann@example.net").send()
+    SuppressedAddress.objects.all().delete()
+    assert send_outbox() == 1
+    assert reached(emulator) == {"ann@example.net", "bob@example.net"}
+    assert Email.objects.get().suppressed == []
+
+
+def test_a_project_s_own_field_of_that_name_leaves_nobody_out(emulator, configure):
+    for mode in ("learn", "off"):
+        configure(SUPPRESS=mode)
+        message(esp_extra={"suppressed_recipients": ["ann@example.net"]}).send()
+    assert [email.payload["to"] for email in emulator.emails] == ["ann@example.net"] * 2
+    assert all("suppressed_recipients" not in email.payload for email in emulator.emails)
+
+
 def test_in_a_coroutine_it_holds_too(emulator, shared_database):
     put("ann@example.net")
 

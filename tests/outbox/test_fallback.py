@@ -227,6 +227,7 @@ def test_who_is_suppressed_gets_nothing_from_it_either(down, put, message, setti
     Dispatcher().drain()
     assert [each.recipients() for each in mail.outbox] == [["bob@example.net"]]
     assert "List-Unsubscribe" in mail.outbox[0].extra_headers
+    assert set(Email.objects.values_list("state", "attempts")) == {("rejected", 0), ("sent", 1)}
 
 
 def test_a_bulk(down, message, settings):

@@ -32,7 +32,14 @@ from truncus_django.checks import check_settings
 from truncus_django.doctor import Level, examine_mailer
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, SuppressedAddress
-from truncus_django.sending.breaker import FAILURES, OPEN_S, WITHIN_S, Breaker, forget_breakers
+from truncus_django.sending.breaker import (
+    FAILURES,
+    OPEN_S,
+    WITHIN_S,
+    Breaker,
+    breaker_of,
+    forget_breakers,
+)
 from truncus_django.sending.guard import HEADER
 from truncus_django.sending.rebuilt import rebuilt
 from truncus_django.sending.requests import refusal_of
@@ -404,14 +411,37 @@ def test_who_is_suppressed_gets_nothing_from_it_either(down, settings):
     unsubscribe = {"SUPPRESS": "manual", "UNSUBSCRIBE_BASE_URL": "https://shop.example.com"}
     settings.TRUNCUS = {**settings.TRUNCUS, **unsubscribe}
     SuppressedAddress.objects.create(address="ann@example.net", list_name="digest")
-    with pytest.raises(TruncusError):
+    with pytest.raises(EmailRefused):
         message(to=["ann@example.net"], unsubscribe="digest").send()
     for number in range(FAILURES + 1):  # the breaker opens on the way
         message(number, unsubscribe="digest").send()
-    with pytest.raises(TruncusError):
+    with pytest.raises(EmailRefused):
         message(to=["ann@example.net"], unsubscribe="digest").send()
     reached = {address for each in mail.outbox for address in each.recipients()}
     assert reached == {f"customer-{number}@example.org" for number in range(FAILURES + 1)}
+
+
+@pytest.mark.django_db
+def test_who_is_dropped_is_told_in_the_record(down, settings):
+    own = {"SUPPRESS": "manual", "ON_SUPPRESSED": "drop", "RECORD": True}
+    settings.TRUNCUS = {**settings.TRUNCUS, **own}
+    SuppressedAddress.objects.create(address="ann@example.net")
+    for number in range(FAILURES + 1):  # the breaker opens on the way
+        message(number, to=["bob@example.org", "ann@example.net"]).send()
+    assert {tuple(each.recipients()) for each in mail.outbox} == {("bob@example.org",)}
+    assert [each.suppressed for each in Email.objects.all()] == [["ann@example.net"]] * 4
+
+
+@pytest.mark.django_db
+def test_a_refusal_of_this_site_tells_nothing_of_truncus(down, settings):
+    settings.TRUNCUS = {**settings.TRUNCUS, "SUPPRESS": "manual"}
+    SuppressedAddress.objects.create(address="ann@example.net")
+    for number in range(FAILURES - 1):
+        message(number).send()
+        with pytest.raises(EmailRefused):
+            message(to=["ann@example.net"]).send()
+    message().send()
+    assert breaker_of(backend().client.account).refuses() is not None
 
 
 def test_a_payload_that_is_none_is_told(down):

@@ -39,7 +39,7 @@ from truncus_django.models import SENT_BY_LENGTH, Email, SuppressedAddress
 from truncus_django.sending.ambiguous import note_records
 from truncus_django.sending.guard import current_guard
 from truncus_django.sending.outgoing import OutgoingMessage, SendOutcome, Sent
-from truncus_django.sending.suppression import LIST_FIELD, without_recipients
+from truncus_django.sending.suppression import LIST_FIELD, as_screened
 from truncus_django.states import State, state_of
 from truncus_django.trouble_log import TroubleLog
 
@@ -272,7 +272,7 @@ def _row(
     row.pk = _earlier_pk(outgoing) or row.pk
     apply_outcome(row, outcome)
     if row.redirected_to and outgoing.payload is not None:
-        row.redirected_to = redirected_to(outgoing.payload.email, outcome.result, outcome.error)
+        row.redirected_to = redirected_to(outgoing.payload.email, outcome.error)
     return row
 
 
@@ -318,26 +318,23 @@ def content_row(outgoing: OutgoingMessage, alias: str | None, settings: Settings
     )
 
 
-def redirected_to(
-    email: Mapping[str, Any], result: SendResult | None = None, error: TruncusError | None = None
-) -> list[str]:
+def redirected_to(email: Mapping[str, Any], error: TruncusError | None = None) -> list[str]:
     """Return who gets an email instead of its recipients, by the guard of a staging site.
 
     Args:
-        email: the API's fields.
-        result: of its send, which names suppressed recipients: nobody gets it instead of them.
+        email: the API's fields, and this package's own: nobody gets it instead of those who are
+            suppressed.
         error: why it was not sent.
     """
     guard = current_guard()
     if guard is None or _is_own_refusal(error):
         return []
-    if result is not None:
-        email = without_recipients(email, result.suppressed_addresses)
+    screened = as_screened(email)
     try:
-        guarded = guard(email)
+        guarded = guard(screened)
     except EmailRefused:  # nobody
         return []
-    if guarded is email:
+    if guarded is screened:
         return []
     return [each for name in ("to", "cc", "bcc") for each in _addresses(guarded.get(name))]
 
@@ -356,6 +353,8 @@ def apply_outcome(
         row.redirected_to = list(outcome.redirected_to)
     row.state = State.SENT if outcome.sent_by and error is None else _state(result, error)
     row.sent_by = outcome.sent_by[:SENT_BY_LENGTH]
+    named = () if result is None else result.suppressed_addresses
+    row.suppressed = [storable_text(each) for each in (*outcome.left_out, *named)]
     row.idempotency_key = outcome.idempotency_key[:255]
     row.batch_index = outcome.batch_index
     row.attempts = outcome.attempts
@@ -366,7 +365,6 @@ def apply_outcome(
         row.is_sandbox = row.is_sandbox or result.is_sandbox
         row.reason = storable_text(result.reason or result.error)[:300]
         row.error_code = row.error = ""
-        row.suppressed = [storable_text(each) for each in result.suppressed_addresses]
     if outcome.reason:
         row.reason = outcome.reason[:300]
         row.error_code = row.error = ""

@@ -5,7 +5,7 @@ The functions run inside a transaction of their caller's, who has locked the bat
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -41,12 +41,18 @@ from truncus_django.outbox.retry_policy import (
     after_failure,
     stops_account,
 )
-from truncus_django.outbox.stored_payload import StoredEmail, UnreadablePayload, stored_wire_format
+from truncus_django.outbox.stored_payload import (
+    StoredEmail,
+    UnreadablePayload,
+    store_left_out,
+    stored_wire_format,
+)
 from truncus_django.outbox.waiting import HELD_BACK
 from truncus_django.sending.breaker import OPEN_S
-from truncus_django.sending.fallback import HandoverFailure, reason_of
+from truncus_django.sending.fallback import HandedOver, HandoverFailure, reason_of
 from truncus_django.sending.outgoing import SendOutcome
-from truncus_django.sending.requests import note_acceptance, parts_of, refusal_of
+from truncus_django.sending.requests import Screening, note_acceptance, parts_of, refusal_of
+from truncus_django.sending.suppression import left_out_of, with_left_out
 
 logger = logging.getLogger("truncus_django")
 
@@ -56,8 +62,8 @@ class DispatchResult:
     """What one step of a dispatcher came to.
 
     Attributes:
-        requests: 1, or 0 where it made none: too little time was left of its lease, or nobody may
-            be mailed.
+        requests: 1, or 0 where it made none: too little time was left of its lease, or a recipient
+            is suppressed.
         accepted, failed, unknown, postponed: of how many emails. None of any where the outcome was
             not this worker's to record any more.
         error: why they were not sent, where there is one reason for all.
@@ -105,20 +111,61 @@ def record_results(
             attempts=claim.batch.attempts,
             batch_size=len(emails),
             batch_index=index if len(emails) > 1 else None,
-            redirected_to=redirected_to(email.fields, result, error) if email.fields else None,
+            redirected_to=redirected_to(email.fields, error) if email.fields else None,
+            left_out=left_out_of(email.fields or {}),
         )
     record_outcomes(finished)
-    requests = int(any(result.attempts for result in results))
     for pk, send_at in held_back.items():
         regroup(claim.batch, [[pk]], due_at=moment_of(send_at.timestamp()), code=HELD_BACK)
     if retried:
-        _retry_some(claim, retried, now, jitter)
-    elif requests:
+        longest, error = _retry_some(claim, retried, now, jitter)
+        if any(map(stops_account, retried.values())):
+            _note_failure(claim, longest, error, now)
+        else:
+            _note_success(claim, now)
+    else:
         _note_success(claim, now)
     delete_batch(claim.batch)
     failed = sum(outcome.error is not None for outcome in finished.values())
     postponed = len(retried) + len(held_back)
-    return DispatchResult(len(finished) - failed, failed, postponed=postponed, requests=requests)
+    return DispatchResult(len(finished) - failed, failed, postponed=postponed)
+
+
+def record_screening(
+    claim: Claim, emails: Sequence[StoredEmail], screening: Screening, *, now: float, jitter: float
+) -> DispatchResult:
+    """Record which emails may not be sent, and make a request of the others, for now.
+
+    Args:
+        screening: what was found before a request, which then was not made.
+        now: unix seconds, by the database's clock.
+        jitter: a random number in [0, 1), for the times of retries.
+    """
+    refused: dict[UUID, SendOutcome] = {}
+    retried: dict[UUID, TruncusError] = {}
+    others: list[UUID] = []
+    for email, found in zip(emails, screening.emails, strict=True):
+        error = found.error
+        if error is None:
+            others.append(email.pk)
+            if email.fields is not None and found.left_out != left_out_of(email.fields):
+                store_left_out(email.pk, found.left_out)
+        elif _decide_about_one(claim, error, now, jitter).action is RetryAction.RETRY:
+            retried[email.pk] = error
+        else:
+            refused[email.pk] = SendOutcome(
+                error=error,
+                idempotency_key=claim.batch.idempotency_key,
+                attempts=claim.batch.attempts,
+            )
+    record_outcomes(refused)
+    if retried:
+        _retry_some(claim, retried, now, jitter)
+    if others:
+        regroup(claim.batch, [others], due_at=moment_of(now))
+    delete_batch(claim.batch)
+    postponed = len(retried) + len(others)
+    return DispatchResult(failed=len(refused), postponed=postponed, requests=0)
 
 
 def record_failure(
@@ -168,43 +215,50 @@ def record_failure(
 
 
 def record_handover(
-    claim: Claim, emails: Sequence[StoredEmail], failure: HandoverFailure | None, *, now: float
+    claim: Claim,
+    emails: Sequence[StoredEmail],
+    answer: HandedOver | HandoverFailure,
+    *,
+    now: float,
 ) -> DispatchResult:
     """Record what came of handing an email to the fallback mailer.
 
     Args:
-        failure: why it was not sent, or ``None``.
+        answer: that it was sent, or why not.
         now: unix seconds, by the database's clock.
     """
     name = claim.settings.fallback_mailer or ""
     why = log_text_of_code(claim.account.error_code)
-    if failure is None:
+    if isinstance(answer, HandedOver):
+        [email] = emails
         outcome = SendOutcome(
-            attempts=claim.batch.attempts, sent_by=name, reason=reason_of(name, why)
+            attempts=claim.batch.attempts,
+            sent_by=name,
+            reason=reason_of(name, why),
+            redirected_to=redirected_to(with_left_out(email.fields or {}, answer.left_out)),
+            left_out=answer.left_out,
         )
-        record_outcomes(
-            {
-                email.pk: replace(outcome, redirected_to=redirected_to(email.fields or {}))
-                for email in emails
-            }
-        )
+        record_outcomes({email.pk: outcome})
         delete_batch(claim.batch)
         return DispatchResult(accepted=1, requests=0)
+    if answer.refusal is not None:
+        end(claim.batch, answer.refusal)
+        return DispatchResult(failed=1, requests=0, error=log_summary(answer.refusal))
     text = f"Truncus did not take the email ({why}), and the fallback mailer {name!r} "
-    if failure.is_ambiguous:
-        end(claim.batch, OutcomeUnknown(text + failure.text), sent_by=name)
-        return DispatchResult(unknown=1, requests=0, error=failure.text)
+    if answer.is_ambiguous:
+        end(claim.batch, OutcomeUnknown(text + answer.text), sent_by=name)
+        return DispatchResult(unknown=1, requests=0, error=answer.text)
     postpone(
         claim.batch,
-        MessageError(text + failure.text, code=claim.account.error_code),
+        MessageError(text + answer.text, code=claim.account.error_code),
         due_at=moment_of(now),
         is_ambiguous=False,
-        handover=Handover.REFUSED if failure.is_about_email else "",
+        handover=Handover.REFUSED if answer.is_about_email else "",
     )
-    if not failure.is_about_email:
+    if not answer.is_about_email:
         # Until Truncus has failed the next time: the pause is that of both.
         OutboxAccount.objects.filter(pk=claim.account.pk).update(allows_fallback=False)
-    return DispatchResult(postponed=1, requests=0, error=failure.text)
+    return DispatchResult(postponed=1, requests=0, error=answer.text)
 
 
 # What follows -------------------------------------------------------------------------------------
@@ -258,8 +312,10 @@ def _parts(emails: Sequence[StoredEmail], error: TruncusError) -> list[list[UUID
 
 def _retry_some(
     claim: Claim, errors: Mapping[UUID, TruncusError], now: float, jitter: float
-) -> None:
+) -> tuple[RetryDecision, TruncusError]:
     """Make a request of the emails that failed for no fault of theirs, for when it may fare better.
+
+    Returns the decision that lets it wait longest, and its error.
 
     A quota that ends in the middle of a batch refuses each email that came too late.
     """
@@ -275,10 +331,7 @@ def _retry_some(
         code=error.code or "",
         error=text_of(error),
     )
-    if any(stops_account(error) for error in errors.values()):
-        _note_failure(claim, longest, error, now)
-    else:
-        _note_success(claim, now)
+    return longest, error
 
 
 def _set_unreadable_aside(

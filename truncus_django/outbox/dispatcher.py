@@ -31,6 +31,7 @@ from truncus_django.outbox.answers import (
     record_failure,
     record_handover,
     record_results,
+    record_screening,
 )
 from truncus_django.outbox.claim import Claim, Idle, claim
 from truncus_django.outbox.clock_set_back import SET_BACK_S, adjust_to_clock_set_back
@@ -42,16 +43,16 @@ from truncus_django.outbox.stored_payload import (
     stored_emails,
 )
 from truncus_django.quota.keeping import note_answer_of_outbox, told_by_error, told_by_results
-from truncus_django.sending.fallback import HandoverFailure, fallback_of
-from truncus_django.sending.requests import request_results
+from truncus_django.sending.fallback import HandedOver, HandoverFailure, fallback_of
+from truncus_django.sending.requests import Screening, request_results
 
 logger = logging.getLogger("truncus_django")
 
 DATABASE_RETRY_S = 0.5
 
-Answer = Sequence[SendResult] | TruncusError | HandoverFailure | None
-"""The result of each email of a request, or why it failed as a whole; of a handover to the fallback
-mailer why that failed, or ``None``."""
+Answer = Sequence[SendResult] | TruncusError | Screening | HandedOver | HandoverFailure
+"""The result of each email of a request, or why it failed as a whole, or why it was not made; or
+what came of a handover to the fallback mailer."""
 
 
 @dataclass(slots=True)
@@ -124,6 +125,9 @@ class Dispatcher:
                 error = _unexpected_error(exc, is_ambiguous=bool(requests))
                 self._record(taken, emails, error)
                 raise
+        if isinstance(answer, Screening):
+            taken.batch.attempts -= 1  # no request was made
+            return self._record(taken, emails, answer)
         rate_limit.note_answer(taken.account.pk, taken.arrived_by, self.clock)
         self._note_quota(taken, emails, answer)
         return self._record(taken, emails, answer)
@@ -184,7 +188,7 @@ class Dispatcher:
 
     def _send(
         self, claim: Claim, emails: Sequence[StoredEmail]
-    ) -> Sequence[SendResult] | TruncusError:
+    ) -> Sequence[SendResult] | Screening | TruncusError:
         """Make the request."""
         fields = [email.fields for email in emails if email.fields is not None]
         if len(fields) < len(emails):
@@ -227,7 +231,9 @@ class Dispatcher:
         )
         note_answer_of_outbox(claim.account.pk, told, claim.settings)
 
-    def _hand_over(self, claim: Claim, emails: Sequence[StoredEmail]) -> HandoverFailure | None:
+    def _hand_over(
+        self, claim: Claim, emails: Sequence[StoredEmail]
+    ) -> HandedOver | HandoverFailure:
         """Give an email to the fallback mailer.
 
         Over a connection of its own: after a server has closed an idle one, nobody can tell whether
@@ -251,8 +257,10 @@ class Dispatcher:
                         logger.warning("A lease of the outbox ran out: batch %s", claim.batch.pk)
                         return DispatchResult()
                     now, jitter = self.clock.now(), self._jitter()
-                    if answer is None or isinstance(answer, HandoverFailure):
+                    if isinstance(answer, HandedOver | HandoverFailure):
                         return record_handover(claim, emails, answer, now=now)
+                    if isinstance(answer, Screening):
+                        return record_screening(claim, emails, answer, now=now, jitter=jitter)
                     if isinstance(answer, TruncusError):
                         return record_failure(claim, emails, answer, now=now, jitter=jitter)
                     return record_results(claim, emails, answer, now=now, jitter=jitter)
@@ -270,7 +278,7 @@ def _is_to_be_recorded(claim: Claim, answer: Answer) -> bool:
     worker may have made the request since.
     """
     batch = OutboxBatch.objects.filter(pk=claim.batch.pk)
-    if isinstance(answer, TruncusError | HandoverFailure):
+    if isinstance(answer, TruncusError | HandoverFailure | Screening):
         batch = batch.filter(lease=claim.lease)
     else:
         batch = batch.filter(idempotency_key=claim.batch.idempotency_key)

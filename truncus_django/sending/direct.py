@@ -3,6 +3,7 @@
 import copy
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from django.views.decorators.debug import sensitive_variables
@@ -25,7 +26,8 @@ from truncus_django.sending.ambiguous import forget, remember
 from truncus_django.sending.breaker import Breaker
 from truncus_django.sending.handover import why_not_handed_over
 from truncus_django.sending.outgoing import Batch, OutgoingMessage, SendOutcome, Sent
-from truncus_django.sending.requests import parts_of, refusal_of, request_results
+from truncus_django.sending.requests import Screening, parts_of, refusal_of, request_results
+from truncus_django.sending.suppression import left_out_of, with_left_out
 
 MAX_FAILED_BATCHES = 2
 """After this many batches in a row that failed to the end of their retries the service is down."""
@@ -52,6 +54,7 @@ def send_batches(
     """
     stopped_by: TruncusError | None = None
     failed_in_a_row = 0
+    may_ask = False
     awaited = current_awaited_send()
     for planned in batches:
         waiting = deque([planned])
@@ -65,7 +68,7 @@ def send_batches(
             if stopped_by is not None:
                 yield _untried(batch, stopped_by)
                 continue
-            refused_by = None if breaker is None else breaker.refuses()
+            refused_by = None if breaker is None or may_ask else breaker.refuses()
             if refused_by is not None:
                 held_back, batch = _held_back(batch, now=now)
                 if held_back.messages:
@@ -76,7 +79,7 @@ def send_batches(
             wire_format = earlier.wire_format if earlier else client.wire_format
             try:
                 answer = _request(client, batch)
-                sent = None if isinstance(answer, TruncusError) else _answered(batch, answer)
+                sent = _answered(batch, answer) if isinstance(answer, Sequence) else None
             except BaseException:
                 # The request may have been on its way, or its answer is not noted yet.
                 remember(batch, client, now=now, is_ambiguous=True, wire_format=wire_format)
@@ -84,7 +87,16 @@ def send_batches(
                     batch, OutcomeUnknown("The send was interrupted before its answer came.")
                 )
                 raise
+            if isinstance(answer, Screening):
+                may_ask = True  # the breaker's leave is for a request
+                refused, rest = _screened(batch, answer)
+                if refused:
+                    yield refused
+                if rest.messages:
+                    waiting.appendleft(rest)
+                continue
             if breaker is not None:
+                may_ask = False
                 breaker.note(answer if isinstance(answer, TruncusError) else _outage_in(sent))
             if not isinstance(answer, TruncusError):
                 # Whoever is cancelled learns no answer, and a message with merge data may have
@@ -132,7 +144,9 @@ def _outage_in(sent: Iterable[Sent] | None) -> TruncusError | None:
 
 
 @sensitive_variables()
-def _request(client: TruncusClient, batch: Batch) -> Sequence[SendResult] | TruncusError:
+def _request(
+    client: TruncusClient, batch: Batch
+) -> Sequence[SendResult] | Screening | TruncusError:
     """Make the request of ``batch``; return the result of each message, or the error of all.
 
     The variables are hidden here, too: before Python 3.12, frames below a generator do not lead to
@@ -154,6 +168,24 @@ def _request(client: TruncusClient, batch: Batch) -> Sequence[SendResult] | Trun
         is_ambiguous = any(outgoing.is_ambiguous for outgoing in batch.messages)
         error.ambiguous |= is_ambiguous and not rules_out_acceptance(error)
         return error
+
+
+def _screened(batch: Batch, screening: Screening) -> tuple[list[Sent], Batch]:
+    """Part a batch into the messages that were refused before the request, and the others.
+
+    The others keep the key, of which no request was made; or a failed one, of which they are a part
+    now.
+    """
+    refused: list[Sent] = []
+    others: list[OutgoingMessage] = []
+    for outgoing, found in zip(batch.messages, screening.emails, strict=True):
+        if found.error is not None:
+            refused.append((outgoing, SendOutcome.without_request(found.error)))
+        elif outgoing.payload is not None:
+            email = with_left_out(outgoing.payload.email, found.left_out)
+            others.append(replace(outgoing, payload=replace(outgoing.payload, email=email)))
+    is_part_of_earlier = refused and any(each.ambiguous_send for each in others)
+    return refused, Batch(new_idempotency_key() if is_part_of_earlier else batch.key, others)
 
 
 def split(batch: Batch, error: TruncusError) -> list[Batch]:
@@ -208,6 +240,7 @@ def _answered(batch: Batch, results: Sequence[SendResult]) -> list[Sent]:
                 attempts=result.attempts,
                 batch_size=len(batch.messages),
                 batch_index=_place(index, batch),
+                left_out=left_out_of(outgoing.payload.email) if outgoing.payload else (),
             ),
         )
         for index, (outgoing, result) in enumerate(zip(batch.messages, results, strict=True))

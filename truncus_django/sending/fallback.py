@@ -6,21 +6,32 @@ not learn whether the fallback mailer took it leaves that to a person.
 
 import logging
 import smtplib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.core import mail
 from django.utils.module_loading import import_string
 from django.views.decorators.debug import sensitive_variables
 
-from truncus_django.api.errors import TruncusError, log_text
+from truncus_django.api.errors import EmailRefused, TruncusError, log_text
 from truncus_django.conf import ConfigurationError, Settings, configured_mailers, fallback_problem
 from truncus_django.sending.rebuilt import rebuilt
-from truncus_django.sending.requests import as_allowed
+from truncus_django.sending.requests import as_allowed_now
 
 logger = logging.getLogger("truncus_django")
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """The fallback mailer sent an email.
+
+    Attributes:
+        left_out: those of its recipients who did not get it, as they are suppressed.
+    """
+
+    left_out: Sequence[str] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +42,13 @@ class HandoverFailure:
         text: completes a sentence that begins with the mailer; says nothing of the email.
         is_ambiguous: whether it may have been sent all the same.
         is_about_email: whether the next email may fare better.
+        refusal: why this site lets nobody send it, neither this mailer nor Truncus.
     """
 
     text: str
     is_ambiguous: bool = False
     is_about_email: bool = False
+    refusal: EmailRefused | None = None
 
 
 class FallbackMailer:
@@ -74,12 +87,17 @@ class FallbackMailer:
             self._connection = connection
 
     @sensitive_variables()
-    def send(self, email: Mapping[str, Any]) -> HandoverFailure | None:
-        """Send an email, the API's fields; return why it was not sent, or ``None``."""
+    def send(self, email: Mapping[str, Any]) -> HandedOver | HandoverFailure:
+        """Send an email, the API's fields and this package's own; or return why it was not sent."""
         try:
-            message = rebuilt(as_allowed(email))
+            allowed, left_out = as_allowed_now(email)
+            message = rebuilt(allowed)
         except TruncusError as error:
-            return HandoverFailure(f"was not given it: {error.message}", is_about_email=True)
+            return HandoverFailure(
+                f"was not given it: {error.message}",
+                is_about_email=True,
+                refusal=error if isinstance(error, EmailRefused) else None,
+            )
         try:
             self.open()
         except Exception as exc:  # noqa: BLE001  whatever keeps it from sending
@@ -95,7 +113,7 @@ class FallbackMailer:
             return HandoverFailure(f"failed while it sent ({_kind(exc)})", is_ambiguous=True)
         if count == 0:
             return HandoverFailure("does not say that it sent it", is_ambiguous=True)
-        return None
+        return HandedOver(left_out)
 
 
 _REFUSALS = (

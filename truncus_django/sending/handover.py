@@ -13,6 +13,7 @@ from truncus_django.awaited_send import current_awaited_send, once_answer_is_lea
 from truncus_django.sending.ambiguous import forget, remember
 from truncus_django.sending.fallback import (
     FallbackMailer,
+    HandedOver,
     HandoverFailure,
     note_fallback,
     reason_of,
@@ -146,20 +147,29 @@ class _Handover:
             is_handed_over=True,
         )
         self.is_under_way = True
-        failure = self.fallback.send(payload.email)
+        answer = self.fallback.send(payload.email)
         self.is_under_way = False
-        if failure is not None and failure.is_ambiguous:
-            return self.unknown(outcome, failure.text)
-        if failure is None:
+        if isinstance(answer, HandedOver):
             # Whoever is cancelled learns no answer, and may send the message again.
             once_answer_is_learned(partial(forget, outgoing, key))
             name, why = self.fallback.name, log_summary(error)
             reason = reason_of(name, why)
-            return replace(outcome, result=None, error=None, sent_by=name, reason=reason)
+            return replace(
+                outcome,
+                result=None,
+                error=None,
+                sent_by=name,
+                reason=reason,
+                left_out=answer.left_out,
+            )
+        if answer.is_ambiguous:
+            return self.unknown(outcome, answer.text)
         forget(outgoing, key, on_original=True)
-        if not failure.is_about_email:
-            self.failure = failure
-        return _not_sent(outcome, error, self._told(failure))
+        if answer.refusal is not None:
+            return replace(outcome, result=None, error=answer.refusal)
+        if not answer.is_about_email:
+            self.failure = answer
+        return _not_sent(outcome, error, self._told(answer))
 
     def _told(self, failure: HandoverFailure) -> str:
         return f"The fallback mailer {self.fallback.name!r} {failure.text}"

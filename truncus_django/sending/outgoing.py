@@ -132,6 +132,7 @@ class SendOutcome:
         redirected_to: who got it instead, by the guard; ``None`` where its record tells already.
         sent_by: the fallback mailer that it was handed to; empty where none was.
         reason: why that was.
+        left_out: those of its recipients who did not get it, as they are suppressed.
     """
 
     result: SendResult | None = None
@@ -145,6 +146,7 @@ class SendOutcome:
     redirected_to: Sequence[str] | None = field(default=None, repr=False)
     sent_by: str = ""
     reason: str = ""
+    left_out: Sequence[str] = field(default=(), repr=False)
 
     @classmethod
     def without_request(cls, error: TruncusError | None) -> Self:

@@ -30,7 +30,7 @@ from truncus_django.sending.payload import (
     measured,
     merge_receiver_changes,
 )
-from truncus_django.sending.suppression import is_on, screen
+from truncus_django.sending.suppression import is_on, screen, with_left_out
 from truncus_django.sending.unsubscribe import add_unsubscribe
 from truncus_django.signals import pre_send
 
@@ -201,8 +201,15 @@ def refuse_suppressed(
         emails = [each.payload.email if each.payload else {} for each in chunk]
         screened = screen(emails, settings, has_tables=True)
         for outgoing, found in zip(chunk, screened, strict=True):
-            is_refused = isinstance(found.error, EmailRefused) and not outgoing.is_ambiguous
-            yield replace(outgoing, error=found.error) if is_refused else outgoing
+            if outgoing.payload is None or outgoing.is_ambiguous:
+                yield outgoing
+            elif isinstance(found.error, EmailRefused):
+                yield replace(outgoing, error=found.error)
+            elif found.left_out:
+                email = with_left_out(outgoing.payload.email, found.left_out)
+                yield replace(outgoing, payload=replace(outgoing.payload, email=email))
+            else:
+                yield outgoing
 
 
 def _has_recipients(message: EmailMessage) -> bool:

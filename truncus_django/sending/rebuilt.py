@@ -16,7 +16,7 @@ from truncus_django.api.errors import MessageError
 from truncus_django.api.results import read_moment
 from truncus_django.sending.addresses import address_list
 from truncus_django.sending.attachments import DEFAULT_TYPE
-from truncus_django.sending.suppression import LIST_FIELD
+from truncus_django.sending.suppression import OWN_FIELDS
 
 _CARRIED = frozenset(
     {
@@ -24,9 +24,7 @@ _CARRIED = frozenset(
         *("text", "html", "attachments", "send_at"),
     }
 )
-_NOT_SENT = frozenset(
-    {"tenant_id", "metadata", "track_opens", "track_clicks", "variables", LIST_FIELD}
-)
+_NOT_SENT = OWN_FIELDS | {"tenant_id", "metadata", "track_opens", "track_clicks", "variables"}
 """What tells Truncus or this site what to do with an email, and is no part of it."""
 
 

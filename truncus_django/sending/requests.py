@@ -6,7 +6,7 @@ must hold for every email, whatever way it takes, is seen to here.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 from truncus_django.api import contract
@@ -24,12 +24,32 @@ from truncus_django.api.errors import (
 from truncus_django.api.results import SendResult
 from truncus_django.conf import get_settings
 from truncus_django.sending.guard import current_guard
-from truncus_django.sending.suppression import Screened, screen, without_list
+from truncus_django.sending.suppression import (
+    Screened,
+    as_screened,
+    left_out_of,
+    screen,
+    with_left_out,
+)
 
 logger = logging.getLogger("truncus_django")
 
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 """A batch is closed before it grows past this; no figure is published for a request's size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Screening:
+    """What the look-up of recipients has changed about the emails of a request, before it was made.
+
+    Whoever was to make it notes that, and makes the request of what is left. So what is noted of a
+    request whose answer is lost is what was in it, and it can be repeated unchanged.
+
+    Attributes:
+        emails: what was found of each.
+    """
+
+    emails: Sequence[Screened]
 
 
 def request_results(
@@ -40,14 +60,14 @@ def request_results(
     sandbox: bool,
     wire_format: WireFormat | None = None,
     is_repeat: bool = False,
-) -> Sequence[SendResult]:
+) -> Sequence[SendResult] | Screening:
     """Make the request that sends ``emails``, and return the result of each.
 
-    Those to suppressed recipients are refused without a request.
+    Where a suppressed recipient is among theirs, no request is made.
 
     Args:
         client: the account.
-        emails: the API's fields of 1 to 100 emails.
+        emails: the API's fields of 1 to 100 emails, and this package's own.
         key: the request's idempotency key.
         sandbox: check and store only.
         wire_format: that of an earlier request under the key whose answer was lost, as its error
@@ -59,58 +79,44 @@ def request_results(
         EmailRefused: the guard of a staging site lets one of them go to nobody.
         TruncusError: the request failed as a whole.
     """
-    if is_repeat:
-        screened = [Screened(without_list(email)) for email in emails]
-    else:
+    if not is_repeat:
         screened = screen(emails, get_settings())
-    allowed = [each.email for each in screened if each.error is None]
-    allowed = [_guarded(email) for email in allowed]
-    results: Sequence[SendResult] = ()
+        if any(map(_is_changed, emails, screened)):
+            return Screening(screened)
+    allowed = [_as_allowed(email) for email in emails]
     if len(allowed) == 1:
-        results = [client.send(allowed[0], idempotency_key=key, sandbox=sandbox)]
-    elif allowed:
-        results = client.send_batch(
-            allowed, idempotency_key=key, sandbox=sandbox, wire_format=wire_format
-        ).results
-    return _with_refused(screened, results)
+        return [client.send(allowed[0], idempotency_key=key, sandbox=sandbox)]
+    return client.send_batch(
+        allowed, idempotency_key=key, sandbox=sandbox, wire_format=wire_format
+    ).results
 
 
-def _with_refused(
-    screened: Sequence[Screened], results: Sequence[SendResult]
-) -> Sequence[SendResult]:
-    """Return the results of all emails: Truncus's, and the refusals of this site."""
-    if len(results) == len(screened) and not any(each.left_out for each in screened):
-        return results
-    remaining = iter(results)
-    found = []
-    for each in screened:
-        if each.error is not None:
-            text = each.error.message
-            refused = SendResult(contract.REJECTED, reason=text, attempts=0, cause=each.error)
-            found.append(refused)
-        elif each.left_out:
-            found.append(replace(next(remaining), suppressed_addresses=each.left_out))
-        else:
-            found.append(next(remaining))
-    return found
+def _is_changed(email: Mapping[str, Any], screened: Screened) -> bool:
+    return screened.error is not None or screened.left_out != left_out_of(email)
 
 
-def as_allowed(email: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return an email as it may be sent, by whatever mailer.
+def as_allowed_now(email: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
+    """Return an email as another mailer may send it, and the recipients who are left out.
 
     Raises:
         EmailRefused: its recipients are suppressed, or the guard of a staging site lets it go to
             nobody.
+        MessageError: it is one of a list, and nobody knows whether its recipient unsubscribed.
     """
     [screened] = screen([email], get_settings())
     if screened.error is not None:
         raise screened.error
-    return _guarded(screened.email)
+    return _as_allowed(with_left_out(email, screened.left_out)), screened.left_out
 
 
-def _guarded(email: Mapping[str, Any]) -> Mapping[str, Any]:
+def _as_allowed(email: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the API's fields of an email that was screened, as the guard lets it go.
+
+    The real recipients were looked up; now they may be replaced.
+    """
     guard = current_guard()
-    return email if guard is None else guard(email)
+    plain = as_screened(email)
+    return plain if guard is None else guard(plain)
 
 
 def parts_of(senders: Sequence[str], error: TruncusError) -> list[list[int]]:

@@ -23,6 +23,10 @@ from truncus_django.trouble_log import TroubleLog
 
 LIST_FIELD = "unsubscribe_list"
 """The list of an email, beside the API's fields until the request is made."""
+LEFT_OUT_FIELD = "suppressed_recipients"
+"""Those recipients who do not get the email, in the same place. The request leaves them out; if its
+answer is lost, the same ones are left out when it is repeated."""
+OWN_FIELDS = frozenset({LIST_FIELD, LEFT_OUT_FIELD})
 SUPPRESSED_CODE = "recipient_suppressed"
 
 _FIELDS = ("to", "cc", "bcc")
@@ -37,15 +41,13 @@ Entries = Mapping[str, Sequence[tuple[str, str, str]]]
 
 @dataclass(frozen=True, slots=True)
 class Screened:
-    """An email after its recipients were looked up.
+    """What the look-up of an email's recipients came to.
 
     Attributes:
-        email: what may be sent.
-        left_out: the recipients who were dropped, as they stood there.
+        left_out: the recipients who are dropped, as they stand there.
         error: why it may not be sent at all, or ``None``.
     """
 
-    email: Mapping[str, Any] = field(repr=False)
     left_out: tuple[str, ...] = field(default=(), repr=False)
     error: TruncusError | None = None
 
@@ -63,7 +65,7 @@ def screen(
     password reset must not wait for the log's database.
     """
     if not is_on(settings):
-        return [Screened(without_list(email)) for email in emails]
+        return [Screened()] * len(emails)
     found = [_mailboxes(email) for email in emails]
     wanted = {each for by_name in found for listed in by_name.values() for each, _ in listed}
     entries = _entries_or_none(wanted, has_tables)
@@ -78,11 +80,34 @@ def is_on(settings: Settings) -> bool:
     return settings.suppress != "off" and apps.ready and apps.is_installed("truncus_django")
 
 
-def without_list(email: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return an email without what is not the API's."""
-    if LIST_FIELD not in email:
+def left_out_of(email: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the recipients who are left out of an email, as they stand there."""
+    found = email.get(LEFT_OUT_FIELD)
+    return tuple(map(str, found)) if isinstance(found, list | tuple) else ()
+
+
+def with_left_out(email: Mapping[str, Any], left_out: Sequence[str]) -> EmailFields:
+    """Return an email that leaves out these recipients, and no others."""
+    changed = EmailFields(email)
+    changed.pop(LEFT_OUT_FIELD, None)
+    if left_out:
+        changed[LEFT_OUT_FIELD] = list(left_out)
+    return changed
+
+
+def as_screened(email: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the API's fields of an email, without the recipients who are left out."""
+    if OWN_FIELDS.isdisjoint(email):
         return email
-    return EmailFields({name: value for name, value in email.items() if name != LIST_FIELD})
+    left_out = left_out_of(email)
+    changed = EmailFields({name: each for name, each in email.items() if name not in OWN_FIELDS})
+    for name, listed in _mailboxes(email).items() if left_out else ():
+        kept = [given for _, given in listed if str(given) not in left_out]
+        if kept:
+            changed[name] = kept[0] if name == "to" and len(kept) == 1 else kept
+        else:
+            changed.pop(name, None)
+    return changed
 
 
 def _screened(
@@ -92,9 +117,8 @@ def _screened(
     settings: Settings,
 ) -> Screened:
     list_name, tenant_id = str(email.get(LIST_FIELD) or ""), str(email.get("tenant_id") or "")
-    plain = without_list(email)
     if entries is None:
-        return Screened(plain, error=_unknown() if list_name else None)
+        return Screened(error=_unknown() if list_name else None)
     reasons: list[str] = []
     left_out: list[str] = []
     kept: dict[str, list[Any]] = {}
@@ -112,33 +136,10 @@ def _screened(
             else:
                 kept[name].append(given)
     if not reasons:
-        return Screened(plain)
+        return Screened()
     if settings.on_suppressed != "drop" or not kept["to"]:
-        return Screened(plain, error=_refused(reasons, is_all=not any(kept.values()), kept=kept))
-    return Screened(_with_recipients(plain, kept), tuple(left_out))
-
-
-def without_recipients(email: Mapping[str, Any], left_out: Sequence[str]) -> Mapping[str, Any]:
-    """Return an email without those recipients, who are written as they stand there."""
-    if not left_out:
-        return email
-    kept = {
-        name: [given for _, given in listed if str(given) not in left_out]
-        for name, listed in _mailboxes(email).items()
-    }
-    return _with_recipients(email, kept)
-
-
-def _with_recipients(
-    email: Mapping[str, Any], recipients: Mapping[str, Sequence[Any]]
-) -> Mapping[str, Any]:
-    changed = EmailFields(email)
-    for name, values in recipients.items():
-        if values:
-            changed[name] = values[0] if name == "to" and len(values) == 1 else values
-        else:
-            changed.pop(name, None)
-    return changed
+        return Screened(error=_refused(reasons, is_all=not any(kept.values()), kept=kept))
+    return Screened(tuple(left_out))
 
 
 def _refused(

@@ -135,3 +135,13 @@ def test_an_entry_links_to_its_email_and_the_email_tells_who_was_left_out(admin_
     assert "Left out, as suppressed" in page
     assert "cy@example.net" in page
     assert "digest" in page
+
+
+def test_pages_say_what_an_empty_tenant_list_and_end_mean(admin_client, entry):
+    SuppressedAddress.objects.update(tenant_id="", list_name="", expires_at=None)
+    add = admin_client.get(ADD).text
+    for text in ("emails of all tenants", "empty for all emails", "suppressed for ever"):
+        assert text in add
+    for path in (LIST, page_of(entry)):
+        assert "all emails" in admin_client.get(path).text
+    assert "for ever" in admin_client.get(LIST).text

@@ -6,7 +6,7 @@ imported when it is used, as in :mod:`.email_admin`.
 
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
@@ -20,6 +20,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
+from truncus_django.admin import display
 from truncus_django.models import SuppressedAddress
 
 if TYPE_CHECKING:
@@ -38,6 +39,13 @@ MOST_ROWS = 10_000
 
 class SuppressedAddressForm(SuppressedAddressFormBase):
     """A new entry, or the note and the end of one that is there."""
+
+    class Meta:
+        help_texts: ClassVar = {
+            "tenant_id": _("Leave it empty for the emails of all tenants."),
+            "list_name": _("An unsubscribe list. Leave it empty for all emails."),
+            "expires_at": _("Leave it empty if the address is suppressed for ever."),
+        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._is_new = kwargs.get("instance") is None
@@ -65,6 +73,14 @@ class SuppressedAddressForm(SuppressedAddressFormBase):
         """Leave it to :meth:`clean`, which looks into the log's own database."""
 
 
+class SinceFilter(admin.DateFieldListFilter):
+    """Offers spans of time, under a title that reads well."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.title = gettext("date")
+
+
 class SuppressedAddressAdmin(SuppressedAddressAdminBase):
     """Shows addresses that must not be mailed, and lets users add, end and remove them."""
 
@@ -74,11 +90,10 @@ class SuppressedAddressAdmin(SuppressedAddressAdminBase):
         "tenant",
         "unsubscribe_list",
         "reason",
-        "source",
-        "created_at",
+        "since",
         "until",
     )
-    list_filter = ("reason", "source", "created_at")
+    list_filter = ("reason", "source", ("created_at", SinceFilter))
     list_per_page = 50
     list_max_show_all = 200
     search_fields = ("address",)
@@ -89,16 +104,16 @@ class SuppressedAddressAdmin(SuppressedAddressAdminBase):
     actions = ("end_now", "export_as_csv")
     fields = (
         "address",
-        "tenant_id",
-        "list_name",
+        "tenant",
+        "unsubscribe_list",
         "reason",
         "source",
         "note",
         "email_link",
-        "created_at",
+        "since",
         "expires_at",
     )
-    readonly_fields = ("reason", "source", "email_link", "created_at")
+    readonly_fields = ("tenant", "unsubscribe_list", "reason", "source", "email_link", "since")
 
     # The list ---------------------------------------------------------------------------------
 
@@ -112,12 +127,17 @@ class SuppressedAddressAdmin(SuppressedAddressAdminBase):
         """Return the list that it holds for."""
         return entry.list_name or gettext("all emails")
 
+    @admin.display(description=_("since"), ordering="created_at")
+    def since(self, entry: SuppressedAddress) -> Any:
+        """Return when it began."""
+        return display.moment(entry.created_at)
+
     @admin.display(description=_("until"), ordering="expires_at")
     def until(self, entry: SuppressedAddress) -> Any:
         """Return when it ends."""
         if entry.expires_at is None:
             return gettext("for ever")
-        return entry.expires_at if entry.is_in_force else gettext("over")
+        return display.moment(entry.expires_at) if entry.is_in_force else gettext("over")
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[SuppressedAddress], search_term: str
@@ -141,8 +161,7 @@ class SuppressedAddressAdmin(SuppressedAddressAdminBase):
         self, request: HttpRequest, obj: SuppressedAddress | None = None
     ) -> "tuple[str, ...]":
         """Let only note and end of an entry change: another address is another entry."""
-        identity = () if obj is None else ("address", "tenant_id", "list_name")
-        return (*identity, *self.readonly_fields)
+        return self.readonly_fields if obj is None else ("address", *self.readonly_fields)
 
     def get_fields(
         self, request: HttpRequest, obj: SuppressedAddress | None = None

@@ -12,12 +12,14 @@ import django
 import pytest
 import requests
 import responses
+from django.apps import apps
 from hypothesis import HealthCheck, settings
 
 from truncus_django.api.capabilities import forget_capabilities
 from truncus_django.api.transport import Transport
 from truncus_django.conf import forget_settings
 from truncus_django.mailers import _shared_client
+from truncus_django.sending.breaker import forget_breakers
 
 BACKEND = "truncus_django.backend.TruncusBackend"
 # How long an example takes depends on what else the machine does.
@@ -45,6 +47,11 @@ def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def _forget() -> None:
+    forget_breakers()
+    if apps.ready:  # the models, of which tests of the client alone know nothing
+        from truncus_django.quota.keeping import forget_noted
+
+        forget_noted()
     forget_capabilities()
     forget_settings()
     _shared_client.cache_clear()

@@ -77,6 +77,17 @@ def test_environment_is_checked_too(monkeypatch, name, value):
         get_settings()
 
 
+@pytest.mark.parametrize(("value", "reserve"), [
+    (0, 0), (500, 500), (0.05, 0.05), (2.0, 2),
+])  # fmt: skip
+def test_a_reserve_is_a_number_or_a_share(monkeypatch, value, reserve):
+    with override_settings(TRUNCUS={"QUOTA_RESERVE": value}):
+        assert get_settings().quota_reserve == reserve
+    with override_settings(TRUNCUS={}):
+        environment(monkeypatch, QUOTA_RESERVE=str(value))
+        assert get_settings().quota_reserve == reserve
+
+
 @override_settings(TRUNCUS={})
 def test_metadata_that_is_no_json_is_told_to_be_none(monkeypatch):
     environment(monkeypatch, METADATA="{'site': 'secret'}")
@@ -111,6 +122,8 @@ def test_empty_variables_count_as_not_set(monkeypatch):
 WRONG = [
     ("API_KEY", 1), ("API_KEY", ""), ("BASE_URL", None), ("BASE_URL", ""),
     ("TIMEOUT", 0), ("TIMEOUT", -1), ("TIMEOUT", "30"), ("TIMEOUT", True), ("TIMEOUT", None),
+    ("QUOTA_RESERVE", -1), ("QUOTA_RESERVE", 1.5), ("QUOTA_RESERVE", True), ("QUOTA_RESERVE", "5%"),
+    ("QUOTA_RESERVE", float("nan")), ("QUOTA_RESERVE", float("inf")), ("QUOTA_RESERVE", 10**9),
     ("TIMEOUT", float("inf")), ("MAX_RETRIES", 1.5), ("MAX_RETRIES", -1), ("MAX_RETRIES", True),
     ("RETRY_BUDGET", -1), ("RETRY_BUDGET", "x"), ("SANDBOX", "false"), ("SANDBOX", 1),
     ("SANDBOX", None), ("TENANT_ID", 5), ("TENANT_ID", ""), ("TRACK_OPENS", "yes"),

@@ -81,6 +81,10 @@ def check_that_settings_are_right(code: str) -> None:
     senders = {
         name: names[name] for name in ("DEFAULT_FROM_EMAIL", "SERVER_EMAIL") if name in names
     }
+    if "FALLBACK_MAILER" in truncus:  # an alias of the snippet's own mailers
+        if django.VERSION < (6, 1):
+            return
+        senders["MAILERS"] = names["MAILERS"]
     with override_settings(TRUNCUS=truncus, **senders):
         assert list(conf.problems()) == []
         for mailer in names.get("MAILERS", {}).values():

@@ -19,7 +19,10 @@ MODULES = [
     "outbox.operations",
     "outbox.health",
     "previews",
+    "quota.overview",
     "signals",
+    "suppression",
+    "unsubscribe",
     "testing",
 ]
 

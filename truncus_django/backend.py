@@ -3,7 +3,7 @@
 import logging
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -16,6 +16,7 @@ from django.db import DatabaseError
 from django.dispatch import Signal
 from django.views.decorators.debug import sensitive_variables
 
+from truncus_django.api import contract
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import (
     Failure,
@@ -29,14 +30,19 @@ from truncus_django.conf import SETTING_NAMES, ConfigurationError, Settings, get
 from truncus_django.event_loop import is_database_refused
 from truncus_django.mailers import Mailer, own_options
 from truncus_django.message import TruncusStatus
+from truncus_django.sending.ambiguous import remember_accepted
 from truncus_django.sending.batching import make_batches
+from truncus_django.sending.breaker import breaker_of
 from truncus_django.sending.capture import capture, is_capturing
 from truncus_django.sending.direct import send_batches
+from truncus_django.sending.fallback import FallbackMailer, fallback_of
+from truncus_django.sending.handover import hand_over_failed
 from truncus_django.sending.inline_images import host_of
 from truncus_django.sending.outgoing import OutgoingMessage, SendOutcome, Sent
-from truncus_django.sending.prepare import Preparer
+from truncus_django.sending.prepare import Preparer, refuse_suppressed
 from truncus_django.sending.recipient_statuses import forget_finished, note_recipients
 from truncus_django.sending.requests import note_acceptance
+from truncus_django.sending.suppression import SUPPRESSED_CODE
 from truncus_django.signals import outermost, post_send, send_failed, send_safely
 from truncus_django.validation import did_you_mean
 
@@ -162,6 +168,7 @@ class TruncusBackend(BaseEmailBackend):
             capture(messages, self.settings)
             return len(messages)
         client, settings, now = self.client, self.settings, time.time()
+        fallback = fallback_of(settings)
         preparer = Preparer(type(self), self.alias, client, settings, now, host_of(settings))
         prepared = preparer.prepare(messages)
         report = _Report(len(messages))
@@ -170,8 +177,7 @@ class TruncusBackend(BaseEmailBackend):
             self._send_signals(queued)
             report.add(queued)
         else:
-            batches = make_batches(prepared, now=now)
-            with closing(send_batches(client, batches, now=now)) as all_sent:
+            with closing(_send(client, fallback, prepared, now=now)) as all_sent:
                 for sent in all_sent:
                     self._record(sent, settings)
                     self._send_signals(sent)
@@ -197,12 +203,14 @@ class TruncusBackend(BaseEmailBackend):
             )
         outbox = _outbox()
         outbox.check_options(self._options_by_hand())
-        rows, queued = [], []
-        for outgoing in prepared:
+        rows, queued, refused = [], [], []
+        for outgoing in refuse_suppressed(prepared, get_settings()):
             row = outgoing.error or outbox.row_or_error(outgoing, self.alias, settings)
             if isinstance(row, TruncusError):
                 clear_frames(row)
                 outcome = SendOutcome.without_request(row)
+                if row.code == SUPPRESSED_CODE:
+                    refused.append((outgoing, outcome))
             else:
                 rows.append(row)
                 outcome = SendOutcome(email_pk=row.email.pk)
@@ -215,17 +223,24 @@ class TruncusBackend(BaseEmailBackend):
                 exc.add_note("If the outbox has no tables yet, run manage.py migrate.")
                 raise
         _set_statuses(queued)
+        if refused:
+            self._record(refused, settings)
         note_recipients(queued)
         return queued
 
     def _record(self, sent: Sequence[Sent], settings: Settings) -> None:
-        """Write what became of messages onto them, and into the log where there is one."""
+        """Write what became of messages onto them, and into the log where there is one.
+
+        What their answers told of the account's quota is kept there, too.
+        """
         _set_statuses(sent)
         if settings.record and apps.ready and apps.is_installed("truncus_django"):
             # Here, because its models need the app, which is optional.
             from truncus_django.log.recording import record
+            from truncus_django.quota.keeping import note_sends
 
-            record(sent, alias=self.alias, settings=settings)
+            if record(sent, alias=self.alias, settings=settings):
+                note_sends(self.client.account, sent, settings)
         note_recipients(sent)
 
     def _send_signals(self, sent: Sequence[Sent]) -> None:
@@ -234,8 +249,9 @@ class TruncusBackend(BaseEmailBackend):
         for outgoing, outcome in sent:
             if outcome.error is not None:
                 self._send_signal(send_failed, message=outgoing.message, error=outcome.error)
-            elif outcome.result is not None:
-                note_acceptance(outcome.result)
+            elif outcome.result is not None or outcome.sent_by:
+                if outcome.result is not None:
+                    note_acceptance(outcome.result)
                 if is_told:
                     status = outgoing.message.truncus_status  # type: ignore[attr-defined]
                     self._send_signal(post_send, message=outgoing.message, status=status)
@@ -245,6 +261,24 @@ class TruncusBackend(BaseEmailBackend):
             with outermost() as is_outermost:
                 if is_outermost:
                     send_safely(signal, sender=type(self), alias=self.alias, **facts)
+
+
+def _send(
+    client: TruncusClient,
+    fallback: FallbackMailer | None,
+    prepared: Iterable[OutgoingMessage],
+    *,
+    now: float,
+) -> Generator[Sequence[Sent]]:
+    """Send messages in batches; what Truncus certainly did not take goes to the fallback mailer."""
+    batches = make_batches(prepared, now=now)
+    if fallback is None:
+        sent_batches = send_batches(client, batches, now=now)
+    else:
+        breaker = breaker_of(client.account)
+        sent_batches = send_batches(client, batches, now=now, breaker=breaker)
+        sent_batches = hand_over_failed(sent_batches, fallback, client, now=now)
+    return remember_accepted(sent_batches, client, now=now)
 
 
 @dataclass(slots=True)
@@ -341,6 +375,8 @@ def _status(outcome: SendOutcome) -> TruncusStatus:
         status = "cancelled"
     elif outcome.email_pk is not None:
         status = "pending"
+    elif outcome.sent_by and error is None:
+        status = contract.SENT
     elif result is not None:
         status = result.status
     else:
@@ -354,4 +390,5 @@ def _status(outcome: SendOutcome) -> TruncusStatus:
         attempts=outcome.attempts,
         batch_size=outcome.batch_size,
         email_pk=outcome.email_pk,
+        sent_by=outcome.sent_by or None,
     )

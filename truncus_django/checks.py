@@ -12,6 +12,7 @@
 ``truncus.E009``      the log and the outbox are in a database with ``AUTOCOMMIT`` off
 ``truncus.E010``      ``INLINE_CSS`` is on, and css-inline is not installed
 ``truncus.E011``      ``INLINE_IMAGES_STORAGE`` is no alias of ``STORAGES``
+``truncus.E012``      ``FALLBACK_MAILER`` names no mailer, or one of Truncus
 ``truncus.W001``      a live key with ``DEBUG = True`` and no sandbox: real emails from a test
 ``truncus.W002``      ``DEFAULT_FROM_EMAIL`` or ``SERVER_EMAIL`` at a domain that nobody can verify
 ``truncus.W003``      ``DATABASE`` names a second alias of one SQLite file: it waits for itself
@@ -46,6 +47,7 @@ from truncus_django.conf import (
     Problem,
     Settings,
     comes_from_environment,
+    fallback_problem,
     get_settings,
     mailer_problems,
     mailers,
@@ -284,6 +286,7 @@ def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[che
         hint = _variable_hint("base_url", known)
         yield checks.Error(error.message + where, hint=hint, id="truncus.E004")
     yield from _check_html(settings, where)
+    yield from _check_fallback(settings, where)
     is_live = (settings.api_key or "").startswith(contract.LIVE_KEY_PREFIX)
     real = settings.base_url.rstrip("/") == contract.DEFAULT_BASE_URL
     if django_settings.DEBUG and is_live and real and not settings.sandbox:
@@ -292,6 +295,13 @@ def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[che
             hint="Set TRUNCUS['SANDBOX'] = True, or use the emulator.",
             id="truncus.W001",
         )
+
+
+def _check_fallback(settings: Settings, where: str) -> Iterator[checks.CheckMessage]:
+    name = settings.fallback_mailer
+    problem = None if name is None else fallback_problem(name)
+    if problem is not None:
+        yield checks.Error(problem + where, id="truncus.E012")
 
 
 def _check_html(settings: Settings, where: str) -> Iterator[checks.CheckMessage]:

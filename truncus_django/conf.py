@@ -11,9 +11,11 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
+import django
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
 
 from truncus_django.api import contract, errors, readers
 from truncus_django.api.errors import redacted
@@ -55,6 +57,13 @@ class Settings(ClientSettings):
     """The account's limit, which long jobs keep within ahead of time; 0 for none."""
     requests_per_minute: int = setting(contract.REQUESTS_PER_MINUTE, readers.count, scope="account")
     """The account's limit, as above."""
+    quota_reserve: float = setting(0.0, readers.count_or_share, scope="account")
+    """What the outbox keeps of the monthly quota for emails of normal and high priority: a number
+    of emails, or below 1 a part of the plan's limit; 0 for nothing."""
+
+    fallback_mailer: str | None = setting(None, readers.optional_text, scope="account")
+    """Which mailer sends what Truncus certainly did not take: an alias of ``MAILERS``; before
+    Django 6.1, and without ``MAILERS``, the dotted path of a backend."""
 
     delivery: str = setting("direct", readers.one_of("direct", "outbox"))
     """``"direct"``, or ``"outbox"``: sending is a part of the caller's database transaction."""
@@ -77,6 +86,15 @@ class Settings(ClientSettings):
         (), readers.address_patterns, scope="project", repr=False
     )
     """Who gets their own emails there: addresses, ``@domain``, or patterns with ``*``."""
+    suppress: str = setting("off", readers.one_of("learn", "manual", "off"), scope="project")
+    """``"learn"``: bounces and complaints put recipients into the table of suppressed addresses;
+    ``"manual"``: people alone do; ``"off"``: it is not looked at."""
+    on_suppressed: str = setting("error", readers.one_of("error", "drop"), scope="project")
+    """``"error"``, or ``"drop"``: send to the other recipients, and say so in the record."""
+    unsubscribe_base_url: str | None = setting(None, readers.optional_link_base, scope="project")
+    """What unsubscribe links begin with: ``https://www.example.com``."""
+    unsubscribe_mailto: str | None = setting(None, readers.optional_address, scope="project")
+    """An address that takes requests to unsubscribe by email, too."""
     previews_for_staff: bool = setting(False, readers.boolean, scope="project")
     """Whether the email previews answer staff users where ``DEBUG`` is off."""
 
@@ -167,6 +185,49 @@ def mailers() -> Iterator[tuple[str | None, Mapping[str, Any]]]:
         if isinstance(config, Mapping) and config.get("BACKEND") == BACKEND:
             options = config.get("OPTIONS")
             yield alias, options if isinstance(options, Mapping) else {}
+
+
+def fallback_problem(name: str) -> str | None:
+    """Return what is wrong with ``FALLBACK_MAILER``; ``None`` where it names a mailer to use."""
+    configured = configured_mailers()
+    if configured is None:
+        backend: Any = name
+    else:
+        config = configured.get(name)
+        if not isinstance(config, Mapping):
+            return f"FALLBACK_MAILER is no alias of MAILERS{did_you_mean(name, configured)}"
+        backend = config.get("BACKEND", "")
+        if (config.get("OPTIONS") or {}).get("fail_silently"):
+            return (
+                "FALLBACK_MAILER names a mailer with fail_silently, which does not tell whether "
+                "an email was sent. Remove that option."
+            )
+    if backend == BACKEND:
+        return (
+            "FALLBACK_MAILER names a mailer of Truncus. Name one that sends another way, such as "
+            "by SMTP."
+        )
+    if configured is None and not _is_class(name):
+        return (
+            "FALLBACK_MAILER must be the dotted path of an email backend, such as "
+            "'django.core.mail.backends.smtp.EmailBackend'."
+        )
+    return None
+
+
+def configured_mailers() -> Mapping[str, Any] | None:
+    """Return ``MAILERS``; ``None`` where there is none, or this Django does not read it."""
+    configured = getattr(django_settings, "MAILERS", None)
+    if django.VERSION < (6, 1) or not isinstance(configured, Mapping):
+        return None
+    return configured
+
+
+def _is_class(path: str) -> bool:
+    try:
+        return isinstance(import_string(path), type)
+    except ImportError:
+        return False
 
 
 def mailer_problems() -> Iterator[Problem]:

@@ -44,6 +44,9 @@ from truncus_django.log.sync import Selection
 from truncus_django.mailers import get_mailer
 from truncus_django.models import EmailEvent, database
 from truncus_django.outbox.health import OutboxHealth, health, is_in_use
+from truncus_django.quota.keeping import note_answer, told_by_quota
+from truncus_django.quota.overview import Quota, quotas
+from truncus_django.sending.fallback import fallback_of
 
 __all__ = ["Finding", "Level", "examine"]
 
@@ -53,6 +56,8 @@ SKEW_NOTED_S = 30.0
 OVERDUE = timedelta(hours=1)
 ORPHAN = timedelta(minutes=10)
 """How long an event may wait for its email to be recorded."""
+QUOTA_NOTED_SHARE = 0.8
+"""From this used part of a quota on it is worth a word."""
 OUTBOX_LATE_S, OUTBOX_TOO_LATE_S = 15 * 60.0, 60 * 60.0
 """From which age of the oldest email in the outbox on it is worth a word, or bad."""
 
@@ -97,6 +102,7 @@ def examine(*, network: bool = True) -> Iterator[Finding]:
         yield from examine_mailer(mailer, network=network)
     yield from examine_webhook()
     yield from examine_log()
+    yield from examine_quota()
     yield from examine_outbox()
 
 
@@ -157,6 +163,7 @@ def examine_mailer(mailer: str, *, network: bool = True) -> Iterator[Finding]:
     kind = "A live key" if is_live else "A key that is not live"
     sandbox = ", in the sandbox" if settings.sandbox else ""
     yield _ok("API key" + name, f"{kind} for {client.base_url}{sandbox}.")
+    yield from _examine_fallback(settings, name, network=network)
     if not network:
         return
     reached = list(_examine_connection(client, name))
@@ -165,6 +172,27 @@ def examine_mailer(mailer: str, *, network: bool = True) -> Iterator[Finding]:
         return
     yield from _examine_reading(client, name)
     yield from _examine_dialect(settings, name)
+
+
+def _examine_fallback(settings: Settings, name: str, *, network: bool) -> Iterator[Finding]:
+    """Yield whether the fallback mailer can be used; it is connected to, and sends nothing."""
+    what = "fallback mailer" + name
+    try:
+        fallback = fallback_of(settings)
+    except ConfigurationError as error:
+        yield _fail(what, error.message, "Correct FALLBACK_MAILER, or remove it.")
+        return
+    if fallback is None:
+        return
+    if network:
+        try:
+            with fallback:
+                fallback.open()
+        except Exception as exc:  # noqa: BLE001  whatever the other mailer raises
+            advice = "Check its settings: it is needed when Truncus fails."
+            yield _fail(what, f"{fallback.name} cannot be used ({type(exc).__name__}).", advice)
+            return
+    yield _ok(what, f"{fallback.name} sends what Truncus cannot take.")
 
 
 def _examine_connection(client: TruncusClient, name: str) -> Iterator[Finding]:
@@ -265,6 +293,8 @@ def _refuses(client: TruncusClient, **fields: Any) -> Capabilities:
         return capabilities
     if result.is_accepted and not result.is_sandbox:
         raise InvalidAnswer("The answer to a sandbox send does not say that it was one")
+    if get_settings().record and apps.is_installed("truncus_django"):
+        note_answer(client.account, told_by_quota(result.quota), get_settings())
     return Capabilities()
 
 
@@ -411,6 +441,58 @@ def _examine_orphans() -> Finding:
     )
 
 
+# The quota ----------------------------------------------------------------------------------------
+
+
+def examine_quota() -> Iterator[Finding]:
+    """Yield how much of each account's monthly quota is used up, as far as Truncus has told."""
+    if not apps.is_installed("truncus_django"):
+        return
+    try:
+        found = quotas()
+    except Exception:  # noqa: BLE001  whatever it is: the findings about settings and log tell
+        return
+    for quota in found:
+        yield _examine_quota(quota)
+        if quota.capped_until is not None:
+            yield _warn(
+                f"warm-up ({quota.name})",
+                f"Emails from {', '.join(quota.capped_domains)} were refused today: it seems that "
+                f"a daily cap is used up, for another {_until(quota.capped_until, quota)}. Truncus "
+                "tells no figures of these caps.",
+                "Wait, or send less from a domain that is new; its cap grows by itself.",
+            )
+
+
+def _examine_quota(quota: Quota) -> Finding:
+    what, renewed = f"quota ({quota.name})", f"renewed in {_until(quota.renewed_at, quota)}"
+    if quota.is_used_up:
+        of = "" if quota.limit is None else f" of {quota.limit:,}"
+        return _fail(what, f"All emails{of} are used up; {renewed}.", _LARGER_PLAN)
+    if quota.left is None or quota.told_at is None:
+        return _ok(what, f"Truncus has not told it in this month; {renewed}.")
+    figures = f"{quota.used:,} of {quota.limit:,} emails used, {quota.left:,} left; {renewed}."
+    if quota.is_stale:
+        age = span(quota.at.timestamp() - quota.told_at.timestamp())
+        return _ok(what, f"{figures} That was told {age} ago.")
+    figures += f" {round(quota.emails_per_day):,} a day at present"
+    if quota.runs_out_at is not None:
+        found = f"{figures}: they run out in {_until(quota.runs_out_at, quota)}."
+        return _warn(what, found, _LARGER_PLAN)
+    if (quota.share or 0.0) >= QUOTA_NOTED_SHARE:
+        return _warn(what, f"{figures}: they last until then.", _LARGER_PLAN)
+    return _ok(what, f"{figures}: they last until then.")
+
+
+_LARGER_PLAN = (
+    "Choose a larger plan in Truncus, or send less; QUOTA_RESERVE keeps some for what is urgent."
+)
+
+
+def _until(moment: datetime, quota: Quota) -> str:
+    return span(moment.timestamp() - quota.at.timestamp())
+
+
 # The outbox ---------------------------------------------------------------------------------------
 
 
@@ -446,6 +528,16 @@ def _examine_outbox(found: OutboxHealth) -> Iterator[Finding]:
             "outbox: account",
             f"No requests for {account.name} for another {left}: {reason}.",
             hint or "Put right what it says; it goes on by itself, or at once from the admin.",
+        )
+    for held in found.held_back:
+        mailer = f" of {held.mailer}" if held.mailer else ""
+        waits = _counted(held.emails, found, "email", "emails")
+        yield _warn(
+            "outbox: reserve",
+            f"{waits}{mailer} with low priority held back: {held.left:,} emails are left of this "
+            f"month's quota, and QUOTA_RESERVE keeps {held.kept:,}.",
+            "They go on when the month ends or the quota grows. Choose a larger plan in Truncus, "
+            "or lower QUOTA_RESERVE.",
         )
     if found.unknown:
         count = _counted(found.unknown, found, "email", "emails")

@@ -1,6 +1,6 @@
 """Mailers: the settings and the client that an alias of ``MAILERS`` stands for."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from django.conf import settings as django_settings
 from truncus_django.api import errors
 from truncus_django.api.keys import ApiKey
 from truncus_django.api.settings import ClientSettings
-from truncus_django.conf import SETTING_NAMES, ConfigurationError, Settings, get_settings
+from truncus_django.conf import SETTING_NAMES, ConfigurationError, Settings, get_settings, mailers
 
 if TYPE_CHECKING:
     from truncus_django.api.client import TruncusClient
@@ -55,6 +55,26 @@ def get_mailer(name: str) -> Mailer:
     """
     options = own_options(_configured_options(name) if name else {})
     return Mailer(name, get_settings(options), options)
+
+
+def mailers_by_account() -> Mapping[str, tuple[str, ...]]:
+    """Return the names of the mailers that send through each account; wrong ones are left out.
+
+    The empty name, of the settings in ``TRUNCUS`` alone, comes last.
+    """
+    users: dict[str, tuple[str, ...]] = {}
+    for name in dict.fromkeys([alias or "" for alias, _ in mailers()] + [""]):
+        try:
+            account = get_mailer(name).client.account
+        except ConfigurationError:
+            continue
+        users[account] = (*users.get(account, ()), name)
+    return users
+
+
+def name_of(names: Iterable[str]) -> str:
+    """Return the names of an account's mailers as one; ``TRUNCUS`` for its settings alone."""
+    return ", ".join(filter(None, names)) or "TRUNCUS"
 
 
 def own_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from truncus_django.api.errors import TruncusError
 from truncus_django.api.results import SendResult
 from truncus_django.awaited_send import in_thread
 from truncus_django.rendering import render_email
+from truncus_django.unsubscribe import PLACEHOLDER
 from truncus_django.validation import did_you_mean
 
 __all__ = ["TruncusMessage", "TruncusStatus", "asend", "asend_messages"]
@@ -48,6 +49,7 @@ OPTION_NAMES = frozenset(
         "merge_cc",
         "in_reply_to",
         "importance",
+        "unsubscribe",
     }
 )
 
@@ -113,6 +115,8 @@ class TruncusStatus:
         batch_size: how many messages shared the request.
         email_pk: primary key of its :class:`~truncus_django.models.Email`; ``None`` where it was
             not recorded.
+        sent_by: the fallback mailer that sent it, or, with ``"unknown"``, may have; ``None`` where
+            it was handed to none.
         recipients: of a message with merge data, the status of each address in its ``to``; all
             else but ``status`` and the first ``error`` is there. Empty for other messages.
     """
@@ -125,13 +129,17 @@ class TruncusStatus:
     attempts: int = 0
     batch_size: int = 1
     email_pk: UUID | None = None
+    sent_by: str | None = None
     recipients: Mapping[str, "TruncusStatus"] = field(default_factory=dict, repr=False)
 
     @property
     def is_accepted(self) -> bool:
-        """Whether Truncus took the message on; with merge data, those of all recipients."""
+        """Whether Truncus or the fallback mailer took the message on; with merge data, those of
+        all recipients."""
         if self.recipients:
             return all(status.is_accepted for status in self.recipients.values())
+        if self.sent_by is not None:
+            return self.error is None
         return self.answer is not None and self.answer.is_accepted
 
 
@@ -215,6 +223,8 @@ class TruncusMessage(EmailMultiAlternatives):
         priority: ``"high"``, ``"normal"`` or ``"low"``: which emails leave the outbox first.
         expires_at: when it is too late to send the email, a moment like ``send_at`` or a
             ``timedelta`` from now; the outbox does not send it after that.
+        unsubscribe: the name of a list, such as ``"digest"``, from which the one recipient may
+            unsubscribe with one click; who has done so gets no more of its emails.
         inline_css: write the CSS of the HTML into its ``style`` attributes; ``None`` as the
             settings say.
 
@@ -252,6 +262,7 @@ class TruncusMessage(EmailMultiAlternatives):
         merge_cc: bool | None = None,
         in_reply_to: Any = None,
         importance: str | None = None,
+        unsubscribe: str | None = None,
         **kwargs: Any,
     ) -> None:
         for name in kwargs.keys() - _DJANGO_NAMES:
@@ -279,6 +290,7 @@ class TruncusMessage(EmailMultiAlternatives):
         self.merge_cc = merge_cc
         self.in_reply_to = in_reply_to
         self.importance = importance
+        self.unsubscribe = unsubscribe
         if html is not None:
             self.attach_alternative(html, "text/html")
 
@@ -302,7 +314,8 @@ class TruncusMessage(EmailMultiAlternatives):
 
         Args:
             name: of the templates, without what they end in.
-            context: what the templates may show.
+            context: what the templates may show. With ``unsubscribe``, they may also show
+                ``unsubscribe_url``, the recipient's link.
             language: of the recipient; ``None`` leaves the active one.
             time_zone: of the recipient, a name or a ``tzinfo``; ``None`` leaves the active one.
             request: for context processors.
@@ -314,6 +327,8 @@ class TruncusMessage(EmailMultiAlternatives):
             TemplateDoesNotExist: there is no subject, or neither text nor HTML.
             ConfigurationError: there is no text, and inscriptis is not installed.
         """
+        if options.get("unsubscribe") is not None:
+            context = {"unsubscribe_url": PLACEHOLDER, **(context or {})}
         rendered: dict[str, Any] = render_email(
             name,
             context,

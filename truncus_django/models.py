@@ -1,4 +1,4 @@
-"""What was sent, what became of it, and its events since."""
+"""What was sent, what became of it, its events since, and who must not be mailed."""
 
 from datetime import datetime
 from typing import Any, ClassVar, Self, TypeVar
@@ -13,7 +13,10 @@ from truncus_django.db.indexes import PartialIndex
 from truncus_django.db.uuid7 import time_ordered_uuid
 from truncus_django.states import FINAL_STATES, UNSENT_STATES, State
 
-__all__ = ["Email", "EmailEvent"]
+__all__ = ["Email", "EmailEvent", "SuppressedAddress"]
+
+SENT_BY_LENGTH = 200
+"""Before Django 6.1 the dotted path of a backend."""
 
 _Row = TypeVar("_Row", bound=models.Model)
 
@@ -86,6 +89,13 @@ class Email(models.Model):
         _("redirected to"), default=list
     )
     """Who got it instead, by the guard of a staging site."""
+    suppressed: "models.JSONField[list[str], list[str]]" = models.JSONField(
+        _("suppressed"), default=list
+    )
+    """Those of the recipients who did not get it, because they are suppressed."""
+    unsubscribe_list = ExactCharField(_("unsubscribe list"), max_length=100, blank=True)
+    sent_by = ExactCharField(_("sent by"), max_length=SENT_BY_LENGTH, blank=True)
+    """The fallback mailer that it was handed to; empty where Truncus alone was asked."""
     subject = models.CharField(_("subject"), max_length=998, blank=True)
     search_text = models.TextField(editable=False, blank=True)
     tenant_id = ExactCharField(_("tenant"), max_length=255, blank=True)
@@ -223,6 +233,91 @@ class EmailEvent(models.Model):
         return f"{self.type}: {self.message_id}"
 
 
+class SuppressedAddressQuerySet(models.QuerySet["SuppressedAddress"]):
+    """Entries, by whether they hold."""
+
+    def in_force(self) -> Self:
+        """Return those that hold now."""
+        return self.filter(models.Q(expires_at=None) | models.Q(expires_at__gt=timezone.now()))
+
+
+SuppressedAddressManager = LogManager.from_queryset(SuppressedAddressQuerySet)
+
+
+class SuppressedAddress(models.Model):
+    """An address that must not be mailed: at all, or by one unsubscribe list.
+
+    ``tenant_id`` and ``list_name`` are empty where it holds for all of them. After ``expires_at``
+    it does not hold any more.
+    """
+
+    class Reason(models.TextChoices):
+        """Why."""
+
+        HARD_BOUNCE = "hard_bounce", _("hard bounce")
+        COMPLAINT = "complaint", _("complaint")
+        BLOCKED = "blocked", _("blocked by Truncus")
+        UNSUBSCRIBED = "unsubscribed", _("unsubscribed")
+        BY_HAND = "by_hand", _("by hand")
+
+    class Source(models.TextChoices):
+        """Where that is known from."""
+
+        WEBHOOK = "webhook", _("webhook")
+        SYNC = "sync", _("sync")
+        ANSWER = "answer", _("answer to a send")
+        LINK = "link", _("unsubscribe link")
+        ADMIN = "admin", _("admin")
+        IMPORT = "import", _("import")
+        CODE = "code", _("the project's code")
+
+    id = models.UUIDField(_("id"), primary_key=True, default=time_ordered_uuid, editable=False)
+    address = ExactCharField(_("address"), max_length=254)
+    """Without a name, in small letters, its domain in ASCII."""
+    tenant_id = ExactCharField(_("tenant"), max_length=255, blank=True)
+    list_name = ExactCharField(_("list"), max_length=100, blank=True)
+    reason = models.CharField(
+        _("reason"), max_length=12, choices=Reason.choices, default=Reason.BY_HAND
+    )
+    source = models.CharField(
+        _("source"), max_length=10, choices=Source.choices, default=Source.CODE
+    )
+    note = models.CharField(_("note"), max_length=300, blank=True)
+    email = models.ForeignKey(
+        Email,
+        verbose_name=_("email"),
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+    )
+    """The one that bounced, or was complained about."""
+    created_at = models.DateTimeField(_("since"), default=timezone.now)
+    expires_at = models.DateTimeField(_("until"), null=True, blank=True)
+
+    objects = SuppressedAddressManager()
+
+    class Meta:
+        verbose_name = _("suppressed address")
+        verbose_name_plural = _("suppressed addresses")
+        ordering: ClassVar = ["-created_at"]
+        indexes: ClassVar = [models.Index(fields=["-created_at"], name="truncus_suppr_created")]
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["address", "tenant_id", "list_name"], name="truncus_suppr_address"
+            )
+        ]
+        permissions: ClassVar = [("export_suppressedaddress", _("Can export suppressed addresses"))]
+
+    def __str__(self) -> str:
+        return f"{self.get_reason_display()}: {self.id}"
+
+    @property
+    def is_in_force(self) -> bool:
+        """Whether it holds now."""
+        return self.expires_at is None or self.expires_at > timezone.now()
+
+
 # The outbox ---------------------------------------------------------------------------------------
 
 
@@ -252,6 +347,8 @@ class OutboxAccount(models.Model):
     """How many requests in a row failed for a fault that was not the emails'."""
     error_code = models.CharField(max_length=100, blank=True)
     error = models.TextField(blank=True)
+    allows_fallback = models.BooleanField(default=False)
+    """Whether emails go to the fallback mailer while it is paused."""
     capabilities = models.JSONField(default=dict)
     """What the account has shown to accept; see
     :meth:`~truncus_django.api.client.TruncusClient.capabilities`."""
@@ -266,6 +363,48 @@ class OutboxAccount(models.Model):
 
     def __str__(self) -> str:
         return str(self.account)[:12]
+
+
+class AccountQuota(models.Model):
+    """What is known of a Truncus account's quota; see :mod:`truncus_django.quota.figures`.
+
+    A row of its own and not a part of :class:`OutboxAccount`, whose row workers lock: a direct
+    send waits for none of them.
+    """
+
+    account = ExactCharField(primary_key=True, max_length=100)
+    """As in :class:`OutboxAccount`."""
+    month = models.DateField(null=True)
+    """The first day of the month (UTC) that the figures are of."""
+    limit = models.PositiveBigIntegerField(null=True)
+    sent = models.PositiveBigIntegerField(null=True)
+    remaining = models.PositiveBigIntegerField(null=True)
+    told_at = models.DateTimeField(null=True)
+    emails_per_day = models.FloatField(default=0.0)
+    told_percent = models.PositiveSmallIntegerField(default=0)
+    """The highest threshold that the signal ``quota_threshold`` has told in the month."""
+    capped = models.JSONField(default=dict)
+    """Domain → until when (unix seconds) its daily cap is taken to be used up."""
+    version = models.PositiveBigIntegerField(default=0)
+    """Grows with each change. Of several processes that have read one, the first writes."""
+
+    objects: ClassVar[models.Manager["AccountQuota"]] = LogManager()
+
+    class Meta:
+        verbose_name = _("quota of an account")
+        verbose_name_plural = _("quotas of accounts")
+
+    def __str__(self) -> str:
+        return str(self.account)[:12]
+
+
+class Handover(models.TextChoices):
+    """How far an email of the outbox has come with the fallback mailer."""
+
+    BEGUN = "begun", _("begun")
+    """It may be sent by now, and is not tried again unless the mailer says that it was not."""
+    REFUSED = "refused", _("refused")
+    """It waits for Truncus."""
 
 
 class OutboxBatch(models.Model):
@@ -302,6 +441,8 @@ class OutboxBatch(models.Model):
     """Whether a request of it may have been accepted; so from before each request to its answer."""
     wire_format = models.JSONField(null=True)
     """The one that its emails had at the first request whose outcome is ambiguous."""
+    handover = models.CharField(max_length=7, choices=Handover.choices, blank=True)
+    """How far its one email has come with the fallback mailer."""
     error_code = models.CharField(max_length=100, blank=True)
     error = models.TextField(blank=True)
 

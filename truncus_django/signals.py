@@ -23,6 +23,16 @@ If emails are recorded, two more signals are sent after the transaction is commi
 ``email_state_changed`` (``email``, ``old_state``, ``new_state``): the state of a recorded email
 changed. ``email_event`` (``email``, ``event``): something happened to it, such as an open or a
 click. Their sender is :class:`~truncus_django.models.Email`.
+
+``unsubscribed`` (``address``, ``list_name``, ``tenant_id``): somebody used an unsubscribe link, and
+gets no more emails of the list. It is sent after the commit, once until the address may be mailed
+again. Its sender is :class:`~truncus_django.models.SuppressedAddress`.
+
+``quota_threshold`` (``mailers``, ``share``, ``quota``): 80, 95 or 100 % of an account's monthly
+quota are used up; once each in a month, also with several processes. ``mailers`` is the tuple of
+names of the mailers that send through the account, ``share`` is 0.8, 0.95 or 1.0, and ``quota`` is
+a :class:`~truncus_django.quota.overview.Quota`. Where one answer reaches several, the highest is
+told. The sender is :class:`~truncus_django.models.AccountQuota`.
 """
 
 import logging
@@ -41,8 +51,19 @@ send_failed = Signal()
 
 email_state_changed = Signal()
 email_event = Signal()
+unsubscribed = Signal()
 
-__all__ = ["email_event", "email_state_changed", "post_send", "pre_send", "send_failed"]
+quota_threshold = Signal()
+
+__all__ = [
+    "email_event",
+    "email_state_changed",
+    "post_send",
+    "pre_send",
+    "quota_threshold",
+    "send_failed",
+    "unsubscribed",
+]
 
 
 # Asynchronous receivers run in another thread, to which a context goes along.

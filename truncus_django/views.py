@@ -1,21 +1,24 @@
-"""The webhook: Truncus reports here what became of emails, and who opened them."""
+"""The webhook, where Truncus reports what became of emails; and the page to unsubscribe."""
 
 import logging
 import time
 
 from django.contrib.auth.decorators import login_not_required
 from django.db import transaction
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_POST
+from django.views.decorators.http import require_http_methods, require_POST
 
 from truncus_django.api import contract
 from truncus_django.api.errors import ConfigurationError, WebhookVerificationError
 from truncus_django.api.webhooks import verify
 from truncus_django.conf import get_settings
 from truncus_django.log.ingest import ingest
+from truncus_django.log.suppression import unsubscribe_address
 from truncus_django.log.webhook_payload import read_event
 from truncus_django.trouble_log import TroubleLog
+from truncus_django.unsubscribe import read_token
 
 logger = logging.getLogger("truncus_django")
 
@@ -56,6 +59,36 @@ def webhook(request: HttpRequest) -> HttpResponse:
         return _try_again(error)
     _trouble.clear()
     return _answer(200, "OK")
+
+
+_MAX_FORM_DIGITS = 4
+"""Of the length of a request to unsubscribe, in bytes: it has one short field."""
+
+
+@login_not_required  # the mail program that asks for it has no session, and no cookie at all
+@csrf_exempt
+@require_http_methods(["GET", "HEAD", "POST"])
+def unsubscribe(request: HttpRequest, token: str) -> HttpResponse:
+    """Show a page with a button, which changes nothing; or unsubscribe, as RFC 8058 says.
+
+    The answer to what is no token of this site is 404, and 200 to each good request, also to one
+    that comes again.
+    """
+    subscription = read_token(token)
+    if subscription is None:
+        raise Http404
+    if request.method == "POST":
+        if len(request.META.get("CONTENT_LENGTH") or "") > _MAX_FORM_DIGITS:
+            return _answer(413, "Too large.")
+        if request.POST.get("List-Unsubscribe") != "One-Click":
+            return _answer(400, "The field List-Unsubscribe must be One-Click.")
+        unsubscribe_address(subscription)
+    context = {"list_name": subscription.list_name, "is_done": request.method == "POST"}
+    response = render(request, "truncus_django/unsubscribe.html", context)
+    response["Cache-Control"] = "no-store"
+    response["Referrer-Policy"] = "no-referrer"  # the address of the page is a key to it
+    response["X-Robots-Tag"] = "noindex"
+    return response
 
 
 def _verified_timestamp(request: HttpRequest, body: bytes) -> int:

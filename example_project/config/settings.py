@@ -8,6 +8,9 @@ import django
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
+# Where links in mails lead.
+SITE_URL = os.environ.get("SITE_URL", "http://127.0.0.1:8000")
+
 # Email -----------------------------------------------------------------------------------------
 
 # Without an account: any key, and the address of ``python -m truncus_django.emulator``.
@@ -15,16 +18,22 @@ TRUNCUS = {
     "API_KEY": os.environ.get("TRUNCUS_API_KEY", "tr_test_demo"),
     "BASE_URL": os.environ.get("TRUNCUS_BASE_URL", "http://127.0.0.1:8025"),
     "TENANT_ID": "shop",
+    "SUPPRESS": "learn",  # who bounced or complained is not mailed again
     "WEBHOOK_SECRETS": [os.environ.get("TRUNCUS_WEBHOOK_SECRET", "only-for-the-example-project")],
     # The shop's mails hold nothing secret but password links, which expire; a real site would
     # rather not keep bodies.
     "STORE_BODIES": True,
     # The templates have their CSS in one place; mail clients want it in attributes.
     "INLINE_CSS": True,
+    # Whoever has enough of the digest says so with one click.
+    "UNSUBSCRIBE_BASE_URL": SITE_URL,
     # SHOP_DELIVERY=outbox makes sending a part of the shop's transactions. Then "manage.py
     # truncus_worker" sends, or with SHOP_DISPATCHER=celery "celery -A config worker --beat".
     "DELIVERY": os.environ.get("SHOP_DELIVERY", "direct"),
     "DISPATCHER": os.environ.get("SHOP_DISPATCHER", "worker"),
+    # Of each month's emails so many are kept for orders and password links: once no more are left,
+    # newsletters wait in the outbox.
+    "QUOTA_RESERVE": 0.02,
 }
 CELERY_BROKER_URL = os.environ.get("SHOP_BROKER", "redis://127.0.0.1:6379/0")
 CELERY_TASK_IGNORE_RESULT = True
@@ -51,9 +60,6 @@ EMAIL_SUBJECT_PREFIX = "[Leaf & Kettle] "
 ADMINS: list[Any] = (
     ["owner@example.com"] if django.VERSION >= (6, 0) else [("Owner", "owner@example.com")]
 )
-
-# Where links in mails lead.
-SITE_URL = os.environ.get("SITE_URL", "http://127.0.0.1:8000")
 
 # Everything else --------------------------------------------------------------------------------
 

@@ -100,11 +100,13 @@ def settings_for(emulator: Emulator) -> dict[str, Any]:
         "API_KEY": "tr_test_demo",
         "BASE_URL": emulator.url,
         "TENANT_ID": "shop",
+        "SUPPRESS": "learn",
         "DIALECT": "auto",
         "DELIVERY": "direct",
         "SANDBOX": False,
         "STORE_BODIES": True,
         "INLINE_CSS": True,
+        "UNSUBSCRIBE_BASE_URL": "https://shop.example.com",
         "WEBHOOK_SECRETS": [WEBHOOK_SECRET],
     }
 

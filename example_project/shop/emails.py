@@ -15,7 +15,6 @@ from django.contrib.auth.models import User
 from django.contrib.auth.tokens import default_token_generator
 from django.core.mail import (
     EmailMessage,
-    EmailMultiAlternatives,
     get_connection,
     mail_admins,
     send_mass_mail,
@@ -95,6 +94,7 @@ def send_news(customers: Iterable[User]) -> int:
         merge_global_data={"name": "tea lover"},
         merge_data=names,
         importance="low",
+        unsubscribe="news",
     )
     return message.send()
 
@@ -128,6 +128,7 @@ def schedule_weekly_digest(user: User, send_at: datetime) -> None:
         send_at=send_at,
         metadata={"campaign": f"digest-{send_at:%G-W%V}"},
         idempotency_key=f"digest-{send_at:%G-W%V}-{user.pk}",
+        unsubscribe="digest",
     )
     _send_through("newsletter", message)
 
@@ -136,25 +137,24 @@ def tea_letters(customers: Iterable[User]) -> Iterator[EmailMessage]:
     """Yield this week's letter to each customer, for ``send_bulk()``."""
     for customer in customers:
         context = _digest_context(customer.first_name)
-        message = EmailMultiAlternatives(
+        yield TruncusMessage(
             "Your week in tea",
             render_to_string("shop/emails/digest.txt", context),
             to=[customer.email],
+            html=render_to_string("shop/emails/digest.html", context),
+            unsubscribe="letters",
         )
-        html = render_to_string("shop/emails/digest.html", context)
-        message.attach_alternative(html, "text/html")
-        yield message
 
 
 def rehearse_weekly_digest() -> None:
     """Have Truncus check the digest before anybody gets it: sent in the sandbox, to ourselves."""
-    message = EmailMultiAlternatives(
+    message = TruncusMessage(
         "New in the shop this week",
         render_to_string("shop/emails/digest.txt", _digest_context("reader")),
         to=["owner@example.com"],
+        html=render_to_string("shop/emails/digest.html", _digest_context("reader")),
+        unsubscribe="digest",
     )
-    html = render_to_string("shop/emails/digest.html", _digest_context("reader"))
-    message.attach_alternative(html, "text/html")
     _send_through("rehearsal", message)
 
 

@@ -185,6 +185,22 @@ class ManyTests(ShopTestCase):
         [mail] = self.emulator.emails
         assert (mail.status, mail.tenant_id) == ("scheduled", "newsletter")
 
+    def test_who_unsubscribes_gets_no_digest_and_still_the_confirmations(self) -> None:
+        customer, monday = self.customer(), datetime.now(ZoneInfo("UTC")) + timedelta(days=3)
+        emails.schedule_weekly_digest(customer, monday)
+        payload = self.emulator.emails[-1].payload
+        assert payload is not None
+        link = payload["headers"]["List-Unsubscribe"].strip("<>")
+        assert link in payload["text"]
+        assert link in payload["html"]
+        path = link.removeprefix("https://shop.example.com")
+        self.assertContains(self.client.get(path), "<button>")
+        page = self.client.post(path, {"List-Unsubscribe": "One-Click"})
+        self.assertContains(page, "You are unsubscribed")
+        with self.assertRaises(EmailRefused):  # noqa: PT027  runs without pytest
+            emails.schedule_weekly_digest(customer, monday + timedelta(days=7))
+        emails.send_order_confirmation(Order.place(customer, {"cups": 1}))
+
     def test_letters_of_a_week_reach_each_customer_once(self) -> None:
         for name in ("ann", "bea"):
             Order.place(self.customer(f"{name}@example.com"), {"cups": 1})

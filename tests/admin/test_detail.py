@@ -87,6 +87,16 @@ def test_tells_what_to_do_about_a_state(admin_client, state, advice):
     assert advice in admin_client.get(page_of(make(state=state))).text
 
 
+def test_names_the_fallback_mailer(admin_client):
+    why = "The fallback mailer 'smtp' sent it, as Truncus did not take it: TLSError"
+    page = admin_client.get(page_of(make(sent_by="smtp", reason=why))).text
+    assert "The fallback mailer &#x27;smtp&#x27; sent it" in page
+
+    page = admin_client.get(page_of(make(sent_by="smtp", state=State.UNKNOWN))).text
+    assert "Look for it in the logs of that mailer" in page
+    assert "Truncus dashboard" not in page
+
+
 def test_an_unknown_email_shows_no_advice_for_code(admin_client):
     lost = TruncusError("The connection was lost", ambiguous=True)
 

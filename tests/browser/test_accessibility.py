@@ -7,6 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
+from django.urls import reverse
 from django.utils import timezone
 
 from example_project.shop import history
@@ -15,8 +16,9 @@ from tests.browser.outbox_scene import write_outbox
 from tests.browser.scene import write_present
 from truncus_django.api.errors import TruncusError
 from truncus_django.message import TruncusMessage
-from truncus_django.models import Email
+from truncus_django.models import Email, SuppressedAddress
 from truncus_django.states import State
+from truncus_django.unsubscribe import Subscription, token_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -130,6 +132,30 @@ def test_no_page_of_the_admin_has_a_serious_violation(
 
     assert checker.found == {}
     assert len(checker.checked) == 9 + len(SHOWN_STATES) + len(ACTIONS)
+
+
+def test_the_pages_to_unsubscribe_work_without_scripts_and_have_no_serious_violation(
+    browser, live_server
+):
+    token = token_of(Subscription("ann@example.net", "digest"))
+    path = reverse("truncus_django:unsubscribe", args=[token])
+    with checking(browser, live_server.url) as checker:
+        checker.page.goto(path)
+        checker.check("question")
+        assert not SuppressedAddress.objects.exists()
+        checker.page.focus("button")
+        checker.page.keyboard.press("Enter")
+        checker.page.wait_for_selector("text=You are unsubscribed")
+        checker.check("answer")
+        assert SuppressedAddress.objects.get().list_name == "digest"
+
+    assert checker.found == {}
+    context = browser.new_context(base_url=live_server.url, java_script_enabled=False)
+    page = context.new_page()
+    page.goto(path)
+    page.click("button")
+    page.wait_for_selector("text=You are unsubscribed")
+    context.close()
 
 
 def write_more(email: Email) -> None:

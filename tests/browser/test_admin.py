@@ -164,7 +164,8 @@ def test_the_dashboard(page, send):
         assert box["height"] > 100
     bar = page.locator("rect.plot-bar.plot-good")
     assert bar.evaluate("bar => getComputedStyle(bar).fill") != "rgb(0, 0, 0)"
-    assert "mailbox_does_not_exist" in page.inner_text(".truncus-table >> nth=0")
+    assert "mailbox_does_not_exist" in page.get_by_label("Why emails bounced").inner_text()
+    assert "249,999" in page.get_by_label("Monthly quota").inner_text()
 
 
 @pytest.mark.parametrize("path", ["", "dashboard/"])

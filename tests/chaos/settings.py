@@ -23,6 +23,12 @@ if django.VERSION >= (6, 1):
     MAILERS = {"default": {"BACKEND": _BACKEND}}
 else:
     EMAIL_BACKEND = _BACKEND
+if _fallback := _given.get("fallback"):
+    if django.VERSION >= (6, 1):
+        MAILERS |= _fallback
+    else:
+        [_config] = _fallback.values()
+        EMAIL_HOST, EMAIL_PORT = _config["OPTIONS"]["host"], _config["OPTIONS"]["port"]
 TRUNCUS = _given["truncus"]
 CHAOS = _given
 LOGGING = {"version": 1, "disable_existing_loggers": False}

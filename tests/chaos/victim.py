@@ -96,6 +96,21 @@ def _watch(gap: Callable[[str], None]) -> None:
 
     connection._commit = before_commit  # type: ignore[method-assign]
     Transport._respond = before_request  # type: ignore[method-assign]
+    _watch_fallback(gap)
+
+
+def _watch_fallback(gap: Callable[[str], None]) -> None:
+    from django.core.mail.backends.smtp import EmailBackend
+
+    send = EmailBackend.send_messages
+
+    def before_handover(self: EmailBackend, messages: Any) -> Any:
+        gap("the handover")
+        count = send(self, messages)
+        gap("the use of its end")
+        return count
+
+    EmailBackend.send_messages = before_handover  # type: ignore[method-assign]
 
 
 def _drain() -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import django
 import pytest
 from django.conf import settings
+from django.core import mail
+from django.core.mail import send_mail
 from django.test.utils import override_settings
 
 from truncus_django import testing
@@ -15,6 +17,7 @@ from truncus_django.testing import API_KEY, BACKEND, run_emulator, use_emulator
 from .conftest import Client
 
 ROOT = Path(__file__).parents[2]
+SMTP = "django.core.mail.backends.smtp.EmailBackend"
 HAS_MAILERS = django.VERSION >= (6, 1)
 
 
@@ -48,6 +51,16 @@ def test_other_settings_of_truncus_stay():
     ):
         assert settings.TRUNCUS["TENANT_ID"] == "acme"
         assert settings.TRUNCUS["API_KEY"] == API_KEY
+
+
+def test_what_a_fallback_mailer_sends_stays_in_memory():
+    own = {"TRUNCUS": {"FALLBACK_MAILER": "smtp" if HAS_MAILERS else SMTP, "RECORD": False}}
+    if HAS_MAILERS:
+        own["MAILERS"] = {"default": {"BACKEND": BACKEND}, "smtp": {"BACKEND": SMTP}}
+    revoked = run_emulator(revoked_keys=[API_KEY])
+    with override_settings(**own), revoked as emulator, use_emulator(emulator):
+        send_mail("Order", "Text", "shop@example.com", ["ann@example.org"])
+    assert [message.subject for message in mail.outbox] == ["Order"]
 
 
 if HAS_MAILERS:

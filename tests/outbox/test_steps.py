@@ -63,7 +63,12 @@ class Victim:
         return last
 
     def dies_everywhere(
-        self, before: Callable[[], Any], after: Callable[[Any], None], *, task: str = "drain"
+        self,
+        before: Callable[[], Any],
+        after: Callable[[Any], None],
+        *,
+        task: str = "drain",
+        meanwhile: Callable[[], Any] = lambda: None,
     ) -> None:
         """Play a scenario once for each gap.
 
@@ -71,6 +76,7 @@ class Victim:
             before: sets the scene.
             after: is given what ``before`` returned; what must hold when all is over.
             task: what the process does that dies.
+            meanwhile: what happens between its death and another worker.
         """
         for gap in range(SURVIVES):
             _forget_all()
@@ -78,6 +84,7 @@ class Victim:
             scene = before()
             last = self.lives(task, dies=gap)
             self.gaps.append(last or "")
+            meanwhile()
             if task == "bulk":
                 _run_leases_out()  # the next run goes on, not a worker
             else:
@@ -88,7 +95,15 @@ class Victim:
 
 
 @pytest.fixture
-def victim(shared_database: str, emulator: Any, settings: Any) -> Iterator[Victim]:
+def fallback() -> dict[str, Any]:
+    """The fallback mailer's part of ``MAILERS``; there is none."""
+    return {}
+
+
+@pytest.fixture
+def victim(
+    shared_database: str, emulator: Any, settings: Any, fallback: dict[str, Any]
+) -> Iterator[Victim]:
     """A process that works on the same outbox, and can be killed again and again."""
     options = connections[shared_database].settings_dict["OPTIONS"]
     before = dict(options)
@@ -97,7 +112,7 @@ def victim(shared_database: str, emulator: Any, settings: Any) -> Iterator[Victi
     connections[shared_database].close()
     settings.TRUNCUS = {**settings.TRUNCUS, "BASE_URL": emulator.url, "API_KEY": "tr_test_steps"}
     own = {name: value for name, value in settings.TRUNCUS.items() if name != "DATABASE"}
-    chaos = {"database": _reachable(shared_database), "truncus": own}
+    chaos = {"database": _reachable(shared_database), "truncus": own, "fallback": fallback}
     with subprocess.Popen(
         [sys.executable, "-m", "tests.chaos.victim"],
         env={

@@ -38,6 +38,12 @@ _ADVICE: Mapping[str, Any] = {
     ),
 }
 
+_HANDED_OVER = gettext_lazy(
+    "It is not known whether this email was sent: it was handed to the fallback mailer, and what "
+    "came of that was lost. Look for it in the logs of that mailer. If it was sent, mark it as "
+    "sent. If it was not, mark it as not sent, or send it."
+)
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -150,8 +156,11 @@ def _facts(email: Email) -> Iterator[tuple[str, list[Any]]]:
         (_("Cc"), email.cc),
         (_("Bcc"), email.bcc),
         (_("Redirected to"), email.redirected_to),
+        (_("Left out, as suppressed"), email.suppressed),
+        (_("Unsubscribe list"), email.unsubscribe_list),
         (_("Tenant"), email.tenant_id),
         (_("Mailer"), email.mailer),
+        (_("Fallback mailer"), [email.sent_by, email.reason] if email.sent_by else []),
         (_("Template"), email.template_id),
         (_("To be sent at"), email.send_at and display.moment(email.send_at)),
         (_("Opens"), _engagement(email.open_count, email.first_opened_at, email.last_opened_at)),
@@ -182,10 +191,11 @@ def _error(email: Email) -> dict[str, Any] | None:
         return None
     hint = hint_for(email.error_code) or hint_for(email.reason) or ""
     text = email.error or email.reason
+    is_handed_over = email.state == State.UNKNOWN and email.sent_by
     for advice in (hint, AMBIGUOUS_HINT):  # shown below; meant for developers
         text = text.replace(advice, "").strip()
     return {
         "code": email.error_code,
         "text": text,
-        "advice": hint or _ADVICE.get(email.state, ""),
+        "advice": hint or (_HANDED_OVER if is_handed_over else _ADVICE.get(email.state, "")),
     }

@@ -194,10 +194,12 @@ class EmailAdmin(EmailAdminBase):
         """Show how many emails were sent, delivered, opened and bounced."""
         if not self.has_view_permission(request):
             raise PermissionDenied
+        outbox = views.panel(request)
         context = {
             **page_basics(self, request),
             **views.dashboard_context(request.GET),
-            "outbox": views.panel(request),
+            "quotas": views.quota_rows(None if outbox is None else outbox["health"].quotas),
+            "outbox": outbox,
         }
         return TemplateResponse(request, "admin/truncus_django/email/dashboard.html", context)
 

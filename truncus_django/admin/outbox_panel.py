@@ -17,17 +17,19 @@ from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext as _
 
 from truncus_django.admin import display
+from truncus_django.admin.quota_panel import held_back_text, why_held_back
 from truncus_django.admin.resume import may_resume, pause
 from truncus_django.db.clock import Clock, moment_of
-from truncus_django.models import Email, OutboxEntry, Priority, database
+from truncus_django.models import AccountQuota, Email, OutboxEntry, Priority, database
 from truncus_django.outbox.health import COUNT_UP_TO, health, is_in_use, paused_accounts
+from truncus_django.outbox.reserve import held_back
 from truncus_django.states import State
 
 IN_OUTBOX = frozenset({State.PENDING, State.SENDING})
 
 
 def panel(request: HttpRequest) -> dict[str, Any] | None:
-    """Return what the panel shows, or ``None`` if there is no outbox; at most 8 queries."""
+    """Return what the panel shows, or ``None`` if there is no outbox; those of ``health()``."""
     if not is_in_use():
         return None
     found = health()
@@ -40,6 +42,7 @@ def panel(request: HttpRequest) -> dict[str, Any] | None:
         "next_attempt": display.moment(found.next_attempt_at) if found.next_attempt_at else "",
         "counted_up_to": COUNT_UP_TO,
         "paused": [(each.account, each.name, pause(each)) for each in found.paused],
+        "held_back": [(each.mailer, held_back_text(each)) for each in found.held_back],
         "may_resume": may_resume(request),
     }
 
@@ -96,6 +99,7 @@ def _facts(email: Email, entry: OutboxEntry | None) -> Iterator[tuple[str, Any]]
         yield _("Waiting"), _("for %(time)s") % {"time": _length(email.created_at)}
         yield _("Progress"), _progress(entry)
         yield _("Account"), _account(email.mailer)
+        yield _("Held back"), _held_back(email, entry)
         yield _("Priority"), Priority(entry.priority).label
         yield _("Expires"), entry.expires_at and display.moment(entry.expires_at)
     yield (
@@ -120,6 +124,19 @@ def _account(mailer: str) -> Any:
     for account in paused_accounts(Clock(database()).now()):
         if mailer in account.mailers:
             return pause(account)
+    return ""
+
+
+def _held_back(email: Email, entry: OutboxEntry) -> str:
+    """Return why an email of low priority waits; at most 3 queries, and none for others."""
+    batch = entry.batch
+    is_under_way = batch is not None and (batch.lease is not None or batch.is_ambiguous)
+    if entry.priority != Priority.LOW or is_under_way:
+        return ""
+    now = Clock(database()).now()
+    for held in held_back(AccountQuota.objects.all(), now=now, count_up_to=1):
+        if held.mailer == email.mailer:
+            return _("By QUOTA_RESERVE") + why_held_back(held)
     return ""
 
 

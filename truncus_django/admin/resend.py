@@ -115,6 +115,7 @@ def _from_log(email: Email) -> TruncusMessage:
         metadata=dict(email.metadata),
         track_opens=email.track_opens,
         track_clicks=email.track_clicks,
+        unsubscribe=email.unsubscribe_list or None,
         inline_css=False,  # the HTML is as it was sent
     )
 

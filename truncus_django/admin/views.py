@@ -6,6 +6,7 @@ from truncus_django.admin.dashboard import dashboard_context
 from truncus_django.admin.detail import page_context
 from truncus_django.admin.html_preview import framed_html
 from truncus_django.admin.outbox_panel import panel, parts_of_requests, waiting_cell
+from truncus_django.admin.quota_panel import quota_rows
 from truncus_django.admin.resume import resume_page
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "page_context",
     "panel",
     "parts_of_requests",
+    "quota_rows",
     "resume_page",
     "waiting_cell",
 ]

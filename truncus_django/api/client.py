@@ -383,7 +383,11 @@ class TruncusClient:
         """Return an email's state and engagement; raises :class:`NotFound`."""
         path = contract.EMAIL_PATH.format(id=_quoted(message_id))
         answer = self._request("GET", path)
-        return results.read_email(answer.body, answered_at=results.read_server_time(answer.headers))
+        return results.read_email(
+            answer.body,
+            answered_at=results.read_server_time(answer.headers),
+            quota=results.read_quota(answer.headers),
+        )
 
     def list_events(self, message_id: str) -> tuple[results.DeliveryEvent, ...]:
         """Return the delivery events of an email; Truncus keeps them for 90 days."""

@@ -80,6 +80,8 @@ BOUNCE_REASONS: Final = (  # M
     "no_mx_record",
     "connection_timeout",
 )
+PERMANENT_REASONS: Final = frozenset({"mailbox_does_not_exist", "no_mx_record"})  # M
+SUPPRESSION_REASON: Final = "suppression_list"  # M
 REJECTION_REASONS: Final = ("suppression_list", "invalid_address", "domain_not_verified")  # M
 
 EVENT_TYPES: Final = (  # P4, A

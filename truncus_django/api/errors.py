@@ -197,6 +197,10 @@ class TruncusError(Exception):
         is_service_failure: whether Truncus or the way to it failed, and not the email.
         is_misconfiguration: whether a person must correct the configuration, the API key or
             a certificate.
+        is_outage: whether Truncus, the way to it or the account fails, so that emails which it
+            was not asked about may go another way.
+        allows_fallback: whether this email may go another way, too: it is an outage, and Truncus
+            certainly did not take the email.
         ambiguous: whether the email may have been accepted all the same. Sending the same
             unchanged message object again uses the same idempotency key.
         attempts: how many requests were made.
@@ -209,6 +213,7 @@ class TruncusError(Exception):
     is_service_failure: ClassVar[bool] = False
     is_misconfiguration: ClassVar[bool] = False
     _is_account_wide: ClassVar[bool] = False
+    _is_outage: ClassVar[bool] = False
     _is_retryable: ClassVar[bool] = False
     _retryable_codes: ClassVar[frozenset[str]] = frozenset()
 
@@ -241,6 +246,16 @@ class TruncusError(Exception):
     @property
     def is_account_wide(self) -> bool:
         return self._is_account_wide
+
+    @property
+    def is_outage(self) -> bool:
+        return self._is_outage
+
+    @property
+    def allows_fallback(self) -> bool:
+        # Of a request that was made, a failure of the service does not say for certain.
+        is_certain = not self.is_service_failure or self.attempts == 0
+        return self.is_outage and is_certain and not self.ambiguous
 
     @property
     def hint(self) -> str | None:
@@ -299,12 +314,14 @@ class ConnectionFailed(NetworkError):
     """No connection could be made, so nothing was sent."""
 
     _is_account_wide = True
+    _is_outage = True
     _is_retryable = True
 
 
 class AnswerLost(NetworkError):
     """The request went out, and no whole answer came back."""
 
+    _is_outage = True
     _is_retryable = True
     is_service_failure = True
 
@@ -313,6 +330,7 @@ class TLSError(NetworkError):
     """The server's certificate or TLS version is not acceptable."""
 
     _is_account_wide = True
+    _is_outage = True
     is_misconfiguration = True
 
 
@@ -330,12 +348,20 @@ class AuthenticationError(APIError):
     _is_account_wide = True
     is_misconfiguration = True
 
+    @property
+    def is_outage(self) -> bool:
+        return self.is_from_truncus  # a proxy's 401 says nothing of the account
+
 
 class ScopeError(APIError):
     """The API key may not do this (403)."""
 
     _is_account_wide = True
     is_misconfiguration = True
+
+    @property
+    def is_outage(self) -> bool:
+        return self.is_from_truncus
 
 
 class DomainError(APIError):
@@ -364,10 +390,16 @@ class QuotaExceeded(APIError):
     def is_account_wide(self) -> bool:
         return self.code != contract.WARMUP_CODE  # the cap of one domain
 
+    @property
+    def is_outage(self) -> bool:
+        # Nothing goes around the cap of a domain that is warming up: it protects its reputation.
+        return self.is_account_wide and self.is_from_truncus
+
 
 class ServerError(APIError):
     """Truncus or a proxy before it failed (5xx, 408)."""
 
+    _is_outage = True
     _is_retryable = True
     is_service_failure = True
 

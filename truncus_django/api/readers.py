@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from truncus_django.api.keys import ApiKey, Secret, is_placeholder
+from truncus_django.api.urls import is_loopback
 
 
 class FromEnvironment(str):
@@ -43,6 +44,27 @@ def optional_url(value: Any) -> str | None:
     if parts.scheme not in {"http", "https"} or not parts.netloc:
         raise ValueError("must be a URL like 'https://www.example.com', or None.")
     return url
+
+
+def optional_link_base(value: Any) -> str | None:
+    """Return what links in emails begin with, without a slash at its end."""
+    if value is None:
+        return None
+    url = text(value)
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        parts, host = urlsplit(""), ""
+    is_secure = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
+    plain = f"{parts.scheme}://{parts.netloc}"
+    if not host or not is_secure or url.rstrip("/") != plain or "@" in url or " " in url:
+        raise ValueError("must be an https URL without a path, like 'https://www.example.com'.")
+    return url.rstrip("/")
+
+
+def optional_address(value: Any) -> str | None:
+    return None if value is None else addresses([text(value)])[0]
 
 
 def optional_api_key(value: Any) -> ApiKey | None:
@@ -85,6 +107,16 @@ def count(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1_000_000:
         raise ValueError("must be a whole number, 0 or more.")
     return int(value)
+
+
+def count_or_share(value: Any) -> float:
+    """Return a whole number of things, or a part of them, which is below 1."""
+    if isinstance(value, FromEnvironment) and _is_number(value):
+        value = float(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < 10**9 or (value > 1 and value % 1):
+        raise ValueError("must be a whole number of emails such as 500, or a share such as 0.05.")
+    return float(value)
 
 
 def _is_number(text: str) -> bool:

@@ -127,7 +127,7 @@ class EmailDetails:
 
     Engagement is the same whichever form it came in: where Truncus lists events, they are
     counted; where it counts, there are no events. ``answered_at`` is what Truncus's clock said when
-    it answered, to the second.
+    it answered, to the second. ``quota`` is the month's, where it was told.
     """
 
     id: str
@@ -157,6 +157,7 @@ class EmailDetails:
     lifecycle: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     latency: Mapping[str, Any] = field(default_factory=dict)
     answered_at: datetime | None = None
+    quota: MonthlyQuota | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,7 +342,12 @@ def read_validation(body: Mapping[str, Any]) -> Validation:
     )
 
 
-def read_email(body: Mapping[str, Any], *, answered_at: datetime | None = None) -> EmailDetails:
+def read_email(
+    body: Mapping[str, Any],
+    *,
+    answered_at: datetime | None = None,
+    quota: MonthlyQuota | None = None,
+) -> EmailDetails:
     """Return the email in ``body``, in either form; :class:`InvalidAnswer` if it is none."""
     email_id = _text(body, "id") or _text(body, "message_id")
     status = _text(body, "status")
@@ -380,6 +386,7 @@ def read_email(body: Mapping[str, Any], *, answered_at: datetime | None = None) 
         lifecycle=tuple(_objects(body, "lifecycle")),
         latency=_mapping(body, "latency"),
         answered_at=answered_at,
+        quota=quota,
     )
 
 

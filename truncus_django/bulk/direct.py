@@ -1,19 +1,21 @@
 """Sends what a bulk has written into the outbox, where no worker does."""
 
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
+from itertools import islice
 from typing import TypeVar
 from uuid import UUID
 
 from django.db import transaction
 
+from truncus_django.api.contract import MAX_BATCH_SIZE
 from truncus_django.api.errors import QuotaExceeded, TruncusError, kind_of, log_text_of_code
 from truncus_django.bulk.statuses import STATUS_FIELDS, UNFINISHED, gone, status_of_record
 from truncus_django.conf import ConfigurationError
 from truncus_django.db.clock import moment_of
 from truncus_django.mailers import Mailer
 from truncus_django.message import TruncusStatus
-from truncus_django.models import Email, OutboxAccount, database
+from truncus_django.models import Email, OutboxAccount, OutboxEntry, Priority, database
 from truncus_django.outbox.claim import lease_s
 from truncus_django.outbox.dispatcher import Dispatcher
 
@@ -26,7 +28,10 @@ _Message = TypeVar("_Message")
 
 
 class AccountPaused(TruncusError):
-    """The account makes no request for longer than a bulk waits, or until a person acts."""
+    """The account makes no request for longer than a bulk waits, or until a person acts.
+
+    Also where ``QUOTA_RESERVE`` holds emails of low priority back.
+    """
 
 
 def refuse_open_transaction() -> None:
@@ -100,6 +105,9 @@ class DirectSender:
             if paused is not None and (is_too_long or _needs_a_person(paused)):
                 why = log_text_of_code(paused.error_code)
                 raise AccountPaused(f"The account makes no requests at present: {why}")
+            why_held_back = idle.held_back.get(self._mailer.name)
+            if why_held_back and _holds_low_priority(unfinished):
+                raise AccountPaused(f"Emails of low priority are held back: {why_held_back}")
             if is_too_long:
                 return
             time.sleep(min(wait_s, LOOK_AGAIN_S))
@@ -109,6 +117,12 @@ class DirectSender:
         now = moment_of(self._dispatcher.clock.now())
         accounts = OutboxAccount.objects.filter(pk=self._mailer.client.account)
         return accounts.filter(paused_until__gt=now).first()
+
+
+def _holds_low_priority(unfinished: Iterable[UUID]) -> bool:
+    """Whether any of the first of these emails waits with low priority."""
+    first = list(islice(unfinished, MAX_BATCH_SIZE))
+    return OutboxEntry.objects.filter(pk__in=first, priority=Priority.LOW).exists()
 
 
 def _needs_a_person(paused: OutboxAccount) -> bool:

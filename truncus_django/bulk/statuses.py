@@ -28,6 +28,7 @@ STATUS_FIELDS = (
     "attempts",
     "is_sandbox",
     "send_at",
+    "sent_by",
 )
 """What a status is told from."""
 
@@ -49,10 +50,11 @@ def status_of_record(email: Email) -> TruncusStatus:
         status=email.state,
         id=email.message_id,
         idempotency_key=email.idempotency_key or None,
-        answer=None if email.state in _WITHOUT_ANSWER else _answer(email),
+        answer=None if email.state in _WITHOUT_ANSWER or email.sent_by else _answer(email),
         error=_error(email),
         attempts=email.attempts,
         email_pk=email.pk,
+        sent_by=email.sent_by or None,
     )
 
 

@@ -190,8 +190,9 @@ def _carry_out(call: _Call, service: Service) -> Answer:
             return service.validate(call.payload.valid())
         case "events":
             return service.events(request.args.get("message_id", ""))
+        case "email":
+            return service.email(call.arguments["id"], api_key)
     calls: dict[str, Callable[[str], Answer]] = {
-        "email": service.email,
         "cancel": service.cancel,
         "replay_event": service.replay_event,
         "replay_message": service.replay_message,

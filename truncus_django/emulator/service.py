@@ -116,18 +116,18 @@ class Service:
             self._catch_up()
             return Answer(200, validation_answer(payload, self.account))
 
-    def email(self, message_id: str) -> Answer:
-        """Return an email as it stands.
+    def email(self, message_id: str, api_key: str) -> Answer:
+        """Return an email as it stands, and the quota of who asks.
 
         Raises:
             Refusal: 404, there is none with this id.
         """
         with self.changed:
-            self._catch_up()
+            now = self._catch_up()
             email = self._get(message_id)
             bounce_rate = self._bounced / max(1, self.mailbox.accepted)
             body = answers.email_answer(email, self.options.dialect, bounce_rate=bounce_rate)
-            return Answer(200, body)
+            return Answer(200, body, self.quotas.headers(api_key, now=now))
 
     def cancel(self, message_id: str) -> Answer:
         """Cancel a scheduled email.

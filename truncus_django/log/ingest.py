@@ -32,9 +32,10 @@ from truncus_django.log.engagement import (
     count_webhooks,
     is_after_answers,
 )
+from truncus_django.log.suppression import learned_from_event
 from truncus_django.log.transitions import Changes, next_sync_at
 from truncus_django.models import Email, EmailEvent
-from truncus_django.states import OPENED, state_of, state_of_event, usual_word
+from truncus_django.states import OPENED, outranks, state_of, state_of_event, usual_word
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +277,9 @@ def _apply_event(email: Email, event: EmailEvent, changes: Changes) -> None:
     state = state_of_event(event.type)
     if state is not None:
         changes.advance(email, state, at=at, reason=event.reason)
+        changes.suppressed += learned_from_event(
+            email, state, event.reason, recipient=event.recipient, source=event.source, at=at
+        )
 
 
 def _apply_answer(email: Email, answer: EmailDetails, changes: Changes) -> None:
@@ -288,10 +292,13 @@ def _apply_answer(email: Email, answer: EmailDetails, changes: Changes) -> None:
     state = state_of(answer.status)
     if state is not None:
         at = storable_moment(answer.updated_at) if answer.updated_at else timezone.now()
-        reason = answer.intelligence.get("failure_reason")
-        changes.advance(
-            email, state, at=at, reason=storable_text(reason) if isinstance(reason, str) else ""
-        )
+        told = answer.intelligence.get("failure_reason")
+        reason = storable_text(told) if isinstance(told, str) else ""
+        if outranks(state, email.state):  # else it teaches again what a person may have removed
+            changes.suppressed += learned_from_event(
+                email, state, reason, recipient="", source=EmailEvent.Source.SYNC, at=at
+            )
+        changes.advance(email, state, at=at, reason=reason)
 
 
 def _events_in(message_id: str, answer: EmailDetails) -> Iterable[IncomingEvent]:

@@ -15,7 +15,6 @@ from django.core.mail import EmailMessage
 from django.db import (
     InterfaceError,
     OperationalError,
-    ProgrammingError,
     connections,
     router,
     transaction,
@@ -28,16 +27,19 @@ from truncus_django.api.errors import EmailRefused, TruncusError
 from truncus_django.api.results import SendResult, read_moment
 from truncus_django.conf import Settings
 from truncus_django.db.bulk import insert_new
+from truncus_django.db.tables import lacks_tables
 from truncus_django.db.text import storable_text
 from truncus_django.db.timestamps import storable_moment
 from truncus_django.event_loop import off_the_event_loop
 from truncus_django.log.ingest import attach
+from truncus_django.log.suppression import learned_from_answer, suppress
 from truncus_django.log.transitions import EmailUpdate, advance_emails, next_sync_at
 from truncus_django.message import TruncusStatus
-from truncus_django.models import Email
+from truncus_django.models import SENT_BY_LENGTH, Email, SuppressedAddress
 from truncus_django.sending.ambiguous import note_records
 from truncus_django.sending.guard import current_guard
 from truncus_django.sending.outgoing import OutgoingMessage, SendOutcome, Sent
+from truncus_django.sending.suppression import LIST_FIELD, as_screened
 from truncus_django.states import State, state_of
 from truncus_django.trouble_log import TroubleLog
 
@@ -45,8 +47,8 @@ _trouble = TroubleLog()
 _trouble_with_events = TroubleLog()
 
 
-def record(sent: Sequence[Sent], *, alias: str | None, settings: Settings) -> None:
-    """Record the emails of one request. Two queries for any number up to 100.
+def record(sent: Sequence[Sent], *, alias: str | None, settings: Settings) -> bool:
+    """Record the emails of one request; return whether any were. Two queries for up to 100.
 
     One more for a message with a key of its own, and two where the send under that key was
     ambiguous.
@@ -56,13 +58,14 @@ def record(sent: Sequence[Sent], *, alias: str | None, settings: Settings) -> No
     """
     emails = [(outgoing, outcome) for outgoing, outcome in sent if not outcome.is_cancelled]
     if not emails:
-        return  # which proves nothing about the database
+        return False  # which proves nothing about the database
     try:
         off_the_event_loop(lambda: _record_together_or_alone(emails, alias, settings))
     except Exception as exc:  # noqa: BLE001  the emails are sent; this must not tell otherwise
         _report(exc, _trouble, "Emails were sent and could not be recorded")
-    else:
-        _trouble.clear()
+        return False
+    _trouble.clear()
+    return True
 
 
 def _record_together_or_alone(sent: Sequence[Sent], alias: str | None, settings: Settings) -> None:
@@ -133,11 +136,7 @@ def _connects(connection: BaseDatabaseWrapper) -> bool:
 
 def _report(exc: Exception, trouble: TroubleLog, what: str) -> None:
     kind = type(exc).__name__
-    # On SQLite a table that is missing is the same kind of error as one that is locked.
-    lacks_tables = isinstance(exc, ProgrammingError) or "no such" in str(exc)
-    if isinstance(exc, transaction.TransactionManagementError):  # a ProgrammingError, too
-        lacks_tables = False
-    hint = " Run manage.py migrate, if you have not." if lacks_tables else ""
+    hint = " Run manage.py migrate, if you have not." if lacks_tables(exc) else ""
     trouble.error(kind, "%s: %s.%s Further ones are not logged.", what, kind, hint)
 
 
@@ -163,6 +162,7 @@ def _record(
         if new and insert_new(new, using=using) < len(new):
             # A message that Truncus recognised by its key has its record already.
             _name_earlier_records(new, using)
+        suppress(_learned(sent, rows))
     for (outgoing, _), row in zip(sent, rows, strict=True):
         _note_row(outgoing, row)
     note_records(
@@ -176,6 +176,15 @@ def _record(
     is_told = connection.in_atomic_block or connection.get_autocommit()
     if accepted and settings.webhook_secrets and is_told:
         transaction.on_commit(lambda: _attach(accepted), using=using)
+
+
+def _learned(sent: Sequence[Sent], rows: Sequence[Email]) -> list[SuppressedAddress]:
+    now = timezone.now()
+    return [
+        entry
+        for (_, outcome), row in zip(sent, rows, strict=True)
+        for entry in learned_from_answer(row, outcome, at=now)
+    ]
 
 
 def _update_earlier_records(
@@ -250,6 +259,8 @@ ANSWER_FIELDS = [
     "bounced_at",
     "attempts",
     "next_sync_at",
+    "suppressed",
+    "sent_by",
 ]
 
 
@@ -260,6 +271,8 @@ def _row(
     row = content_row(outgoing, alias, settings)
     row.pk = _earlier_pk(outgoing) or row.pk
     apply_outcome(row, outcome)
+    if row.redirected_to and outgoing.payload is not None:
+        row.redirected_to = redirected_to(outgoing.payload.email, outcome.error)
     return row
 
 
@@ -300,20 +313,28 @@ def content_row(outgoing: OutgoingMessage, alias: str | None, settings: Settings
         html_body=_body(email.get("html"), settings),
         send_at=_moment(email.get("send_at")),
         redirected_to=redirected_to(email),
+        unsubscribe_list=storable_text(email.get(LIST_FIELD))[:100],
         resend_of_id=getattr(outgoing.message, "truncus_resend_of", None),
     )
 
 
-def redirected_to(email: Mapping[str, Any]) -> list[str]:
-    """Return who gets an email instead of its recipients, by the guard of a staging site."""
+def redirected_to(email: Mapping[str, Any], error: TruncusError | None = None) -> list[str]:
+    """Return who gets an email instead of its recipients, by the guard of a staging site.
+
+    Args:
+        email: the API's fields, and this package's own: nobody gets it instead of those who are
+            suppressed.
+        error: why it was not sent.
+    """
     guard = current_guard()
-    if guard is None:
+    if guard is None or _is_own_refusal(error):
         return []
+    screened = as_screened(email)
     try:
-        guarded = guard(email)
+        guarded = guard(screened)
     except EmailRefused:  # nobody
         return []
-    if guarded is email:
+    if guarded is screened:
         return []
     return [each for name in ("to", "cc", "bcc") for each in _addresses(guarded.get(name))]
 
@@ -330,7 +351,10 @@ def apply_outcome(
     result, error = outcome.result, outcome.error
     if outcome.redirected_to is not None:
         row.redirected_to = list(outcome.redirected_to)
-    row.state = _state(result, error)
+    row.state = State.SENT if outcome.sent_by and error is None else _state(result, error)
+    row.sent_by = outcome.sent_by[:SENT_BY_LENGTH]
+    named = () if result is None else result.suppressed_addresses
+    row.suppressed = [storable_text(each) for each in (*outcome.left_out, *named)]
     row.idempotency_key = outcome.idempotency_key[:255]
     row.batch_index = outcome.batch_index
     row.attempts = outcome.attempts
@@ -340,6 +364,9 @@ def apply_outcome(
         row.provider_message_id = storable_text(result.provider_message_id)[:255]
         row.is_sandbox = row.is_sandbox or result.is_sandbox
         row.reason = storable_text(result.reason or result.error)[:300]
+        row.error_code = row.error = ""
+    if outcome.reason:
+        row.reason = outcome.reason[:300]
         row.error_code = row.error = ""
     if error is not None:
         row.error_code = storable_text(error.code)[:100]
@@ -358,9 +385,13 @@ def _state(result: SendResult | None, error: TruncusError | None) -> State:
     if result is None:
         if error is not None and error.ambiguous:
             return State.UNKNOWN
-        is_own_refusal = isinstance(error, EmailRefused) and not error.is_from_truncus
-        return State.REJECTED if is_own_refusal else State.FAILED
+        return State.REJECTED if _is_own_refusal(error) else State.FAILED
     return _state_of_result(result)
+
+
+def _is_own_refusal(error: TruncusError | None) -> bool:
+    """Whether this site refused an email, before any request."""
+    return isinstance(error, EmailRefused) and not error.is_from_truncus
 
 
 def _state_of_result(result: SendResult) -> State:

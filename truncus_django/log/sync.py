@@ -31,12 +31,14 @@ from truncus_django.api.errors import (
 )
 from truncus_django.api.rate_limit import Pacer
 from truncus_django.api.results import EmailDetails
+from truncus_django.conf import Settings
 from truncus_django.db.bulk import update_each
 from truncus_django.db.retry import in_tries
 from truncus_django.log.ingest import apply_details, attach
 from truncus_django.log.transitions import next_sync_at
 from truncus_django.mailers import Mailer, get_mailer
 from truncus_django.models import Email, EmailEvent, EmailQuerySet
+from truncus_django.quota.keeping import note_answer, told_by_error, told_by_quota
 from truncus_django.rate_limit import SharedPacer
 
 __all__ = ["Due", "Selection", "SyncJob", "SyncResult", "attach_orphans", "count_due"]
@@ -165,6 +167,7 @@ class _Chunk:
 @dataclass(slots=True)
 class _Account:
     client: TruncusClient
+    settings: Settings
     pacer: Pacer | SharedPacer
     failures_in_a_row: int = 0
 
@@ -276,7 +279,11 @@ class SyncJob:
         except TruncusError as error:
             self._note_failure(email, error, chunk)
             self._note_trouble(email.mailer, account, error)
+            # A question belongs to no domain, and says nothing of a domain's cap.
+            told = told_by_error(error, senders=[])
+            note_answer(account.client.account, told, account.settings)
         else:
+            note_answer(account.client.account, told_by_quota(details.quota), account.settings)
             account.failures_in_a_row = 0
             chunk.answers[str(email.message_id)] = details
             chunk.dates.pop(email.pk, None)
@@ -307,7 +314,7 @@ class SyncJob:
             found = get_mailer(mailer)
             # Mailers with the same key share its limits.
             pacer = self._pacers.setdefault(found.client.account, self._new_pacer(found))
-            account = self._accounts[mailer] = _Account(found.client, pacer)
+            account = self._accounts[mailer] = _Account(found.client, found.settings, pacer)
         return account
 
     def _new_pacer(self, mailer: Mailer) -> Pacer | SharedPacer:

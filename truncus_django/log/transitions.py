@@ -23,7 +23,8 @@ from truncus_django import signals
 from truncus_django.db.bulk import update_each
 from truncus_django.db.locks import take_write_lock
 from truncus_django.db.timestamps import earliest
-from truncus_django.models import Email, EmailEvent, EmailQuerySet
+from truncus_django.log.suppression import suppress
+from truncus_django.models import Email, EmailEvent, EmailQuerySet, SuppressedAddress
 from truncus_django.states import (
     RESTARTABLE_STATES,
     State,
@@ -59,6 +60,8 @@ class EmailUpdate:
     delivered_at: datetime | None = None
     bounced_at: datetime | None = None
     next_sync_at: datetime | None = None
+    suppressed: list[str] = field(default_factory=list)
+    sent_by: str = ""
 
 
 _IDS = ("message_id", "global_message_id", "provider_message_id")
@@ -85,6 +88,7 @@ def restart_emails(email_ids: Sequence[UUID]) -> int:
         "error": "",
         "error_code": "",
         "reason": "",
+        "sent_by": "",
         "next_sync_at": None,
         **dict.fromkeys(_TIMES),
     }
@@ -227,6 +231,8 @@ class Changes:
     """The emails that have changed."""
     events: list[EmailEvent] = field(default_factory=list)
     """Events to send signals about."""
+    suppressed: list[SuppressedAddress] = field(default_factory=list)
+    """Who must not be mailed any more."""
     _old_states: dict[UUID, str] = field(default_factory=dict)
     _reasons: dict[Email, set[str]] = field(default_factory=dict)
     """Emails whose reason may have changed, with the reasons that came now."""
@@ -258,6 +264,7 @@ class Changes:
                 email.save(update_fields=_CHANGING_FIELDS, using=Email.objects.db)
         else:
             update_each(Email.objects.all(), self.emails.values(), _CHANGING_FIELDS)
+        suppress(self.suppressed)
         if self.events or self._old_states:
             transaction.on_commit(self._send_signals, using=Email.objects.db)
 

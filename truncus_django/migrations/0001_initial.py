@@ -143,6 +143,19 @@ class Migration(migrations.Migration):
                 ("cc", models.JSONField(default=list, verbose_name="cc")),
                 ("bcc", models.JSONField(default=list, verbose_name="bcc")),
                 ("redirected_to", models.JSONField(default=list, verbose_name="redirected to")),
+                ("suppressed", models.JSONField(default=list, verbose_name="suppressed")),
+                (
+                    "unsubscribe_list",
+                    truncus_django.db.fields.ExactCharField(
+                        blank=True, max_length=100, verbose_name="unsubscribe list"
+                    ),
+                ),
+                (
+                    "sent_by",
+                    truncus_django.db.fields.ExactCharField(
+                        blank=True, max_length=200, verbose_name="sent by"
+                    ),
+                ),
                 ("subject", models.CharField(blank=True, max_length=998, verbose_name="subject")),
                 ("search_text", models.TextField(blank=True, editable=False)),
                 (
@@ -226,6 +239,7 @@ class Migration(migrations.Migration):
                 ("failures", models.PositiveIntegerField(default=0)),
                 ("error_code", models.CharField(blank=True, max_length=100)),
                 ("error", models.TextField(blank=True)),
+                ("allows_fallback", models.BooleanField(default=False)),
                 ("capabilities", models.JSONField(default=dict)),
                 ("follow_up_at", models.DateTimeField(null=True)),
             ],
@@ -299,6 +313,30 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="AccountQuota",
+            fields=[
+                (
+                    "account",
+                    truncus_django.db.fields.ExactCharField(
+                        max_length=100, primary_key=True, serialize=False
+                    ),
+                ),
+                ("month", models.DateField(null=True)),
+                ("limit", models.PositiveBigIntegerField(null=True)),
+                ("sent", models.PositiveBigIntegerField(null=True)),
+                ("remaining", models.PositiveBigIntegerField(null=True)),
+                ("told_at", models.DateTimeField(null=True)),
+                ("emails_per_day", models.FloatField(default=0.0)),
+                ("told_percent", models.PositiveSmallIntegerField(default=0)),
+                ("capped", models.JSONField(default=dict)),
+                ("version", models.PositiveBigIntegerField(default=0)),
+            ],
+            options={
+                "verbose_name": "quota of an account",
+                "verbose_name_plural": "quotas of accounts",
+            },
+        ),
+        migrations.CreateModel(
             name="OutboxBatch",
             fields=[
                 (
@@ -331,6 +369,14 @@ class Migration(migrations.Migration):
                 ("failing_since", models.DateTimeField(null=True)),
                 ("is_ambiguous", models.BooleanField(default=False)),
                 ("wire_format", models.JSONField(null=True)),
+                (
+                    "handover",
+                    models.CharField(
+                        blank=True,
+                        choices=[("begun", "begun"), ("refused", "refused")],
+                        max_length=7,
+                    ),
+                ),
                 ("error_code", models.CharField(blank=True, max_length=100)),
                 ("error", models.TextField(blank=True)),
             ],
@@ -401,6 +447,98 @@ class Migration(migrations.Migration):
                 "verbose_name": "email of a bulk",
                 "verbose_name_plural": "emails of bulks",
                 "indexes": [models.Index(fields=["key"], name="truncus_bulk_key")],
+            },
+        ),
+        migrations.CreateModel(
+            name="SuppressedAddress",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(
+                        default=truncus_django.db.uuid7.time_ordered_uuid,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="id",
+                    ),
+                ),
+                (
+                    "address",
+                    truncus_django.db.fields.ExactCharField(max_length=254, verbose_name="address"),
+                ),
+                (
+                    "tenant_id",
+                    truncus_django.db.fields.ExactCharField(
+                        blank=True, max_length=255, verbose_name="tenant"
+                    ),
+                ),
+                (
+                    "list_name",
+                    truncus_django.db.fields.ExactCharField(
+                        blank=True, max_length=100, verbose_name="list"
+                    ),
+                ),
+                (
+                    "reason",
+                    models.CharField(
+                        choices=[
+                            ("hard_bounce", "hard bounce"),
+                            ("complaint", "complaint"),
+                            ("blocked", "blocked by Truncus"),
+                            ("unsubscribed", "unsubscribed"),
+                            ("by_hand", "by hand"),
+                        ],
+                        default="by_hand",
+                        max_length=12,
+                        verbose_name="reason",
+                    ),
+                ),
+                (
+                    "source",
+                    models.CharField(
+                        choices=[
+                            ("webhook", "webhook"),
+                            ("sync", "sync"),
+                            ("answer", "answer to a send"),
+                            ("link", "unsubscribe link"),
+                            ("admin", "admin"),
+                            ("import", "import"),
+                            ("code", "the project's code"),
+                        ],
+                        default="code",
+                        max_length=10,
+                        verbose_name="source",
+                    ),
+                ),
+                ("note", models.CharField(blank=True, max_length=300, verbose_name="note")),
+                (
+                    "created_at",
+                    models.DateTimeField(default=django.utils.timezone.now, verbose_name="since"),
+                ),
+                ("expires_at", models.DateTimeField(blank=True, null=True, verbose_name="until")),
+                (
+                    "email",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="truncus_django.email",
+                        verbose_name="email",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "suppressed address",
+                "verbose_name_plural": "suppressed addresses",
+                "ordering": ["-created_at"],
+                "permissions": [("export_suppressedaddress", "Can export suppressed addresses")],
+                "indexes": [models.Index(fields=["-created_at"], name="truncus_suppr_created")],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("address", "tenant_id", "list_name"), name="truncus_suppr_address"
+                    )
+                ],
             },
         ),
         migrations.AddIndex(

@@ -3,6 +3,7 @@
 The functions run inside a transaction of their caller's, who has locked the batch.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,11 +12,19 @@ from uuid import UUID
 
 from django.db.models import F, Q
 
-from truncus_django.api.errors import APIError, TruncusError, log_summary
+from truncus_django.api.errors import (
+    APIError,
+    MessageError,
+    OutcomeUnknown,
+    TruncusError,
+    log_summary,
+    log_text,
+    log_text_of_code,
+)
 from truncus_django.api.results import SendResult
 from truncus_django.db.clock import moment_of, unix_of
 from truncus_django.log.recording import redirected_to
-from truncus_django.models import OutboxAccount
+from truncus_django.models import Handover, OutboxAccount
 from truncus_django.outbox.claim import Claim
 from truncus_django.outbox.outcomes import (
     delete_batch,
@@ -32,10 +41,20 @@ from truncus_django.outbox.retry_policy import (
     after_failure,
     stops_account,
 )
-from truncus_django.outbox.stored_payload import StoredEmail, UnreadablePayload, stored_wire_format
+from truncus_django.outbox.stored_payload import (
+    StoredEmail,
+    UnreadablePayload,
+    store_left_out,
+    stored_wire_format,
+)
 from truncus_django.outbox.waiting import HELD_BACK
+from truncus_django.sending.breaker import OPEN_S
+from truncus_django.sending.fallback import HandedOver, HandoverFailure, reason_of
 from truncus_django.sending.outgoing import SendOutcome
-from truncus_django.sending.requests import note_acceptance, parts_of, refusal_of
+from truncus_django.sending.requests import Screening, note_acceptance, parts_of, refusal_of
+from truncus_django.sending.suppression import left_out_of, with_left_out
+
+logger = logging.getLogger("truncus_django")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +62,8 @@ class DispatchResult:
     """What one step of a dispatcher came to.
 
     Attributes:
-        requests: 1, or 0 where it made none, as too little time was left of its lease.
+        requests: 1, or 0 where it made none: too little time was left of its lease, or a recipient
+            is suppressed.
         accepted, failed, unknown, postponed: of how many emails. None of any where the outcome was
             not this worker's to record any more.
         error: why they were not sent, where there is one reason for all.
@@ -91,19 +111,61 @@ def record_results(
             attempts=claim.batch.attempts,
             batch_size=len(emails),
             batch_index=index if len(emails) > 1 else None,
-            redirected_to=redirected_to(email.fields) if email.fields else None,
+            redirected_to=redirected_to(email.fields, error) if email.fields else None,
+            left_out=left_out_of(email.fields or {}),
         )
     record_outcomes(finished)
     for pk, send_at in held_back.items():
         regroup(claim.batch, [[pk]], due_at=moment_of(send_at.timestamp()), code=HELD_BACK)
     if retried:
-        _retry_some(claim, retried, now, jitter)
+        longest, error = _retry_some(claim, retried, now, jitter)
+        if any(map(stops_account, retried.values())):
+            _note_failure(claim, longest, error, now)
+        else:
+            _note_success(claim, now)
     else:
         _note_success(claim, now)
     delete_batch(claim.batch)
     failed = sum(outcome.error is not None for outcome in finished.values())
     postponed = len(retried) + len(held_back)
     return DispatchResult(len(finished) - failed, failed, postponed=postponed)
+
+
+def record_screening(
+    claim: Claim, emails: Sequence[StoredEmail], screening: Screening, *, now: float, jitter: float
+) -> DispatchResult:
+    """Record which emails may not be sent, and make a request of the others, for now.
+
+    Args:
+        screening: what was found before a request, which then was not made.
+        now: unix seconds, by the database's clock.
+        jitter: a random number in [0, 1), for the times of retries.
+    """
+    refused: dict[UUID, SendOutcome] = {}
+    retried: dict[UUID, TruncusError] = {}
+    others: list[UUID] = []
+    for email, found in zip(emails, screening.emails, strict=True):
+        error = found.error
+        if error is None:
+            others.append(email.pk)
+            if email.fields is not None and found.left_out != left_out_of(email.fields):
+                store_left_out(email.pk, found.left_out)
+        elif _decide_about_one(claim, error, now, jitter).action is RetryAction.RETRY:
+            retried[email.pk] = error
+        else:
+            refused[email.pk] = SendOutcome(
+                error=error,
+                idempotency_key=claim.batch.idempotency_key,
+                attempts=claim.batch.attempts,
+            )
+    record_outcomes(refused)
+    if retried:
+        _retry_some(claim, retried, now, jitter)
+    if others:
+        regroup(claim.batch, [others], due_at=moment_of(now))
+    delete_batch(claim.batch)
+    postponed = len(retried) + len(others)
+    return DispatchResult(failed=len(refused), postponed=postponed, requests=0)
 
 
 def record_failure(
@@ -128,7 +190,7 @@ def record_failure(
         postpone(
             claim.batch,
             error,
-            due_at=moment_of(now + decision.wait_s),
+            due_at=moment_of(now + _wait_s(claim, decision, error)),
             is_ambiguous=decision.is_ambiguous,
             failing_since=_failing_since(claim, now) if decision.counts_towards_giving_up else None,
             # Capabilities were learned from an earlier answer, and a later one was lost.
@@ -150,6 +212,53 @@ def record_failure(
     if error.ambiguous:
         return DispatchResult(unknown=len(emails), error=log_summary(error))
     return DispatchResult(failed=len(emails), error=log_summary(error))
+
+
+def record_handover(
+    claim: Claim,
+    emails: Sequence[StoredEmail],
+    answer: HandedOver | HandoverFailure,
+    *,
+    now: float,
+) -> DispatchResult:
+    """Record what came of handing an email to the fallback mailer.
+
+    Args:
+        answer: that it was sent, or why not.
+        now: unix seconds, by the database's clock.
+    """
+    name = claim.settings.fallback_mailer or ""
+    why = log_text_of_code(claim.account.error_code)
+    if isinstance(answer, HandedOver):
+        [email] = emails
+        outcome = SendOutcome(
+            attempts=claim.batch.attempts,
+            sent_by=name,
+            reason=reason_of(name, why),
+            redirected_to=redirected_to(with_left_out(email.fields or {}, answer.left_out)),
+            left_out=answer.left_out,
+        )
+        record_outcomes({email.pk: outcome})
+        delete_batch(claim.batch)
+        return DispatchResult(accepted=1, requests=0)
+    if answer.refusal is not None:
+        end(claim.batch, answer.refusal)
+        return DispatchResult(failed=1, requests=0, error=log_summary(answer.refusal))
+    text = f"Truncus did not take the email ({why}), and the fallback mailer {name!r} "
+    if answer.is_ambiguous:
+        end(claim.batch, OutcomeUnknown(text + answer.text), sent_by=name)
+        return DispatchResult(unknown=1, requests=0, error=answer.text)
+    postpone(
+        claim.batch,
+        MessageError(text + answer.text, code=claim.account.error_code),
+        due_at=moment_of(now),
+        is_ambiguous=False,
+        handover=Handover.REFUSED if answer.is_about_email else "",
+    )
+    if not answer.is_about_email:
+        # Until Truncus has failed the next time: the pause is that of both.
+        OutboxAccount.objects.filter(pk=claim.account.pk).update(allows_fallback=False)
+    return DispatchResult(postponed=1, requests=0, error=answer.text)
 
 
 # What follows -------------------------------------------------------------------------------------
@@ -175,6 +284,18 @@ def _decide_about_one(
     return after_failure(error, _batch_state(claim, now), jitter=jitter)
 
 
+def _wait_s(claim: Claim, decision: RetryDecision, error: TruncusError) -> float:
+    """Return the seconds until the next try; none where the account's pause is enough."""
+    is_elsewhere = _goes_elsewhere(claim, decision, error) and not decision.is_ambiguous
+    return 0.0 if is_elsewhere else decision.wait_s
+
+
+def _goes_elsewhere(claim: Claim, decision: RetryDecision, error: TruncusError) -> bool:
+    """Whether the account is paused while the fallback mailer sends."""
+    has_fallback = claim.settings.fallback_mailer is not None
+    return has_fallback and error.is_outage and decision.pause_s > 0
+
+
 def _failing_since(claim: Claim, now: float) -> datetime:
     return claim.batch.failing_since or moment_of(now)
 
@@ -191,8 +312,10 @@ def _parts(emails: Sequence[StoredEmail], error: TruncusError) -> list[list[UUID
 
 def _retry_some(
     claim: Claim, errors: Mapping[UUID, TruncusError], now: float, jitter: float
-) -> None:
+) -> tuple[RetryDecision, TruncusError]:
     """Make a request of the emails that failed for no fault of theirs, for when it may fare better.
+
+    Returns the decision that lets it wait longest, and its error.
 
     A quota that ends in the middle of a batch refuses each email that came too late.
     """
@@ -202,16 +325,13 @@ def _retry_some(
     regroup(
         claim.batch,
         [list(errors)],
-        due_at=moment_of(now + longest.wait_s),
+        due_at=moment_of(now + _wait_s(claim, longest, error)),
         failures=claim.batch.failures + 1,
         failing_since=_failing_since(claim, now) if is_own else None,
         code=error.code or "",
         error=text_of(error),
     )
-    if any(stops_account(error) for error in errors.values()):
-        _note_failure(claim, longest, error, now)
-    else:
-        _note_success(claim, now)
+    return longest, error
 
 
 def _set_unreadable_aside(
@@ -267,10 +387,20 @@ def _note_failure(claim: Claim, decision: RetryDecision, error: TruncusError, no
             "failures": F("failures") + 1,
             "error_code": (error.code or "")[:100],
             "error": str(error),
+            "allows_fallback": error.is_outage,
         }
     if changes:
         account.update(**changes)
     if decision.pause_s:
-        paused_until = moment_of(now + decision.pause_s)
+        pause_s = decision.pause_s
+        if _goes_elsewhere(claim, decision, error):
+            pause_s = max(pause_s, OPEN_S)  # emails need not wait for its end
+            logger.warning(
+                "The outbox's emails go to the fallback mailer %r for %d s: %s",
+                claim.settings.fallback_mailer,
+                pause_s,
+                log_text(error),
+            )
+        paused_until = moment_of(now + pause_s)
         is_longer = Q(paused_until=None) | Q(paused_until__lt=paused_until)
         account.filter(is_longer).update(paused_until=paused_until)

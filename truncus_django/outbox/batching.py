@@ -7,6 +7,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from truncus_django.db.clock import unix_of
+from truncus_django.models import Priority
 from truncus_django.outbox.retry_policy import KEY_LIFE_S
 from truncus_django.sending.requests import MAX_BATCH_BYTES
 
@@ -54,6 +55,14 @@ def same_request(entries: Sequence[Candidate], now: float) -> list[Candidate]:
             size += entry.size
             shortest, longest = min(shortest, life), max(longest, life)
     return alike
+
+
+def allowed(entries: Sequence[Candidate], low_priority_left: int | None) -> list[Candidate]:
+    """Return those that may go, of which so many may be of low priority; ``None`` for any."""
+    if low_priority_left is None:
+        return list(entries)
+    urgent = sum(entry.priority < Priority.LOW for entry in entries)
+    return list(entries[: urgent + low_priority_left])  # the most urgent are first
 
 
 def _life_left_s(entry: Candidate, now: float) -> float:

@@ -29,13 +29,23 @@ from truncus_django.db.locks import lock_free_rows, read_in_order_of_index
 from truncus_django.db.transactions import committed
 from truncus_django.log import transitions
 from truncus_django.mailers import get_mailer
-from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry
-from truncus_django.outbox.batching import Candidate, same_request, split_by_lifetime
+from truncus_django.models import (
+    Email,
+    Handover,
+    OutboxAccount,
+    OutboxBatch,
+    OutboxEntry,
+    Priority,
+)
+from truncus_django.outbox import handover
+from truncus_django.outbox.batching import Candidate, allowed, same_request, split_by_lifetime
 from truncus_django.outbox.expiry import expire
 from truncus_django.outbox.outcomes import delete_batch, end, regroup
+from truncus_django.outbox.reserve import MAY_WAIT, Allowance, allowance
 from truncus_django.outbox.retry_policy import KEY_LIFE_S, LONGEST_RETRY_S, account_pause_s
 from truncus_django.outbox.stored_payload import stored_wire_format
 from truncus_django.outbox.waiting import waiting_mailers
+from truncus_django.sending.fallback import fallback_of
 
 LEASE_MARGIN_S = 5.0
 LOOK_AGAIN_S = 1.0
@@ -51,11 +61,13 @@ class Idle:
             nothing waits at all.
         is_pace: whether something would be sent now but for the account's limits.
         paused: mailers whose account makes no request at present, and why, as logs may say it.
+        held_back: mailers whose emails of low priority wait, and why, as logs may say it.
     """
 
     due_at: float | None = None
     is_pace: bool = False
     paused: dict[str, str] = field(default_factory=dict)
+    held_back: dict[str, str] = field(default_factory=dict)
 
     def wait_s(self, now: float) -> float:
         """Return for how many seconds nothing is to be sent; a moment where it is over already."""
@@ -106,6 +118,11 @@ class Claim:
     client: TruncusClient
 
     @property
+    def is_handover(self) -> bool:
+        """Whether its one email is for the fallback mailer."""
+        return self.batch.handover == Handover.BEGUN
+
+    @property
     def has_time_for_request(self) -> bool:
         """Whether the longest request would be over before the lease is."""
         return self.countdown.left_s >= longest_request_s(self.settings.timeout)
@@ -148,9 +165,10 @@ def claim(clock: Clock, *, mailer: str | None = None) -> Claim | Idle:
     if later is not None:
         moments.append(unix_of(later))
     paused = {name: why for idle in idles for name, why in idle.paused.items()}
+    held_back = {name: why for idle in idles for name, why in idle.held_back.items()}
     # In the past, if it was reached meanwhile: the caller looks again at once.
     soonest = min(moments, default=None)
-    return Idle(soonest, any(idle.is_pace for idle in idles), paused)
+    return Idle(soonest, any(idle.is_pace for idle in idles), paused, held_back)
 
 
 def mailers_with_work(now: float) -> list[str]:
@@ -182,14 +200,16 @@ def _waiting(mailer: str, now: float) -> QuerySet[OutboxEntry]:
 def _claim_of(mailer: str, clock: Clock) -> Claim | Idle:
     try:
         found = get_mailer(mailer)
+        fallback_of(found.settings)  # raises where it cannot be used
         queue = _MailerQueue(mailer, found.settings, found.client_without_retries)
     except ConfigurationError as error:
         return _pause_misconfigured(mailer, error, clock)
     account = OutboxAccount.objects.filter(pk=queue.client.account).first()
     if account is not None:
         # A paused account is seen without a lock.
-        idle = _idle_of(account, queue, clock.now())
-        if idle is not None:
+        now = clock.now()
+        idle = _idle_of(account, queue, now)
+        if idle is not None and not handover.is_possible(mailer, account, queue.settings, now=now):
             return idle
     while True:
         with committed(clock.using):
@@ -204,16 +224,21 @@ def _take(queue: _MailerQueue, clock: Clock) -> Claim | Idle | None:
     now = clock.now()
     idle = _idle_of(account, queue, now)
     if idle is not None:
-        return idle
-    batch = _due_batch(queue.mailer, now)
-    entries = _next_entries(queue.mailer, now, before=batch)
+        alone = handover.begin(queue.mailer, account, queue.settings, now=now)
+        return idle if alone is None else _leased_for_handover(alone, account, queue, now)
+    reserve = queue.settings.quota_reserve
+    low_priority = allowance(queue.client.account, reserve, now=now)
+    batch = _due_batch(queue.mailer, now, low_priority)
+    entries = _next_entries(queue.mailer, now, low_priority, before=batch)
     if entries:
         batch = _new_batch(queue, entries, now)
         ids = [entry.pk for entry in entries]
     elif batch is not None:
-        ids = take_over(batch, queue.client.account, now=now)
+        ids = take_over(batch, queue.client.account, now=now, low_priority_left=low_priority.left)
         if not ids:
             return None
+    elif low_priority.until is not None:
+        return Idle(low_priority.until, held_back={queue.mailer: low_priority.why})
     else:
         return Idle(now + LOOK_AGAIN_S)  # others hold what there is
     queue.client.add_capabilities(rate_limit.capabilities_of(account))
@@ -229,20 +254,26 @@ def _idle_of(account: OutboxAccount, queue: _MailerQueue, now: float) -> Idle | 
     return Idle(allowed_at, is_pace=True) if allowed_at > now else None
 
 
-def _due_batch(mailer: str, now: float) -> OutboxBatch | None:
+def _due_batch(mailer: str, now: float, low_priority: Allowance) -> OutboxBatch | None:
     due = OutboxBatch.objects.filter(mailer=mailer, due_at__lte=moment_of(now))
+    if low_priority.left == 0:
+        due = due.exclude(MAY_WAIT)
     return lock_free_rows(due).order_by("priority", "due_at").first()
 
 
-def _next_entries(mailer: str, now: float, *, before: OutboxBatch | None) -> list[Candidate]:
+def _next_entries(
+    mailer: str, now: float, low_priority: Allowance, *, before: OutboxBatch | None
+) -> list[Candidate]:
     """Lock and return what waits and is to be sent before a batch that is due, or else first."""
     waiting = _waiting(mailer, now)
+    if low_priority.left == 0:
+        waiting = waiting.filter(priority__lt=Priority.LOW)
     if before is not None:
         waiting = waiting.filter(priority__lt=before.priority)
     read_in_order_of_index(waiting.db)
     free = lock_free_rows(waiting)
     found = free.values_list(*Candidate._fields)[: contract.MAX_BATCH_SIZE]
-    return same_request([Candidate(*row) for row in found], now)
+    return allowed(same_request([Candidate(*row) for row in found], now), low_priority.left)
 
 
 def _new_batch(queue: _MailerQueue, entries: Sequence[Candidate], now: float) -> OutboxBatch:
@@ -264,7 +295,9 @@ def _new_batch(queue: _MailerQueue, entries: Sequence[Candidate], now: float) ->
 _UNKNOWN = "It may have been accepted, {why}; so it was not tried again."
 
 
-def take_over(batch: OutboxBatch, account_name: str, *, now: float) -> list[UUID]:
+def take_over(
+    batch: OutboxBatch, account_name: str, *, now: float, low_priority_left: int | None = None
+) -> list[UUID]:
     """Prepare a batch for another request; return its members, none where the batch has ended.
 
     It waited for its next try, or its worker died and the lease has run out. ``is_ambiguous`` is
@@ -276,7 +309,11 @@ def take_over(batch: OutboxBatch, account_name: str, *, now: float) -> list[UUID
         batch: locked.
         account_name: the account that its mailer sends through now.
         now: unix seconds, by the database's clock.
+        low_priority_left: how many emails of low priority may be sent; ``None`` for any number.
     """
+    if batch.handover == Handover.BEGUN:
+        handover.end_interrupted(batch)
+        return []
     entries = OutboxEntry.objects.filter(batch=batch).order_by(*OutboxEntry.IN_ORDER)
     members = [Candidate(*row) for row in entries.values_list(*Candidate._fields)]
     present = moment_of(now)
@@ -289,7 +326,9 @@ def take_over(batch: OutboxBatch, account_name: str, *, now: float) -> list[UUID
     )
     if not batch.is_ambiguous:
         batch.account = account_name
-        return _renew(batch, members, expired, now, needs_new_key=is_other_account or is_key_over)
+        most = low_priority_left if batch.priority == Priority.LOW else None
+        needs_new_key = is_other_account or is_key_over
+        return _renew(batch, members, expired, now, needs_new_key=needs_new_key, most=most)
     if len(members) != batch.size:
         why = "and an email of its request was deleted"
     elif expired:
@@ -311,6 +350,7 @@ def _renew(
     now: float,
     *,
     needs_new_key: bool,
+    most: int | None,
 ) -> list[UUID]:
     """Adapt a batch, of which nothing was accepted, to what has happened since its last request."""
     if expired:
@@ -319,6 +359,8 @@ def _renew(
     if not first:
         delete_batch(batch)
         return []
+    if most is not None and len(first) > most:
+        first, others = first[:most], [first[most:], *others]
     has_changed = bool(expired or others)
     if needs_new_key or (has_changed and batch.attempts):
         if not batch.has_own_key:
@@ -371,6 +413,27 @@ def _leased(
         lease=lease,
         countdown=countdown,
         arrived_by=arrived_by,
+        account=account,
+        settings=queue.settings,
+        client=queue.client,
+    )
+
+
+def _leased_for_handover(
+    batch: OutboxBatch, account: OutboxAccount, queue: _MailerQueue, now: float
+) -> Claim:
+    """Write down that an email is about to be handed to the fallback mailer, and by whom."""
+    countdown = Countdown(handover.LEASE_S)
+    lease = batch.lease = uuid4()
+    batch.is_ambiguous = True
+    batch.due_at = moment_of(now + handover.LEASE_S)
+    batch.save(using=OutboxBatch.objects.db)
+    return Claim(
+        batch=batch,
+        was_ambiguous=False,
+        lease=lease,
+        countdown=countdown,
+        arrived_by=None,
         account=account,
         settings=queue.settings,
         client=queue.client,

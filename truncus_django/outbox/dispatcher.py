@@ -26,7 +26,13 @@ from truncus_django.db.clock import Clock, moment_of
 from truncus_django.db.locks import take_write_lock
 from truncus_django.db.transactions import committed
 from truncus_django.models import OutboxBatch, database
-from truncus_django.outbox.answers import DispatchResult, record_failure, record_results
+from truncus_django.outbox.answers import (
+    DispatchResult,
+    record_failure,
+    record_handover,
+    record_results,
+    record_screening,
+)
 from truncus_django.outbox.claim import Claim, Idle, claim
 from truncus_django.outbox.clock_set_back import SET_BACK_S, adjust_to_clock_set_back
 from truncus_django.outbox.expiry import expire_overdue
@@ -36,14 +42,17 @@ from truncus_django.outbox.stored_payload import (
     read_wire_format,
     stored_emails,
 )
-from truncus_django.sending.requests import request_results
+from truncus_django.quota.keeping import note_answer_of_outbox, told_by_error, told_by_results
+from truncus_django.sending.fallback import HandedOver, HandoverFailure, fallback_of
+from truncus_django.sending.requests import Screening, request_results
 
 logger = logging.getLogger("truncus_django")
 
 DATABASE_RETRY_S = 0.5
 
-Answer = Sequence[SendResult] | TruncusError
-"""The result of each email of a request, or why it failed as a whole."""
+Answer = Sequence[SendResult] | TruncusError | Screening | HandedOver | HandoverFailure
+"""The result of each email of a request, or why it failed as a whole, or why it was not made; or
+what came of a handover to the fallback mailer."""
 
 
 @dataclass(slots=True)
@@ -107,6 +116,8 @@ class Dispatcher:
         emails = stored_emails(taken.batch, now=self.clock.now())
         if not taken.has_time_for_request:
             return self._give_back(taken)
+        if taken.is_handover:
+            return self._record(taken, emails, self._hand_over(taken, emails))
         with noting_requests() as requests:
             try:
                 answer = self._send(taken, emails)
@@ -114,7 +125,11 @@ class Dispatcher:
                 error = _unexpected_error(exc, is_ambiguous=bool(requests))
                 self._record(taken, emails, error)
                 raise
+        if isinstance(answer, Screening):
+            taken.batch.attempts -= 1  # no request was made
+            return self._record(taken, emails, answer)
         rate_limit.note_answer(taken.account.pk, taken.arrived_by, self.clock)
+        self._note_quota(taken, emails, answer)
         return self._record(taken, emails, answer)
 
     def drain(
@@ -171,7 +186,9 @@ class Dispatcher:
         )
         return DispatchResult(requests=0)
 
-    def _send(self, claim: Claim, emails: Sequence[StoredEmail]) -> Answer:
+    def _send(
+        self, claim: Claim, emails: Sequence[StoredEmail]
+    ) -> Sequence[SendResult] | Screening | TruncusError:
         """Make the request."""
         fields = [email.fields for email in emails if email.fields is not None]
         if len(fields) < len(emails):
@@ -184,6 +201,7 @@ class Dispatcher:
                 key=batch.idempotency_key,
                 sandbox=batch.is_sandbox,
                 wire_format=read_wire_format(batch.wire_format) if claim.was_ambiguous else None,
+                is_repeat=claim.was_ambiguous,
             )
         except TruncusError as error:
             logger.info(
@@ -193,6 +211,39 @@ class Dispatcher:
                 log_summary(error),
             )
             return error
+
+    def _note_quota(
+        self,
+        claim: Claim,
+        emails: Sequence[StoredEmail],
+        answer: Sequence[SendResult] | TruncusError,
+    ) -> None:
+        """Keep what the answer told of the account's quota.
+
+        Before the outcome is recorded: until then, the emails count as under way in
+        :func:`truncus_django.outbox.reserve.allowance`, and so they are never left out.
+        """
+        senders = [str(email.fields["from"]) if email.fields else "" for email in emails]
+        told = (
+            told_by_error(answer, senders)
+            if isinstance(answer, TruncusError)
+            else told_by_results(answer, senders)
+        )
+        note_answer_of_outbox(claim.account.pk, told, claim.settings)
+
+    def _hand_over(
+        self, claim: Claim, emails: Sequence[StoredEmail]
+    ) -> HandedOver | HandoverFailure:
+        """Give an email to the fallback mailer.
+
+        Over a connection of its own: after a server has closed an idle one, nobody can tell whether
+        it took the email.
+        """
+        fallback, fields = fallback_of(claim.settings), [email.fields for email in emails]
+        if fallback is None or len(fields) != 1 or fields[0] is None:
+            return HandoverFailure("was not given it", is_about_email=True)
+        with fallback:
+            return fallback.send(fields[0])
 
     def _record(
         self, claim: Claim, emails: Sequence[StoredEmail], answer: Answer
@@ -206,6 +257,10 @@ class Dispatcher:
                         logger.warning("A lease of the outbox ran out: batch %s", claim.batch.pk)
                         return DispatchResult()
                     now, jitter = self.clock.now(), self._jitter()
+                    if isinstance(answer, HandedOver | HandoverFailure):
+                        return record_handover(claim, emails, answer, now=now)
+                    if isinstance(answer, Screening):
+                        return record_screening(claim, emails, answer, now=now, jitter=jitter)
                     if isinstance(answer, TruncusError):
                         return record_failure(claim, emails, answer, now=now, jitter=jitter)
                     return record_results(claim, emails, answer, now=now, jitter=jitter)
@@ -223,7 +278,7 @@ def _is_to_be_recorded(claim: Claim, answer: Answer) -> bool:
     worker may have made the request since.
     """
     batch = OutboxBatch.objects.filter(pk=claim.batch.pk)
-    if isinstance(answer, TruncusError):
+    if isinstance(answer, TruncusError | HandoverFailure | Screening):
         batch = batch.filter(lease=claim.lease)
     else:
         batch = batch.filter(idempotency_key=claim.batch.idempotency_key)

@@ -11,8 +11,9 @@ from django.db.models import Count, Min, Q
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.conf import SETTING_NAMES, get_settings, mailers
 from truncus_django.db.clock import Clock, moment_of, unix_of
-from truncus_django.mailers import get_mailer
+from truncus_django.mailers import mailers_by_account, name_of
 from truncus_django.models import (
+    AccountQuota,
     Email,
     OutboxAccount,
     OutboxBatch,
@@ -20,11 +21,13 @@ from truncus_django.models import (
     Priority,
     database,
 )
+from truncus_django.outbox.reserve import MAY_WAIT, HeldBack, held_back
 from truncus_django.outbox.waiting import HELD_BACK, waiting_mailers
+from truncus_django.quota.overview import Quota, quotas_of
 from truncus_django.rate_limit import recent_requests
 from truncus_django.states import State
 
-__all__ = ["OutboxHealth", "PausedAccount", "health"]
+__all__ = ["HeldBack", "OutboxHealth", "PausedAccount", "health"]
 
 COUNT_UP_TO = 10_000
 """Counting more would cost more than it tells."""
@@ -54,7 +57,7 @@ class PausedAccount:
     @property
     def name(self) -> str:
         """The mailers' names; ``TRUNCUS`` where its settings alone are what it is known by."""
-        return ", ".join(filter(None, self.mailers)) or "TRUNCUS"
+        return name_of(self.mailers)
 
     @property
     def is_misconfigured(self) -> bool:
@@ -74,13 +77,17 @@ class OutboxHealth:
         failed: emails that failed and can be retried: their payload is stored.
         counted_up_to: where counting ended; a count of so many may be more. ``None``: nowhere.
         oldest_age_s: seconds for which the oldest email waits, since it was written or put back by
-            hand; one that is held back until its ``send_at`` does not count. ``None``: none waits.
+            hand; one that is held back, until its ``send_at`` or by ``QUOTA_RESERVE``, does not
+            count. ``None``: none waits.
         next_attempt_at: the earliest of the next tries of what waits for one; ``None``: none does.
         last_request_at: when a request was last made, by any worker; ``None`` where nobody noted.
         last_error: what keeps emails that wait for another try; empty where nothing does.
         overdue_leases: requests whose worker died over a minute ago and that nobody took over,
             though their account is not paused.
         paused: the accounts that make no request at present.
+        held_back: emails of low priority that ``QUOTA_RESERVE`` keeps waiting. They count as
+            pending, and nowhere else.
+        quotas: how much of each account's plan is used up, as far as Truncus has told.
     """
 
     at: datetime
@@ -95,6 +102,8 @@ class OutboxHealth:
     last_error: str
     overdue_leases: int
     paused: tuple[PausedAccount, ...] = field(default=())
+    held_back: tuple[HeldBack, ...] = field(default=())
+    quotas: tuple[Quota, ...] = field(default=())
 
     def is_healthy(self, *, max_age_s: float = 900.0) -> bool:
         """Return whether emails leave: none waits too long, and workers take over from dead ones.
@@ -126,7 +135,9 @@ class OutboxHealth:
     def as_dict(self) -> dict[str, float]:
         """Return numbers by name, as Prometheus and its like take them; times in unix seconds."""
         numbers = asdict(self)
-        del numbers["last_error"], numbers["counted_up_to"], numbers["at"]
+        del numbers["last_error"], numbers["counted_up_to"], numbers["at"], numbers["quotas"]
+        numbers["held_back"] = sum(each.emails for each in self.held_back)
+        numbers["quota_share"] = max((quota.share or 0.0 for quota in self.quotas), default=0.0)
         return {f"truncus_outbox_{name}": _number(value) for name, value in numbers.items()}
 
 
@@ -144,14 +155,17 @@ def health(*, count_up_to: int | None = COUNT_UP_TO) -> OutboxHealth:
     now = Clock(database()).now()
     accounts = list(OutboxAccount.objects.all())
     paused = paused_accounts(now, accounts)
+    account_quotas = list(AccountQuota.objects.all())
+    held = held_back(account_quotas, now=now, count_up_to=count_up_to)
+    waits_for_quota = MAY_WAIT & Q(lease=None, mailer__in=[each.mailer for each in held])
     died = Q(lease__isnull=False, due_at__lt=moment_of(now - LEASE_GRACE_S))
     died &= ~Q(account__in=[account.account for account in paused])
     batches = OutboxBatch.objects.aggregate(
-        next_attempt_at=Min("due_at", filter=Q(lease=None)),
-        oldest=Min("created_at", filter=~Q(error_code=HELD_BACK)),
+        next_attempt_at=Min("due_at", filter=Q(lease=None) & ~waits_for_quota),
+        oldest=Min("created_at", filter=~Q(error_code=HELD_BACK) & ~waits_for_quota),
         overdue=Count("pk", filter=died),
     )
-    oldest = min(filter(None, [batches["oldest"], *_oldest_waiting()]), default=None)
+    oldest = min(filter(None, [batches["oldest"], *_oldest_waiting(held)]), default=None)
     recent = [recent_requests(account, now=now) for account in accounts]
     moments = [min(requests[-1], now) for requests in recent if requests]
     return OutboxHealth(
@@ -167,6 +181,8 @@ def health(*, count_up_to: int | None = COUNT_UP_TO) -> OutboxHealth:
         last_error=_last_error(accounts, paused) if batches["next_attempt_at"] else "",
         overdue_leases=batches["overdue"],
         paused=paused,
+        held_back=held,
+        quotas=quotas_of(account_quotas, now=now),
     )
 
 
@@ -197,7 +213,7 @@ def paused_accounts(
     ]
     if not paused:
         return ()
-    users = _mailers_by_account()
+    users = mailers_by_account()
     return tuple(
         PausedAccount(
             account=account.account,
@@ -226,11 +242,14 @@ def _count_retryable(limit: int | None) -> int:
     return int(counted["entries"])
 
 
-def _oldest_waiting() -> Iterator[datetime | None]:
+def _oldest_waiting(held: Sequence[HeldBack]) -> Iterator[datetime | None]:
     """Yield since when the first of each mailer and priority waits, each a step into the index."""
+    left_out = {(each.mailer, Priority.LOW) for each in held}
     waiting = OutboxEntry.objects.filter(is_waiting=True).order_by("created_at")
     for mailer in waiting_mailers():
         for priority in Priority:
+            if (mailer, priority) in left_out:
+                continue
             first = waiting.filter(mailer=mailer, priority=priority)
             yield first.values_list("created_at", flat=True).first()
 
@@ -239,7 +258,7 @@ def _last_error(accounts: Sequence[OutboxAccount], paused: Sequence[PausedAccoun
     """Return what requests that wait for another try met last."""
     if paused:
         return paused[0].reason
-    users = _mailers_by_account()
+    users = mailers_by_account()
     # Of an account that no mailer uses any more, as its key was replaced, nothing waits.
     failing = [
         account.error
@@ -252,20 +271,9 @@ def _last_error(accounts: Sequence[OutboxAccount], paused: Sequence[PausedAccoun
     return troubled.values_list("error", flat=True).first() or ""
 
 
-def _mailers_by_account() -> Mapping[str, list[str]]:
-    users: dict[str, list[str]] = {}
-    for name in dict.fromkeys([alias or "" for alias, _ in mailers()] + [""]):
-        try:
-            account = get_mailer(name).client.account
-        except ConfigurationError:
-            continue
-        users.setdefault(account, []).append(name)
-    return users
-
-
-def _users(account: str, users: Mapping[str, list[str]]) -> tuple[str, ...]:
+def _users(account: str, users: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     kind, is_mailer, name = account.partition("mailer:")
-    return (name,) if is_mailer and not kind else tuple(users.get(account, ()))
+    return (name,) if is_mailer and not kind else users.get(account, ())
 
 
 def _number(value: Any) -> float:

@@ -12,7 +12,6 @@ from uuid import UUID
 
 from django.db import transaction
 
-from truncus_django.api.keys import new_idempotency_key
 from truncus_django.conf import get_settings
 from truncus_django.db.clock import Clock, moment_of
 from truncus_django.db.locks import lock_free_rows, take_write_lock
@@ -288,25 +287,8 @@ def _cancel(held: _Held) -> dict[UUID, OperationResult]:
     cancelled = _those(OperationResult.CANCELLED, results)
     if cancelled:
         outcomes.cancel(cancelled)
-        _renew_keys(_batches_of(cancelled, held))
+        outcomes.renew_keys(_batches_of(cancelled, held))
     return results
-
-
-def _renew_keys(batches: Mapping[UUID, OutboxBatch]) -> None:
-    """Delete batches that are empty now; give the others that were requested a new key.
-
-    Their content has changed, and none of them was accepted. A key of a message's own belongs to a
-    request of one email, which is empty now.
-    """
-    members = OutboxEntry.objects.filter(batch__in=batches).order_by()
-    with_members = set(members.values_list("batch_id", flat=True).distinct())
-    OutboxBatch.objects.filter(pk__in=batches.keys() - with_members).delete()
-    used = [batches[pk] for pk in with_members if batches[pk].first_request_at is not None]
-    for batch in used:
-        batch.idempotency_key = new_idempotency_key()
-    OutboxBatch.objects.bulk_update(used, ["idempotency_key"])
-    ids = [batch.pk for batch in used]
-    OutboxBatch.objects.filter(pk__in=ids).update(first_request_at=None, wire_format=None)
 
 
 def _decide(held: _Held, decision: Decision) -> dict[UUID, OperationResult]:

@@ -7,6 +7,7 @@ States change through :mod:`truncus_django.log.transitions` alone.
 import copy
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
@@ -18,6 +19,11 @@ from truncus_django.conf import get_settings
 from truncus_django.log import transitions
 from truncus_django.log.ingest import attach
 from truncus_django.log.recording import ANSWER_FIELDS, apply_outcome
+from truncus_django.log.suppression import (
+    learned_from_answer,
+    suppress,
+    tells_of_suppression,
+)
 from truncus_django.log.transitions import EmailUpdate
 from truncus_django.models import Email, OutboxBatch, OutboxEntry
 from truncus_django.sending.guard import current_guard
@@ -49,16 +55,31 @@ def record_outcomes(outcomes: Mapping[UUID, SendOutcome]) -> None:
     failed = [pk for pk, outcome in outcomes.items() if outcome.error is not None]
     if failed:
         OutboxEntry.objects.filter(pk__in=failed).update(is_waiting=False, batch=None)
+    _learn(outcomes, now)
     _attach_after_commit(updates)
+
+
+def _learn(outcomes: Mapping[UUID, SendOutcome], now: datetime) -> None:
+    """Put those into the table of suppressed addresses of whom an answer says so."""
+    telling = [pk for pk, outcome in outcomes.items() if tells_of_suppression(outcome)]
+    if not telling:
+        return
+    emails = Email.objects.defer("text_body", "html_body").in_bulk(telling)
+    suppress(
+        entry
+        for pk, email in emails.items()
+        for entry in learned_from_answer(email, outcomes[pk], at=now)
+    )
 
 
 def _email_update(pk: UUID, outcome: SendOutcome, now: datetime) -> EmailUpdate:
     update = EmailUpdate(pk)
     apply_outcome(update, outcome, at=now)
     if outcome.error is not None and outcome.error.ambiguous:
+        where = f"in the logs of {outcome.sent_by!r}" if outcome.sent_by else "in Truncus"
         update.error = (
             text_of(outcome.error)
-            + " It may have been sent: find out in Truncus, then decide in the admin."
+            + f" It may have been sent: find out {where}, then decide in the admin."
         )
     return update
 
@@ -113,10 +134,17 @@ def members(batch: OutboxBatch) -> list[UUID]:
     return list(entries.values_list("pk", flat=True))
 
 
-def end(batch: OutboxBatch, error: TruncusError) -> None:
-    """End a batch with one error for all its emails: failed, or unknown if it is ambiguous."""
+def end(batch: OutboxBatch, error: TruncusError, *, sent_by: str = "") -> None:
+    """End a batch with one error for all its emails: failed, or unknown if it is ambiguous.
+
+    Args:
+        sent_by: the fallback mailer that may have sent it.
+    """
     outcome = SendOutcome(
-        error=error, idempotency_key=batch.idempotency_key, attempts=batch.attempts
+        error=error,
+        idempotency_key=batch.idempotency_key,
+        attempts=batch.attempts,
+        sent_by=sent_by,
     )
     record_outcomes(dict.fromkeys(members(batch), outcome))
     delete_batch(batch)
@@ -136,6 +164,7 @@ def postpone(
     failing_since: datetime | None = None,
     code: str | None = None,
     wire_format: Mapping[str, bool] | None = None,
+    handover: str | None = None,
 ) -> None:
     """Let a batch wait for its next try, and say on its emails why.
 
@@ -148,8 +177,11 @@ def postpone(
             ``None`` if this one does not.
         code: instead of the error's own.
         wire_format: the one that the emails were sent in, where it has changed.
+        handover: how far it has come with the fallback mailer, where that has changed.
     """
-    wire_formats = {} if wire_format is None else {"wire_format": dict(wire_format)}
+    changes: dict[str, Any] = {} if wire_format is None else {"wire_format": dict(wire_format)}
+    if handover is not None:
+        changes["handover"] = handover
     text = text_of(error)
     if is_ambiguous:
         text += " It may have been accepted all the same; the very same request is made again."
@@ -161,10 +193,12 @@ def postpone(
         failures=batch.failures + 1,
         failing_since=failing_since,
         **reason,
-        **wire_formats,
+        **changes,
     )
     emails = Email.objects.filter(outbox_entry__batch=batch).order_by()
-    emails.update(**reason, attempts=batch.attempts, idempotency_key=batch.idempotency_key)
+    emails.update(
+        **reason, attempts=batch.attempts, idempotency_key=batch.idempotency_key, sent_by=""
+    )
 
 
 def regroup(
@@ -200,3 +234,20 @@ def regroup(
         OutboxEntry.objects.filter(pk__in=part).update(batch=new)
         if error:
             Email.objects.filter(pk__in=part).update(error_code=new.error_code, error=error)
+
+
+def renew_keys(batches: Mapping[UUID, OutboxBatch]) -> None:
+    """Delete batches that are empty now; give the others that were requested a new key.
+
+    Their content has changed, and none of them was accepted. A key of a message's own belongs to a
+    request of one email, which is empty now.
+    """
+    members = OutboxEntry.objects.filter(batch__in=batches).order_by()
+    with_members = set(members.values_list("batch_id", flat=True).distinct())
+    OutboxBatch.objects.filter(pk__in=batches.keys() - with_members).delete()
+    used = [batches[pk] for pk in with_members if batches[pk].first_request_at is not None]
+    for batch in used:
+        batch.idempotency_key = new_idempotency_key()
+    OutboxBatch.objects.bulk_update(used, ["idempotency_key"])
+    ids = [batch.pk for batch in used]
+    OutboxBatch.objects.filter(pk__in=ids).update(first_request_at=None, wire_format=None)

@@ -1,7 +1,7 @@
 """Emails and wire formats as the outbox stores them: JSON, which is checked when it is read."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -12,6 +12,7 @@ from truncus_django.api.encoding import EmailFields, encode
 from truncus_django.api.errors import MessageError
 from truncus_django.api.results import read_moment
 from truncus_django.models import OutboxBatch, OutboxEntry
+from truncus_django.sending.suppression import with_left_out
 
 SEND_AT_MARGIN_S = 5.0
 """A ``send_at`` that is closer than this may be over when Truncus looks at it."""
@@ -72,6 +73,15 @@ def read_payload(text: str) -> EmailFields | None:
     except (ValueError, RecursionError, MessageError):
         return None
     return fields
+
+
+def store_left_out(pk: UUID, left_out: Sequence[str]) -> None:
+    """Let a stored email leave out these recipients, and no others."""
+    [text] = OutboxEntry.objects.filter(pk=pk).values_list("payload", flat=True)
+    fields = read_payload(text)
+    if fields is not None:
+        stored = payload_json(with_left_out(fields, left_out))
+        OutboxEntry.objects.filter(pk=pk).update(payload=stored.decode(), size=len(stored))
 
 
 def _stored_email(pk: UUID, text: str, now: float) -> StoredEmail:

@@ -48,8 +48,7 @@ def advice(
     if (is_bulk or lower.get("precedence") in _BULK_PRECEDENCE) and "list-unsubscribe" not in lower:
         yield (
             "It goes to many and has no List-Unsubscribe header. Gmail and Yahoo ask for one on "
-            "bulk email: set headers={'List-Unsubscribe': '<https://…>', "
-            "'List-Unsubscribe-Post': 'List-Unsubscribe=One-Click'}."
+            "bulk email: set the option unsubscribe to the name of its list."
         )
 
 

@@ -27,6 +27,7 @@ from truncus_django.sending.capture import CapturedMessage, capturing
 from truncus_django.sending.inline_images import host_without_storage
 from truncus_django.sending.merge import Merge
 from truncus_django.sending.payload import Payload, build_payload
+from truncus_django.sending.unsubscribe import add_unsubscribe
 
 _SHOWN_ELSEWHERE = {"html", "text", "attachments", "headers", "subject"}
 
@@ -135,6 +136,7 @@ def _as_shown(
         if has_merge_data(message):
             message, recipients = _first_of_merged(message)
         payload = build_payload(message, settings, now=timezone.now(), images=images)
+        add_unsubscribe(message, payload.email, settings)
     except TruncusError as error:
         problem = error.message
     email = _as_written(message) if payload is None else payload.email

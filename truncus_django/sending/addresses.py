@@ -73,6 +73,15 @@ def bare_address(formatted: str) -> str:
     return found[1] if found else formatted
 
 
+def mailbox(given: Any, field: str, index: int | None = None) -> str:
+    """Return an address to compare others with: bare, in small letters, its domain in ASCII.
+
+    Raises:
+        InvalidAddress: it is malformed.
+    """
+    return bare_address(address(given, field, index)).lower()
+
+
 class _MalformedError(ValueError):
     """Why a text is no address; completes the sentence 'The address …'."""
 

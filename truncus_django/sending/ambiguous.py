@@ -3,7 +3,7 @@
 The notes are the one thing of ours on Django's message objects besides ``truncus_status``.
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
 from uuid import UUID
@@ -13,7 +13,15 @@ from django.core.mail import EmailMessage
 from truncus_django.api.capabilities import WireFormat
 from truncus_django.api.client import TruncusClient
 from truncus_django.sending.fingerprint import fingerprint
-from truncus_django.sending.outgoing import AmbiguousSend, Batch, OutgoingMessage
+from truncus_django.sending.outgoing import (
+    AmbiguousSend,
+    Batch,
+    Original,
+    OutgoingMessage,
+    SendOutcome,
+    Sent,
+)
+from truncus_django.sending.payload import Payload
 
 _ATTRIBUTE = "_truncus_ambiguous_sends"
 """By what :attr:`OutgoingMessage.noted_on` says: a tuple of :class:`AmbiguousSend`."""
@@ -21,7 +29,13 @@ _lock = Lock()
 
 
 def remember(
-    batch: Batch, client: TruncusClient, *, now: float, is_ambiguous: bool, wire_format: WireFormat
+    batch: Batch,
+    client: TruncusClient,
+    *,
+    now: float,
+    is_ambiguous: bool,
+    wire_format: WireFormat,
+    is_handed_over: bool = False,
 ) -> None:
     """Note on the messages of ``batch`` that it may have been accepted, and how it was sent.
 
@@ -29,6 +43,7 @@ def remember(
         now: unix seconds.
         is_ambiguous: as :attr:`AmbiguousSend.is_ambiguous`.
         wire_format: the form in which the emails went out.
+        is_handed_over: as :attr:`AmbiguousSend.is_handed_over`.
     """
     changes: list[_Change] = []
     for index, outgoing in enumerate(batch.messages):
@@ -48,6 +63,7 @@ def remember(
             since=earlier.since if earlier else now,
             is_ambiguous=is_ambiguous or outgoing.is_ambiguous,
             email_pk=earlier.email_pk if earlier else None,
+            is_handed_over=is_handed_over,
         )
         changes.append((*outgoing.noted_on[0], batch.key, note))
         if outgoing.original is not None:
@@ -56,58 +72,89 @@ def remember(
     _change(changes)
 
 
-class AcceptedBatch:
-    """A request whose emails, all made of a message with merge data, were accepted.
-
-    It holds what is to be noted if others of that message may have been, too, and not the
-    messages: they are many, and others are seldom in doubt.
-    """
-
-    def __init__(self, batch: Batch, wire_format: WireFormat) -> None:
-        self._key = batch.key
-        self._wire_format = wire_format
-        self._emails = [
-            (
-                outgoing.original,
-                outgoing.noted_on[-1],
-                outgoing.payload,
-                outgoing.ambiguous_send,
-                outgoing.message.truncus_status,  # type: ignore[attr-defined]
-            )
-            for outgoing in batch.messages
-        ]
-
-    def notes(self, client: TruncusClient, *, now: float) -> "Iterator[_Change]":
-        """Yield the notes; ``now`` is in unix seconds."""
-        for index, (original, place, payload, earlier, status) in enumerate(self._emails):
-            if original is None or payload is None:
-                continue
-            note = AmbiguousSend(
-                idempotency_key=self._key,
-                account=client.account,
-                email=payload.email,
-                is_sandbox=payload.is_sandbox,
-                size=payload.size,
-                wire_format=self._wire_format,
-                fingerprint=original.fingerprint,
-                index=index,
-                batch_size=len(self._emails),
-                since=earlier.since if earlier else now,
-                is_ambiguous=True,
-                email_pk=status.email_pk if status else None,
-            )
-            yield (*place, self._key, note)
-
-
 def remember_accepted(
-    batches: Iterable[AcceptedBatch], client: TruncusClient, *, now: float
-) -> None:
-    """Note on messages with merge data how those of their emails went that were accepted.
+    sent_batches: Iterable[Sequence[Sent]], client: TruncusClient, *, now: float
+) -> Generator[Sequence[Sent]]:
+    """Yield what became of messages; note what was accepted of one with merge data.
 
-    Others may have been, and whoever sends such a message again as a whole, as its error says they
-    may, must reach nobody twice. ``now`` is in unix seconds.
+    That is needed where others of its emails may have been, too, or where the caller breaks off:
+    whoever sends such a message again as a whole, as its error says they may, must reach nobody
+    twice. ``now`` is in unix seconds.
     """
-    _change(change for batch in batches for change in batch.notes(client, now=now))
+    accepted: list[_Accepted] = []
+    is_any_ambiguous = False
+    is_over = False
+    try:
+        for sent in sent_batches:
+            try:
+                yield sent
+            finally:  # once it is recorded
+                accepted += [
+                    _Accepted(outgoing, original, payload, outcome, client.wire_format)
+                    for outgoing, outcome in sent
+                    if (original := outgoing.original) is not None
+                    and (payload := outgoing.payload) is not None
+                    and outcome.result is not None
+                ]
+            for _, outcome in sent:
+                if outcome.error is not None and outcome.error.ambiguous:
+                    is_any_ambiguous = True
+        is_over = True
+    finally:
+        if is_any_ambiguous or not is_over:
+            _change(each.change(client, now=now) for each in accepted)
+
+
+class _Accepted:
+    """What is to be noted of an accepted email made of a message with merge data.
+
+    Not the message that was made for it: there are many, and others are seldom in doubt.
+    """
+
+    __slots__ = (
+        "_earlier",
+        "_original",
+        "_outcome",
+        "_payload",
+        "_place",
+        "_status",
+        "_wire_format",
+    )
+
+    def __init__(
+        self,
+        outgoing: OutgoingMessage,
+        original: Original,
+        payload: Payload,
+        outcome: SendOutcome,
+        wire_format: WireFormat,
+    ) -> None:
+        self._original = original
+        self._place = outgoing.noted_on[-1]
+        self._payload = payload
+        self._earlier = outgoing.ambiguous_send
+        self._status = outgoing.message.truncus_status  # type: ignore[attr-defined]
+        self._outcome = outcome
+        self._wire_format = wire_format
+
+    def change(self, client: TruncusClient, *, now: float) -> "_Change":
+        """Return the note; ``now`` is in unix seconds."""
+        payload, earlier, outcome = self._payload, self._earlier, self._outcome
+        note = AmbiguousSend(
+            idempotency_key=outcome.idempotency_key,
+            account=client.account,
+            email=payload.email,
+            is_sandbox=payload.is_sandbox,
+            size=payload.size,
+            wire_format=earlier.wire_format if earlier else self._wire_format,
+            fingerprint=self._original.fingerprint,
+            index=outcome.batch_index or 0,
+            batch_size=outcome.batch_size,
+            since=earlier.since if earlier else now,
+            is_ambiguous=True,
+            email_pk=self._status.email_pk if self._status else None,
+        )
+        return (*self._place, outcome.idempotency_key, note)
 
 
 def recall(
@@ -134,15 +181,18 @@ def recall(
     return next((note for note in same if note.is_ambiguous), same[0] if same else None)
 
 
-def forget(outgoing: OutgoingMessage, key: str) -> None:
+def forget(outgoing: OutgoingMessage, key: str, *, on_original: bool = False) -> None:
     """Take away what :func:`remember` noted on a message of the request with this key.
 
     It was answered. What is noted on the original of a message with merge data stays, until all of
     its recipients' emails are: :func:`forget_original`.
+
+    Args:
+        on_original: take it away there, too: the email was certainly not sent.
     """
-    message, place = outgoing.noted_on[0]
-    if _ATTRIBUTE in message.__dict__:
-        _change([(message, place, key, None)])
+    for message, place in outgoing.noted_on if on_original else outgoing.noted_on[:1]:
+        if _ATTRIBUTE in message.__dict__:
+            _change([(message, place, key, None)])
 
 
 def forget_original(message: EmailMessage) -> None:

@@ -90,6 +90,11 @@ def _repeated_batches(
 def _why_not_repeatable(members: Sequence[OutgoingMessage], *, now: float) -> str | None:
     """Return why ``members`` cannot make up their earlier request again, or ``None``."""
     first = members[0].ambiguous_send
+    if first is not None and first.is_handed_over:
+        return (
+            "An earlier send of this message was handed to the fallback mailer, which has sent "
+            "it or may have. Find out there; if it did not, send a new message object."
+        )
     if first is not None and now - first.since >= contract.IDEMPOTENCY_LIFE_S:
         return (
             "An earlier send of this message may have been accepted, over 24 hours ago; Truncus "

@@ -2,7 +2,8 @@
 
 import copy
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from django.views.decorators.debug import sensitive_variables
@@ -21,21 +22,23 @@ from truncus_django.api.errors import (
 from truncus_django.api.keys import new_idempotency_key
 from truncus_django.api.results import SendResult
 from truncus_django.awaited_send import current_awaited_send, once_answer_is_learned
-from truncus_django.sending.ambiguous import (
-    AcceptedBatch,
-    forget,
-    remember,
-    remember_accepted,
-)
-from truncus_django.sending.outgoing import Batch, SendOutcome, Sent
-from truncus_django.sending.requests import parts_of, refusal_of, request_results
+from truncus_django.sending.ambiguous import forget, remember
+from truncus_django.sending.breaker import Breaker
+from truncus_django.sending.handover import why_not_handed_over
+from truncus_django.sending.outgoing import Batch, OutgoingMessage, SendOutcome, Sent
+from truncus_django.sending.requests import Screening, parts_of, refusal_of, request_results
+from truncus_django.sending.suppression import left_out_of, with_left_out
 
 MAX_FAILED_BATCHES = 2
 """After this many batches in a row that failed to the end of their retries the service is down."""
 
 
 def send_batches(
-    client: TruncusClient, batches: Iterable[Batch], *, now: float
+    client: TruncusClient,
+    batches: Iterable[Batch],
+    *,
+    now: float,
+    breaker: Breaker | None = None,
 ) -> Generator[Sequence[Sent]]:
     """Send ``batches`` one after the other, and yield what became of the messages of each.
 
@@ -46,31 +49,12 @@ def send_batches(
 
     Args:
         now: unix seconds.
+        breaker: where there is a fallback mailer. While it is open, Truncus is not asked for what
+            that mailer can send.
     """
-    accepted: list[AcceptedBatch] = []
-    is_certain = False
-    try:
-        is_any_ambiguous = False
-        for batch, sent, wire_format in _requested(client, batches, now=now):
-            if wire_format is None:
-                is_any_ambiguous |= any(_is_ambiguous(outcome) for _, outcome in sent)
-            try:
-                yield sent
-            finally:  # once it is recorded, and also where the caller breaks off
-                if wire_format is not None and batch.messages[0].original is not None:
-                    accepted.append(AcceptedBatch(batch, wire_format))
-        is_certain = not is_any_ambiguous
-    finally:
-        if not is_certain:
-            remember_accepted(accepted, client, now=now)
-
-
-def _requested(
-    client: TruncusClient, batches: Iterable[Batch], *, now: float
-) -> Iterator[tuple[Batch, Sequence[Sent], WireFormat | None]]:
-    """Yield each batch, or part of one, with what became of it, and the form it was accepted in."""
     stopped_by: TruncusError | None = None
     failed_in_a_row = 0
+    may_ask = False
     awaited = current_awaited_send()
     for planned in batches:
         waiting = deque([planned])
@@ -79,28 +63,47 @@ def _requested(
             if awaited is not None:
                 awaited.stop_if_cancelled()
             if not batch.key:
-                yield batch, _unsent(batch), None
+                yield _unsent(batch)
                 continue
             if stopped_by is not None:
-                yield batch, _untried(batch, stopped_by), None
+                yield _untried(batch, stopped_by)
                 continue
+            refused_by = None if breaker is None or may_ask else breaker.refuses()
+            if refused_by is not None:
+                held_back, batch = _held_back(batch, now=now)
+                if held_back.messages:
+                    yield _untried(held_back, refused_by)
+                if not batch.messages:
+                    continue
             earlier = batch.messages[0].ambiguous_send
             wire_format = earlier.wire_format if earlier else client.wire_format
             try:
                 answer = _request(client, batch)
-                sent = None if isinstance(answer, TruncusError) else _answered(batch, answer)
+                sent = _answered(batch, answer) if isinstance(answer, Sequence) else None
             except BaseException:
                 # The request may have been on its way, or its answer is not noted yet.
                 remember(batch, client, now=now, is_ambiguous=True, wire_format=wire_format)
-                interrupted = OutcomeUnknown("The send was interrupted before its answer came.")
-                yield batch, _failed(batch, interrupted), None
+                yield _failed(
+                    batch, OutcomeUnknown("The send was interrupted before its answer came.")
+                )
                 raise
+            if isinstance(answer, Screening):
+                may_ask = True  # the breaker's leave is for a request
+                refused, rest = _screened(batch, answer)
+                if refused:
+                    yield refused
+                if rest.messages:
+                    waiting.appendleft(rest)
+                continue
+            if breaker is not None:
+                may_ask = False
+                breaker.note(answer if isinstance(answer, TruncusError) else _outage_in(sent))
             if not isinstance(answer, TruncusError):
                 if awaited is not None:  # whoever is cancelled learns no answer
                     remember(batch, client, now=now, is_ambiguous=True, wire_format=wire_format)
                 once_answer_is_learned(partial(_forget, batch))
                 failed_in_a_row = 0
-                yield batch, sent or (), wire_format
+                yield sent or ()
                 continue
             clear_frames(answer)
             parts = split(batch, answer)
@@ -111,11 +114,31 @@ def _requested(
             if _stops_the_list(answer) or failed_in_a_row == MAX_FAILED_BATCHES:
                 stopped_by = answer
             _remember_failure(batch, answer, client, now=now, wire_format=wire_format)
-            yield batch, _failed(batch, answer), None
+            yield _failed(batch, answer)
+
+
+def _held_back(batch: Batch, *, now: float) -> tuple[Batch, Batch]:
+    """Part a batch into what the fallback mailer can send and what only Truncus can."""
+    if any(outgoing.ambiguous_send for outgoing in batch.messages):
+        return Batch(batch.key, []), batch  # an earlier request, which is repeated whole
+    held_back: list[OutgoingMessage] = []
+    others: list[OutgoingMessage] = []
+    for outgoing in batch.messages:
+        can_go = why_not_handed_over(outgoing, now=now) is None
+        (held_back if can_go else others).append(outgoing)
+    return Batch(batch.key, held_back), Batch(batch.key, others)
+
+
+def _outage_in(sent: Iterable[Sent] | None) -> TruncusError | None:
+    """Return why the account takes no more, where an answer says so of some emails."""
+    errors = (outcome.error for _, outcome in sent or ())
+    return next((error for error in errors if error is not None and error.allows_fallback), None)
 
 
 @sensitive_variables()
-def _request(client: TruncusClient, batch: Batch) -> Sequence[SendResult] | TruncusError:
+def _request(
+    client: TruncusClient, batch: Batch
+) -> Sequence[SendResult] | Screening | TruncusError:
     """Make the request of ``batch``; return the result of each message, or the error of all.
 
     The variables are hidden here, too: before Python 3.12, frames below a generator do not lead to
@@ -130,12 +153,31 @@ def _request(client: TruncusClient, batch: Batch) -> Sequence[SendResult] | Trun
             key=batch.key,
             sandbox=payloads[0].is_sandbox,
             wire_format=earlier.wire_format if earlier else None,
+            is_repeat=any(outgoing.is_ambiguous for outgoing in batch.messages),
         )
     except TruncusError as error:
         # The earlier send may have been accepted; only some errors rule that out.
         is_ambiguous = any(outgoing.is_ambiguous for outgoing in batch.messages)
         error.ambiguous |= is_ambiguous and not rules_out_acceptance(error)
         return error
+
+
+def _screened(batch: Batch, screening: Screening) -> tuple[list[Sent], Batch]:
+    """Part a batch into the messages that were refused before the request, and the others.
+
+    The others keep the key, of which no request was made; or a failed one, of which they are a part
+    now.
+    """
+    refused: list[Sent] = []
+    others: list[OutgoingMessage] = []
+    for outgoing, found in zip(batch.messages, screening.emails, strict=True):
+        if found.error is not None:
+            refused.append((outgoing, SendOutcome.without_request(found.error)))
+        elif outgoing.payload is not None:
+            email = with_left_out(outgoing.payload.email, found.left_out)
+            others.append(outgoing._replace(payload=replace(outgoing.payload, email=email)))
+    is_part_of_earlier = refused and any(each.ambiguous_send for each in others)
+    return refused, Batch(new_idempotency_key() if is_part_of_earlier else batch.key, others)
 
 
 def split(batch: Batch, error: TruncusError) -> list[Batch]:
@@ -190,6 +232,7 @@ def _answered(batch: Batch, results: Sequence[SendResult]) -> list[Sent]:
                 attempts=result.attempts,
                 batch_size=len(batch.messages),
                 batch_index=_place(index, batch),
+                left_out=left_out_of(outgoing.payload.email) if outgoing.payload else (),
             ),
         )
         for index, (outgoing, result) in enumerate(zip(batch.messages, results, strict=True))
@@ -219,10 +262,6 @@ def _failed(batch: Batch, error: TruncusError) -> list[Sent]:
 
 def _place(index: int, batch: Batch) -> int | None:
     return index if len(batch.messages) > 1 else None
-
-
-def _is_ambiguous(outcome: SendOutcome) -> bool:
-    return outcome.error is not None and outcome.error.ambiguous
 
 
 def _untried(batch: Batch, stopped_by: TruncusError) -> list[Sent]:

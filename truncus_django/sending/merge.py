@@ -17,9 +17,10 @@ from django.views.decorators.debug import sensitive_variables
 from truncus_django.api.errors import MessageError
 from truncus_django.api.keys import MAX_KEY_LENGTH
 from truncus_django.message import MERGE_NAMES, options_of
-from truncus_django.sending.addresses import address, bare_address
+from truncus_django.sending.addresses import mailbox
 from truncus_django.sending.ambiguous import without_notes
 from truncus_django.sending.merge_texts import MergeTexts
+from truncus_django.unsubscribe import PLACEHOLDER
 
 _OF_EACH_RECIPIENT = frozenset({"to", "cc", "bcc", "variables"})
 _MERGED_NAMES = frozenset({*MERGE_NAMES, "merge_global_data", "variables"})
@@ -65,8 +66,13 @@ class Merge:
                 "data has for themselves."
             )
         has_data = bool(self._global_data or any(self._data.values()))
-        is_filled = (has_data or "merge_data" in self._options) and not self._has_template
-        self._texts = MergeTexts(message) if is_filled else None
+        has_link = "unsubscribe" in self._options
+        is_filled = (
+            has_data or "merge_data" in self._options or (has_link and _mentions_link(message))
+        )
+        if has_link:
+            self._global_data = {"unsubscribe_url": PLACEHOLDER, **self._global_data}
+        self._texts = MergeTexts(message) if is_filled and not self._has_template else None
         if self._texts is not None and has_data and not self._texts.have_variables:
             raise MessageError(
                 "The message has merge data, and neither a template_id nor a {{ variable }} in its "
@@ -161,7 +167,7 @@ def recipient_of(given: Any, field: str, index: int | None = None) -> str:
     Raises:
         InvalidAddress: it is malformed.
     """
-    return bare_address(address(given, field, index)).lower()
+    return mailbox(given, field, index)
 
 
 def _recipients(message: EmailMessage) -> dict[str, Any]:
@@ -174,6 +180,11 @@ def _recipients(message: EmailMessage) -> dict[str, Any]:
         if item:
             found.setdefault(recipient_of(item, "to", index), item)
     return found
+
+
+def _mentions_link(message: EmailMessage) -> bool:
+    bodies = [message.body, *(each[0] for each in getattr(message, "alternatives", None) or ())]
+    return any("unsubscribe_url" in str(body) for body in bodies)
 
 
 def _global_data(options: Mapping[str, Any]) -> Mapping[str, Any]:

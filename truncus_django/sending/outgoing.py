@@ -31,6 +31,7 @@ class AmbiguousSend:
         is_ambiguous: whether it may have been accepted. If not, Truncus said that it failed, and
             the key is kept because to use it again is always safe.
         email_pk: of its record; ``None`` where it was not recorded.
+        is_handed_over: whether it is the fallback mailer that may have sent it.
     """
 
     idempotency_key: str = field(repr=False)
@@ -45,6 +46,7 @@ class AmbiguousSend:
     since: float
     is_ambiguous: bool
     email_pk: UUID | None = None
+    is_handed_over: bool = False
 
 
 class Original:
@@ -135,6 +137,9 @@ class SendOutcome(NamedTuple):
         batch_index: its place in the request; ``None`` where it was alone.
         email_pk: of its record in the outbox, where it waits.
         redirected_to: who got it instead, by the guard; ``None`` where its record tells already.
+        sent_by: the fallback mailer that it was handed to; empty where none was.
+        reason: why that was.
+        left_out: those of its recipients who did not get it, as they are suppressed.
     """
 
     result: SendResult | None = None
@@ -146,6 +151,9 @@ class SendOutcome(NamedTuple):
     batch_index: int | None = None
     email_pk: UUID | None = None
     redirected_to: Sequence[str] | None = None
+    sent_by: str = ""
+    reason: str = ""
+    left_out: Sequence[str] = ()
 
     def __repr__(self) -> str:
         """Tell whether it was accepted: the rest holds addresses and a key."""
@@ -159,8 +167,9 @@ class SendOutcome(NamedTuple):
 
     @property
     def is_accepted(self) -> bool:
-        """Whether Truncus or the outbox took the message."""
-        return self.error is None and (self.result is not None or self.email_pk is not None)
+        """Whether Truncus, the fallback mailer or the outbox took the message."""
+        is_taken = self.result is not None or self.email_pk is not None or bool(self.sent_by)
+        return self.error is None and is_taken
 
 
 Sent = tuple[OutgoingMessage, SendOutcome]

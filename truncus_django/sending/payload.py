@@ -126,7 +126,7 @@ def merge_receiver_changes(
 
 
 def _has_body(email: Mapping[str, Any]) -> bool:
-    return any(email.get(key) for key in ("html", "text", "template_id", "react"))
+    return any((email.get("html"), email.get("text"), email.get("template_id"), email.get("react")))
 
 
 def _check_there_is_a_body(email: Mapping[str, Any]) -> None:
@@ -430,6 +430,19 @@ class _Builder:
         tenant = settings.tenant_id if tenant is None else tenant
         if tenant is not None:
             email["tenant_id"] = _line_of(tenant, "tenant_id")
+        metadata = self.options.get("metadata")
+        if metadata or settings.metadata:
+            email["metadata"] = {**settings.metadata, **_strings(metadata or {}, "metadata")}
+        for name in ("track_opens", "track_clicks"):
+            value = self._flag(name)
+            if value is not None:
+                email[name] = value
+        if self.options:  # few messages have any
+            self._add_own_options()
+
+    def _add_own_options(self) -> None:
+        """Add the options that have no default in the settings."""
+        email = self.email
         template = self.options.get("template_id")
         if template is not None:
             email["template_id"] = _line_of(template, "template_id")
@@ -437,16 +450,9 @@ class _Builder:
                 self._unsupported("An HTML body beside template_id", "leave one of them out")
                 del email["html"]
         self._add_variables()
-        metadata = self.options.get("metadata")
-        if metadata or settings.metadata:
-            email["metadata"] = {**settings.metadata, **_strings(metadata or {}, "metadata")}
         send_at = self.options.get("send_at")
         if send_at is not None:
             email["send_at"] = _future_moment(send_at, self.now)
-        for name in ("track_opens", "track_clicks"):
-            value = self._flag(name)
-            if value is not None:
-                email[name] = value
         for name in UNSUPPORTED_ANYMAIL_NAMES:
             if self.options.get(name):
                 self._unsupported(f"The option {name!r}", _ANYMAIL_ADVICE[name])
@@ -579,6 +585,8 @@ def _content_and_type(alternative: Any) -> tuple[Any, str]:
         content, mimetype = alternative
     except (TypeError, ValueError):
         raise MessageError("An alternative must be a pair of content and type.") from None
+    if mimetype == "text/html":  # of nearly all
+        return content, mimetype
     base_type = str(mimetype).partition(";")[0].strip().lower()
     if not MIME_TYPE.fullmatch(base_type):
         # Not shown: where the two were swapped, it is the body.

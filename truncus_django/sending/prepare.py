@@ -5,18 +5,20 @@ import logging
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 from django.core.mail import EmailMessage
 from django.views.decorators.debug import sensitive_variables
 
+from truncus_django.api import contract
 from truncus_django.api.client import TruncusClient
-from truncus_django.api.errors import MessageError, TruncusError, clear_frames
-from truncus_django.conf import Settings
+from truncus_django.api.errors import EmailRefused, MessageError, TruncusError, clear_frames
+from truncus_django.conf import Settings, get_settings
 from truncus_django.message import has_merge_data
 from truncus_django.sending.ambiguous import recall
 from truncus_django.sending.fingerprint import fingerprint
@@ -30,6 +32,8 @@ from truncus_django.sending.payload import (
     measured,
     merge_receiver_changes,
 )
+from truncus_django.sending.suppression import is_on, screen, with_left_out
+from truncus_django.sending.unsubscribe import add_unsubscribe
 from truncus_django.signals import pre_send
 
 logger = logging.getLogger("truncus_django")
@@ -144,6 +148,8 @@ class Preparer:
             payload = self._changed_by_receivers(message, payload)
         if payload is None:
             return None
+        if add_unsubscribe(message, payload.email, self._project_settings):
+            payload = measured(payload)
         if payload.dropped:
             logger.warning(
                 "Truncus cannot carry an email as it is; dropped or replaced: %s",
@@ -153,6 +159,10 @@ class Preparer:
 
     def _built(self, message: EmailMessage) -> Payload:
         return build_payload(message, self.settings, now=self._moment, images=self.images)
+
+    @cached_property
+    def _project_settings(self) -> Settings:
+        return get_settings()
 
     @cached_property
     def _moment(self) -> datetime:
@@ -187,6 +197,33 @@ class Preparer:
                 f"A pre_send receiver failed with {type(exc).__name__} in {where.name}() "
                 f"({Path(where.filename).name}, line {where.lineno}); the email was not sent."
             ) from None
+
+
+def refuse_suppressed(
+    prepared: Iterable[OutgoingMessage], settings: Settings
+) -> Iterator[OutgoingMessage]:
+    """Yield messages for the outbox, those to suppressed recipients with the error that says so.
+
+    One query for up to 100. Before the request they are looked up again, and dropped if that is
+    what ``ON_SUPPRESSED`` says: somebody may be suppressed while they wait.
+    """
+    if not is_on(settings):
+        yield from prepared
+        return
+    remaining = iter(prepared)
+    while chunk := list(islice(remaining, contract.MAX_BATCH_SIZE)):
+        emails = [each.payload.email if each.payload else {} for each in chunk]
+        screened = screen(emails, settings, has_tables=True)
+        for outgoing, found in zip(chunk, screened, strict=True):
+            if outgoing.payload is None or outgoing.is_ambiguous:
+                yield outgoing
+            elif isinstance(found.error, EmailRefused):
+                yield outgoing._replace(error=found.error)
+            elif found.left_out:
+                email = with_left_out(outgoing.payload.email, found.left_out)
+                yield outgoing._replace(payload=replace(outgoing.payload, email=email))
+            else:
+                yield outgoing
 
 
 def _has_recipients(message: EmailMessage) -> bool:

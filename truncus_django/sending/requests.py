@@ -6,6 +6,7 @@ must hold for every email, whatever way it takes, is seen to here.
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from truncus_django.api import contract
@@ -21,12 +22,35 @@ from truncus_django.api.errors import (
     loggable_id,
 )
 from truncus_django.api.results import SendResult
-from truncus_django.sending.guard import current_guard
+from truncus_django.conf import get_settings
+from truncus_django.sending.guard import Guard, current_guard
+from truncus_django.sending.suppression import (
+    LEFT_OUT_FIELD,
+    Screened,
+    as_screened,
+    left_out_of,
+    screen,
+    with_left_out,
+)
 
 logger = logging.getLogger("truncus_django")
 
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 """A batch is closed before it grows past this; no figure is published for a request's size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Screening:
+    """What the look-up of recipients has changed about the emails of a request, before it was made.
+
+    Whoever was to make it notes that, and makes the request of what is left. So what is noted of a
+    request whose answer is lost is what was in it, and it can be repeated unchanged.
+
+    Attributes:
+        emails: what was found of each.
+    """
+
+    emails: Sequence[Screened]
 
 
 def request_results(
@@ -36,29 +60,67 @@ def request_results(
     key: str,
     sandbox: bool,
     wire_format: WireFormat | None = None,
-) -> Sequence[SendResult]:
+    is_repeat: bool = False,
+) -> Sequence[SendResult] | Screening:
     """Make the request that sends ``emails``, and return the result of each.
+
+    Where a suppressed recipient is among theirs, no request is made.
 
     Args:
         client: the account.
-        emails: the API's fields of 1 to 100 emails.
+        emails: the API's fields of 1 to 100 emails, and this package's own.
         key: the request's idempotency key.
         sandbox: check and store only.
         wire_format: that of an earlier request under the key whose answer was lost, as its error
             tells.
+        is_repeat: whether an earlier request under the key may have been accepted. What was looked
+            up then is not looked up again: the request must stay the same.
 
     Raises:
         EmailRefused: the guard of a staging site lets one of them go to nobody.
         TruncusError: the request failed as a whole.
     """
+    if not is_repeat:
+        screened = screen(emails, get_settings())
+        if any(map(_is_changed, emails, screened)):
+            return Screening(screened)
     guard = current_guard()
-    if guard is not None:
-        emails = [guard(email) for email in emails]
-    if len(emails) == 1:
-        return [client.send(emails[0], idempotency_key=key, sandbox=sandbox)]
+    allowed = [_as_allowed(email, guard) for email in emails]
+    if len(allowed) == 1:
+        return [client.send(allowed[0], idempotency_key=key, sandbox=sandbox)]
     return client.send_batch(
-        emails, idempotency_key=key, sandbox=sandbox, wire_format=wire_format
+        allowed, idempotency_key=key, sandbox=sandbox, wire_format=wire_format
     ).results
+
+
+def _is_changed(email: Mapping[str, Any], screened: Screened) -> bool:
+    if not screened.left_out and LEFT_OUT_FIELD not in email:
+        return screened.error is not None
+    return screened.error is not None or screened.left_out != left_out_of(email)
+
+
+def as_allowed_now(email: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
+    """Return an email as another mailer may send it, and the recipients who are left out.
+
+    Raises:
+        EmailRefused: its recipients are suppressed, or the guard of a staging site lets it go to
+            nobody.
+        MessageError: it is one of a list, and nobody knows whether its recipient unsubscribed.
+    """
+    [screened] = screen([email], get_settings())
+    if screened.error is not None:
+        raise screened.error
+    changed = with_left_out(email, screened.left_out)
+    return _as_allowed(changed, current_guard()), screened.left_out
+
+
+def _as_allowed(email: Mapping[str, Any], guard: Guard | None) -> Mapping[str, Any]:
+    """Return the API's fields of an email that was screened, as the guard lets it go.
+
+    The real recipients were looked up; now they may be replaced.
+    """
+    plain = as_screened(email)
+    return plain if guard is None else guard(plain)
 
 
 def parts_of(senders: Sequence[str], error: TruncusError) -> list[list[int]]:
@@ -71,8 +133,7 @@ def parts_of(senders: Sequence[str], error: TruncusError) -> list[list[int]]:
     if isinstance(error, DomainError):
         by_domain: dict[str, list[int]] = {}
         for place, sender in enumerate(senders):
-            domain = sender.rpartition("@")[2].rstrip(">").lower()
-            by_domain.setdefault(domain, []).append(place)
+            by_domain.setdefault(domain_of(sender), []).append(place)
         parts = list(by_domain.values())
         return parts if len(parts) > 1 else []
     if isinstance(error, InvalidRequest | EmailRefused | MessageError):
@@ -80,6 +141,11 @@ def parts_of(senders: Sequence[str], error: TruncusError) -> list[list[int]]:
         places = list(range(len(senders)))
         return [places[:middle], places[middle:]]
     return []
+
+
+def domain_of(sender: str) -> str:
+    """Return the domain of a sender, in small letters."""
+    return sender.rpartition("@")[2].rstrip(">").lower()
 
 
 def refusal_of(result: SendResult) -> TruncusError:

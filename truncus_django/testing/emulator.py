@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 API_KEY = "tr_test_emulator"
 BACKEND = "truncus_django.backend.TruncusBackend"
+_IN_MEMORY = "django.core.mail.backends.locmem.EmailBackend"
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -61,30 +62,35 @@ def use_emulator(emulator: "Emulator") -> Iterator[None]:
 
     ``TRUNCUS`` keeps what it has, but its key and base URL; every one of ``MAILERS``, or
     ``EMAIL_BACKEND`` where a project has no ``MAILERS``, becomes the Truncus backend. Test
-    runners put Django's in-memory backend there, and it comes back afterwards.
+    runners put Django's in-memory backend there, and it comes back afterwards. A fallback mailer
+    writes into ``django.core.mail.outbox``.
     """
     import django
     from django.conf import settings
     from django.test.utils import override_settings
 
-    overrides: dict[str, Any] = {
-        "TRUNCUS": {
-            **(getattr(settings, "TRUNCUS", None) or {}),
-            "API_KEY": API_KEY,
-            "BASE_URL": emulator.url,
-        }
-    }
+    own = {**(getattr(settings, "TRUNCUS", None) or {}), "API_KEY": API_KEY}
+    overrides: dict[str, Any] = {"TRUNCUS": {**own, "BASE_URL": emulator.url}}
+    fallback = own.get("FALLBACK_MAILER")
     if django.VERSION >= (6, 1) and hasattr(settings, "MAILERS"):
         mailers = {"default": {}, **settings.MAILERS}
-        overrides["MAILERS"] = {alias: _mailer(config) for alias, config in mailers.items()}
+        overrides["MAILERS"] = {
+            alias: {"BACKEND": _IN_MEMORY} if alias == fallback else _mailer(config)
+            for alias, config in mailers.items()
+        }
     else:
         # Django 6.1 allows no EMAIL_* setting beside MAILERS, so a project that still has them
         # keeps them; the warning about that is the project's own, not this fixture's.
         overrides["EMAIL_BACKEND"] = BACKEND
+        if fallback is not None:
+            overrides["TRUNCUS"]["FALLBACK_MAILER"] = _IN_MEMORY
     from truncus_django.api.capabilities import forget_capabilities
 
     override = override_settings(**overrides)
     forget_capabilities()  # the emulator of the test before may have spoken another dialect
+    keeping = sys.modules.get("truncus_django.quota.keeping")
+    if keeping is not None:
+        keeping.forget_noted()  # its rows were rolled back, or wait for a commit that never comes
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The EMAIL_BACKEND setting is deprecated")
         override.enable()

@@ -185,6 +185,7 @@ class _Output(Watcher):
         self._began_at = self._reported_at = time.monotonic()
         self._unreported = RunStats()
         self._paused: set[str] = set()
+        self._held_back: set[str] = set()
         self._progress: Progress | None = None
 
     def on_listening(self, is_listening: bool) -> None:
@@ -219,6 +220,11 @@ class _Output(Watcher):
                     name = f"Mailer {mailer!r}" if mailer else "The mailer"
                     self._say(f"{name} is paused: {why}")
             self._paused = set(idle.paused)
+            for mailer, why in idle.held_back.items():
+                if mailer not in self._held_back:
+                    name = f"Mailer {mailer!r}" if mailer else "The mailer"
+                    self._say(f"{name} holds emails of low priority back: {why}.")
+            self._held_back = set(idle.held_back)
 
     def close(self, result: Result) -> None:
         """Say what the whole run has done."""

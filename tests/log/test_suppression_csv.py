@@ -1,0 +1,131 @@
+"""``truncus_suppress``: suppressed addresses from and to CSV files."""
+
+import tracemalloc
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from truncus_django.log.suppression_csv import Import, csv_lines
+from truncus_django.models import SuppressedAddress
+from truncus_django.suppression import suppress
+
+pytestmark = pytest.mark.django_db
+
+
+def run(*arguments):
+    """Run the command; return what it writes to both streams."""
+    out, err = StringIO(), StringIO()
+    call_command("truncus_suppress", *map(str, arguments), stdout=out, stderr=err)
+    return out.getvalue(), err.getvalue()
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Return a function that writes a file, and returns its path."""
+
+    def write(text):
+        path = tmp_path / "in.csv"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+def all_rows():
+    names = ("address", "tenant_id", "list_name", "reason", "note", "created_at", "expires_at")
+    return sorted(SuppressedAddress.objects.values_list(*names))
+
+
+def test_what_was_exported_is_imported_as_it_was(tmp_path):
+    suppress("ann@example.net", note='=1+1, "quoted"\nand more')
+    suppress("+tag@example.net", list_name="digest", tenant_id="acmé", reason="unsubscribed")
+    before = all_rows()
+    assert run("--export", tmp_path / "out.csv") == ("", "Exported 2 addresses.\n")
+    SuppressedAddress.objects.all().delete()
+
+    out, err = run("--import", tmp_path / "out.csv")
+    assert (out, err) == ("Suppressed 2 addresses of 2 good lines.\n", "")
+    after = all_rows()
+    assert [row[:5] for row in after] == [row[:5] for row in before]
+    out, _ = run("--import", tmp_path / "out.csv")
+    assert out == "Suppressed 0 addresses of 2 good lines.\n"
+    assert all_rows() == after
+
+
+def test_each_bad_line_is_told_and_the_others_are_imported(file):
+    lines = [
+        b"\xef\xbb\xbfAddress,Reason,Until",
+        b"Ann <ANN@example.net>,complaint,2030-01-31",
+        b"no address,,",
+        b"bob@example.net,spite,",
+        b"bob@example.net,,tomorrow",
+        b"bob@example.net,",
+        b"b\xffb@example.net,,",
+        b"",
+        b"cy@example.net,,",
+        b'"never closed,,',
+    ]
+    err = StringIO()
+    with pytest.raises(CommandError, match="2 addresses of 2 good lines; 6 are bad"):
+        call_command("truncus_suppress", "--import", str(file(b"\n".join(lines))), stderr=err)
+    told = err.getvalue().splitlines()
+    assert [line.partition(":")[0] for line in told] == [f"Line {n}" for n in (3, 4, 5, 6, 7, 10)]
+    assert "@" not in err.getvalue()
+    assert [row[0] for row in all_rows()] == ["ann@example.net", "cy@example.net"]
+    assert all_rows()[0][3] == "complaint"
+
+
+@pytest.mark.parametrize("text", ["", "ann@example.net\n", "address,colour\n", "address,address\n"])
+def test_a_file_without_columns_is_a_clear_error(file, text):
+    with pytest.raises(CommandError, match="first line must name the columns"):
+        run("--import", file(text))
+
+
+def test_a_file_that_is_not_there_is_a_clear_error(tmp_path):
+    with pytest.raises(CommandError, match="cannot be used"):
+        run("--import", tmp_path / "none.csv")
+    with pytest.raises(CommandError, match="one of the arguments"):
+        run()
+
+
+def test_options_are_for_what_the_file_does_not_have(file):
+    path = file("address,list\nann@example.net,\nbob@example.net,news\n")
+    run("--import", path, "--list", "digest", "--reason", "unsubscribed", "--tenant", "acme")
+    assert [row[:4] for row in all_rows()] == [
+        ("ann@example.net", "acme", "digest", "unsubscribed"),
+        ("bob@example.net", "acme", "news", "unsubscribed"),
+    ]
+    assert set(SuppressedAddress.objects.values_list("source", flat=True)) == {"import"}
+
+
+def test_dry_run_writes_nothing(file):
+    out, _ = run("--import", file("address\nann@example.net\n"), "--dry-run")
+    assert out == "1 lines are good.\n"
+    assert all_rows() == []
+
+
+def test_memory_does_not_grow_with_the_file():
+    def lines(count):
+        yield "address\n"
+        for number in range(count):
+            yield f"customer-{number}@example.net\n"
+
+    def peak(count):
+        tracemalloc.start()
+        assert list(Import(is_dry_run=True).run(lines(count))) == []
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(1000)  # what is imported and cached once
+    assert peak(6000) < 1.5 * peak(2000)
+
+
+def test_export_goes_through_a_table_of_many_pages(monkeypatch):
+    monkeypatch.setattr("truncus_django.log.suppression_csv.ROWS_AT_ONCE", 3)
+    for number in range(7):
+        suppress(f"c{number}@example.net")
+    lines = list(csv_lines(SuppressedAddress.objects.all()))
+    found = sorted(line.partition(",")[0] for line in lines[1:])
+    assert found == [f"c{number}@example.net" for number in range(7)]

@@ -1,0 +1,42 @@
+"""What the pages of suppressed addresses do; imported when the first one is shown."""
+
+from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
+from django.http import StreamingHttpResponse
+from django.utils.translation import gettext as _
+
+from truncus_django.admin.csv import file_response
+from truncus_django.api.errors import MessageError
+from truncus_django.log.suppression_csv import csv_lines
+from truncus_django.models import SuppressedAddress
+from truncus_django.sending.addresses import mailbox
+
+
+def checked_address(given: str) -> str:
+    """Return an address in the form in which it is looked up.
+
+    Raises:
+        ValidationError: it is malformed.
+    """
+    try:
+        return mailbox(given, "address")
+    except MessageError:
+        raise ValidationError(_("Enter an address such as ann@example.com.")) from None
+
+
+def search_addresses(
+    entries: QuerySet[SuppressedAddress], term: str
+) -> QuerySet[SuppressedAddress]:
+    """Return entries whose address is ``term``, or has it as a part if it is no address."""
+    term = term.strip().replace("\0", "").lower()
+    if not term:
+        return entries
+    try:
+        return entries.filter(address=mailbox(term, "search"))
+    except MessageError:
+        return entries.filter(address__contains=term)
+
+
+def csv_response(entries: QuerySet[SuppressedAddress]) -> StreamingHttpResponse:
+    """Return a download of entries."""
+    return file_response(csv_lines(entries), "suppressed")

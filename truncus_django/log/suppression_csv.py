@@ -1,0 +1,157 @@
+"""Suppressed addresses as CSV, out and in, line by line and in constant memory."""
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from django.db.models import QuerySet
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+
+from truncus_django.api.errors import MessageError
+from truncus_django.csv_cells import Line, cell, text_in
+from truncus_django.db.text import storable_text
+from truncus_django.db.timestamps import storable_moment
+from truncus_django.log.suppression import suppress
+from truncus_django.models import SuppressedAddress
+from truncus_django.sending.addresses import mailbox
+
+COLUMNS: Final = ("address", "tenant", "list", "reason", "note", "since", "until")
+_FIELDS: Final = (
+    "address", "tenant_id", "list_name", "reason", "note", "created_at", "expires_at"
+)  # fmt: skip
+ROWS_AT_ONCE = 1000
+
+
+def csv_lines(entries: QuerySet[SuppressedAddress]) -> Iterator[str]:
+    """Yield the lines of a file with all ``entries``, the oldest first."""
+    write = csv.writer(Line()).writerow
+    yield write(COLUMNS)
+    last: Any = None
+    in_order = entries.order_by("pk")
+    while True:
+        # Not iterator(): the drivers of MariaDB read a whole answer into memory.
+        following = in_order if last is None else in_order.filter(pk__gt=last)
+        rows = list(following.values_list("pk", *_FIELDS)[:ROWS_AT_ONCE])
+        for _, *values in rows:
+            yield write([cell(value) for value in values])
+        if len(rows) < ROWS_AT_ONCE:
+            return
+        last = rows[-1][0]
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line that was left out.
+
+    Attributes:
+        number: of the line, from 1.
+        problem: what is wrong with it; a sentence without its content.
+    """
+
+    number: int
+    problem: str
+
+
+@dataclass(slots=True)
+class Import:
+    """Reads addresses from CSV and suppresses them, a thousand in each transaction.
+
+    Attributes:
+        defaults: values of columns that the file does not have.
+        is_dry_run: whether the lines are checked alone.
+        read, written, bad: of how many lines; what was there before is read and not written.
+    """
+
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    is_dry_run: bool = False
+    read: int = 0
+    written: int = 0
+    bad: int = 0
+
+    def run(self, lines: Iterable[str]) -> Iterator[BadLine]:
+        """Import the lines, the first of which names the columns; yield those that are bad.
+
+        Raises:
+            ValueError: the first line is not that.
+            django.db.DatabaseError: what was written before stays, and can be read again.
+        """
+        reader = csv.reader(lines)
+        columns = _columns(next(reader, []))
+        waiting: list[SuppressedAddress] = []
+        while True:
+            try:
+                values = next(reader)
+                if not values:
+                    continue
+                self.read += 1
+                waiting.append(self._entry(columns, values))
+            except StopIteration:
+                break
+            except (ValueError, csv.Error, MessageError) as error:
+                self.bad += 1
+                yield BadLine(reader.line_num, _problem(error))
+            if len(waiting) >= ROWS_AT_ONCE:
+                self._write(waiting)
+        self._write(waiting)
+
+    def _write(self, waiting: list[SuppressedAddress]) -> None:
+        if not self.is_dry_run:
+            self.written += len(suppress(waiting))
+        waiting.clear()
+
+    def _entry(self, columns: tuple[str, ...], values: list[str]) -> SuppressedAddress:
+        if len(values) != len(columns):
+            raise ValueError(f"It has {len(values)} columns, and the first line {len(columns)}.")
+        given = dict(zip(columns, (text_in(value).strip() for value in values), strict=True))
+        texts = {**self.defaults, **{name: text for name, text in given.items() if text}}
+        reason = texts.get("reason", SuppressedAddress.Reason.BY_HAND)
+        if reason not in SuppressedAddress.Reason:
+            raise ValueError("The reason is none of " + ", ".join(SuppressedAddress.Reason) + ".")
+        for name, longest in (("tenant", 255), ("list", 100)):
+            if len(texts.get(name, "")) > longest:
+                raise ValueError(f"The {name} has more than {longest} characters.")
+        return SuppressedAddress(
+            address=mailbox(texts.get("address", ""), "address"),
+            tenant_id=storable_text(texts.get("tenant")),
+            list_name=storable_text(texts.get("list")),
+            reason=reason,
+            source=SuppressedAddress.Source.IMPORT,
+            note=storable_text(texts.get("note"))[:300],
+            created_at=_moment(texts.get("since"), "since") or timezone.now(),
+            expires_at=_moment(texts.get("until"), "until"),
+        )
+
+
+def _columns(names: list[str]) -> tuple[str, ...]:
+    found = tuple(name.strip().lower() for name in names)
+    if "address" not in found or not set(found) <= set(COLUMNS) or len(set(found)) < len(found):
+        raise ValueError(
+            "The first line must name the columns: address, and any of "
+            f"{', '.join(COLUMNS[1:])}; each once."
+        )
+    return found
+
+
+def _problem(error: Exception) -> str:
+    if isinstance(error, MessageError):
+        return "Its address is malformed."
+    if isinstance(error, csv.Error):
+        return "It cannot be read as CSV; is a quote missing?"
+    return str(error)
+
+
+def _moment(text: str | None, name: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        moment = parse_datetime(text) or parse_datetime(f"{text}T00:00")
+    except ValueError:
+        moment = None
+    if moment is None:
+        raise ValueError(f"{name} must be a moment like 2026-01-31T12:00:00+00:00.")
+    if timezone.is_naive(moment):
+        moment = timezone.make_aware(moment)
+    return storable_moment(moment)

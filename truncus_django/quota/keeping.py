@@ -1,0 +1,311 @@
+"""Keeps what answers tell of quotas: a row for each account, and the signal ``quota_threshold``.
+
+A process writes an account's row once a minute, and at once when more than that changes: a
+threshold is reached, the limit is another, an email is refused for a quota. Nothing is locked but
+the row, and that for one statement: where the caller of a send has a transaction open, the row is
+written after it, committed or rolled back. Of several processes that reach a threshold, the one
+whose write of the row says so tells it.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+from django.core.signals import request_finished
+from django.db import connections, router, transaction
+
+from truncus_django.api import contract
+from truncus_django.api.errors import QuotaExceeded, RateLimited, TruncusError
+from truncus_django.api.results import MonthlyQuota, SendResult
+from truncus_django.conf import Settings, get_settings
+from truncus_django.db.clock import Clock, moment_of
+from truncus_django.event_loop import off_the_event_loop
+from truncus_django.mailers import mailers_by_account
+from truncus_django.models import AccountQuota, Email
+from truncus_django.quota.figures import DAY_S, Figures, Told, emails_kept, is_plausible, updated
+from truncus_django.quota.overview import figures_of, quota_of
+from truncus_django.sending.outgoing import Sent
+from truncus_django.sending.requests import domain_of, refusal_of
+from truncus_django.signals import quota_threshold, send_safely
+from truncus_django.trouble_log import TroubleLog
+
+WRITE_EVERY_S = 60.0
+LONGEST_BURST_S = 3600.0
+TRIES = 5
+"""To write a row that others write at the same moment; each of them has just told as much."""
+
+_trouble = TroubleLog()
+
+
+class _Level(NamedTuple):
+    """What is written at once when it changes."""
+
+    percent: int
+    limit: int | None
+    is_reserved: bool
+
+
+@dataclass(slots=True)
+class _Noted:
+    """What this process has written of an account: when, in monotonic seconds, and what."""
+
+    at: float
+    level: _Level
+    capped_domains: set[str] = field(default_factory=set)
+
+
+class _Waiting(NamedTuple):
+    """What could not be written in the caller's transaction, and when it was told."""
+
+    told: Told
+    at: float
+
+
+_noted: dict[str, _Noted] = {}
+_waiting: dict[str, _Waiting] = {}
+
+
+def forget_noted() -> None:
+    """Write at the next answer again; for tests, whose rows are rolled back."""
+    _noted.clear()
+    _waiting.clear()
+    _trouble.clear()
+
+
+# What answers tell --------------------------------------------------------------------------------
+
+
+def told_by_quota(quota: MonthlyQuota | None) -> Told:
+    """Return what an answer's headers tell."""
+    return Told(quota if quota is not None and is_plausible(quota) else None)
+
+
+def told_by_error(error: TruncusError, senders: Iterable[str]) -> Told:
+    """Return what a refusal of emails tells.
+
+    One of Truncus's dialects has a single code for all its limits. Those of requests last a minute
+    at most, so that a longer wait is that for a cap, and one of more than a day for the month's.
+
+    Args:
+        error: why they were refused.
+        senders: of the emails; a daily cap is that of a domain.
+    """
+    wait_s = error.retry_after or 0.0
+    is_long = isinstance(error, RateLimited) and wait_s > LONGEST_BURST_S
+    if error.code == contract.WARMUP_CODE or (is_long and wait_s <= DAY_S):
+        return Told(capped_domains=frozenset(map(domain_of, senders)))
+    return Told(is_used_up=is_long or isinstance(error, QuotaExceeded))
+
+
+def told_by_results(results: Sequence[SendResult], senders: Sequence[str]) -> Told:
+    """Return what the results of a request's emails tell.
+
+    Args:
+        results: as many as there are senders.
+        senders: of the emails.
+    """
+    told = Told()
+    for result, sender in zip(results, senders, strict=True):
+        told = _together(told, told_by_quota(result.quota))
+        if not result.is_accepted:
+            told = _together(told, told_by_error(refusal_of(result), [sender]))
+    return told
+
+
+def _together(earlier: Told, later: Told) -> Told:
+    # One email that was refused among others that were not tells most.
+    return Told(
+        later.quota or earlier.quota,
+        earlier.is_used_up or later.is_used_up,
+        earlier.capped_domains | later.capped_domains,
+    )
+
+
+def _told_by_sends(sent: Sequence[Sent]) -> Told:
+    told = Told()
+    for outgoing, outcome in sent:
+        if outcome.result is not None and outcome.result.quota is not told.quota:
+            told = _together(told, told_by_quota(outcome.result.quota))
+        if outcome.error is not None and outcome.attempts:
+            sender = "" if outgoing.payload is None else str(outgoing.payload.email.get("from"))
+            told = _together(told, told_by_error(outcome.error, [sender]))
+    return told
+
+
+# When it is written -------------------------------------------------------------------------------
+
+
+def note_sends(account: str, sent: Sequence[Sent], settings: Settings) -> None:
+    """Keep what the answers to direct sends told. Nothing that fails here is raised.
+
+    Args:
+        account: as :attr:`~truncus_django.api.client.TruncusClient.account` tells.
+        sent: what became of messages.
+        settings: of their mailer.
+    """
+    note_answer(account, _told_by_sends(sent), settings)
+
+
+def note_answer(account: str, told: Told, settings: Settings) -> None:
+    """Keep what an answer told, after the caller's transaction. Nothing that fails is raised.
+
+    Args:
+        account: whose answer it was.
+        told: what it told.
+        settings: of the mailer that asked.
+    """
+    if told and _is_due(account, told, settings):
+        _in_nobodys_way(partial(_write_outside_transactions, account, told, settings), settings)
+
+
+def note_answer_of_outbox(account: str, told: Told, settings: Settings) -> None:
+    """Keep what an answer told to a worker, who has no transaction open. Nothing is raised.
+
+    With ``QUOTA_RESERVE`` each answer is kept, as the next request goes by it.
+    """
+    if told and (_is_due(account, told, settings) or settings.quota_reserve):
+        _in_nobodys_way(lambda using: _write(account, told, using=using), settings)
+
+
+def _in_nobodys_way(write: Callable[[str], None], settings: Settings) -> None:
+    using = settings.database or router.db_for_write(Email)
+    try:
+        off_the_event_loop(lambda: write(using))
+    except Exception as exc:  # noqa: BLE001  no email depends on it
+        _report(exc)
+    else:
+        _trouble.clear()
+
+
+def _is_due(account: str, told: Told, settings: Settings) -> bool:
+    """Whether to write now; if so, it counts as written."""
+    noted = _noted.get(account)
+    now = time.monotonic()
+    level = _level(told, settings)
+    if level is None:
+        level = noted.level if noted is not None else _Level(0, None, False)
+    is_due = (
+        noted is None
+        or now - noted.at >= WRITE_EVERY_S
+        or level != noted.level
+        or not told.capped_domains <= noted.capped_domains
+    )
+    if is_due:
+        _noted[account] = _Noted(now, level, set(told.capped_domains))
+    return is_due
+
+
+def _level(told: Told, settings: Settings) -> _Level | None:
+    quota = told.quota
+    if told.is_used_up:
+        return _Level(100, None, True)
+    if quota is None:
+        return None
+    figures = Figures(limit=quota.limit, sent=quota.sent, remaining=quota.remaining)
+    kept = emails_kept(settings.quota_reserve, quota.limit)
+    return _Level(figures.percent_reached, quota.limit, quota.remaining <= kept)
+
+
+def _write_outside_transactions(account: str, told: Told, settings: Settings, using: str) -> None:
+    """Write a row, or if the caller has a transaction open, remember to write it after that.
+
+    Inside it, the row would be locked for as long as the caller's transaction lasts, and what a
+    rollback takes back was told all the same.
+    """
+    connection = connections[using]
+    if connection.in_atomic_block:
+        _wait(account, told)
+        write = partial(_in_nobodys_way, _write_waiting, settings)
+        transaction.on_commit(write, using=using)
+    elif not connection.get_autocommit():
+        _wait(account, told)
+    else:
+        _write_waiting(using)
+        _write(account, told, using=using)
+
+
+def _wait(account: str, told: Told) -> None:
+    earlier = _waiting.get(account)
+    _waiting[account] = _Waiting(
+        _together(earlier.told, told) if earlier else told, time.monotonic()
+    )
+
+
+def _write_waiting(using: str) -> None:
+    """Write what had to wait for the end of a transaction."""
+    for account in list(_waiting):
+        waiting = _waiting.pop(account, None)
+        if waiting is not None:
+            _write(account, waiting.told, using=using, ago_s=time.monotonic() - waiting.at)
+
+
+def _write_what_was_rolled_back(**kwargs: object) -> None:
+    """Write at the end of a web request, whose transaction may have been rolled back."""
+    if not _waiting:
+        return
+
+    def write(using: str) -> None:
+        if not connections[using].in_atomic_block:
+            _write_waiting(using)
+
+    _in_nobodys_way(write, get_settings())
+
+
+request_finished.connect(_write_what_was_rolled_back, dispatch_uid="truncus_django.quota")
+
+
+def _report(exc: Exception) -> None:
+    kind = type(exc).__name__
+    _trouble.error(
+        kind,
+        "The quota of an account could not be written: %s. Further ones are not logged. "
+        "Run manage.py migrate, if you have not.",
+        kind,
+    )
+
+
+# Writing ------------------------------------------------------------------------------------------
+
+
+def _write(account: str, told: Told, *, using: str, ago_s: float = 0.0) -> None:
+    """Write what was told into the account's row; tell the threshold that this write reaches."""
+    now = Clock(using).now() - ago_s
+    rows = AccountQuota.objects.using(using).filter(pk=account)
+    for _ in range(TRIES):
+        row = rows.first()
+        if row is None:
+            rows.bulk_create([AccountQuota(account=account)], ignore_conflicts=True)
+            row = rows.get()
+        before = figures_of(row)
+        after = updated(before, told, now=now)
+        if after == before:
+            return
+        changes = {
+            "month": after.month,
+            "limit": after.limit,
+            "sent": after.sent,
+            "remaining": after.remaining,
+            "told_at": None if after.told_at is None else moment_of(after.told_at),
+            "emails_per_day": after.emails_per_day,
+            "told_percent": after.told_percent,
+            "capped": dict(after.capped),
+        }
+        if rows.filter(version=row.version).update(version=row.version + 1, **changes):
+            is_same_month = after.month == before.month
+            if after.told_percent > (before.told_percent if is_same_month else 0):
+                _tell(account, after, now)
+            return
+
+
+def _tell(account: str, figures: Figures, now: float) -> None:
+    if quota_threshold.has_listeners(AccountQuota):
+        mailers = mailers_by_account().get(account, ())
+        send_safely(
+            quota_threshold,
+            sender=AccountQuota,
+            mailers=mailers,
+            share=figures.told_percent / 100,
+            quota=quota_of(account, figures, mailers, now=now),
+        )

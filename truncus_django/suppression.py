@@ -1,0 +1,91 @@
+"""Addresses that must not be mailed, for a project's own code.
+
+Each function knows an address in any case, with or without a name.
+"""
+
+from datetime import datetime
+
+from truncus_django.log import suppression
+from truncus_django.models import SuppressedAddress
+from truncus_django.sending.addresses import mailbox
+from truncus_django.unsubscribe import Subscription, read_token
+
+__all__ = ["allow_again", "is_suppressed", "suppress", "unsubscribe"]
+
+
+def suppress(
+    address: str,
+    *,
+    list_name: str = "",
+    tenant_id: str = "",
+    reason: str = SuppressedAddress.Reason.BY_HAND,
+    note: str = "",
+    expires_at: datetime | None = None,
+) -> bool:
+    """Let nobody mail an address; return whether that is new.
+
+    Args:
+        address: whose.
+        list_name: only emails of this unsubscribe list; empty for all emails.
+        tenant_id: only emails of this tenant; empty for all.
+        reason: a value of :class:`SuppressedAddress.Reason`.
+        note: for whoever reads it in the admin.
+        expires_at: until when; aware. ``None`` for ever.
+
+    Raises:
+        InvalidAddress: it is malformed.
+        ValueError: there is no such reason.
+    """
+    entry = SuppressedAddress(
+        address=mailbox(address, "address"),
+        list_name=list_name,
+        tenant_id=tenant_id,
+        reason=SuppressedAddress.Reason(reason),
+        source=SuppressedAddress.Source.CODE,
+        note=note[:300],
+        expires_at=expires_at,
+    )
+    return bool(suppression.suppress([entry]))
+
+
+def allow_again(address: str, *, list_name: str | None = None, tenant_id: str | None = None) -> int:
+    """Let an address be mailed again, as when it subscribes anew; return how many entries went.
+
+    Args:
+        address: whose.
+        list_name, tenant_id: only entries of these; ``None`` for all, ``""`` for those that hold
+            for all lists or tenants.
+
+    Raises:
+        InvalidAddress: it is malformed.
+    """
+    return suppression.allow(address, list_name=list_name, tenant_id=tenant_id)
+
+
+def is_suppressed(address: str, *, list_name: str = "", tenant_id: str = "") -> bool:
+    """Return whether an email would be refused: one of this list and tenant, or of none.
+
+    Raises:
+        InvalidAddress: it is malformed.
+    """
+    return (
+        SuppressedAddress.objects.in_force()
+        .filter(
+            address=mailbox(address, "address"),
+            list_name__in={"", list_name},
+            tenant_id__in={"", tenant_id},
+        )
+        .exists()
+    )
+
+
+def unsubscribe(token: str) -> Subscription | None:
+    """Do what a click on the link with this token does, and return what it ended.
+
+    For requests that come by email to ``UNSUBSCRIBE_MAILTO``, whose subject is ``unsubscribe`` and
+    the token. ``None`` if this site made no such token.
+    """
+    subscription = read_token(token.strip())
+    if subscription is not None:
+        suppression.unsubscribe_address(subscription)
+    return subscription

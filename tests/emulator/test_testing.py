@@ -124,6 +124,13 @@ def test_django(truncus_emulator, settings):
 
 def test_django_is_left_alone_without_the_fixture(settings):
     assert settings.TRUNCUS == {"API_KEY": "tr_test_unit", "RECORD": False}
+
+def test_settings_that_are_changed_beside_it(settings, truncus_emulator):
+    settings.TRUNCUS = {**settings.TRUNCUS, "TENANT_ID": "acme"}
+
+def test_come_back_with_those_of_the_fixture():
+    from django.conf import settings
+    assert settings.TRUNCUS == {"API_KEY": "tr_test_unit", "RECORD": False}
 """
 
 
@@ -142,4 +149,4 @@ def test_fixture_in_a_users_suite(tmp_path, with_django):
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    assert ("4 passed" if with_django else "3 passed") in done.stdout
+    assert ("6 passed" if with_django else "3 passed") in done.stdout

@@ -65,9 +65,25 @@ def use_emulator(emulator: "Emulator") -> Iterator[None]:
     runners put Django's in-memory backend there, and it comes back afterwards. A fallback mailer
     writes into ``django.core.mail.outbox``.
     """
+    from django.test.utils import override_settings
+
+    override = override_settings(**_overrides(emulator))
+    _forget_earlier()
+    with _without_warning():
+        override.enable()
+    _in_use.append(emulator)
+    try:
+        yield
+    finally:
+        _in_use.pop()
+        with _without_warning():
+            override.disable()
+
+
+def _overrides(emulator: "Emulator") -> dict[str, Any]:
+    """Return the settings by which every email goes through ``emulator``."""
     import django
     from django.conf import settings
-    from django.test.utils import override_settings
 
     own = {**(getattr(settings, "TRUNCUS", None) or {}), "API_KEY": API_KEY}
     overrides: dict[str, Any] = {"TRUNCUS": {**own, "BASE_URL": emulator.url}}
@@ -84,24 +100,24 @@ def use_emulator(emulator: "Emulator") -> Iterator[None]:
         overrides["EMAIL_BACKEND"] = BACKEND
         if fallback is not None:
             overrides["TRUNCUS"]["FALLBACK_MAILER"] = _IN_MEMORY
+    return overrides
+
+
+def _forget_earlier() -> None:
+    """Forget what this process has learned from the emulator of the test before."""
     from truncus_django.api.capabilities import forget_capabilities
 
-    override = override_settings(**overrides)
-    forget_capabilities()  # the emulator of the test before may have spoken another dialect
+    forget_capabilities()  # it may have spoken another dialect
     keeping = sys.modules.get("truncus_django.quota.keeping")
     if keeping is not None:
         keeping.forget_noted()  # its rows were rolled back, or wait for a commit that never comes
+
+
+@contextmanager
+def _without_warning() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The EMAIL_BACKEND setting is deprecated")
-        override.enable()
-    _in_use.append(emulator)
-    try:
         yield
-    finally:
-        _in_use.pop()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The EMAIL_BACKEND setting is deprecated")
-            override.disable()
 
 
 def send_outbox() -> int:
@@ -138,7 +154,9 @@ def _truncus_emulator_server() -> "Iterator[Emulator]":
 
 
 @_fixture("function")
-def truncus_emulator(_truncus_emulator_server: "Emulator") -> "Iterator[Emulator]":
+def truncus_emulator(
+    request: "pytest.FixtureRequest", _truncus_emulator_server: "Emulator"
+) -> "Iterator[Emulator]":
     """A fresh local Truncus; where Django is configured, its email goes there.
 
     ``truncus_emulator.reset(dialect="sdk")`` changes options for the rest of the test.
@@ -148,8 +166,20 @@ def truncus_emulator(_truncus_emulator_server: "Emulator") -> "Iterator[Emulator
     if not _django_is_configured():
         yield emulator
         return
-    with use_emulator(emulator):
-        yield emulator
+    if not request.config.pluginmanager.hasplugin("django"):
+        with use_emulator(emulator):
+            yield emulator
+        return
+    # By pytest-django's own fixture: what it and another override change in turns is put back in
+    # the wrong order, and the tests after this one would send to the emulator, too.
+    settings = request.getfixturevalue("settings")
+    _forget_earlier()
+    with _without_warning():
+        for name, value in _overrides(emulator).items():
+            setattr(settings, name, value)
+    _in_use.append(emulator)
+    yield emulator
+    _in_use.pop()
 
 
 def _django_is_configured() -> bool:

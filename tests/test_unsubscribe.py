@@ -1,10 +1,15 @@
 """Unsubscribe links: headers, tokens, the page, and one click."""
 
+import random
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from urllib.parse import quote
+
 import pytest
+from django.core.signing import Signer
 from django.template import Context, Template
 from django.test import Client, override_settings
-from django.urls import reverse
-from django.utils.crypto import get_random_string
+from hypothesis import given
+from hypothesis import strategies as st
 
 from truncus_django.api.errors import (
     ConfigurationError,
@@ -22,6 +27,7 @@ from truncus_django.unsubscribe import PLACEHOLDER, Subscription, read_token, to
 pytestmark = pytest.mark.django_db
 
 BASE_URL = "https://shop.example.com"
+PATH = "/truncus/unsubscribe/{}/"
 ONE_CLICK = {"List-Unsubscribe": "One-Click"}
 
 
@@ -233,13 +239,26 @@ def test_a_token_is_the_same_each_time_and_another_for_each_list():
     assert len({token_of(each)[:20] for each in [ann, *others]}) == 4
 
 
-def test_each_changed_character_makes_it_another(emulator):
-    token = token_of(Subscription("ann@example.net", "digest", "acme"))
-    for place, char in enumerate(token):
-        other = "A" if char != "A" else "B"
-        assert read_token(token[:place] + other + token[place + 1 :]) is None
-        assert read_token(token[:place]) is None
-        assert read_token(f"{token[:place]}.{token[place:]}") is None
+def test_nothing_of_the_subscription_can_be_read_in_a_token():
+    texts = ["ann@example.net", "digest", "acme"]
+    token = token_of(Subscription(*texts))
+    signed = token.partition(".")[0]
+    decoded = urlsafe_b64decode(signed + "=" * (-len(signed) % 4)).decode("latin-1")
+    for text in texts:
+        for length in range(4, len(text) + 1):
+            assert text[:length] not in token + decoded
+
+
+def test_texts_that_begin_alike_are_masked_differently():
+    tokens = [token_of(Subscription(f"ann{n}@example.net", "digest")) for n in range(100)]
+    masked = {urlsafe_b64decode(each.partition(".")[0] + "==")[16:26] for each in tokens}
+    assert len(masked) == 100
+
+
+@given(address=st.text(), list_name=st.text(max_size=100), tenant_id=st.text())
+def test_what_was_put_into_a_token_comes_out(address, list_name, tenant_id):
+    subscription = Subscription(address, list_name, tenant_id)
+    assert read_token(token_of(subscription)) == subscription
 
 
 @pytest.mark.parametrize("token", ["", "x", "é" * 30, "a" * 5000, "%00", "a.b", "....", "=" * 40])
@@ -247,16 +266,78 @@ def test_what_is_no_token_is_none(token):
     assert read_token(token) is None
 
 
+def forged(good: str, chance: random.Random) -> str:
+    """Return a token that somebody made who has a good one, and no key."""
+    signed, signature = good.split(".")
+    parts = [urlsafe_b64decode(part + "=" * (-len(part) % 4)) for part in (signed, signature)]
+    change, place = chance.randrange(7), chance.randrange(1, len(good))
+    match change:
+        case 0:  # a bit of what is signed, or of the signature
+            which = chance.randrange(2)
+            flipped = bytearray(parts[which])
+            flipped[chance.randrange(len(flipped))] ^= 1 << chance.randrange(8)
+            parts[which] = bytes(flipped)
+        case 1:
+            return good[:place]
+        case 2:
+            return good[place:]
+        case 3:  # a bit of a character
+            return (
+                good[:place] + chr(ord(good[place]) ^ 1 << chance.randrange(7)) + good[place + 1 :]
+            )
+        case 4:  # in front, in the midst, or behind
+            place = chance.choice([0, place, len(good)])
+            return good[:place] + chance.choice("Aa0-_=. ") * chance.randrange(1, 4) + good[place:]
+        case 5:  # another text under this signature, of any length
+            parts[0] = chance.randbytes(chance.randrange(100))
+        case 6:
+            parts = [chance.randbytes(len(part)) for part in parts]
+    return ".".join(urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
+
+
 def test_ten_thousand_forged_tokens_are_refused_without_a_query(
     client, django_assert_num_queries, emulator
 ):
-    good = token_of(Subscription("ann@example.net", "digest"))
+    good = token_of(Subscription("ann@example.net", "digest", "acme"))
+    chance = random.Random(20)
+    tokens: set[str] = set()
+    while len(tokens) < 10_000:
+        tokens |= {forged(good, chance)} - {good}
     with django_assert_num_queries(0):
-        for number in range(10_000):
-            forged = get_random_string(len(good)) if number % 2 else good[:-6] + f"{number:06d}"
-            assert read_token(forged) is None
-        for method in (client.get, client.post):
-            assert method(reverse("truncus_django:unsubscribe", args=[forged])).status_code == 404
+        assert [each for each in tokens if read_token(each) is not None] == []
+        for token in sorted(each for each in tokens if each.isprintable() and "/" not in each)[
+            ::40
+        ]:
+            path = PATH.format(quote(token))
+            assert client.get(path).status_code == 404
+            assert client.post(path, ONE_CLICK).status_code == 404
+    assert client.get(PATH.format(good)).status_code == 200
+
+
+def test_parts_of_two_good_tokens_make_none():
+    ann, bob = (token_of(Subscription(f"{name}@example.net", "digest")) for name in ("ann", "bob"))
+    (one, one_signature), (other, other_signature) = ann.split("."), bob.split(".")
+    assert read_token(f"{one}.{other_signature}") is None
+    assert read_token(f"{other}.{one_signature}") is None
+    assert read_token(f"{one[:22]}{other[22:]}.{other_signature}") is None
+
+
+def test_what_the_site_signs_elsewhere_is_no_token():
+    masked = token_of(Subscription("ann@example.net", "digest")).partition(".")[0]
+    for salt in ("", "truncus_django", "django.core.signing.Signer"):
+        assert read_token(Signer(sep=".", salt=salt).sign(masked)) is None
+
+
+def test_a_token_of_another_site_is_refused(client, settings, django_assert_num_queries, emulator):
+    own = settings.SECRET_KEY
+    settings.SECRET_KEY = "that of another site"
+    token = token_of(Subscription("ann@example.net", "digest"))
+    assert client.get(PATH.format(token)).status_code == 200
+    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = own, ["one of its own"]
+    assert read_token(token) is None
+    with django_assert_num_queries(0):
+        assert client.get(PATH.format(token)).status_code == 404
+        assert client.post(PATH.format(token), ONE_CLICK).status_code == 404
 
 
 # The page -----------------------------------------------------------------------------------------

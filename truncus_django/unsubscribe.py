@@ -1,23 +1,27 @@
 """Unsubscribe links: which address, list and tenant a link stands for.
 
-A link holds all that in itself, sealed with the project's ``SECRET_KEY``: no row is written at the
+A link holds all that in itself, under the project's ``SECRET_KEY``: no row is written at the
 send. Such a row would be part of the sender's transaction, and gone when that is rolled back
 although the email is out; it would be an address more to keep and to forget; and a list of a
 million would write a million of them.
 
-The seal is a synthetic IV (RFC 5297 shows the construction) with HMAC-SHA256 in both of its parts:
-the IV is a MAC of the text, the text is hidden by a keystream that follows from key and IV, and
-whoever opens it computes the MAC again. ``django.core.signing`` would sign the address, and leave
-it readable.
+``django.core.signing`` makes a link one of this site: nothing else decides which are accepted. What
+it signs is masked first, with a keystream that follows from ``SECRET_KEY`` and a nonce: else each
+log that the URL gets into would have the address.
+
+The nonce is a MAC of the text (a synthetic one, as in RFC 5297), and not random. So the same
+subscription has the same link each time: an email that is built again, to be sent again under its
+idempotency key, is the same email. It also shows that two links are the same one, and how long the
+text is; no more.
 """
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from hmac import compare_digest
+from hashlib import shake_256
 
 from django.conf import settings as django_settings
+from django.core.signing import BadSignature, Signer
 from django.urls import NoReverseMatch, reverse
 from django.utils.crypto import salted_hmac
 
@@ -28,8 +32,8 @@ __all__ = ["PLACEHOLDER", "Subscription"]
 PLACEHOLDER = "https://unsubscribe.invalid/link"
 """Stands for a recipient's link in bodies that are rendered before the email is sent."""
 
-_IV_BYTES = 16
-_LONGEST_TOKEN = 2000
+_SALT = "truncus_django.unsubscribe"
+_NONCE_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +52,13 @@ class Subscription:
 
 
 def token_of(subscription: Subscription) -> str:
-    """Return the subscription as a part of a URL, which shows nothing of it."""
+    """Return the subscription as a part of a URL, in which it cannot be read."""
     content = [subscription.list_name, subscription.address, subscription.tenant_id]
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
     key = django_settings.SECRET_KEY
-    iv = _iv(text, key)
-    return _in_url(iv + _hidden(text, iv, key))
+    nonce = _mac("nonce", text, key)[:_NONCE_BYTES]
+    masked = urlsafe_b64encode(nonce + _masked(text, nonce, key)).rstrip(b"=")
+    return _signer(key).sign(masked.decode())
 
 
 def read_token(token: str) -> Subscription | None:
@@ -61,20 +66,18 @@ def read_token(token: str) -> Subscription | None:
 
     One that was made before ``SECRET_KEY`` was rotated is read with ``SECRET_KEY_FALLBACKS``.
     """
-    if len(token) > _LONGEST_TOKEN or not token.isascii():
+    if not token.isascii():
         return None
-    try:
-        sealed = urlsafe_b64decode(token + "=" * (-len(token) % 4))
-    except ValueError:
-        return None
-    if _in_url(sealed) != token:  # there is one way to write each token
-        return None
-    iv, hidden = sealed[:_IV_BYTES], sealed[_IV_BYTES:]
+    # One after the other, and not all in one signer: whose signature it is unmasks the text.
     for key in (django_settings.SECRET_KEY, *django_settings.SECRET_KEY_FALLBACKS):
-        text = _hidden(hidden, iv, key)
-        if compare_digest(iv, _iv(text, key)):
-            list_name, address, tenant_id = json.loads(text)
-            return Subscription(address, list_name, tenant_id)
+        try:
+            signed = _signer(key).unsign(token)
+        except BadSignature:
+            continue
+        sealed = urlsafe_b64decode(signed + "=" * (-len(signed) % 4))
+        nonce, masked = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+        list_name, address, tenant_id = json.loads(_masked(masked, nonce, key))
+        return Subscription(address, list_name, tenant_id)
     return None
 
 
@@ -99,25 +102,19 @@ def link_of(subscription: Subscription, settings: Settings) -> str:
     return settings.unsubscribe_base_url + path
 
 
-def _in_url(sealed: bytes) -> str:
-    return urlsafe_b64encode(sealed).rstrip(b"=").decode()
+def _signer(key: str | bytes) -> Signer:
+    return Signer(key=key, fallback_keys=[], sep=".", salt=_SALT)
 
 
-def _iv(text: bytes, key: str | bytes) -> bytes:
-    return _mac("iv", text, key)[:_IV_BYTES]
+def _masked(text: bytes, nonce: bytes, key: str | bytes) -> bytes:
+    """Return ``text`` masked, or masked text as it was.
 
-
-def _hidden(text: bytes, iv: bytes, key: str | bytes) -> bytes:
-    """Return ``text`` hidden; hidden text becomes readable by the same."""
-    stream = b"".join(_blocks(iv, key, len(text)))
-    return bytes(one ^ other for one, other in zip(text, stream, strict=False))
-
-
-def _blocks(iv: bytes, key: str | bytes, length: int) -> Iterator[bytes]:
-    for number in range(-(-length // 32)):
-        yield _mac("stream", iv + number.to_bytes(4), key)
+    SHAKE256 expands a key of this nonce alone (FIPS 202); no two texts share one.
+    """
+    stream = shake_256(_mac("mask", nonce, key)).digest(len(text))
+    return bytes(one ^ other for one, other in zip(text, stream, strict=True))
 
 
 def _mac(purpose: str, value: bytes, key: str | bytes) -> bytes:
-    salt = f"truncus_django.unsubscribe.{purpose}"
-    return salted_hmac(salt, value, secret=key, algorithm="sha256").digest()
+    """Return HMAC-SHA256 under a key for this purpose, which Django derives from ``key``."""
+    return salted_hmac(f"{_SALT}.{purpose}", value, secret=key, algorithm="sha256").digest()

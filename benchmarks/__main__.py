@@ -11,7 +11,7 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchmarks import admin_pages, bulk, css, memory, outbox, startup, sync
+from benchmarks import admin_pages, bulk, css, memory, outbox, startup, sync, webhook
 from benchmarks.contenders import CONTENDERS
 from benchmarks.processes import WrongWork
 from benchmarks.rounds import WARM_UP_MAILS, Figures, entries, run
@@ -29,7 +29,7 @@ connection adds none. Anymail and both SMTP backends open a connection for each 
 the environment that requests or a contender would read are taken out. Recording writes each email
 to a file of SQLite, set up as Django does, or (WAL) as sites in production do."""
 
-PARTS = ("memory", "startup", "pages", "sync", "outbox", "css", "bulk")
+PARTS = ("memory", "startup", "pages", "sync", "outbox", "css", "bulk", "webhook")
 GROUPS = {"log": ("truncus", "recording", "recording-wal", "requests", "anymail", "pages", "sync")}
 """What ``--only`` takes for several at once: all that the log's targets need."""
 
@@ -114,7 +114,8 @@ def _measure(options: argparse.Namespace) -> Results:
         outbox.run(options.queued, options.repeat_queued, _progress) if "outbox" in wanted else None
     )
     inlined = css.run(_progress) if "css" in wanted else None
-    return Results(figures, used, started, pages, synced, queued, inlined, sent)
+    received = webhook.run(_progress) if "webhook" in wanted else None
+    return Results(figures, used, started, pages, synced, queued, inlined, sent, received)
 
 
 def _progress(text: str) -> None:
@@ -142,11 +143,13 @@ def _print(results: Results, found: Sequence[Target], options: argparse.Namespac
         print(f"\n{css.as_table(results.css)}")
     if results.bulk:
         print(f"\n{bulk.as_table(results.bulk)}")
+    if results.webhooks:
+        print(f"\n{webhook.as_table(results.webhooks)}")
     print(f"\n{as_table(found)}")
 
 
 def _conditions() -> str:
-    packages = ("django", "requests", "django-anymail", "truncus", "fluxmail")
+    packages = ("django", "requests", "django-anymail", "django-ses", "truncus", "fluxmail")
     queues = ("django-post_office", "django-mailer")
     inliners = ("css-inline", "premailer")
     found = [
@@ -216,6 +219,7 @@ def _write(path: Path, results: Results, found: Sequence[Target]) -> None:
         "outbox": results.outbox and asdict(results.outbox),
         "css": [asdict(each) for each in results.css or ()],
         "bulk": [asdict(each) for each in results.bulk or ()],
+        "webhooks": [asdict(each) for each in results.webhooks or ()],
         "targets": [{**asdict(each), "verdict": each.decision} for each in found],
     }
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

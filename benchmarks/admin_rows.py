@@ -46,7 +46,8 @@ LOG_SQL = f"""
         tenant_id, template_id, metadata, is_sandbox, track_opens, track_clicks, attachments,
         attachment_count, attachment_bytes, text_body, html_body, resend_of_id, send_at, created_at,
         sent_at, delivered_at, bounced_at, complained_at, first_opened_at, last_opened_at,
-        open_count, click_count, attempts, next_sync_at
+        open_count, click_count, attempts, next_sync_at, answers_until, redirected_to, suppressed,
+        unsubscribe_list, sent_by
     )
     SELECT
         (lpad(to_hex((extract(epoch FROM moment) * 1000)::bigint), 12, '0') || '7'
@@ -84,7 +85,8 @@ LOG_SQL = f"""
         CASE WHEN opened THEN 1 + n %% 4 ELSE 0 END,
         CASE WHEN opened AND engagement < 0.1 THEN 1 + n %% 2 ELSE 0 END,
         1, CASE WHEN state IN ('sent', 'delivered') AND moment > now() - interval '90 days'
-            THEN now() + engagement * interval '7 days' END
+            THEN now() + engagement * interval '7 days' END,
+        NULL, '[]', '[]', '', ''
     FROM (
         SELECT *, state IN ('delivered', 'complained') AS arrived,
             state IN ('delivered', 'complained') AND engagement < 0.45 AS opened

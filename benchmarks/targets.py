@@ -14,6 +14,7 @@ from benchmarks.rounds import Figures
 from benchmarks.startup import Startup
 from benchmarks.sync import Sync
 from benchmarks.tables import table
+from benchmarks.webhook import Received
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Results:
     outbox: Outbox | None = None
     css: list[Inlined] | None = None
     bulk: Sequence[Bulk] | None = None
+    webhooks: Sequence[Received] | None = None
 
     def find(self, contender: str, mode: Mode, latency_ms: float) -> Figures | None:
         """Return the figures of an entry, if it was measured."""
@@ -103,6 +105,11 @@ def targets(results: Results) -> Iterator[Target]:
     many = f"{results.bulk[-1].messages if results.bulk else MANY:,}"
     more_mb = results.bulk[-1].peak_mb - results.bulk[0].peak_mb if results.bulk else None
     yield Target(f"send_bulk, {many} messages: peak over {FEW:,}'s", 40, more_mb, unit="MB")
+    on_postgresql = [each for each in results.webhooks or () if each.database == "PostgreSQL"]
+    cpu_ms = max((each.cpu_us / 1000 for each in on_postgresql), default=None)
+    yield Target("webhook, PostgreSQL, CPU", 1.2, cpu_ms, unit="ms")
+    queries = max((each.queries for each in on_postgresql), default=None)
+    yield Target("webhook, PostgreSQL, queries", 5, queries, unit="")
 
 
 def _page_targets(pages: Pages | None) -> Iterator[Target]:

@@ -3,8 +3,10 @@
 import subprocess
 import sys
 
+from benchmarks.admin_rows import LOG_SQL
 from tests.test_docs import ROOT
 from tests.test_example_project import environment
+from truncus_django.models import Email
 
 
 def test_a_small_run_ends_with_its_tables():
@@ -28,3 +30,9 @@ def test_a_small_run_ends_with_its_tables():
         "send_bulk, 150 messages",
     ):
         assert shown in done.stdout
+
+
+def test_the_rows_of_the_pages_have_all_columns():
+    columns = LOG_SQL.partition("SELECT")[0].replace('"', "")
+    missing = [field.column for field in Email._meta.concrete_fields if field.column not in columns]
+    assert missing == []

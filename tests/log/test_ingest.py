@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from itertools import pairwise
+from random import Random
 from typing import Any
 
 import pytest
@@ -482,12 +483,33 @@ def test_answers_cost_a_constant_number_of_queries_per_hundred(count_queries):
     assert cost(200) <= 2 * per_hundred
 
 
-def test_one_event_costs_few_queries(count_queries):
-    email()
+@pytest.mark.parametrize("word", ["delivered", "opened", "failed"])
+def test_one_event_costs_few_queries(word, count_queries):
+    row = email()
     with count_queries() as queries:
-        ingest([incoming("opened")])
+        ingest([incoming(word)])
 
-    assert len(queries) <= 9
+    of_lock = connection.vendor == "sqlite"
+    assert len(queries) == 3 + of_lock  # the email, the event, and what it changes
+    assert row.events.get().type == word
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_burst_is_applied_once_by_four_at_once(shared_database, in_threads):
+    """Webhooks and answers about the same emails, each of them from all four, in other orders."""
+    rows = [email(f"m-{number}") for number in range(25)]
+    story = [("delivered", 1), *[("opened", minute) for minute in range(2, 8)], ("clicked", 9)]
+    events = [incoming(word, minute, row.message_id) for row in rows for word, minute in story]
+
+    def report(seed: int) -> int:
+        mine = Random(seed).sample(events, len(events))
+        new = sum(ingest([event]) for event in mine[:100])
+        apply_details({row.message_id: answered("delivered", *story) for row in rows[seed::4]})
+        return new + sum(ingest([event]) for event in mine[100:])
+
+    in_threads(*[lambda seed=seed: report(seed) for seed in range(4)])
+    found = Email.objects.values_list("state", "open_count", "click_count")
+    assert list(found) == [(State.DELIVERED, 6, 1)] * 25
 
 
 @pytest.mark.django_db(transaction=True)

@@ -80,6 +80,46 @@ def _is_shared(field: "models.Field[Any, Any]", values: Sequence[Any]) -> bool:
     return values.count(values[0]) == len(values)
 
 
+def update_row(row: models.Model, names: Sequence[str], *, using: str) -> int:
+    """Write fields of one row; return how many rows were written: 0 where it is gone.
+
+    Unlike ``save(update_fields=…)`` it compiles its SQL once, and sends no signals.
+    """
+    connection, model = connections[using], type(row)
+    fields = [model._meta.get_field(name) for name in names]
+    values = [_adapted(field, row.__dict__[field.attname], connection) for field in fields]  # type: ignore[arg-type, union-attr]
+    key = _adapted(model._meta.pk, row.pk, connection)
+    with connection.cursor() as cursor:
+        cursor.execute(_update_sql(model, using, tuple(names)), [*values, key])
+        return int(cursor.rowcount)
+
+
+def locked_row(
+    model: type[_Row],
+    name: str,
+    value: Any,
+    *,
+    using: str,
+    without: Sequence[str] = (),
+    waiting: "models.ForeignKey[Any, Any]",
+) -> tuple[_Row | None, bool]:
+    """Return the row with a value in a unique field, locked, and whether others wait for it.
+
+    Args:
+        without: fields that are not read now.
+        waiting: a foreign key to ``model`` that is empty in rows that wait; they have the same
+            value in a field of the same name.
+
+    Returns:
+        the row, or ``None`` if there is none, and whether any wait.
+    """
+    sql = _select_sql(model, using, name, tuple(without), waiting)
+    value = _adapted(model._meta.get_field(name), value, connections[using])  # type: ignore[arg-type]
+    for row in model._default_manager.using(using).raw(sql, [value, value]):
+        return row, bool(vars(row)["others_wait"])
+    return None, False
+
+
 def insert_new(rows: Sequence[models.Model], *, using: str) -> int:
     """Insert ``rows`` except those whose unique values are stored already; return how many.
 
@@ -198,6 +238,31 @@ def _insert_sql(
     verb = "INSERT IGNORE INTO" if ignore_conflicts and is_mysql else "INSERT INTO"
     suffix = " ON CONFLICT DO NOTHING" if ignore_conflicts and not is_mysql else ""
     return f"{verb} {quote(table)} ({columns}) {rows}{suffix}"
+
+
+@lru_cache(maxsize=64)
+def _update_sql(model: type[models.Model], using: str, names: tuple[str, ...]) -> str:
+    quote, meta = connections[using].ops.quote_name, model._meta
+    columns = ", ".join(f"{quote(str(meta.get_field(name).column))} = %s" for name in names)  # type: ignore[union-attr]
+    return f"UPDATE {quote(meta.db_table)} SET {columns} WHERE {quote(str(meta.pk.column))} = %s"  # noqa: S608  names of our own
+
+
+@lru_cache(maxsize=64)
+def _select_sql(
+    model: type[models.Model],
+    using: str,
+    name: str,
+    without: tuple[str, ...],
+    waiting: "models.ForeignKey[Any, Any]",
+) -> str:
+    quote, meta, others = connections[using].ops.quote_name, model._meta, waiting.model._meta
+    fields = [field for field in meta.concrete_fields if field.name not in without]
+    columns = ", ".join(quote(str(field.column)) for field in fields)
+    place, same = (quote(str(each.get_field(name).column)) for each in (meta, others))  # type: ignore[union-attr]
+    wait = f"{same} = %s AND {quote(str(waiting.column))} IS NULL"
+    exists = f"EXISTS (SELECT 1 FROM {quote(others.db_table)} WHERE {wait}) AS others_wait"  # noqa: S608  names of our own
+    lock = " FOR UPDATE" if connections[using].features.has_select_for_update else ""
+    return f"SELECT {columns}, {exists} FROM {quote(meta.db_table)} WHERE {place} = %s{lock}"  # noqa: S608
 
 
 class _ByKey(Expression):

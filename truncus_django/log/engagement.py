@@ -85,6 +85,17 @@ def count_webhooks(
     return webhooks, after_answers
 
 
+def count_first_report(email: Email, event: EmailEvent, changes: Changes) -> None:
+    """Count a new webhook about an email that no answer has told of: each is one more."""
+    name = COUNT_FIELDS.get(event.type)
+    if name is None:
+        return
+    changes.set(email, name, min(getattr(email, name) + 1, _LARGEST_COUNT))
+    if event.type == OPENED:
+        last = latest(email.first_opened_at, email.last_opened_at, event.occurred_at)
+        changes.set(email, "last_opened_at", last)
+
+
 def count_answers(
     emails: Mapping[str, Email],
     details: Mapping[str, EmailDetails],

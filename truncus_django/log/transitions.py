@@ -20,7 +20,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from truncus_django import signals
-from truncus_django.db.bulk import update_each
+from truncus_django.db.bulk import update_each, update_row
 from truncus_django.db.locks import take_write_lock
 from truncus_django.db.timestamps import earliest
 from truncus_django.log.suppression import suppress
@@ -261,7 +261,7 @@ class Changes:
         self._choose_reasons()
         if len(self.emails) == 1:  # a bulk update of one is the slower way
             for email in self.emails.values():
-                email.save(update_fields=_CHANGING_FIELDS, using=Email.objects.db)
+                update_row(email, _CHANGING_FIELDS, using=Email.objects.db)
         else:
             update_each(Email.objects.all(), self.emails.values(), _CHANGING_FIELDS)
         suppress(self.suppressed)

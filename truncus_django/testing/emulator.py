@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 if TYPE_CHECKING:
+    import pytest
+
     from truncus_django.emulator import Emulator
 
 API_KEY = "tr_test_emulator"

@@ -15,12 +15,14 @@ from django.db import DatabaseError
 from django.dispatch import Signal
 from django.views.decorators.debug import sensitive_variables
 
+from truncus_django import telemetry
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import (
     Failure,
     MessagesNotSent,
     TruncusError,
     clear_frames,
+    log_fields,
     log_text,
     redacted,
 )
@@ -161,20 +163,23 @@ class TruncusBackend(BaseEmailBackend):
             capture(messages, self.settings)
             return len(messages)
         client, settings, now = self.client, self.settings, time.time()
-        preparer = Preparer(type(self), self.alias, client, settings, now, host_of(settings))
-        prepared = preparer.prepare(messages)
         report = _Report(len(messages))
-        if settings.delivery == "outbox":
-            queued = self._enqueue(prepared, settings)
-            self._send_signals(queued)
-            report.add(queued)
-        else:
-            for sent in send_batches(client, make_batches(prepared, now=now), now=now):
-                self._record(sent, settings)
-                self._send_signals(sent)
-                report.add(sent)
-            forget_finished(messages)
-        report.raise_failures(fail_silently=self.fail_silently)
+        with telemetry.sending(len(messages), self.alias, settings.delivery) as observed:
+            preparer = Preparer(type(self), self.alias, client, settings, now, host_of(settings))
+            prepared = preparer.prepare(messages)
+            if settings.delivery == "outbox":
+                queued = self._enqueue(prepared, settings)
+                self._send_signals(queued)
+                report.add(queued)
+            else:
+                for sent in send_batches(client, make_batches(prepared, now=now), now=now):
+                    self._record(sent, settings)
+                    self._send_signals(sent)
+                    report.add(sent)
+                forget_finished(messages)
+            if observed is not None:
+                observed.note(report.accepted, [failure.error for failure in report.failures])
+            report.raise_failures(fail_silently=self.fail_silently)
         return report.accepted
 
     # The steps of a send ----------------------------------------------------------------------
@@ -274,7 +279,11 @@ class _Report:
         if fail_silently and wrong_settings is None:
             with outermost() as is_outermost:
                 for error in errors if is_outermost else ():
-                    logger.error("An email was not sent: %s", log_text(error))
+                    logger.error(
+                        "An email was not sent: %s",
+                        log_text(error),
+                        extra={"truncus_event": "email_not_sent", **log_fields(error)},
+                    )
         elif errors and self.count == 1:
             raise errors[0]
         elif errors:

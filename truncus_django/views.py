@@ -9,12 +9,15 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
+from truncus_django import telemetry
 from truncus_django.api import contract
 from truncus_django.api.errors import ConfigurationError, WebhookVerificationError
 from truncus_django.api.webhooks import verify
 from truncus_django.conf import get_settings
-from truncus_django.log.ingest import ingest
+from truncus_django.log.ingest import IncomingEvent, ingest
 from truncus_django.log.webhook_payload import read_event
+from truncus_django.states import EVENT_WORDS
+from truncus_django.telemetry import Webhook
 from truncus_django.trouble_log import TroubleLog
 
 logger = logging.getLogger("truncus_django")
@@ -35,34 +38,72 @@ def webhook(request: HttpRequest) -> HttpResponse:
     Whatever is wrong with its signature, the answer is the same. A failure of our own is a 500, so
     that Truncus repeats the webhook.
     """
+    with telemetry.receiving_webhook() as observed:
+        return _receive(request, observed)
+
+
+def _receive(request: HttpRequest, observed: Webhook | None) -> HttpResponse:
     try:
         if int(request.META.get("CONTENT_LENGTH", "")) > MAX_BODY_BYTES:
+            if observed is not None:
+                observed.fail("TooLarge")
             return _answer(413, "Too large.")
         # Not request.body: that goes by the limit for forms, which a project may have set lower.
         body = request.read(MAX_BODY_BYTES)
         signed_at = _verified_timestamp(request, body)
         incoming = read_event(body, signed_at=signed_at)
     except WebhookVerificationError as error:
-        logger.warning("A webhook was refused: %s", error.message)
+        _note_failure(observed, error)
+        logger.warning(
+            "A webhook was refused: %s",
+            error.message,
+            extra={"truncus_event": "webhook_refused", "truncus_reason": error.message},
+        )
         return _answer(403, "Refused.")
     except (ValueError, OSError) as error:  # no length, no such JSON, or its sender broke off
-        logger.warning("A webhook could not be read: %s.", type(error).__name__)
+        _note_failure(observed, error)
+        kind = type(error).__name__
+        logger.warning(
+            "A webhook could not be read: %s.",
+            kind,
+            extra={"truncus_event": "webhook_unreadable", "truncus_error": kind},
+        )
         return _answer(400, "Unreadable.")
     except ConfigurationError as error:
+        _note_failure(observed, error)
         return _try_again(error)
     try:
-        ingest([incoming])
+        new = ingest([incoming])
     except Exception as error:  # noqa: BLE001  whatever it is, Truncus must repeat it
+        _note_failure(observed, error)
         return _try_again(error)
+    if observed is not None:
+        _note_event(observed, incoming, is_new=bool(new))
     _trouble.clear()
     return _answer(200, "OK")
+
+
+def _note_failure(observed: Webhook | None, error: Exception) -> None:
+    if observed is not None:
+        observed.fail(error)
+
+
+def _note_event(observed: Webhook, incoming: IncomingEvent, *, is_new: bool) -> None:
+    # Of the words that there may be; a metric has a bounded number of labels.
+    event = incoming.type if incoming.type in EVENT_WORDS else "other"
+    observed.about(incoming.message_id, event)
+    if is_new:
+        observed.lagged(event, time.time() - incoming.occurred_at.timestamp())
 
 
 def _verified_timestamp(request: HttpRequest, body: bytes) -> int:
     """Return when the webhook was signed (unix seconds), or raise what is wrong with it."""
     secrets = get_settings().webhook_secrets
     if not secrets:
-        _report("Webhooks arrive and are all refused: TRUNCUS has no WEBHOOK_SECRETS.")
+        _report(
+            "Webhooks arrive and are all refused: TRUNCUS has no WEBHOOK_SECRETS.",
+            "webhooks_without_secret",
+        )
         raise WebhookVerificationError("No secret is set.")
     timestamp = request.headers.get(contract.TIMESTAMP_HEADER, "")
     verify(
@@ -77,7 +118,12 @@ def _verified_timestamp(request: HttpRequest, body: bytes) -> int:
 
 def _try_again(error: Exception) -> HttpResponse:
     """Return an answer that makes Truncus repeat the webhook."""
-    _report(f"A webhook could not be stored: {type(error).__name__}. Truncus will repeat it.")
+    kind = type(error).__name__
+    _report(
+        f"A webhook could not be stored: {kind}. Truncus will repeat it.",
+        "webhook_not_stored",
+        truncus_error=kind,
+    )
     return _answer(500, "Try again.")
 
 
@@ -96,9 +142,14 @@ def _is_not_about_webhooks(record: logging.LogRecord) -> bool:
 logging.getLogger("django.request").addFilter(_is_not_about_webhooks)
 
 
-def _report(problem: str) -> None:
+def _report(problem: str, event: str, **fields: str) -> None:
     """Log a problem once, until a webhook is stored again."""
-    _trouble.error(problem, "%s Further ones are not logged.", problem)
+    _trouble.error(
+        problem,
+        "%s Further ones are not logged.",
+        problem,
+        extra={"truncus_event": event, **fields},
+    )
 
 
 def _answer(status: int, text: str) -> HttpResponse:

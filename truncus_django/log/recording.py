@@ -60,7 +60,7 @@ def record(sent: Sequence[Sent], *, alias: str | None, settings: Settings) -> No
     try:
         off_the_event_loop(lambda: _record_together_or_alone(emails, alias, settings))
     except Exception as exc:  # noqa: BLE001  the emails are sent; this must not tell otherwise
-        _report(exc, _trouble, "Emails were sent and could not be recorded")
+        _report(exc, _trouble, "Emails were sent and could not be recorded", "email_not_recorded")
     else:
         _trouble.clear()
 
@@ -131,14 +131,21 @@ def _connects(connection: BaseDatabaseWrapper) -> bool:
     return True
 
 
-def _report(exc: Exception, trouble: TroubleLog, what: str) -> None:
+def _report(exc: Exception, trouble: TroubleLog, what: str, event: str) -> None:
     kind = type(exc).__name__
     # On SQLite a table that is missing is the same kind of error as one that is locked.
     lacks_tables = isinstance(exc, ProgrammingError) or "no such" in str(exc)
     if isinstance(exc, transaction.TransactionManagementError):  # a ProgrammingError, too
         lacks_tables = False
     hint = " Run manage.py migrate, if you have not." if lacks_tables else ""
-    trouble.error(kind, "%s: %s.%s Further ones are not logged.", what, kind, hint)
+    trouble.error(
+        kind,
+        "%s: %s.%s Further ones are not logged.",
+        what,
+        kind,
+        hint,
+        extra={"truncus_event": event, "truncus_error": kind},
+    )
 
 
 def _attach(message_ids: Sequence[str]) -> None:
@@ -146,7 +153,8 @@ def _attach(message_ids: Sequence[str]) -> None:
     try:
         attach(message_ids)
     except Exception as exc:  # noqa: BLE001  the emails are sent and recorded
-        _report(exc, _trouble_with_events, "Events that came early could not be applied")
+        what = "Events that came early could not be applied"
+        _report(exc, _trouble_with_events, what, "early_events_not_applied")
     else:
         _trouble_with_events.clear()
 

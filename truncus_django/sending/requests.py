@@ -5,9 +5,11 @@ must hold for every email, whatever way it takes, is seen to here.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
+from truncus_django import telemetry
 from truncus_django.api import contract
 from truncus_django.api.capabilities import WireFormat
 from truncus_django.api.client import TruncusClient
@@ -36,6 +38,8 @@ def request_results(
     key: str,
     sandbox: bool,
     wire_format: WireFormat | None = None,
+    batch_id: UUID | None = None,
+    traceparents: Iterable[str | None] = (),
 ) -> Sequence[SendResult]:
     """Make the request that sends ``emails``, and return the result of each.
 
@@ -46,6 +50,8 @@ def request_results(
         sandbox: check and store only.
         wire_format: that of an earlier request under the key whose answer was lost, as its error
             tells.
+        batch_id, traceparents: for telemetry: the outbox's batch, and the spans that its emails
+            were enqueued by.
 
     Raises:
         EmailRefused: the guard of a staging site lets one of them go to nobody.
@@ -54,11 +60,19 @@ def request_results(
     guard = current_guard()
     if guard is not None:
         emails = [guard(email) for email in emails]
-    if len(emails) == 1:
-        return [client.send(emails[0], idempotency_key=key, sandbox=sandbox)]
-    return client.send_batch(
-        emails, idempotency_key=key, sandbox=sandbox, wire_format=wire_format
-    ).results
+    with telemetry.requesting(
+        client.base_url, len(emails), batch_id=batch_id, traceparents=traceparents
+    ) as observed:
+        results: Sequence[SendResult]
+        if len(emails) == 1:
+            results = [client.send(emails[0], idempotency_key=key, sandbox=sandbox)]
+        else:
+            results = client.send_batch(
+                emails, idempotency_key=key, sandbox=sandbox, wire_format=wire_format
+            ).results
+        if observed is not None:
+            observed.note(results)
+    return results
 
 
 def parts_of(senders: Sequence[str], error: TruncusError) -> list[list[int]]:
@@ -125,11 +139,31 @@ def note_acceptance(result: SendResult) -> None:
     """Log that an email was accepted, and as a warning what its sender may not expect."""
     message_id = loggable_id(result.message_id)
     status = result.status if result.status in contract.ACCEPTED_STATUSES else "another status"
-    logger.debug("Truncus accepted email %s: %s", message_id, status)
+    logger.debug(
+        "Truncus accepted email %s: %s",
+        message_id,
+        status,
+        extra={
+            "truncus_event": "email_accepted",
+            "truncus_message_id": message_id,
+            "truncus_status": status,
+        },
+    )
     if result.is_content_duplicate:
+        original_id = loggable_id(result.original_global_message_id)
         logger.warning(
             "Truncus did not send an email because it had just sent the same content: %s",
-            loggable_id(result.original_global_message_id),
+            original_id,
+            extra={"truncus_event": "email_repeats_content", "truncus_message_id": original_id},
         )
     if result.warnings:
-        logger.warning("Truncus sent email %s with %d warnings", message_id, len(result.warnings))
+        logger.warning(
+            "Truncus sent email %s with %d warnings",
+            message_id,
+            len(result.warnings),
+            extra={
+                "truncus_event": "email_accepted_with_warnings",
+                "truncus_message_id": message_id,
+                "truncus_count": len(result.warnings),
+            },
+        )

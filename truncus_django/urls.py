@@ -2,8 +2,11 @@
 
 from django.urls import path
 
-from truncus_django.views import webhook
+from truncus_django.views import health, webhook
 
 app_name = "truncus_django"
 
-urlpatterns = [path("webhook/", webhook, name="webhook")]
+urlpatterns = [
+    path("webhook/", webhook, name="webhook"),
+    path("health/", health, name="health"),
+]

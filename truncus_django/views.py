@@ -1,13 +1,16 @@
-"""The webhook: Truncus reports here what became of emails, and who opened them."""
+"""The webhook, by which Truncus reports what became of emails, and how the outbox is."""
 
 import logging
 import time
+from typing import Any
 
 from django.contrib.auth.decorators import login_not_required
-from django.db import transaction
-from django.http import HttpRequest, HttpResponse
+from django.db import Error, transaction
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.utils.crypto import constant_time_compare
+from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_POST
+from django.views.decorators.http import require_POST, require_safe
 
 from truncus_django import telemetry
 from truncus_django.api import contract
@@ -16,6 +19,7 @@ from truncus_django.api.webhooks import verify
 from truncus_django.conf import get_settings
 from truncus_django.log.ingest import IncomingEvent, ingest
 from truncus_django.log.webhook_payload import read_event
+from truncus_django.outbox.health import health as outbox_health
 from truncus_django.states import EVENT_WORDS
 from truncus_django.telemetry import Webhook
 from truncus_django.trouble_log import TroubleLog
@@ -26,6 +30,10 @@ MAX_BODY_BYTES = 256 * 1024
 """Of a webhook; the published ones have less than 1 KB."""
 
 _trouble = TroubleLog()
+_trouble_with_health = TroubleLog()
+
+
+# The webhook --------------------------------------------------------------------------------------
 
 
 @login_not_required  # of use with LoginRequiredMiddleware; needs no users otherwise
@@ -127,19 +135,19 @@ def _try_again(error: Exception) -> HttpResponse:
     return _answer(500, "Try again.")
 
 
-def _is_not_about_webhooks(record: logging.LogRecord) -> bool:
-    """Drop Django's own log record of each 500, which may be mailed to the admins.
+def _may_be_mailed(record: logging.LogRecord) -> bool:
+    """Drop Django's own log record of each 500 and 503, which may be mailed to the admins.
 
     That mail goes by way of Truncus, which sends a webhook about it, which fails like the first
-    one, and so on without end.
+    one, and so on without end. And a probe that asks each second would have an outbox that is late
+    mail about it each second.
     """
     match = getattr(getattr(record, "request", None), "resolver_match", None)
-    return (
-        getattr(record, "status_code", None) != 500 or getattr(match, "func", None) is not webhook
-    )
+    is_failure = getattr(record, "status_code", None) in {500, 503}
+    return not is_failure or getattr(match, "func", None) not in (webhook, health)
 
 
-logging.getLogger("django.request").addFilter(_is_not_about_webhooks)
+logging.getLogger("django.request").addFilter(_may_be_mailed)
 
 
 def _report(problem: str, event: str, **fields: str) -> None:
@@ -154,3 +162,55 @@ def _report(problem: str, event: str, **fields: str) -> None:
 
 def _answer(status: int, text: str) -> HttpResponse:
     return HttpResponse(text, status=status, content_type="text/plain; charset=utf-8")
+
+
+# Health -------------------------------------------------------------------------------------------
+
+
+@login_not_required  # a probe has no session; the view asks for more itself
+@never_cache
+@require_safe
+@transaction.non_atomic_requests  # which would fail first where the database is gone
+def health(request: HttpRequest) -> HttpResponse:
+    """Tell whether emails leave the outbox: 200 or 503, with numbers as JSON.
+
+    For whoever brings ``HEALTH_TOKEN``, and for staff users who may view emails. Others get a 403,
+    not a 404: the address is in the documentation, so that nothing would be hidden from strangers,
+    and whoever mistypes the token would look for a wrong address.
+    """
+    try:
+        if not (_has_token(request) or _is_staff(request)):
+            return _health(403, "forbidden")
+        found = outbox_health()
+        is_healthy = found.is_healthy(max_age_s=get_settings().health_max_age)
+    except (Error, ConfigurationError) as exc:
+        kind = type(exc).__name__
+        _trouble_with_health.error(
+            kind,
+            "The health of the outbox is not known: %s. Further ones are not logged.",
+            kind,
+            extra={"truncus_event": "health_unknown", "truncus_error": kind},
+        )
+        return _health(503, "unknown")
+    _trouble_with_health.clear()
+    if is_healthy:
+        return _health(200, "healthy", found.as_dict())
+    return _health(503, "unhealthy", found.as_dict())
+
+
+def _has_token(request: HttpRequest) -> bool:
+    token = get_settings().health_token
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    if token is None or scheme.lower() != "bearer":
+        return False
+    return constant_time_compare(given.strip(), token)
+
+
+def _is_staff(request: HttpRequest) -> bool:
+    user: Any = getattr(request, "user", None)  # there may be no users
+    is_staff = getattr(user, "is_active", False) and getattr(user, "is_staff", False)
+    return bool(is_staff) and bool(user.has_perm("truncus_django.view_email"))
+
+
+def _health(status: int, word: str, numbers: dict[str, float] | None = None) -> JsonResponse:
+    return JsonResponse({"status": word, **(numbers or {})}, status=status)

@@ -147,3 +147,12 @@ def test_of_a_webhook(told, secret):
     }
     client = Client()
     client.post("/truncus/webhook/", raw, content_type="application/json", headers=headers)
+
+
+def test_of_the_health_endpoint(settings, caplog, answering):
+    settings.TRUNCUS = {**settings.TRUNCUS, "DELIVERY": "outbox", "HEALTH_TOKEN": "geheim"}
+    message().send()
+    Dispatcher(jitter=lambda: 0.5).drain()
+    for token in ("geheim", "another"):
+        answer = Client().get("/truncus/health/", headers={"Authorization": f"Bearer {token}"})
+        assert not any(private in answer.content.decode() for private in PRIVATE)

@@ -15,6 +15,8 @@ MODULES = [
     "bulk",
     "emulator",
     "message",
+    "metrics.otel",
+    "metrics.prometheus",
     "models",
     "outbox.operations",
     "outbox.health",

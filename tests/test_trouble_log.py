@@ -10,19 +10,20 @@ from truncus_django.trouble_log import TroubleLog
 def test_each_kind_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     trouble = TroubleLog()
     for kind in ("KeyError", "KeyError", "ValueError", "KeyError"):
-        trouble.error(kind, "The queue fails: %s", kind)
+        trouble.error(kind, "The queue fails: %s", kind, extra={"truncus_error": kind})
 
     assert caplog.messages == ["The queue fails: KeyError", "The queue fails: ValueError"]
+    assert [record.truncus_error for record in caplog.records] == ["KeyError", "ValueError"]
 
 
 def test_trouble_that_comes_back_is_logged_again(caplog: pytest.LogCaptureFixture) -> None:
     trouble = TroubleLog()
     assert not trouble.clear()
-    trouble.error("KeyError", "The queue fails")
+    trouble.error("KeyError", "The queue fails", extra={})
 
     assert trouble.clear()
     assert not trouble.clear()
-    trouble.error("KeyError", "The queue fails")
+    trouble.error("KeyError", "The queue fails", extra={})
 
     assert len(caplog.messages) == 2
 
@@ -33,12 +34,12 @@ def test_a_log_handler_that_meets_the_same_trouble_ends_there() -> None:
     class Mailing(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             logged.append(record)
-            trouble.error("KeyError", "The email about it fails")
+            trouble.error("KeyError", "The email about it fails", extra={})
 
     handler = Mailing()
     logging.getLogger("truncus_django").addHandler(handler)
     try:
-        trouble.error("KeyError", "The email fails")
+        trouble.error("KeyError", "The email fails", extra={})
     finally:
         logging.getLogger("truncus_django").removeHandler(handler)
 

@@ -16,6 +16,7 @@ from django.db import DatabaseError
 from django.dispatch import Signal
 from django.views.decorators.debug import sensitive_variables
 
+from truncus_django import telemetry
 from truncus_django.api import contract
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import (
@@ -23,6 +24,7 @@ from truncus_django.api.errors import (
     MessagesNotSent,
     TruncusError,
     clear_frames,
+    log_fields,
     log_text,
     redacted,
 )
@@ -169,21 +171,24 @@ class TruncusBackend(BaseEmailBackend):
             return len(messages)
         client, settings, now = self.client, self.settings, time.time()
         fallback = fallback_of(settings)
-        preparer = Preparer(type(self), self.alias, client, settings, now, host_of(settings))
-        prepared = preparer.prepare(messages)
         report = _Report(len(messages))
-        if settings.delivery == "outbox":
-            queued = self._enqueue(prepared, settings)
-            self._send_signals(queued)
-            report.add(queued)
-        else:
-            with closing(_send(client, fallback, prepared, now=now)) as all_sent:
-                for sent in all_sent:
-                    self._record(sent, settings)
-                    self._send_signals(sent)
-                    report.add(sent)
-            forget_finished(messages)
-        report.raise_failures(fail_silently=self.fail_silently)
+        with telemetry.sending(len(messages), self.alias, settings.delivery) as observed:
+            preparer = Preparer(type(self), self.alias, client, settings, now, host_of(settings))
+            prepared = preparer.prepare(messages)
+            if settings.delivery == "outbox":
+                queued = self._enqueue(prepared, settings)
+                self._send_signals(queued)
+                report.add(queued)
+            else:
+                with closing(_send(client, fallback, prepared, now=now)) as all_sent:
+                    for sent in all_sent:
+                        self._record(sent, settings)
+                        self._send_signals(sent)
+                        report.add(sent)
+                forget_finished(messages)
+            if observed is not None:
+                observed.note(report.accepted, [failure.error for failure in report.failures])
+            report.raise_failures(fail_silently=self.fail_silently)
         return report.accepted
 
     # The steps of a send ----------------------------------------------------------------------
@@ -313,7 +318,11 @@ class _Report:
         if fail_silently and wrong_settings is None:
             with outermost() as is_outermost:
                 for error in errors if is_outermost else ():
-                    logger.error("An email was not sent: %s", log_text(error))
+                    logger.error(
+                        "An email was not sent: %s",
+                        log_text(error),
+                        extra={"truncus_event": "email_not_sent", **log_fields(error)},
+                    )
         elif errors and self.count == 1:
             raise errors[0]
         elif errors:

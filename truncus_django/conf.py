@@ -80,6 +80,10 @@ class Settings(ClientSettings):
     """The alias of the log's database; with one of its own, a record survives a rollback."""
     webhook_secrets: tuple[str, ...] = setting((), readers.secrets, scope="project", repr=False)
     """Any of them verifies a webhook, so that a secret can be rotated; none refuses all."""
+    health_token: str | None = setting(None, readers.optional_secret, scope="project", repr=False)
+    """Whoever brings it may read the health endpoint; without one, staff users alone."""
+    health_max_age: float = setting(900.0, readers.positive_number, scope="project")
+    """Seconds that an email of the outbox may wait while the endpoint says that it is healthy."""
     redirect_to: tuple[str, ...] = setting((), readers.addresses, scope="project", repr=False)
     """Who gets all emails of a staging site, instead of those they are for."""
     allow_recipients: tuple[str, ...] = setting(

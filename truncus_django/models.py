@@ -484,6 +484,8 @@ class OutboxEntry(models.Model):
         OutboxBatch, on_delete=models.DO_NOTHING, null=True, related_name="entries"
     )
     """The database refuses to delete a batch with entries; Django need not look for them first."""
+    traceparent = models.CharField(max_length=55, null=True)  # noqa: DJ001  None: no span
+    """Of the span that enqueued it, as the W3C writes it; for telemetry."""
     payload = models.TextField()
     """The API's fields as JSON, attachments with them. Last: SQLite reads a row from the left."""
 

@@ -92,7 +92,18 @@ def send_safely(signal: Signal, **facts: Any) -> None:
     for receiver, answer in answers:
         name = getattr(receiver, "__qualname__", type(receiver).__name__)
         if isinstance(answer, Exception):
-            _trouble.error(name, "The receiver %s fails: %s", name, type(answer).__name__)
+            kind = type(answer).__name__
+            _trouble.error(
+                name,
+                "The receiver %s fails: %s",
+                name,
+                kind,
+                extra={
+                    "truncus_event": "receiver_failed",
+                    "truncus_receiver": name,
+                    "truncus_error": kind,
+                },
+            )
 
 
 _is_inside: ContextVar[bool] = ContextVar("is_inside", default=False)

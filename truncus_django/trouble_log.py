@@ -1,6 +1,7 @@
 """Logs trouble once, and not each time that it is met."""
 
 import logging
+from collections.abc import Mapping
 
 logger = logging.getLogger("truncus_django")
 
@@ -15,16 +16,16 @@ class TroubleLog:
     def __init__(self) -> None:
         self._logged: dict[str, object] = {}
 
-    def error(self, kind: str, message: str, *args: object) -> None:
+    def error(self, kind: str, message: str, *args: object, extra: Mapping[str, object]) -> None:
         """Log an error, unless one of its kind was logged since trouble was last over.
 
         Args:
             kind: what makes it the same trouble, such as the name of an exception's class.
-            message, args: as :meth:`logging.Logger.error` takes them.
+            message, args, extra: as :meth:`logging.Logger.error` takes them.
         """
         mine = object()
         if self._logged.setdefault(kind, mine) is mine:  # of several threads, one logs it
-            logger.error(message, *args)
+            logger.error(message, *args, extra=extra)
 
     def clear(self) -> bool:
         """Note that all is well again; return whether there was trouble."""

@@ -2,11 +2,12 @@
 
 from django.urls import path
 
-from truncus_django.views import unsubscribe, webhook
+from truncus_django.views import health, unsubscribe, webhook
 
 app_name = "truncus_django"
 
 urlpatterns = [
     path("webhook/", webhook, name="webhook"),
     path("unsubscribe/<str:token>/", unsubscribe, name="unsubscribe"),
+    path("health/", health, name="health"),
 ]

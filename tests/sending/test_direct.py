@@ -54,6 +54,7 @@ class Api:
     """Stands in for the client: accepts all, but for emails that ``refuse`` has an error for."""
 
     account = "account"
+    base_url = "https://truncus.co"
     wire_format = WireFormat(Capabilities(), is_pinned=False)
 
     def __init__(self, refuse=lambda subjects: None):

@@ -284,6 +284,7 @@ class TruncusClient:
             "Truncus answered a repeated batch of %d emails as a whole: they count as accepted, "
             "without ids.",
             len(emails),
+            extra={"truncus_event": "batch_answered_as_a_whole", "truncus_count": len(emails)},
         )
 
     def _with_capabilities_applied(

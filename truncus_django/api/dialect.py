@@ -97,6 +97,10 @@ class DialectMemory:
                 "The account takes the SDK's form of emails, which does not know %s; Truncus may "
                 "leave that out.",
                 " and ".join(at_risk),
+                extra={
+                    "truncus_event": "fields_at_risk",
+                    "truncus_reason": " and ".join(at_risk),
+                },
             )
         return adapt(email, capabilities)
 
@@ -126,12 +130,14 @@ class DialectMemory:
                 "Truncus refused an email without HTML. From now on a rendering of the text goes "
                 "beside it. %s",
                 _ADVICE,
+                extra={"truncus_event": "dialect_found_out", "truncus_reason": "html_required"},
             )
         if new.single_recipient:
             logger.warning(
                 "Truncus refused a list of recipients in 'to'. From now on the first stays there "
                 "and the others go first in 'cc'. %s",
                 _ADVICE,
+                extra={"truncus_event": "dialect_found_out", "truncus_reason": "single_recipient"},
             )
         return True
 

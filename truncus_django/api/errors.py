@@ -152,6 +152,15 @@ def log_summary(error: "TruncusError") -> str:
     return f"{type(error).__name__} ({told})" if told else type(error).__name__
 
 
+def log_fields(error: "TruncusError") -> dict[str, object]:
+    """Return what :func:`log_summary` tells as fields of a log record, for ``extra``."""
+    return {
+        "truncus_error": type(error).__name__,
+        "truncus_code": loggable_code(error.code),
+        "truncus_http_status": error.status,
+    }
+
+
 def log_text(error: "TruncusError") -> str:
     """Return what :func:`log_summary` does, and what to do about it where that is known."""
     is_about_no_email = isinstance(error, ConfigurationError | NetworkError)

@@ -146,6 +146,18 @@ def secrets(value: Any) -> tuple[Secret, ...]:
     return tuple(Secret(secret) for secret in found)
 
 
+def optional_secret(value: Any) -> Secret | None:
+    """Return a secret that fits into an HTTP header."""
+    if value is None:
+        return None
+    secret = text(value)
+    if not secret.isascii() or " " in secret:
+        raise ValueError("must be of ASCII characters without spaces.")
+    if is_placeholder(secret):
+        raise ValueError("holds a placeholder; make one with secrets.token_urlsafe().")
+    return Secret(secret)
+
+
 def strings_by_name(value: Any) -> Mapping[str, str]:
     if isinstance(value, FromEnvironment):
         try:

@@ -47,6 +47,7 @@ from truncus_django.api.errors import (
     NetworkError,
     TLSError,
     TruncusError,
+    log_fields,
     loggable_id,
     refusal,
     rules_out_acceptance,
@@ -165,14 +166,22 @@ class Transport:
                     error, retries=retries, waited_s=waited_s, jitter=self._jitter()
                 )
                 if wait_s is not None:
+                    path = _loggable_path(request.path)
                     logger.info(
                         "Truncus %s: %s (%s); trying again in %.2f s, retry %d of %d",
-                        _loggable_path(request.path),
+                        path,
                         type(error).__name__,
                         error.status or "no answer",
                         wait_s,
                         retries + 1,
                         self.policy.max_retries,
+                        extra={
+                            "truncus_event": "request_retried",
+                            "truncus_path": path,
+                            "truncus_attempt": retries + 1,
+                            "truncus_seconds": wait_s,
+                            **log_fields(error),
+                        },
                     )
                 if wait_s is None or not self._wait(wait_s):
                     # A lost answer stays ambiguous whatever came after it, except where the

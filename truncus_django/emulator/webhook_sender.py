@@ -161,7 +161,14 @@ class WebhookSender:
         """Log why webhooks are not acknowledged, once until that changes."""
         trouble = "" if status == 200 else _TROUBLES.get(status, f"HTTP {status}")
         if trouble and trouble != self.trouble:
-            logger.warning("Webhooks are not acknowledged: %s.", trouble)
+            logger.warning(
+                "Webhooks are not acknowledged: %s.",
+                trouble,
+                extra={
+                    "truncus_event": "emulator_webhooks_not_acknowledged",
+                    "truncus_http_status": status,
+                },
+            )
         self.trouble = trouble
 
     def _repeat(self, webhook: _Webhook) -> None:

@@ -62,7 +62,7 @@ def record(sent: Sequence[Sent], *, alias: str | None, settings: Settings) -> bo
     try:
         off_the_event_loop(lambda: _record_together_or_alone(emails, alias, settings))
     except Exception as exc:  # noqa: BLE001  the emails are sent; this must not tell otherwise
-        _report(exc, _trouble, "Emails were sent and could not be recorded")
+        _report(exc, _trouble, "Emails were sent and could not be recorded", "email_not_recorded")
         return False
     _trouble.clear()
     return True
@@ -134,10 +134,17 @@ def _connects(connection: BaseDatabaseWrapper) -> bool:
     return True
 
 
-def _report(exc: Exception, trouble: TroubleLog, what: str) -> None:
+def _report(exc: Exception, trouble: TroubleLog, what: str, event: str) -> None:
     kind = type(exc).__name__
     hint = " Run manage.py migrate, if you have not." if lacks_tables(exc) else ""
-    trouble.error(kind, "%s: %s.%s Further ones are not logged.", what, kind, hint)
+    trouble.error(
+        kind,
+        "%s: %s.%s Further ones are not logged.",
+        what,
+        kind,
+        hint,
+        extra={"truncus_event": event, "truncus_error": kind},
+    )
 
 
 def _attach(message_ids: Sequence[str]) -> None:
@@ -145,7 +152,8 @@ def _attach(message_ids: Sequence[str]) -> None:
     try:
         attach(message_ids)
     except Exception as exc:  # noqa: BLE001  the emails are sent and recorded
-        _report(exc, _trouble_with_events, "Events that came early could not be applied")
+        what = "Events that came early could not be applied"
+        _report(exc, _trouble_with_events, what, "early_events_not_applied")
     else:
         _trouble_with_events.clear()
 

@@ -27,6 +27,7 @@ from truncus_django.api.errors import (
     QuotaExceeded,
     RateLimited,
     TruncusError,
+    log_fields,
     log_text,
 )
 from truncus_django.api.rate_limit import Pacer
@@ -340,7 +341,16 @@ class SyncJob:
         else:
             chunk.dates[email.pk] = next_sync_at(email, now=self._now())
             self.result.reasons[log_text(error)] += 1
-        logger.warning("Truncus could not be asked about email %s: %s", email.pk, kind)
+        logger.warning(
+            "Truncus could not be asked about email %s: %s",
+            email.pk,
+            kind,
+            extra={
+                "truncus_event": "email_not_synced",
+                "truncus_email": str(email.pk),
+                **log_fields(error),
+            },
+        )
 
     def _note_trouble(self, mailer: str, account: _Account, error: TruncusError) -> None:
         """Give a mailer up where the next email would fare no better."""
@@ -376,10 +386,16 @@ class SyncJob:
                 chunk.dates[email.pk] = next_sync_at(email, now=self._now())
                 self.result.failed += 1
                 self.result.reasons[f"The answer cannot be stored ({type(exc).__name__})."] += 1
+                kind = type(exc).__name__
                 logger.error(  # noqa: TRY400  a traceback would hold the answer
                     "Truncus's answer about email %s cannot be stored: %s",
                     email.pk,
-                    type(exc).__name__,
+                    kind,
+                    extra={
+                        "truncus_event": "answer_not_stored",
+                        "truncus_email": str(email.pk),
+                        "truncus_error": kind,
+                    },
                 )
             del chunk.answers[message_id]
 

@@ -413,6 +413,7 @@ class Migration(migrations.Migration):
                 ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
                 ("is_waiting", models.BooleanField(default=True)),
                 ("is_retained", models.BooleanField(default=False)),
+                ("traceparent", models.CharField(max_length=55, null=True)),
                 ("payload", models.TextField()),
                 (
                     "batch",

@@ -17,6 +17,7 @@ from truncus_django.api.errors import (
     MessageError,
     OutcomeUnknown,
     TruncusError,
+    log_fields,
     log_summary,
     log_text,
     log_text_of_code,
@@ -400,6 +401,12 @@ def _note_failure(claim: Claim, decision: RetryDecision, error: TruncusError, no
                 claim.settings.fallback_mailer,
                 pause_s,
                 log_text(error),
+                extra={
+                    "truncus_event": "outbox_goes_elsewhere",
+                    "truncus_mailer": claim.settings.fallback_mailer,
+                    "truncus_seconds": pause_s,
+                    **log_fields(error),
+                },
             )
         paused_until = moment_of(now + pause_s)
         is_longer = Q(paused_until=None) | Q(paused_until__lt=paused_until)

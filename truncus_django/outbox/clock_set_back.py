@@ -66,6 +66,7 @@ def adjust_to_clock_set_back(clock: Clock) -> None:
     logger.warning(
         "The clock of the outbox was set back by %.0f s or more; its own times were moved with it.",
         ahead_s,
+        extra={"truncus_event": "outbox_clock_set_back", "truncus_seconds": ahead_s},
     )
 
 

@@ -20,7 +20,7 @@ from django.db import DatabaseError, InterfaceError, connections
 
 from truncus_django import rate_limit
 from truncus_django.api.client import noting_requests
-from truncus_django.api.errors import MessageError, TruncusError, log_summary
+from truncus_django.api.errors import MessageError, TruncusError, log_fields, log_summary
 from truncus_django.api.results import SendResult
 from truncus_django.db.clock import Clock, moment_of
 from truncus_django.db.locks import take_write_lock
@@ -202,6 +202,8 @@ class Dispatcher:
                 sandbox=batch.is_sandbox,
                 wire_format=read_wire_format(batch.wire_format) if claim.was_ambiguous else None,
                 is_repeat=claim.was_ambiguous,
+                batch_id=batch.pk,
+                traceparents=[email.traceparent for email in emails],
             )
         except TruncusError as error:
             logger.info(
@@ -209,6 +211,13 @@ class Dispatcher:
                 batch.pk,
                 batch.attempts,
                 log_summary(error),
+                extra={
+                    "truncus_event": "outbox_request_failed",
+                    "truncus_batch": str(batch.pk),
+                    "truncus_attempt": batch.attempts,
+                    "truncus_count": len(emails),
+                    **log_fields(error),
+                },
             )
             return error
 
@@ -254,7 +263,14 @@ class Dispatcher:
                 with committed(self.clock.using):
                     take_write_lock(OutboxBatch.objects.all())
                     if not _is_to_be_recorded(claim, answer):
-                        logger.warning("A lease of the outbox ran out: batch %s", claim.batch.pk)
+                        logger.warning(
+                            "A lease of the outbox ran out: batch %s",
+                            claim.batch.pk,
+                            extra={
+                                "truncus_event": "outbox_lease_lost",
+                                "truncus_batch": str(claim.batch.pk),
+                            },
+                        )
                         return DispatchResult()
                     now, jitter = self.clock.now(), self._jitter()
                     if isinstance(answer, HandedOver | HandoverFailure):

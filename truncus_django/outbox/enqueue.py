@@ -9,6 +9,7 @@ from django.core.mail import EmailMessage
 from django.db import transaction
 from django.utils import timezone
 
+from truncus_django import telemetry
 from truncus_django.api.errors import MessageError, OutcomeUnknown, TruncusError
 from truncus_django.api.results import LATEST
 from truncus_django.awaited_send import current_awaited_send
@@ -111,7 +112,10 @@ def enqueue(rows: Sequence[Row], settings: Settings) -> None:
         asyncio.CancelledError: nothing was written, because nobody awaits the send any more.
     """
     using = database()
-    with transaction.atomic(using=using, savepoint=False):
+    with telemetry.enqueuing(len(rows)), transaction.atomic(using=using, savepoint=False):
+        traceparent = telemetry.current_traceparent()
+        for row in rows:
+            row.entry.traceparent = traceparent
         for chunk in _chunks(rows):
             insert([row.email for row in chunk], using=using)
             insert([row.entry for row in chunk], using=using)

@@ -111,7 +111,12 @@ class Listener:
                 cursor.execute(f"LISTEN {CHANNEL}")
         except Exception as exc:  # noqa: BLE001  the clock is enough to go by
             self._close()
-            logger.info("Not listening for emails of the outbox: %s", type(exc).__name__)
+            kind = type(exc).__name__
+            logger.info(
+                "Not listening for emails of the outbox: %s",
+                kind,
+                extra={"truncus_event": "outbox_not_listening", "truncus_error": kind},
+            )
             return False
         self._is_listening = True
         return True

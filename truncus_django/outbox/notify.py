@@ -123,6 +123,11 @@ def report(dispatcher: str, exc: Exception) -> None:
         "notified: %s. They are sent later. Further ones are not logged.",
         dispatcher,
         str(exc) if isinstance(exc, ConfigurationError) else kind,
+        extra={
+            "truncus_event": "dispatcher_not_notified",
+            "truncus_dispatcher": dispatcher,
+            "truncus_error": kind,
+        },
     )
 
 

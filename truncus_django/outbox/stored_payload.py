@@ -34,11 +34,13 @@ class StoredEmail:
     Attributes:
         fields: the API's; ``None`` where they cannot be read.
         send_at: when it is to be sent, where that still lies ahead.
+        traceparent: of the span that enqueued it.
     """
 
     pk: UUID
     fields: EmailFields | None = field(repr=False)
     send_at: datetime | None
+    traceparent: str | None = None
 
 
 def payload_json(fields: Mapping[str, Any]) -> bytes:
@@ -59,7 +61,8 @@ def stored_emails(batch: OutboxBatch, *, now: float) -> list[StoredEmail]:
         now: unix seconds. A ``send_at`` that is over by then means to send the email now.
     """
     entries = OutboxEntry.objects.filter(batch=batch).order_by(*OutboxEntry.IN_ORDER)
-    return [_stored_email(pk, text, now) for pk, text in entries.values_list("pk", "payload")]
+    found = entries.values_list("pk", "traceparent", "payload")
+    return [_stored_email(pk, traceparent, text, now) for pk, traceparent, text in found]
 
 
 def read_payload(text: str) -> EmailFields | None:
@@ -84,15 +87,15 @@ def store_left_out(pk: UUID, left_out: Sequence[str]) -> None:
         OutboxEntry.objects.filter(pk=pk).update(payload=stored.decode(), size=len(stored))
 
 
-def _stored_email(pk: UUID, text: str, now: float) -> StoredEmail:
+def _stored_email(pk: UUID, traceparent: str | None, text: str, now: float) -> StoredEmail:
     fields = read_payload(text)
     if fields is None:
-        return StoredEmail(pk, None, None)
+        return StoredEmail(pk, None, None, traceparent)
     send_at = read_moment(fields.get("send_at"))
     if send_at is not None and send_at.timestamp() <= now + SEND_AT_MARGIN_S:
         del fields["send_at"]
         send_at = None
-    return StoredEmail(pk, fields, send_at)
+    return StoredEmail(pk, fields, send_at, traceparent)
 
 
 # The types of the API's fields --------------------------------------------------------------------

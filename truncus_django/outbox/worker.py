@@ -160,7 +160,9 @@ class Worker:
                 continue
             failures = 0
             if self._trouble.clear():
-                logger.info("The outbox's worker goes on")
+                logger.info(
+                    "The outbox's worker goes on", extra={"truncus_event": "worker_recovered"}
+                )
             if isinstance(step, DispatchResult):
                 continue
             if self._is_once and not step.is_pace:
@@ -199,7 +201,10 @@ class Worker:
         kind = type(exc).__name__
         if isinstance(exc, DatabaseError | InterfaceError):
             self._trouble.error(
-                kind, "The outbox's database fails: %s. The worker tries again.", kind
+                kind,
+                "The outbox's database fails: %s. The worker tries again.",
+                kind,
+                extra={"truncus_event": "outbox_database_failed", "truncus_error": kind},
             )
             return
         place = traceback.extract_tb(exc.__traceback__)[-1]
@@ -209,6 +214,7 @@ class Worker:
             kind,
             place.filename,
             place.lineno,
+            extra={"truncus_event": "worker_step_failed", "truncus_error": kind},
         )
 
     def _close_idle_connections(self) -> None:

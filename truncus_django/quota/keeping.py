@@ -263,6 +263,7 @@ def _report(exc: Exception) -> None:
         "The quota of an account could not be written: %s. Further ones are not logged. "
         "Run manage.py migrate, if you have not.",
         kind,
+        extra={"truncus_event": "quota_not_written", "truncus_error": kind},
     )
 
 

@@ -15,7 +15,7 @@ from django.core import mail
 from django.utils.module_loading import import_string
 from django.views.decorators.debug import sensitive_variables
 
-from truncus_django.api.errors import EmailRefused, TruncusError, log_text
+from truncus_django.api.errors import EmailRefused, TruncusError, log_fields, log_text
 from truncus_django.conf import ConfigurationError, Settings, configured_mailers, fallback_problem
 from truncus_django.sending.rebuilt import rebuilt
 from truncus_django.sending.requests import as_allowed_now
@@ -160,4 +160,16 @@ def note_fallback(name: str, count: int, error: TruncusError) -> None:
     """Log that a fallback mailer sent emails, louder where a person must act."""
     level = logging.ERROR if error.is_misconfiguration else logging.WARNING
     emails = "an email" if count == 1 else f"{count} emails"
-    logger.log(level, "The fallback mailer %r sent %s: %s", name, emails, log_text(error))
+    logger.log(
+        level,
+        "The fallback mailer %r sent %s: %s",
+        name,
+        emails,
+        log_text(error),
+        extra={
+            "truncus_event": "fallback_mailer_used",
+            "truncus_count": count,
+            "truncus_mailer": name,
+            **log_fields(error),
+        },
+    )

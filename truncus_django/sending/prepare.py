@@ -154,6 +154,10 @@ class Preparer:
             logger.warning(
                 "Truncus cannot carry an email as it is; dropped or replaced: %s",
                 "; ".join(payload.dropped),
+                extra={
+                    "truncus_event": "email_changed_to_fit",
+                    "truncus_reason": "; ".join(payload.dropped),
+                },
             )
         return outgoing._replace(payload=payload)
 

@@ -5,10 +5,12 @@ must hold for every email, whatever way it takes, is seen to here.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
+from truncus_django import telemetry
 from truncus_django.api import contract
 from truncus_django.api.capabilities import WireFormat
 from truncus_django.api.client import TruncusClient
@@ -61,6 +63,8 @@ def request_results(
     sandbox: bool,
     wire_format: WireFormat | None = None,
     is_repeat: bool = False,
+    batch_id: UUID | None = None,
+    traceparents: Iterable[str | None] = (),
 ) -> Sequence[SendResult] | Screening:
     """Make the request that sends ``emails``, and return the result of each.
 
@@ -75,6 +79,8 @@ def request_results(
             tells.
         is_repeat: whether an earlier request under the key may have been accepted. What was looked
             up then is not looked up again: the request must stay the same.
+        batch_id, traceparents: for telemetry: the outbox's batch, and the spans that its emails
+            were enqueued by.
 
     Raises:
         EmailRefused: the guard of a staging site lets one of them go to nobody.
@@ -86,11 +92,19 @@ def request_results(
             return Screening(screened)
     guard = current_guard()
     allowed = [_as_allowed(email, guard) for email in emails]
-    if len(allowed) == 1:
-        return [client.send(allowed[0], idempotency_key=key, sandbox=sandbox)]
-    return client.send_batch(
-        allowed, idempotency_key=key, sandbox=sandbox, wire_format=wire_format
-    ).results
+    with telemetry.requesting(
+        client.base_url, len(allowed), batch_id=batch_id, traceparents=traceparents
+    ) as observed:
+        results: Sequence[SendResult]
+        if len(allowed) == 1:
+            results = [client.send(allowed[0], idempotency_key=key, sandbox=sandbox)]
+        else:
+            results = client.send_batch(
+                allowed, idempotency_key=key, sandbox=sandbox, wire_format=wire_format
+            ).results
+        if observed is not None:
+            observed.note(results)
+    return results
 
 
 def _is_changed(email: Mapping[str, Any], screened: Screened) -> bool:
@@ -191,11 +205,31 @@ def note_acceptance(result: SendResult) -> None:
     """Log that an email was accepted, and as a warning what its sender may not expect."""
     message_id = loggable_id(result.message_id)
     status = result.status if result.status in contract.ACCEPTED_STATUSES else "another status"
-    logger.debug("Truncus accepted email %s: %s", message_id, status)
+    logger.debug(
+        "Truncus accepted email %s: %s",
+        message_id,
+        status,
+        extra={
+            "truncus_event": "email_accepted",
+            "truncus_message_id": message_id,
+            "truncus_status": status,
+        },
+    )
     if result.is_content_duplicate:
+        original_id = loggable_id(result.original_global_message_id)
         logger.warning(
             "Truncus did not send an email because it had just sent the same content: %s",
-            loggable_id(result.original_global_message_id),
+            original_id,
+            extra={"truncus_event": "email_repeats_content", "truncus_message_id": original_id},
         )
     if result.warnings:
-        logger.warning("Truncus sent email %s with %d warnings", message_id, len(result.warnings))
+        logger.warning(
+            "Truncus sent email %s with %d warnings",
+            message_id,
+            len(result.warnings),
+            extra={
+                "truncus_event": "email_accepted_with_warnings",
+                "truncus_message_id": message_id,
+                "truncus_count": len(result.warnings),
+            },
+        )

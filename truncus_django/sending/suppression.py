@@ -200,7 +200,13 @@ def _entries_or_none(addresses: Iterable[str], has_tables: bool) -> Entries | No
         kind = type(exc).__name__
         hint = " Run manage.py migrate, if you have not." if lacks_tables(exc) else ""
         problem = "Suppressed addresses could not be looked up: %s.%s Further ones are not logged."
-        _trouble.error(kind, problem, kind, hint)
+        _trouble.error(
+            kind,
+            problem,
+            kind,
+            hint,
+            extra={"truncus_event": "suppression_unknown", "truncus_error": kind},
+        )
         return None
     _trouble.clear()
     return found

@@ -35,7 +35,7 @@ from truncus_django.sending.direct import send_batches
 from truncus_django.sending.inline_images import host_of
 from truncus_django.sending.outgoing import OutgoingMessage, SendOutcome, Sent
 from truncus_django.sending.prepare import Preparer
-from truncus_django.sending.recipient_statuses import forget_finished, note_recipients
+from truncus_django.sending.recipient_statuses import note_recipients
 from truncus_django.sending.requests import note_acceptance
 from truncus_django.signals import outermost, post_send, send_failed, send_safely
 from truncus_django.validation import did_you_mean
@@ -176,7 +176,6 @@ class TruncusBackend(BaseEmailBackend):
                     self._record(sent, settings)
                     self._send_signals(sent)
                     report.add(sent)
-            forget_finished(messages)
         report.raise_failures(fail_silently=self.fail_silently)
         return report.accepted
 

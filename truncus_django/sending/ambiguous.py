@@ -3,8 +3,9 @@
 The notes are the one thing of ours on Django's message objects besides ``truncus_status``.
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from threading import Lock
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from django.core.mail import EmailMessage
 
 from truncus_django.api.capabilities import WireFormat
 from truncus_django.api.client import TruncusClient
+from truncus_django.awaited_send import once_answer_is_learned
 from truncus_django.sending.fingerprint import fingerprint
 from truncus_django.sending.outgoing import AmbiguousSend, Batch, OutgoingMessage
 
@@ -77,6 +79,12 @@ class AcceptedBatch:
             for outgoing in batch.messages
         ]
 
+    @property
+    def original(self) -> EmailMessage | None:
+        """The message with merge data."""
+        original = self._emails[0][0]
+        return original.message if original is not None else None
+
     def notes(self, client: TruncusClient, *, now: float) -> "Iterator[_Change]":
         """Yield the notes; ``now`` is in unix seconds."""
         for index, (original, place, payload, earlier, status) in enumerate(self._emails):
@@ -99,15 +107,53 @@ class AcceptedBatch:
             yield (*place, self._key, note)
 
 
-def remember_accepted(
-    batches: Iterable[AcceptedBatch], client: TruncusClient, *, now: float
-) -> None:
-    """Note on messages with merge data how those of their emails went that were accepted.
+class MergedSends:
+    """The requests of one call that carry emails of messages with merge data.
 
-    Others may have been, and whoever sends such a message again as a whole, as its error says they
-    may, must reach nobody twice. ``now`` is in unix seconds.
+    If some of a message's emails may have been accepted, whoever sends it again as a whole, as its
+    error says they may, must reach nobody twice. So what became of the others is noted, too. It is
+    told by this call's answers, as another thread may be sending the same message.
     """
-    _change(change for batch in batches for change in batch.notes(client, now=now))
+
+    def __init__(self) -> None:
+        self._accepted: list[AcceptedBatch] = []
+        self._keys: dict[int, tuple[EmailMessage, set[str]]] = {}
+        self._ambiguous: set[int] = set()
+
+    def add(
+        self, batch: Batch, *, wire_format: WireFormat | None, ambiguous: Iterable[OutgoingMessage]
+    ) -> None:
+        """Take in what became of a batch.
+
+        Args:
+            wire_format: the form in which it was accepted; ``None`` if it was not.
+            ambiguous: those of its messages that may have been accepted.
+        """
+        for original in {outgoing.original for outgoing in batch.messages}:
+            if original is not None:
+                message = original.message
+                _, keys = self._keys.setdefault(id(message), (message, set()))
+                keys.add(batch.key)
+        for outgoing in ambiguous:
+            if outgoing.original is not None:
+                self._ambiguous.add(id(outgoing.original.message))
+        if wire_format is not None and batch.messages[0].original is not None:
+            self._accepted.append(AcceptedBatch(batch, wire_format))
+
+    def break_off(self, client: TruncusClient, *, now: float) -> None:
+        """Note all that was accepted: the call ended too soon. ``now`` is in unix seconds."""
+        _change(change for batch in self._accepted for change in batch.notes(client, now=now))
+
+    def finish(self, client: TruncusClient, *, now: float) -> None:
+        """Note what was accepted of messages that are in doubt, and forget the requests of others.
+
+        To send these again is another send. ``now`` is in unix seconds.
+        """
+        self._accepted = [each for each in self._accepted if id(each.original) in self._ambiguous]
+        self.break_off(client, now=now)
+        for place, (message, keys) in self._keys.items():
+            if place not in self._ambiguous:
+                once_answer_is_learned(partial(_forget_requests, message, keys))
 
 
 def recall(
@@ -138,16 +184,22 @@ def forget(outgoing: OutgoingMessage, key: str) -> None:
     """Take away what :func:`remember` noted on a message of the request with this key.
 
     It was answered. What is noted on the original of a message with merge data stays, until all of
-    its recipients' emails are: :func:`forget_original`.
+    its recipients' emails are: :class:`MergedSends`.
     """
     message, place = outgoing.noted_on[0]
     if _ATTRIBUTE in message.__dict__:
         _change([(message, place, key, None)])
 
 
-def forget_original(message: EmailMessage) -> None:
-    """Take away all notes on a message with merge data: a further send is another one."""
-    message.__dict__.pop(_ATTRIBUTE, None)
+def _forget_requests(message: EmailMessage, keys: Collection[str]) -> None:
+    """Take away the notes on a message that are of requests with these keys."""
+    noted: Mapping[Hashable, tuple[AmbiguousSend, ...]] = message.__dict__.get(_ATTRIBUTE, {})
+    _change(
+        (message, place, note.idempotency_key, None)
+        for place, notes in noted.items()
+        for note in notes
+        if note.idempotency_key in keys
+    )
 
 
 def note_records(records: Iterable[tuple[OutgoingMessage, str, UUID]]) -> None:
@@ -188,12 +240,22 @@ def _change(changes: Iterable[_Change]) -> None:
     What is there is never changed in place: a shallow copy of the message shares it, and another
     thread may be sending the same message.
     """
+    changes = list(changes)  # may take long, and be broken off
     with _lock:
-        noted: dict[int, dict[Hashable, tuple[AmbiguousSend, ...]]] = {}
+        noted: dict[int, tuple[EmailMessage, dict[Hashable, tuple[AmbiguousSend, ...]]]] = {}
         for message, place, key, note in changes:
-            notes = noted.get(id(message))
-            if notes is None:
-                notes = noted[id(message)] = dict(message.__dict__.get(_ATTRIBUTE, {}))
-                message.__dict__[_ATTRIBUTE] = notes
+            if id(message) not in noted:
+                noted[id(message)] = message, dict(message.__dict__.get(_ATTRIBUTE, {}))
+            _, notes = noted[id(message)]
             others = [other for other in notes.get(place, ()) if other.idempotency_key != key]
-            notes[place] = (*others, note) if note is not None else tuple(others)
+            if note is not None:
+                others.append(note)
+            if others:
+                notes[place] = tuple(others)
+            else:
+                notes.pop(place, None)
+        for message, notes in noted.values():  # all of them, or none
+            if notes:
+                message.__dict__[_ATTRIBUTE] = notes
+            else:
+                message.__dict__.pop(_ATTRIBUTE, None)

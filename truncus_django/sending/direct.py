@@ -21,12 +21,7 @@ from truncus_django.api.errors import (
 from truncus_django.api.keys import new_idempotency_key
 from truncus_django.api.results import SendResult
 from truncus_django.awaited_send import current_awaited_send, once_answer_is_learned
-from truncus_django.sending.ambiguous import (
-    AcceptedBatch,
-    forget,
-    remember,
-    remember_accepted,
-)
+from truncus_django.sending.ambiguous import MergedSends, forget, remember
 from truncus_django.sending.outgoing import Batch, SendOutcome, Sent
 from truncus_django.sending.requests import parts_of, refusal_of, request_results
 
@@ -47,22 +42,20 @@ def send_batches(
     Args:
         now: unix seconds.
     """
-    accepted: list[AcceptedBatch] = []
-    is_certain = False
+    merged = MergedSends()
+    is_whole = False
     try:
-        is_any_ambiguous = False
         for batch, sent, wire_format in _requested(client, batches, now=now):
-            if wire_format is None:
-                is_any_ambiguous |= any(_is_ambiguous(outcome) for _, outcome in sent)
             try:
                 yield sent
             finally:  # once it is recorded, and also where the caller breaks off
-                if wire_format is not None and batch.messages[0].original is not None:
-                    accepted.append(AcceptedBatch(batch, wire_format))
-        is_certain = not is_any_ambiguous
+                ambiguous = [each for each, outcome in sent if _is_ambiguous(outcome)]
+                merged.add(batch, wire_format=wire_format, ambiguous=ambiguous)
+        is_whole = True
     finally:
-        if not is_certain:
-            remember_accepted(accepted, client, now=now)
+        if not is_whole:
+            merged.break_off(client, now=now)
+    merged.finish(client, now=now)
 
 
 def _requested(
@@ -88,30 +81,32 @@ def _requested(
             wire_format = earlier.wire_format if earlier else client.wire_format
             try:
                 answer = _request(client, batch)
-                sent = None if isinstance(answer, TruncusError) else _answered(batch, answer)
+                if isinstance(answer, TruncusError):
+                    clear_frames(answer)
+                    parts = split(batch, answer)
+                    if parts:
+                        waiting.extendleft(reversed(parts))
+                        continue
+                    _remember_failure(batch, answer, client, now=now, wire_format=wire_format)
+                    sent, accepted_in = _failed(batch, answer), None
+                else:
+                    sent, accepted_in = _answered(batch, answer), wire_format
+                    if awaited is not None:  # whoever is cancelled learns no answer
+                        remember(batch, client, now=now, is_ambiguous=True, wire_format=wire_format)
+                    once_answer_is_learned(partial(_forget, batch))
             except BaseException:
                 # The request may have been on its way, or its answer is not noted yet.
                 remember(batch, client, now=now, is_ambiguous=True, wire_format=wire_format)
                 interrupted = OutcomeUnknown("The send was interrupted before its answer came.")
                 yield batch, _failed(batch, interrupted), None
                 raise
-            if not isinstance(answer, TruncusError):
-                if awaited is not None:  # whoever is cancelled learns no answer
-                    remember(batch, client, now=now, is_ambiguous=True, wire_format=wire_format)
-                once_answer_is_learned(partial(_forget, batch))
+            if isinstance(answer, TruncusError):
+                failed_in_a_row = failed_in_a_row + 1 if answer.is_service_failure else 0
+                if _stops_the_list(answer) or failed_in_a_row == MAX_FAILED_BATCHES:
+                    stopped_by = answer
+            else:
                 failed_in_a_row = 0
-                yield batch, sent or (), wire_format
-                continue
-            clear_frames(answer)
-            parts = split(batch, answer)
-            if parts:
-                waiting.extendleft(reversed(parts))
-                continue
-            failed_in_a_row = failed_in_a_row + 1 if answer.is_service_failure else 0
-            if _stops_the_list(answer) or failed_in_a_row == MAX_FAILED_BATCHES:
-                stopped_by = answer
-            _remember_failure(batch, answer, client, now=now, wire_format=wire_format)
-            yield batch, _failed(batch, answer), None
+            yield batch, sent, accepted_in
 
 
 @sensitive_variables()

@@ -20,6 +20,7 @@ from truncus_django.backend import TruncusBackend
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, OutboxEntry
 from truncus_django.sending import direct
+from truncus_django.sending.ambiguous import MergedSends
 from truncus_django.sending.merge import Merge, recipient_of
 from truncus_django.signals import post_send, pre_send, send_failed
 from truncus_django.testing import run_emulator, send_outbox, use_emulator
@@ -300,6 +301,22 @@ def test_a_break_while_an_answer_is_noted_is_no_second_email(emulator, settings,
     assert message.send() == 2
     assert emulator.accepted == 2
     assert Email.objects.count() == 2
+
+
+def test_a_break_while_a_whole_send_is_noted_is_no_second_email(emulator, settings, monkeypatch):
+    settings.TRUNCUS = {**settings.TRUNCUS, "MAX_RETRIES": 0}
+    message = merged(to=[f"customer{number}@example.org" for number in range(150)])
+    emulator.faults.next("reset_after")
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MergedSends, "finish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            message.send()
+    assert message.send() == 150
+    assert emulator.accepted == 150
 
 
 def test_what_was_sent_as_a_whole_is_sent_anew(emulator):

@@ -149,8 +149,8 @@ class MergedSends:
 
         To send these again is another send. ``now`` is in unix seconds.
         """
-        self._accepted = [each for each in self._accepted if id(each.original) in self._ambiguous]
-        self.break_off(client, now=now)
+        in_doubt = [each for each in self._accepted if id(each.original) in self._ambiguous]
+        _change(change for batch in in_doubt for change in batch.notes(client, now=now))
         for place, (message, keys) in self._keys.items():
             if place not in self._ambiguous:
                 once_answer_is_learned(partial(_forget_requests, message, keys))

@@ -51,11 +51,11 @@ def send_batches(
             finally:  # once it is recorded, and also where the caller breaks off
                 ambiguous = [each for each, outcome in sent if _is_ambiguous(outcome)]
                 merged.add(batch, wire_format=wire_format, ambiguous=ambiguous)
+        merged.finish(client, now=now)
         is_whole = True
     finally:
         if not is_whole:
             merged.break_off(client, now=now)
-    merged.finish(client, now=now)
 
 
 def _requested(

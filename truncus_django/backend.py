@@ -32,7 +32,7 @@ from truncus_django.conf import SETTING_NAMES, ConfigurationError, Settings, get
 from truncus_django.event_loop import is_database_refused
 from truncus_django.mailers import Mailer, own_options
 from truncus_django.message import TruncusStatus
-from truncus_django.sending.ambiguous import remember_accepted
+from truncus_django.sending.ambiguous import remember_merged
 from truncus_django.sending.batching import make_batches
 from truncus_django.sending.breaker import breaker_of
 from truncus_django.sending.capture import capture, is_capturing
@@ -42,7 +42,7 @@ from truncus_django.sending.handover import hand_over_failed
 from truncus_django.sending.inline_images import host_of
 from truncus_django.sending.outgoing import OutgoingMessage, SendOutcome, Sent
 from truncus_django.sending.prepare import Preparer, refuse_suppressed
-from truncus_django.sending.recipient_statuses import forget_finished, note_recipients
+from truncus_django.sending.recipient_statuses import note_recipients
 from truncus_django.sending.requests import note_acceptance
 from truncus_django.sending.suppression import SUPPRESSED_CODE
 from truncus_django.signals import outermost, post_send, send_failed, send_safely
@@ -185,7 +185,6 @@ class TruncusBackend(BaseEmailBackend):
                         self._record(sent, settings)
                         self._send_signals(sent)
                         report.add(sent)
-                forget_finished(messages)
             if observed is not None:
                 observed.note(report.accepted, [failure.error for failure in report.failures])
             report.raise_failures(fail_silently=self.fail_silently)
@@ -283,7 +282,7 @@ def _send(
         breaker = breaker_of(client.account)
         sent_batches = send_batches(client, batches, now=now, breaker=breaker)
         sent_batches = hand_over_failed(sent_batches, fallback, client, now=now)
-    return remember_accepted(sent_batches, client, now=now)
+    return remember_merged(sent_batches, client, now=now)
 
 
 @dataclass(slots=True)

@@ -563,6 +563,25 @@ def test_the_plain_send_path_knows_nothing_of_bulks(put):
     assert not any("bulk" in query["sql"] for query in seen.captured_queries)
 
 
+@pytest.mark.usefixtures("is_direct")
+def test_a_status_is_not_that_of_an_earlier_run(emulator):
+    merged = TruncusMessage(
+        "News",
+        "Text",
+        "shop@example.com",
+        ["ann@example.org", "bob@example.org"],
+        merge_data={},
+    )
+    emulator.suppress("bob@example.org")
+    assert send_bulk([merged], key="news").failed == 1
+    assert merged.truncus_status.status == "mixed"
+    emulator.reset()
+
+    assert send_bulk([merged], key="news").accepted == 1
+    assert merged.truncus_status.status == ACCEPTED
+    assert merged.truncus_status.error is None
+
+
 @pytest.mark.parametrize("delivery", ["direct", "outbox"])
 def test_a_message_with_merge_data_is_an_email_for_each_recipient(emulator, settings, delivery):
     settings.TRUNCUS = {**settings.TRUNCUS, "DELIVERY": delivery}

@@ -19,8 +19,10 @@ from truncus_django.api.errors import InvalidAddress, MessageError, MessagesNotS
 from truncus_django.backend import TruncusBackend
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, OutboxEntry
+from truncus_django.sending import direct
+from truncus_django.sending.ambiguous import MergedSends
 from truncus_django.sending.merge import Merge, recipient_of
-from truncus_django.signals import post_send, pre_send
+from truncus_django.signals import post_send, pre_send, send_failed
 from truncus_django.testing import run_emulator, send_outbox, use_emulator
 
 pytestmark = pytest.mark.django_db
@@ -227,6 +229,44 @@ def test_after_an_answer_lost_in_the_middle_nobody_gets_it_twice(
     assert Email.objects.count() == 250
 
 
+def test_a_lost_answer_of_the_first_of_two_is_not_forgotten_for_the_second(emulator, settings):
+    settings.TRUNCUS = {**settings.TRUNCUS, "MAX_RETRIES": 0}
+    message = merged()
+    emulator.faults.next("reset_after")
+    with pytest.raises(MessagesNotSent):
+        TruncusBackend().send_messages([message, message])
+    assert emulator.accepted == 4
+
+    assert TruncusBackend().send_messages([message, message]) == 4
+    assert emulator.accepted == 4
+    assert "_truncus_ambiguous_sends" not in vars(message)
+
+
+@pytest.mark.parametrize("fails", ["first", "last"])
+def test_another_send_of_the_message_forgets_nothing_of_this_one(emulator, settings, fails):
+    settings.TRUNCUS = {**settings.TRUNCUS, "MAX_RETRIES": 0}
+    message = merged(to=[f"customer{number}@example.org" for number in range(150)])
+    others = []
+
+    def send_as_another_thread_would(**kwargs):
+        if not others:
+            others.append(None)
+            others[0] = TruncusBackend().send_messages([message])
+
+    emulator.faults.next("reset_after")
+    signal = send_failed if fails == "first" else post_send
+    signal.connect(send_as_another_thread_would)
+    try:
+        with pytest.raises(MessagesNotSent):
+            message.send()
+    finally:
+        signal.disconnect(send_as_another_thread_would)
+    assert others == [150]
+
+    assert message.send() == 150
+    assert set(Counter(email.to for email in emulator.emails).values()) == {2}
+
+
 def test_after_a_break_nobody_gets_it_twice(emulator):
     message = merged(to=[f"customer{number}@example.org" for number in range(150)])
 
@@ -240,6 +280,41 @@ def test_after_a_break_nobody_gets_it_twice(emulator):
             message.send()
     finally:
         post_send.disconnect(stop)
+    assert message.send() == 150
+    assert emulator.accepted == 150
+
+
+@pytest.mark.parametrize("step", ["_forget", "_remember_failure"])
+def test_a_break_while_an_answer_is_noted_is_no_second_email(emulator, settings, monkeypatch, step):
+    settings.TRUNCUS = {**settings.TRUNCUS, "MAX_RETRIES": 0}
+    if step == "_remember_failure":
+        emulator.faults.next("reset_after")
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    message = merged()
+    with monkeypatch.context() as patched:
+        patched.setattr(direct, step, stop)
+        with pytest.raises(KeyboardInterrupt):
+            message.send()
+    assert message.send() == 2
+    assert emulator.accepted == 2
+    assert Email.objects.count() == 2
+
+
+def test_a_break_while_a_whole_send_is_noted_is_no_second_email(emulator, settings, monkeypatch):
+    settings.TRUNCUS = {**settings.TRUNCUS, "MAX_RETRIES": 0}
+    message = merged(to=[f"customer{number}@example.org" for number in range(150)])
+    emulator.faults.next("reset_after")
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MergedSends, "finish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            message.send()
     assert message.send() == 150
     assert emulator.accepted == 150
 

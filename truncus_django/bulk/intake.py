@@ -59,7 +59,7 @@ class Intake:
         messages: the iterable.
         key: of the bulk.
         mailer: whose defaults the messages get.
-        is_dry_run: put no images into a storage.
+        is_dry_run: put no images into a storage, and leave the messages as they are.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class Intake:
         self._alias = mailer.name or None
         self._client = mailer.client
         self._host = host_without_storage if is_dry_run else host_of
+        self._is_dry_run = is_dry_run
         self._bytes = 0
         self._emails = 0
 
@@ -110,6 +111,8 @@ class Intake:
             self.count += 1
             if isinstance(message, EmailMessage):
                 places.append(self.count)
+                if not self._is_dry_run:
+                    message.truncus_status = None  # type: ignore[attr-defined]  # of another send
                 yield message
                 if self._bytes >= MAX_INSERT_BYTES or self._emails >= CHUNK:
                     return

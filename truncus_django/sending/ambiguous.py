@@ -3,8 +3,9 @@
 The notes are the one thing of ours on Django's message objects besides ``truncus_status``.
 """
 
-from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from threading import Lock
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from django.core.mail import EmailMessage
 
 from truncus_django.api.capabilities import WireFormat
 from truncus_django.api.client import TruncusClient
+from truncus_django.awaited_send import once_answer_is_learned
 from truncus_django.sending.fingerprint import fingerprint
 from truncus_django.sending.outgoing import (
     AmbiguousSend,
@@ -72,37 +74,75 @@ def remember(
     _change(changes)
 
 
-def remember_accepted(
+def remember_merged(
     sent_batches: Iterable[Sequence[Sent]], client: TruncusClient, *, now: float
 ) -> Generator[Sequence[Sent]]:
-    """Yield what became of messages; note what was accepted of one with merge data.
+    """Yield what became of messages, and note what became of those with merge data.
 
-    That is needed where others of its emails may have been, too, or where the caller breaks off:
-    whoever sends such a message again as a whole, as its error says they may, must reach nobody
-    twice. ``now`` is in unix seconds.
+    If some emails of such a message may have been accepted, whoever sends it again as a whole, as
+    its error says they may, must reach nobody twice. So what became of the others is noted, too;
+    also where the caller breaks off. ``now`` is in unix seconds.
     """
-    accepted: list[_Accepted] = []
-    is_any_ambiguous = False
-    is_over = False
+    merged = MergedSends()
+    is_whole = False
     try:
         for sent in sent_batches:
             try:
                 yield sent
             finally:  # once it is recorded
-                accepted += [
-                    _Accepted(outgoing, original, payload, outcome, client.wire_format)
-                    for outgoing, outcome in sent
-                    if (original := outgoing.original) is not None
-                    and (payload := outgoing.payload) is not None
-                    and outcome.result is not None
-                ]
-            for _, outcome in sent:
-                if outcome.error is not None and outcome.error.ambiguous:
-                    is_any_ambiguous = True
-        is_over = True
+                merged.add(sent, client.wire_format)
+        merged.finish(client, now=now)
+        is_whole = True
     finally:
-        if is_any_ambiguous or not is_over:
-            _change(each.change(client, now=now) for each in accepted)
+        if not is_whole:
+            merged.break_off(client, now=now)
+
+
+class MergedSends:
+    """What became in one call of the emails of messages with merge data.
+
+    It is told by this call's answers, as another thread may be sending the same message.
+    """
+
+    def __init__(self) -> None:
+        self._accepted: list[_Accepted] = []
+        self._keys: dict[int, tuple[EmailMessage, set[str]]] = {}
+        self._ambiguous: set[int] = set()
+
+    def add(self, sent: Sequence[Sent], wire_format: WireFormat) -> None:
+        """Take in what became of a batch, and the form that its request had."""
+        for outgoing, outcome in sent:
+            original = outgoing.original
+            if original is None:
+                continue
+            place = id(original.message)
+            if place not in self._keys:
+                self._keys[place] = original.message, set()
+            self._keys[place][1].add(outcome.idempotency_key)
+            if outcome.error is not None and outcome.error.ambiguous:
+                self._ambiguous.add(place)
+            elif outcome.result is not None and outgoing.payload is not None:
+                self._accepted.append(
+                    _Accepted(outgoing, original, outgoing.payload, outcome, wire_format)
+                )
+
+    def break_off(self, client: TruncusClient, *, now: float) -> None:
+        """Note all that was accepted: the call ended too soon. ``now`` is in unix seconds."""
+        _change(each.change(client, now=now) for each in self._accepted)
+
+    def finish(self, client: TruncusClient, *, now: float) -> None:
+        """Note what was accepted of messages that are in doubt, and forget the requests of others.
+
+        To send these again is another send. ``now`` is in unix seconds.
+        """
+        _change(
+            each.change(client, now=now)
+            for each in self._accepted
+            if id(each.message) in self._ambiguous
+        )
+        for place, (message, keys) in self._keys.items():
+            if place not in self._ambiguous:
+                once_answer_is_learned(partial(_forget_requests, message, keys))
 
 
 class _Accepted:
@@ -136,6 +176,11 @@ class _Accepted:
         self._status = outgoing.message.truncus_status  # type: ignore[attr-defined]
         self._outcome = outcome
         self._wire_format = wire_format
+
+    @property
+    def message(self) -> EmailMessage:
+        """The message with merge data."""
+        return self._original.message
 
     def change(self, client: TruncusClient, *, now: float) -> "_Change":
         """Return the note; ``now`` is in unix seconds."""
@@ -185,7 +230,7 @@ def forget(outgoing: OutgoingMessage, key: str, *, on_original: bool = False) ->
     """Take away what :func:`remember` noted on a message of the request with this key.
 
     It was answered. What is noted on the original of a message with merge data stays, until all of
-    its recipients' emails are: :func:`forget_original`.
+    its recipients' emails are: :func:`remember_merged`.
 
     Args:
         on_original: take it away there, too: the email was certainly not sent.
@@ -195,9 +240,15 @@ def forget(outgoing: OutgoingMessage, key: str, *, on_original: bool = False) ->
             _change([(message, place, key, None)])
 
 
-def forget_original(message: EmailMessage) -> None:
-    """Take away all notes on a message with merge data: a further send is another one."""
-    message.__dict__.pop(_ATTRIBUTE, None)
+def _forget_requests(message: EmailMessage, keys: Collection[str]) -> None:
+    """Take away the notes on a message that are of requests with these keys."""
+    noted: Mapping[Hashable, tuple[AmbiguousSend, ...]] = message.__dict__.get(_ATTRIBUTE, {})
+    _change(
+        (message, place, note.idempotency_key, None)
+        for place, notes in noted.items()
+        for note in notes
+        if note.idempotency_key in keys
+    )
 
 
 def note_records(records: Iterable[tuple[OutgoingMessage, str, UUID]]) -> None:
@@ -238,12 +289,22 @@ def _change(changes: Iterable[_Change]) -> None:
     What is there is never changed in place: a shallow copy of the message shares it, and another
     thread may be sending the same message.
     """
+    changes = list(changes)  # may take long, and be broken off
     with _lock:
-        noted: dict[int, dict[Hashable, tuple[AmbiguousSend, ...]]] = {}
+        noted: dict[int, tuple[EmailMessage, dict[Hashable, tuple[AmbiguousSend, ...]]]] = {}
         for message, place, key, note in changes:
-            notes = noted.get(id(message))
-            if notes is None:
-                notes = noted[id(message)] = dict(message.__dict__.get(_ATTRIBUTE, {}))
-                message.__dict__[_ATTRIBUTE] = notes
+            if id(message) not in noted:
+                noted[id(message)] = message, dict(message.__dict__.get(_ATTRIBUTE, {}))
+            _, notes = noted[id(message)]
             others = [other for other in notes.get(place, ()) if other.idempotency_key != key]
-            notes[place] = (*others, note) if note is not None else tuple(others)
+            if note is not None:
+                others.append(note)
+            if others:
+                notes[place] = tuple(others)
+            else:
+                notes.pop(place, None)
+        for message, notes in noted.values():  # all of them, or none
+            if notes:
+                message.__dict__[_ATTRIBUTE] = notes
+            else:
+                message.__dict__.pop(_ATTRIBUTE, None)

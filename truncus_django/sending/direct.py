@@ -77,9 +77,21 @@ def send_batches(
                     continue
             earlier = batch.messages[0].ambiguous_send
             wire_format = earlier.wire_format if earlier else client.wire_format
+            parts: list[Batch] = []
+            sent: list[Sent] = []
             try:
                 answer = _request(client, batch)
-                sent = _answered(batch, answer) if isinstance(answer, Sequence) else None
+                if isinstance(answer, TruncusError):
+                    clear_frames(answer)
+                    parts = split(batch, answer)
+                    if not parts:
+                        _remember_failure(batch, answer, client, now=now, wire_format=wire_format)
+                        sent = _failed(batch, answer)
+                elif not isinstance(answer, Screening):
+                    sent = _answered(batch, answer)
+                    if awaited is not None:  # whoever is cancelled learns no answer
+                        remember(batch, client, now=now, is_ambiguous=True, wire_format=wire_format)
+                    once_answer_is_learned(partial(_forget, batch))
             except BaseException:
                 # The request may have been on its way, or its answer is not noted yet.
                 remember(batch, client, now=now, is_ambiguous=True, wire_format=wire_format)
@@ -98,23 +110,16 @@ def send_batches(
             if breaker is not None:
                 may_ask = False
                 breaker.note(answer if isinstance(answer, TruncusError) else _outage_in(sent))
-            if not isinstance(answer, TruncusError):
-                if awaited is not None:  # whoever is cancelled learns no answer
-                    remember(batch, client, now=now, is_ambiguous=True, wire_format=wire_format)
-                once_answer_is_learned(partial(_forget, batch))
-                failed_in_a_row = 0
-                yield sent or ()
-                continue
-            clear_frames(answer)
-            parts = split(batch, answer)
             if parts:
                 waiting.extendleft(reversed(parts))
                 continue
-            failed_in_a_row = failed_in_a_row + 1 if answer.is_service_failure else 0
-            if _stops_the_list(answer) or failed_in_a_row == MAX_FAILED_BATCHES:
-                stopped_by = answer
-            _remember_failure(batch, answer, client, now=now, wire_format=wire_format)
-            yield _failed(batch, answer)
+            if isinstance(answer, TruncusError):
+                failed_in_a_row = failed_in_a_row + 1 if answer.is_service_failure else 0
+                if _stops_the_list(answer) or failed_in_a_row == MAX_FAILED_BATCHES:
+                    stopped_by = answer
+            else:
+                failed_in_a_row = 0
+            yield sent
 
 
 def _held_back(batch: Batch, *, now: float) -> tuple[Batch, Batch]:
@@ -129,9 +134,9 @@ def _held_back(batch: Batch, *, now: float) -> tuple[Batch, Batch]:
     return Batch(batch.key, held_back), Batch(batch.key, others)
 
 
-def _outage_in(sent: Iterable[Sent] | None) -> TruncusError | None:
+def _outage_in(sent: Iterable[Sent]) -> TruncusError | None:
     """Return why the account takes no more, where an answer says so of some emails."""
-    errors = (outcome.error for _, outcome in sent or ())
+    errors = (outcome.error for _, outcome in sent)
     return next((error for error in errors if error is not None and error.allows_fallback), None)
 
 

@@ -156,6 +156,7 @@ class _Handover:
             return outcome._replace(
                 result=None,
                 error=None,
+                idempotency_key=key,
                 sent_by=name,
                 reason=reason,
                 left_out=answer.left_out,

@@ -1,15 +1,10 @@
 """What became of the emails of a message with merge data."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
 from typing import Any
 
-from django.core.mail import EmailMessage
-
 from truncus_django.api.errors import TruncusError
-from truncus_django.awaited_send import once_answer_is_learned
-from truncus_django.message import TruncusStatus, has_merge_data
-from truncus_django.sending.ambiguous import forget_original
+from truncus_django.message import TruncusStatus
 from truncus_django.sending.merge import recipient_of
 from truncus_django.sending.outgoing import Sent
 
@@ -64,19 +59,3 @@ def note_recipient(original: Any, recipient: str, status: TruncusStatus) -> None
             recipients=known.recipients,
         )
     original.truncus_status = known
-
-
-def forget_finished(messages: Iterable[EmailMessage]) -> None:
-    """Take away the notes on messages with merge data of whose emails none is ambiguous.
-
-    Until then they stay, also of those that were accepted: whoever sends such a message again, as
-    its error says they may, must reach nobody twice.
-    """
-    for message in messages:
-        if not has_merge_data(message):
-            continue
-        status: TruncusStatus | None = message.truncus_status  # type: ignore[attr-defined]
-        errors = [each.error for each in status.recipients.values()] if status else []
-        if any(error is not None and error.ambiguous for error in errors):
-            continue
-        once_answer_is_learned(partial(forget_original, message))

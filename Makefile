@@ -60,7 +60,7 @@ test-databases: $(VENV)/.test
 		case $$name in postgresql) which="$(ON_POSTGRESQL)";; *) which="$(ON_MARIADB)";; esac; \
 		echo "On $$name: $${which:-all}"; \
 		[ "$$which" = none ] || \
-			TEST_DATABASE=$$name $(PYTEST) tests/admin tests/db tests/log tests/outbox -m "$$which" $(ARGS) || exit 1; \
+			TEST_DATABASE=$$name $(PYTEST) tests/admin tests/db tests/forget tests/log tests/outbox -m "$$which" $(ARGS) || exit 1; \
 	done
 
 # The admin in a real browser. Needs Chromium (apt-get install chromium).

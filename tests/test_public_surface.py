@@ -14,6 +14,7 @@ MODULES = [
     "backend",
     "bulk",
     "emulator",
+    "forget",
     "message",
     "models",
     "outbox.operations",

@@ -20,6 +20,7 @@ JOBS ?= 3
 PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 # Which tests run on which database; "none" leaves a server out. Those that start processes and kill
 # them take most of the time: make test ON_POSTGRESQL= runs them there, too.
+ON_DATABASES = tests/admin tests/db tests/forget tests/log tests/metrics tests/outbox tests/quota tests/telemetry
 ON_SQLITE ?=
 ON_POSTGRESQL ?= not processes
 ON_MARIADB ?= not processes
@@ -60,7 +61,7 @@ test-databases: $(VENV)/.test
 		case $$name in postgresql) which="$(ON_POSTGRESQL)";; *) which="$(ON_MARIADB)";; esac; \
 		echo "On $$name: $${which:-all}"; \
 		[ "$$which" = none ] || \
-			TEST_DATABASE=$$name $(PYTEST) tests/admin tests/db tests/log tests/metrics tests/outbox tests/telemetry -m "$$which" $(ARGS) || exit 1; \
+			TEST_DATABASE=$$name $(PYTEST) $(ON_DATABASES) -m "$$which" $(ARGS) || exit 1; \
 	done
 
 # The admin in a real browser. Needs Chromium (apt-get install chromium).

@@ -47,7 +47,7 @@ LOG_SQL = f"""
         attachment_count, attachment_bytes, text_body, html_body, resend_of_id, send_at, created_at,
         sent_at, delivered_at, bounced_at, complained_at, first_opened_at, last_opened_at,
         open_count, click_count, attempts, next_sync_at, answers_until, redirected_to, suppressed,
-        unsubscribe_list, sent_by
+        unsubscribe_list, sent_by, forgotten_at, forget_when_finished
     )
     SELECT
         (lpad(to_hex((extract(epoch FROM moment) * 1000)::bigint), 12, '0') || '7'
@@ -86,7 +86,7 @@ LOG_SQL = f"""
         CASE WHEN opened AND engagement < 0.1 THEN 1 + n %% 2 ELSE 0 END,
         1, CASE WHEN state IN ('sent', 'delivered') AND moment > now() - interval '90 days'
             THEN now() + engagement * interval '7 days' END,
-        NULL, '[]', '[]', '', ''
+        NULL, '[]', '[]', '', '', NULL, ''
     FROM (
         SELECT *, state IN ('delivered', 'complained') AS arrived,
             state IN ('delivered', 'complained') AND engagement < 0.45 AS opened

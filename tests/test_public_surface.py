@@ -14,6 +14,7 @@ MODULES = [
     "backend",
     "bulk",
     "emulator",
+    "forget",
     "message",
     "metrics.otel",
     "metrics.prometheus",

@@ -25,6 +25,9 @@ from truncus_django.validation import did_you_mean
 BACKEND = "truncus_django.backend.TruncusBackend"
 
 
+_THIRTY_DAYS: int | None = 30
+
+
 class ConfigurationError(errors.ConfigurationError, ImproperlyConfigured):
     """What a setting of the project is wrong about, for ``except ImproperlyConfigured``, too."""
 
@@ -76,6 +79,9 @@ class Settings(ClientSettings):
     """Whether bodies are recorded, too: they hold reset links."""
     retention_days: int | None = setting(None, readers.optional_days, scope="project")
     """For how many days ``truncus_purge`` keeps finished emails where it is not told."""
+    failed_payload_days: int | None = setting(_THIRTY_DAYS, readers.optional_days, scope="project")
+    """For how many days the outbox keeps what it could send again of an email that was not sent;
+    ``None`` for as long as the email is in the log."""
     database: str | None = setting(None, readers.optional_text, scope="project")
     """The alias of the log's database; with one of its own, a record survives a rollback."""
     webhook_secrets: tuple[str, ...] = setting((), readers.secrets, scope="project", repr=False)

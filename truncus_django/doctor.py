@@ -19,6 +19,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Count, Min
+from django.db.models.functions import Left
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
@@ -42,11 +43,12 @@ from truncus_django.checks import check_settings
 from truncus_django.conf import Settings, get_settings, mailers
 from truncus_django.log.sync import Selection
 from truncus_django.mailers import get_mailer
-from truncus_django.models import EmailEvent, database
+from truncus_django.models import EmailEvent, SuppressedAddress, database
 from truncus_django.outbox.health import OutboxHealth, health, is_in_use
 from truncus_django.quota.keeping import note_answer, told_by_quota
 from truncus_django.quota.overview import Quota, quotas
 from truncus_django.sending.fallback import fallback_of
+from truncus_django.sending.forgotten import DIGESTS_BEGIN, KEY_LENGTH, is_of_a_known_key
 
 __all__ = ["Finding", "Level", "examine"]
 
@@ -392,6 +394,21 @@ def examine_log() -> Iterator[Finding]:
         yield finding
         if finding.level is Level.FAIL:
             return  # without its tables there is nothing to look into
+    yield from _examine_forgotten()
+
+
+def _examine_forgotten() -> Iterator[Finding]:
+    """Yield whether anybody who was forgotten would be mailed again, for want of a key."""
+    digests = SuppressedAddress.objects.filter(address__startswith=DIGESTS_BEGIN).order_by()
+    keys = digests.annotate(key=Left("address", KEY_LENGTH)).values_list("key")
+    lost = sum(count for key, count in keys.annotate(Count("pk")) if not is_of_a_known_key(key))
+    if lost:
+        yield _warn(
+            "suppression",
+            f"{lost} suppressed addresses of people who were forgotten hold no more: SECRET_KEY "
+            "was changed since.",
+            "Add the former SECRET_KEY to SECRET_KEY_FALLBACKS.",
+        )
 
 
 def _examine_migrations() -> Finding:

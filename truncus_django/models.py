@@ -57,6 +57,12 @@ class EmailQuerySet(models.QuerySet["Email"]):
         """Return emails that may be forgotten: nothing is to be done with them any more."""
         return self.exclude(state__in=UNSENT_STATES)
 
+    def forgettable(self) -> Self:
+        """Return finished emails that are not part of a request of the outbox, either."""
+        in_use = models.Q(is_waiting=True) | models.Q(batch__isnull=False)
+        own = OutboxEntry.objects.using(self.db).filter(in_use, pk=models.OuterRef("pk"))
+        return self.finished().exclude(models.Exists(own))
+
 
 EmailManager = LogManager.from_queryset(EmailQuerySet)
 
@@ -136,6 +142,10 @@ class Email(models.Model):
     next_sync_at = models.DateTimeField(_("next sync"), null=True)
     answers_until = models.DateTimeField(_("last sync"), null=True)
     """How far Truncus's answers reach: when the latest of them was made, by Truncus's clock."""
+    forgotten_at = models.DateTimeField(_("forgotten"), null=True, editable=False)
+    """When one of its recipients, or its sender, was last forgotten."""
+    forget_when_finished = models.TextField(editable=False, blank=True)
+    """Who is to be forgotten as soon as nothing is to be done with it any more, one in a line."""
 
     objects = EmailManager()
 
@@ -173,6 +183,7 @@ class Email(models.Model):
             ("export_email", _("Can export emails")),
             ("retry_email", _("Can try again what the outbox has not sent")),
             ("decide_email", _("Can decide whether an unknown email was sent")),
+            ("forget_email", _("Can forget a recipient, in all emails")),
         ]
 
     def __str__(self) -> str:
@@ -273,7 +284,7 @@ class SuppressedAddress(models.Model):
 
     id = models.UUIDField(_("id"), primary_key=True, default=time_ordered_uuid, editable=False)
     address = ExactCharField(_("address"), max_length=254)
-    """Without a name, in small letters, its domain in ASCII."""
+    """Without a name, in small letters, its domain in ASCII; a digest of somebody forgotten."""
     tenant_id = ExactCharField(_("tenant"), max_length=255, blank=True)
     list_name = ExactCharField(_("list"), max_length=100, blank=True)
     reason = models.CharField(

@@ -71,7 +71,7 @@ def is_suppressed(address: str, *, list_name: str = "", tenant_id: str = "") -> 
     return (
         SuppressedAddress.objects.in_force()
         .filter(
-            address=mailbox(address, "address"),
+            address__in=suppression.stored_forms(address),
             list_name__in={"", list_name},
             tenant_id__in={"", tenant_id},
         )

@@ -180,7 +180,7 @@ class TestOneEmail:
     def test_only_what_makes_sense_is_offered(self, admin_client, failed, unknown, put):
         def offered(email: Email) -> set[str]:
             page = admin_client.get(page_of(email))
-            always = {"sync_now", "resend", "export_csv"}
+            always = {"sync_now", "resend", "export_csv", "forget"}
             return {b["name"] for b in page.context["buttons"] if not b["why_not"]} - always
 
         [waits] = put(1)

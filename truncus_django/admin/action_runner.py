@@ -53,10 +53,12 @@ class Question:
     Attributes:
         warnings: one or more sentences each.
         hidden: names and values of hidden fields of its form.
+        choices: what the user chooses one of, as ``choice``.
     """
 
     warnings: Sequence[str] = ()
     hidden: Mapping[str, str] = field(default_factory=dict)
+    choices: Sequence[str] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -160,9 +162,16 @@ class ActionRun:
             self._write_history(changed, result)
         self._show(groups)
 
+    def tell(self, emails: Sequence[Email], result: Result) -> None:
+        """Write what was done to emails into their history, and show it."""
+        self._write_history(emails, result)
+        self.model_admin.message_user(self.request, result.text, result.level)
+
     def refuse(self, limit: int) -> None:
         """Tell the user that these are too many emails."""
-        text = _("Choose at most %(count)d emails at once.") % {"count": limit}
+        text = ngettext(
+            "Choose %(count)d email at a time.", "Choose at most %(count)d emails at once.", limit
+        ) % {"count": limit}
         self.model_admin.message_user(self.request, text, messages.ERROR)
 
     def url_of(self, email_id: UUID | str) -> str:
@@ -264,7 +273,7 @@ RESULTS: Mapping[OperationResult, Result] = {
         messages.WARNING,
     ),
     OperationResult.NOT_STORED: Result(
-        gettext_lazy("The content was not stored."), messages.WARNING
+        gettext_lazy("The content is not stored, or no longer."), messages.WARNING
     ),
     OperationResult.DOES_NOT_APPLY: Result(
         gettext_lazy("Not possible in this state."), messages.WARNING

@@ -14,7 +14,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 
 from truncus_django.admin import resend
 from truncus_django.admin.action_runner import (
@@ -30,13 +30,16 @@ from truncus_django.admin.csv import csv_response
 from truncus_django.admin.outbox_panel import IN_OUTBOX, outbox_entries
 from truncus_django.admin.pages import log_change_without_object
 from truncus_django.admin.paginator import COUNT_LIMIT
-from truncus_django.api.errors import Conflict
+from truncus_django.api.errors import Conflict, MessageError
+from truncus_django.forget.forgetting import Forgetting
+from truncus_django.forget.person import Person
 from truncus_django.log.ingest import apply_details
 from truncus_django.log.transitions import EmailUpdate, advance_emails
 from truncus_django.mailers import get_mailer
 from truncus_django.models import Email, OutboxEntry
 from truncus_django.outbox import operations
 from truncus_django.outbox.operations import Decision, OperationResult
+from truncus_django.sending.forgotten import FORGOTTEN
 from truncus_django.states import RESTARTABLE_STATES, State
 
 
@@ -235,6 +238,52 @@ def _export(run: ActionRun, emails: QuerySet[Email]) -> HttpResponseBase:
     return csv_response(emails)
 
 
+# Forgetting ---------------------------------------------------------------------------------------
+
+
+def _addresses_in(email: Email) -> list[str]:
+    listed = dict.fromkeys([*email.recipients, email.from_email])
+    return [each for each in listed if each and each != FORGOTTEN]
+
+
+def _has_somebody(email: Email, entry: OutboxEntry | None) -> bool:
+    return bool(_addresses_in(email))
+
+
+def _ask_whom_to_forget(emails: Sequence[Email]) -> Question:
+    addresses = [address for email in emails[:1] for address in _addresses_in(email)]
+    warnings = [
+        _(
+            "All emails to or from the address are changed, and what else the log, the outbox and "
+            "this admin's history hold of it. Emails that wait are left until they are finished. "
+            "The address stays suppressed where it is. This can take minutes."
+        )
+    ]
+    return Question(warnings, choices=addresses)
+
+
+def _forget(run: ActionRun, emails: QuerySet[Email]) -> None:
+    email, chosen = emails.first(), run.request.POST.get("choice", "")
+    if email is None or chosen not in _addresses_in(email):
+        run.model_admin.message_user(run.request, _("Choose whom to forget."), messages.ERROR)
+        return
+    try:
+        person = Person(chosen)
+    except MessageError:
+        text = _("The address is malformed, so that nobody can be found by it.")
+        run.model_admin.message_user(run.request, text, messages.ERROR)
+        return
+    found = Forgetting(person=person).run()
+    run.tell([email], Result(_("Forgot somebody in %(count)d emails.") % {"count": found.changed}))
+    if found.left:
+        text = ngettext(
+            "%(count)d email is left as it is until it is finished.",
+            "%(count)d emails are left as they are until they are finished.",
+            found.left,
+        )
+        run.model_admin.message_user(run.request, text % {"count": found.left}, messages.WARNING)
+
+
 # The table ----------------------------------------------------------------------------------------
 
 ACTIONS: Sequence[Action] = (
@@ -335,6 +384,18 @@ ACTIONS: Sequence[Action] = (
         has_button=_always,
         why_not=_nothing,
         run=_export,
+    ),
+    Action(
+        name="forget",
+        permission="forget_email",
+        button=gettext_lazy("Forget a recipient…"),
+        label=gettext_lazy("Forget a recipient, in all emails…"),
+        question=gettext_lazy("Whom to forget? It cannot be undone."),
+        limit=1,
+        has_button=_has_somebody,
+        why_not=_nothing,
+        run=_forget,
+        ask=_ask_whom_to_forget,
     ),
 )
 

@@ -169,6 +169,7 @@ def _facts(email: Email) -> Iterator[tuple[str, list[Any]]]:
         (_("Clicks tracked"), yes_or_no[email.track_clicks]),
         (_("Requests"), str(email.attempts) if email.attempts else ""),
         (_("Place in its batch"), "" if email.batch_index is None else str(email.batch_index + 1)),
+        (_("Somebody was forgotten"), email.forgotten_at and display.moment(email.forgotten_at)),
         (_("Next sync"), email.next_sync_at and display.moment(email.next_sync_at)),
     ]
     for name, value in facts:

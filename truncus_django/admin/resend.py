@@ -15,6 +15,7 @@ from truncus_django.mailers import get_mailer
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, OutboxEntry
 from truncus_django.outbox.stored_payload import read_payload
+from truncus_django.sending.forgotten import FORGOTTEN
 from truncus_django.states import UNSENT_STATES, State
 
 _NEVER_WENT_OUT = frozenset({State.FAILED, State.REJECTED, State.CANCELLED, State.EXPIRED})
@@ -53,9 +54,14 @@ def why_not_resendable(email: Email, *, is_stored: bool) -> str:
         return _("It has not been sent yet.")
     if not email.to:
         return _("It has no recipient.")
+    if FORGOTTEN in {email.from_email, *email.recipients}:
+        return _("One of its recipients, or its sender, was forgotten.")
     is_recorded = email.text_body is not None or email.html_body is not None or email.template_id
     if not is_recorded and not is_stored:
-        return _("Its text was not stored: STORE_BODIES was off when it was sent.")
+        return _(
+            "Its text is not stored: STORE_BODIES was off when it was sent, or truncus_purge has "
+            "dropped it since."
+        )
     return ""
 
 

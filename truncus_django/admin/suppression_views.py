@@ -7,6 +7,7 @@ from django.utils.translation import gettext as _
 
 from truncus_django.admin.csv import file_response
 from truncus_django.api.errors import MessageError
+from truncus_django.log.suppression import stored_forms
 from truncus_django.log.suppression_csv import csv_lines
 from truncus_django.models import SuppressedAddress
 from truncus_django.sending.addresses import mailbox
@@ -32,7 +33,7 @@ def search_addresses(
     if not term:
         return entries
     try:
-        return entries.filter(address=mailbox(term, "search"))
+        return entries.filter(address__in=stored_forms(term))
     except MessageError:
         return entries.filter(address__contains=term)
 

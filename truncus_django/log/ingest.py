@@ -6,6 +6,8 @@ email ends in the same state, with the same reason, times and counts:
 * the state and its reason follow the rules of :mod:`.transitions`;
 * a time is the earliest that was reported, and of the last open the latest;
 * opens and clicks are counted as :mod:`.engagement` says.
+
+Of an email of which somebody was forgotten, what comes later is kept without recipient and payload.
 """
 
 import hashlib
@@ -215,6 +217,8 @@ def _is_first_report(event: EmailEvent) -> bool:
     )
     if email is None or others_wait or email.answers_until is not None:
         return False
+    if email.forgotten_at is not None:
+        return False
     event.email = email
     if not insert_new([event], using=using):
         event.email = None
@@ -268,6 +272,7 @@ def _merge(
             continue
         changed.append(known)
         if email is not None:
+            known.reason = _kept_reason(email, known.reason)
             _apply_event(email, known, changes)
             if known.type in COUNT_FIELDS:
                 is_after = is_after_answers(known, email)
@@ -304,13 +309,24 @@ def _apply_stored_events(
     repeated = _reported_by_both(events) if events else set()
     for event in events:
         event.email = emails[event.message_id]
+        event.reason = _kept_reason(event.email, event.reason)
         _apply_event(event.email, event, changes)
+        if event.email.forgotten_at is not None:
+            event.recipient, event.payload = "", {}
         if event.type in COUNT_FIELDS:
             is_after = is_after_answers(event, event.email)
             after_answers[event.message_id, event.type] += is_after
         if event.pk not in repeated:
             changes.events.append(event)
-    update_each(EmailEvent.objects.all(), events, ["email"])
+    fields = ["email"]
+    if any(email.forgotten_at is not None for email in emails.values()):
+        fields += ["reason", "recipient", "payload"]
+    update_each(EmailEvent.objects.all(), events, fields)
+
+
+def _kept_reason(email: Email, reason: str) -> str:
+    """Return a reason as it is kept: of an email with somebody forgotten, without addresses."""
+    return "" if email.forgotten_at is not None and "@" in reason else reason
 
 
 def _apply_event(email: Email, event: EmailEvent, changes: Changes) -> None:
@@ -336,7 +352,7 @@ def _apply_answer(email: Email, answer: EmailDetails, changes: Changes) -> None:
     if state is not None:
         at = storable_moment(answer.updated_at) if answer.updated_at else timezone.now()
         told = answer.intelligence.get("failure_reason")
-        reason = storable_text(told) if isinstance(told, str) else ""
+        reason = _kept_reason(email, storable_text(told) if isinstance(told, str) else "")
         if outranks(state, email.state):  # else it teaches again what a person may have removed
             changes.suppressed += learned_from_event(
                 email, state, reason, recipient="", source=EmailEvent.Source.SYNC, at=at

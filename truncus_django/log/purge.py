@@ -16,9 +16,9 @@ from django.db.models import Count, Exists, Min, OuterRef, Q, QuerySet
 from truncus_django.db.locks import take_write_lock
 from truncus_django.db.retry import PASSING, in_tries
 from truncus_django.models import Email, EmailEvent, EmailQuerySet, OutboxEntry
-from truncus_django.states import UNSENT_STATES, State
+from truncus_django.states import RESTARTABLE_STATES, UNSENT_STATES, State
 
-__all__ = ["PURGEABLE_STATES", "Old", "Purge", "PurgeResult"]
+__all__ = ["PURGEABLE_STATES", "FailedPayloads", "Old", "Purge", "PurgeResult"]
 
 PURGEABLE_STATES = tuple(state for state in State if state not in UNSENT_STATES)
 _TRIES = 5
@@ -82,13 +82,11 @@ class Purge:
 
     def emails(self) -> EmailQuerySet:
         """Return the emails that would go, or lose their bodies."""
-        emails: EmailQuerySet = Email.objects.finished().filter(created_at__lt=self.before)
+        emails: EmailQuerySet = Email.objects.forgettable().filter(created_at__lt=self.before)
         if self.states:
             emails = emails.filter(state__in=self.states)
-        in_use = Q(is_waiting=True) | Q(batch__isnull=False)
-        own = OutboxEntry.objects.filter(pk=OuterRef("pk"))
-        emails = emails.exclude(Exists(own.filter(in_use)))
         if self.bodies_only:
+            own = OutboxEntry.objects.filter(pk=OuterRef("pk"))
             emails = emails.filter(
                 Q(text_body__isnull=False) | Q(html_body__isnull=False) | Exists(own)
             )
@@ -139,11 +137,7 @@ class Purge:
 
     def _held(self, ids: Sequence[UUID]) -> EmailQuerySet:
         """Return those emails that are still to go; none of them can be retried meanwhile."""
-        if connections[Email.objects.db].features.has_select_for_update:
-            entries = OutboxEntry.objects.filter(pk__in=ids).order_by("pk")
-            list(entries.select_for_update().values_list("pk"))
-        else:
-            take_write_lock(Email.objects.all())  # before anything is read
+        hold_entries(ids)
         return self.emails().filter(pk__in=ids)
 
     def _scrub(self, emails: EmailQuerySet) -> tuple[int, int]:
@@ -165,3 +159,47 @@ class Purge:
                 # Looked at again: its email may have been recorded in this moment.
                 count, _ = self.orphans().filter(pk__in=ids).delete()
             done.orphans += count
+
+
+@dataclass(slots=True, kw_only=True)
+class FailedPayloads:
+    """Drops what the outbox could send again of emails that were not sent.
+
+    Attributes:
+        before: of those that were put into the outbox, or were last tried again, earlier.
+        batch_size: how many go in one transaction.
+    """
+
+    before: datetime
+    batch_size: int = 500
+
+    def entries(self) -> QuerySet[OutboxEntry]:
+        """Return those that would go."""
+        return OutboxEntry.objects.filter(
+            is_waiting=False,
+            batch=None,
+            created_at__lt=self.before,
+            email__state__in=RESTARTABLE_STATES - {State.UNKNOWN},
+        ).order_by()
+
+    def run(self) -> int:
+        """Drop them; return how many went."""
+        count = 0
+        while ids := list(self.entries().values_list("pk", flat=True)[: self.batch_size]):
+            count += in_tries(partial(self._drop, ids), using=OutboxEntry.objects.db, tries=_TRIES)
+        return count
+
+    def _drop(self, ids: Sequence[UUID]) -> int:
+        with transaction.atomic(using=OutboxEntry.objects.db):
+            hold_entries(ids)
+            still = list(self.entries().filter(pk__in=ids).values_list("pk", flat=True))
+            return OutboxEntry.objects.filter(pk__in=still).delete()[0]
+
+
+def hold_entries(ids: Sequence[UUID]) -> None:
+    """Let nobody try emails of the outbox again before the transaction ends."""
+    if connections[Email.objects.db].features.has_select_for_update:
+        entries = OutboxEntry.objects.filter(pk__in=ids).order_by("pk")
+        list(entries.select_for_update().values_list("pk"))
+    else:
+        take_write_lock(Email.objects.all())  # before anything is read

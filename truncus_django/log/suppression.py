@@ -14,6 +14,7 @@ from truncus_django.db.bulk import insert_new
 from truncus_django.db.text import storable_text
 from truncus_django.models import Email, SuppressedAddress
 from truncus_django.sending.addresses import mailbox
+from truncus_django.sending.forgotten import digests_of
 from truncus_django.sending.outgoing import SendOutcome
 from truncus_django.states import State
 from truncus_django.unsubscribe import Subscription
@@ -77,12 +78,22 @@ def allow(address: str, *, tenant_id: str | None = None, list_name: str | None =
     Raises:
         InvalidAddress: it is malformed.
     """
-    entries = SuppressedAddress.objects.filter(address=mailbox(address, "address"))
+    entries = SuppressedAddress.objects.filter(address__in=stored_forms(address))
     if tenant_id is not None:
         entries = entries.filter(tenant_id=tenant_id)
     if list_name is not None:
         entries = entries.filter(list_name=list_name)
     return entries.delete()[0]
+
+
+def stored_forms(address: str) -> list[str]:
+    """Return what may stand in the table for an address: itself, or a digest of somebody forgotten.
+
+    Raises:
+        InvalidAddress: it is malformed.
+    """
+    known = mailbox(address, "address")
+    return [known, *digests_of(known)]
 
 
 def _key(entry: SuppressedAddress) -> _Key:
@@ -191,14 +202,15 @@ def _entries(
             address = mailbox(each, "recipient")
         except MessageError:
             continue
+        is_forgotten = email.forgotten_at is not None
         found.append(
             SuppressedAddress(
-                address=address,
+                address=digests_of(address)[0] if is_forgotten else address,
                 tenant_id=email.tenant_id,
                 reason=reason,
                 source=source,
-                note=storable_text(note)[:300],
-                email_id=email.pk,
+                note="" if is_forgotten else storable_text(note)[:300],
+                email_id=None if is_forgotten else email.pk,
                 created_at=at,
             )
         )

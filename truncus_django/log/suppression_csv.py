@@ -17,6 +17,7 @@ from truncus_django.db.timestamps import storable_moment
 from truncus_django.log.suppression import suppress
 from truncus_django.models import SuppressedAddress
 from truncus_django.sending.addresses import mailbox
+from truncus_django.sending.forgotten import is_digest
 
 COLUMNS: Final = ("address", "tenant", "list", "reason", "note", "since", "until")
 _FIELDS: Final = (
@@ -113,8 +114,10 @@ class Import:
         for name, longest in (("tenant", 255), ("list", 100)):
             if len(texts.get(name, "")) > longest:
                 raise ValueError(f"The {name} has more than {longest} characters.")
+        address = texts.get("address", "")
         return SuppressedAddress(
-            address=mailbox(texts.get("address", ""), "address"),
+            # Of somebody forgotten, a file has the digest.
+            address=address if is_digest(address) else mailbox(address, "address"),
             tenant_id=storable_text(texts.get("tenant")),
             list_name=storable_text(texts.get("list")),
             reason=reason,

@@ -200,6 +200,11 @@ class Migration(migrations.Migration):
                 ("next_sync_at", models.DateTimeField(null=True, verbose_name="next sync")),
                 ("answers_until", models.DateTimeField(null=True, verbose_name="last sync")),
                 (
+                    "forgotten_at",
+                    models.DateTimeField(editable=False, null=True, verbose_name="forgotten"),
+                ),
+                ("forget_when_finished", models.TextField(blank=True, editable=False)),
+                (
                     "resend_of",
                     models.ForeignKey(
                         db_index=False,
@@ -222,6 +227,7 @@ class Migration(migrations.Migration):
                     ("export_email", "Can export emails"),
                     ("retry_email", "Can try again what the outbox has not sent"),
                     ("decide_email", "Can decide whether an unknown email was sent"),
+                    ("forget_email", "Can forget a recipient, in all emails"),
                 ],
             },
         ),

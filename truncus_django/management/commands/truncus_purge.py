@@ -1,6 +1,11 @@
-"""``manage.py truncus_purge``: forgets old emails, or only their bodies."""
+"""``manage.py truncus_purge``: forgets old emails, or only their bodies.
+
+Each run also drops stored payloads of failed emails, and forgets those whom ``truncus_forget`` has
+left until their emails were finished.
+"""
 
 import sys
+from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -9,7 +14,8 @@ from django.utils import timezone
 
 from truncus_django.ages import EXPLANATION, moment_of
 from truncus_django.conf import get_settings
-from truncus_django.log.purge import PURGEABLE_STATES, Purge, PurgeResult
+from truncus_django.forget.forgetting import forget_finished
+from truncus_django.log.purge import PURGEABLE_STATES, FailedPayloads, Purge, PurgeResult
 from truncus_django.management.base import CommandWithExamples
 from truncus_django.progress import Progress
 
@@ -22,7 +28,13 @@ examples:
   manage.py truncus_purge --older-than 90d --dry-run  what would go, by state
 
 What is pending, scheduled or unknown is never purged. After Ctrl-C (exit status 130) the next
-run goes on where this one stopped."""
+run goes on where this one stopped.
+
+Each run also drops what the outbox has stored of emails that failed FAILED_PAYLOAD_DAYS ago, and
+forgets those whom truncus_forget has left until their emails were finished."""
+
+
+_NO_AGE = "Say how old: --older-than 90d, or set TRUNCUS['RETENTION_DAYS'] = 90."
 
 
 class Command(CommandWithExamples):
@@ -65,7 +77,12 @@ class Command(CommandWithExamples):
         """Purge, or tell what would go."""
         purge = self._purge(options)
         try:
-            if options["dry_run"]:
+            self._drop_failed_payloads(is_dry_run=options["dry_run"])
+            if not options["dry_run"]:
+                self._forget_finished()
+            if purge is None:
+                self.stdout.write(f"No emails were purged. {_NO_AGE}")
+            elif options["dry_run"]:
                 self._tell_old(purge)
             else:
                 self._run(purge)
@@ -74,12 +91,31 @@ class Command(CommandWithExamples):
                 f"The database failed ({type(exc).__name__}); finished batches are gone."
             ) from exc
 
-    def _purge(self, options: dict[str, Any]) -> Purge:
-        age = options["older_than"]
+    def _drop_failed_payloads(self, *, is_dry_run: bool) -> None:
+        days = get_settings().failed_payload_days
+        if days is None:
+            return
+        payloads = FailedPayloads(before=timezone.now() - timedelta(days=days))
+        count = payloads.entries().count() if is_dry_run else payloads.run()
+        if count:
+            what = "stored payloads would go" if is_dry_run else "stored payloads went"
+            self.stdout.write(f"{count} {what}, of emails that failed {days} days ago.")
+
+    def _forget_finished(self) -> None:
+        found = forget_finished()
+        if found.changed:
+            self.stdout.write(f"Forgot whom truncus_forget had left in {found.changed} emails.")
+
+    def _purge(self, options: dict[str, Any]) -> Purge | None:
+        """Return what to purge; ``None`` where nothing says how old."""
+        age, days = options["older_than"], get_settings().retention_days
+        if not age and days is None:
+            if options["state"] or options["bodies"]:
+                raise CommandError(_NO_AGE)
+            return None
         try:
-            age = age or _retention()
             return Purge(
-                before=moment_of(age, now=timezone.now()),
+                before=moment_of(age or f"{days}d", now=timezone.now()),
                 states=options["state"],
                 bodies_only=options["bodies"],
                 batch_size=options["batch_size"],
@@ -118,13 +154,6 @@ class Command(CommandWithExamples):
         self.stdout.write(f"{done}, recorded before {_shown(purge)}.")
         if is_interrupted:
             raise CommandError("Interrupted; the next run goes on.", returncode=130)
-
-
-def _retention() -> str:
-    days = get_settings().retention_days
-    if days is None:
-        raise CommandError("Say how old: --older-than 90d, or set TRUNCUS['RETENTION_DAYS'] = 90.")
-    return f"{days}d"
 
 
 def _shown(purge: Purge) -> str:

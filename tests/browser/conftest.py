@@ -1,10 +1,12 @@
 """A browser, somebody signed in, a log, and a server elsewhere that must see nothing."""
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.core.management import call_command
+from django.core.signals import request_finished, request_started
 from django.test import Client
 
 from tests.browser.chromium import BrowserMissing, running_browser, shared_connection_stays_open
@@ -42,7 +44,9 @@ def sign_in(context: Any, live_server: Any, user: Any) -> None:
 
 
 @pytest.fixture
-def page(browser: Any, live_server: Any, admin_user: Any, emulator: Any) -> Iterator[Any]:
+def page(
+    browser: Any, live_server: Any, admin_user: Any, emulator: Any, under_way: "UnderWay"
+) -> Iterator[Any]:
     """A page of a browser in which an administrator is signed in."""
     context = browser.new_context(base_url=live_server.url, accept_downloads=True)
     sign_in(context, live_server, admin_user)
@@ -51,7 +55,46 @@ def page(browser: Any, live_server: Any, admin_user: Any, emulator: Any) -> Iter
     opened.on("pageerror", lambda error: errors.append(str(error)))
     yield opened
     context.close()
+    under_way.wait_until_none()
     assert errors == []
+
+
+class UnderWay:
+    """The live server's requests that are under way.
+
+    They share the test's connection to the database, which is emptied next.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._changed = threading.Condition()
+
+    def add(self, **kwargs: Any) -> None:
+        """Count a request that begins."""
+        with self._changed:
+            self._count += 1
+
+    def remove(self, **kwargs: Any) -> None:
+        """Count a request that is over."""
+        with self._changed:
+            self._count -= 1
+            self._changed.notify_all()
+
+    def wait_until_none(self) -> None:
+        """Wait until all are over."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._count <= 0, timeout=30)
+
+
+@pytest.fixture
+def under_way() -> Iterator[UnderWay]:
+    """Return what counts the requests that are under way."""
+    counted = UnderWay()
+    request_started.connect(counted.add)
+    request_finished.connect(counted.remove)
+    yield counted
+    request_started.disconnect(counted.add)
+    request_finished.disconnect(counted.remove)
 
 
 @pytest.fixture(autouse=True)

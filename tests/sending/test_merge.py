@@ -167,10 +167,9 @@ def test_each_has_a_status_and_a_record(emulator):
     assert [failure.message.to for failure in caught.value.failures] == [["bob@example.org"]]
     assert list(status.recipients) == ["ann@example.org", "bob@example.org"]
     assert "ann" not in repr(status)
-    with pytest.raises(KeyError):
-        status.recipients["eve@example.org"]
-    with pytest.raises(KeyError):
-        status.recipients["nobody"]
+    for stranger in ("eve@example.org", "nobody"):
+        with pytest.raises(KeyError, match=r"^'The message has no such recipient\.'$"):
+            status.recipients[stranger]
 
 
 def test_the_others_of_a_list_are_as_before(emulator):

@@ -20,9 +20,12 @@ class RecipientStatuses(Mapping[str, TruncusStatus]):
 
     def __getitem__(self, given: str) -> TruncusStatus:
         try:
-            return self._statuses[recipient_of(given, "recipients")]
+            found = self._statuses.get(recipient_of(given, "recipients"))
         except TruncusError:
-            raise KeyError(given) from None
+            found = None
+        if found is None:  # without the address, as errors hold none
+            raise KeyError("The message has no such recipient.")
+        return found
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._statuses)

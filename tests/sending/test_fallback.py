@@ -378,6 +378,23 @@ def test_merge_data(down, fallback):
     assert one.truncus_status.is_accepted
 
 
+def test_merge_data_of_which_truncus_took_a_part_reaches_nobody_twice(smtp, truncus_emulator):
+    """What Truncus took is noted, too, where only the fallback mailer leaves others in doubt."""
+    truncus_emulator.reset(dialect="sdk", monthly_limit=100)
+    to = [f"customer{number}@example.org" for number in range(150)]
+    one = TruncusMessage("Hello", "Text", "shop@example.com", to, merge_data={})
+    smtp.answers["."] = [None]  # the first email of all that it is given
+    for _ in range(2):
+        with pytest.raises(MessagesNotSent) as caught:
+            one.send()
+        assert caught.value.ambiguous
+    reached = [email.to for email in truncus_emulator.emails]
+    reached += [[address] for recipients, _ in smtp.taken for address in recipients]
+    flat = [address for each in reached for address in ([each] if isinstance(each, str) else each)]
+    assert len(flat) == len(set(flat)) == 150
+    assert truncus_emulator.accepted == 100
+
+
 def test_merge_data_of_which_one_email_is_ambiguous_reaches_nobody_twice(smtp, down):
     to = [f"{name}@example.org" for name in ("ann", "bob", "eve")]
     one = TruncusMessage("Hello", "Text", "shop@example.com", to, merge_data={})

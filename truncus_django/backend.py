@@ -17,6 +17,7 @@ from django.dispatch import Signal
 from django.views.decorators.debug import sensitive_variables
 
 from truncus_django import telemetry
+from truncus_django.accounts import Accounts
 from truncus_django.api import contract
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import (
@@ -37,7 +38,7 @@ from truncus_django.sending.batching import make_batches
 from truncus_django.sending.breaker import breaker_of
 from truncus_django.sending.capture import capture, is_capturing
 from truncus_django.sending.direct import send_batches
-from truncus_django.sending.fallback import FallbackMailer, fallback_of
+from truncus_django.sending.fallback import fallback_of
 from truncus_django.sending.handover import hand_over_failed
 from truncus_django.sending.inline_images import host_of
 from truncus_django.sending.outgoing import OutgoingMessage, SendOutcome, Sent
@@ -169,20 +170,30 @@ class TruncusBackend(BaseEmailBackend):
         if is_capturing():
             capture(messages, self.settings)
             return len(messages)
-        client, settings, now = self.client, self.settings, time.time()
-        fallback = fallback_of(settings)
+        mailer, now = self.mailer, time.time()
+        client, settings = mailer.client, mailer.settings
+        fallback_of(settings)  # raises where it cannot be used
+        accounts = Accounts(mailer, is_for_outbox=settings.delivery == "outbox")
         report = _Report(len(messages))
         with telemetry.sending(len(messages), self.alias, settings.delivery) as observed:
-            preparer = Preparer(type(self), self.alias, client, settings, now, host_of(settings))
+            preparer = Preparer(
+                type(self),
+                self.alias,
+                client,
+                settings,
+                now,
+                host_of(settings),
+                accounts if accounts.are_told else None,
+            )
             prepared = preparer.prepare(messages)
             if settings.delivery == "outbox":
                 queued = self._enqueue(prepared, settings)
                 self._send_signals(queued)
                 report.add(queued)
             else:
-                with closing(_send(client, fallback, prepared, now=now)) as all_sent:
+                with closing(_send(accounts, prepared, now=now)) as all_sent:
                     for sent in all_sent:
-                        self._record(sent, settings)
+                        self._record(sent, _mailer_of(sent, accounts))
                         self._send_signals(sent)
                         report.add(sent)
             if observed is not None:
@@ -228,15 +239,16 @@ class TruncusBackend(BaseEmailBackend):
                 raise
         _set_statuses(queued)
         if refused:
-            self._record(refused, settings)
+            self._record(refused, self.mailer)
         note_recipients(queued)
         return queued
 
-    def _record(self, sent: Sequence[Sent], settings: Settings) -> None:
+    def _record(self, sent: Sequence[Sent], mailer: Mailer) -> None:
         """Write what became of messages onto them, and into the log where there is one.
 
         What their answers told of the account's quota is kept there, too.
         """
+        settings = mailer.settings
         _set_statuses(sent)
         if settings.record and apps.ready and apps.is_installed("truncus_django"):
             # Here, because its models need the app, which is optional.
@@ -244,7 +256,7 @@ class TruncusBackend(BaseEmailBackend):
             from truncus_django.quota.keeping import note_sends
 
             if record(sent, alias=self.alias, settings=settings):
-                note_sends(self.client.account, sent, settings)
+                note_sends(mailer, sent)
         note_recipients(sent)
 
     def _send_signals(self, sent: Sequence[Sent]) -> None:
@@ -268,21 +280,47 @@ class TruncusBackend(BaseEmailBackend):
 
 
 def _send(
-    client: TruncusClient,
-    fallback: FallbackMailer | None,
-    prepared: Iterable[OutgoingMessage],
-    *,
-    now: float,
+    accounts: Accounts, prepared: Iterable[OutgoingMessage], *, now: float
 ) -> Generator[Sequence[Sent]]:
-    """Send messages in batches; what Truncus certainly did not take goes to the fallback mailer."""
-    batches = make_batches(prepared, now=now)
+    """Send messages in batches, those of each account one after the other."""
+    groups = _by_account(prepared, accounts) if accounts.are_told else [(accounts.mailer, prepared)]
+    sent_batches = (
+        sent for mailer, messages in groups for sent in _send_by(mailer, messages, now=now)
+    )
+    return remember_merged(sent_batches, lambda each: accounts.of(each.tenant).client, now=now)
+
+
+def _send_by(
+    mailer: Mailer, messages: Iterable[OutgoingMessage], *, now: float
+) -> Generator[Sequence[Sent]]:
+    """Send messages by one account; what it certainly did not take goes to the fallback mailer."""
+    client, fallback = mailer.client, fallback_of(mailer.settings)
+    batches = make_batches(messages, now=now)
     if fallback is None:
-        sent_batches = send_batches(client, batches, now=now)
-    else:
-        breaker = breaker_of(client.account)
-        sent_batches = send_batches(client, batches, now=now, breaker=breaker)
-        sent_batches = hand_over_failed(sent_batches, fallback, client, now=now)
-    return remember_merged(sent_batches, client, now=now)
+        return send_batches(client, batches, now=now)
+    breaker = breaker_of(client.account)
+    sent_batches = send_batches(client, batches, now=now, breaker=breaker)
+    return hand_over_failed(sent_batches, fallback, client, now=now)
+
+
+def _by_account(
+    prepared: Iterable[OutgoingMessage], accounts: Accounts
+) -> list[tuple[Mailer, list[OutgoingMessage]]]:
+    """Part messages by the account that they go by: no request is for two accounts."""
+    groups: dict[Any, tuple[Mailer, list[OutgoingMessage]]] = {}
+    for outgoing in prepared:
+        mailer = accounts.of(outgoing.tenant)
+        groups.setdefault(_kind(mailer), (mailer, []))[1].append(outgoing)
+    return list(groups.values())
+
+
+def _kind(mailer: Mailer) -> Any:
+    """Return what tells mailers apart that send by another account, or fall back on another."""
+    return mailer.client.account, mailer.settings.fallback_mailer, mailer.settings.base_url
+
+
+def _mailer_of(sent: Sequence[Sent], accounts: Accounts) -> Mailer:
+    return accounts.of(sent[0][0].tenant) if sent else accounts.mailer
 
 
 @dataclass(slots=True)

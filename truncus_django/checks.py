@@ -13,6 +13,7 @@
 ``truncus.E010``      ``INLINE_CSS`` is on, and css-inline is not installed
 ``truncus.E011``      ``INLINE_IMAGES_STORAGE`` is no alias of ``STORAGES``
 ``truncus.E012``      ``FALLBACK_MAILER`` names no mailer, or one of Truncus
+``truncus.E013``      ``ACCOUNTS`` cannot be imported, or is no callable
 ``truncus.W001``      a live key with ``DEBUG = True`` and no sandbox: real emails from a test
 ``truncus.W002``      ``DEFAULT_FROM_EMAIL`` or ``SERVER_EMAIL`` at a domain that nobody can verify
 ``truncus.W003``      ``DATABASE`` names a second alias of one SQLite file: it waits for itself
@@ -49,6 +50,7 @@ from truncus_django.conf import (
     comes_from_environment,
     fallback_problem,
     get_settings,
+    imported_accounts,
     mailer_problems,
     mailers,
     problems,
@@ -71,6 +73,7 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckM
     if not found:
         for alias, options in configured:
             found += _check_mailer(alias, options)
+        found += _check_accounts()
         found += _check_database()
         found += _check_outbox(configured)
     return [*malformed, *found, *_check_senders(), *_check_mailers_are_read()]
@@ -121,6 +124,20 @@ def _check_mailers_are_read() -> Iterator[checks.CheckMessage]:
             hint=f"Set EMAIL_BACKEND = {BACKEND!r}, or use Django 6.1 or later.",
             id="truncus.W008",
         )
+
+
+def _check_accounts() -> Iterator[checks.CheckMessage]:
+    given = get_settings().accounts
+    if given is None:
+        return
+    try:
+        imported_accounts(given)
+    except ConfigurationError as error:
+        hint = (
+            "Name a function of a tenant's id and a mailer's alias, such as "
+            "'shop.mail.account_for'."
+        )
+        yield checks.Error(error.message, hint=hint, id="truncus.E013")
 
 
 def _check_database() -> Iterator[checks.CheckMessage]:

@@ -5,11 +5,11 @@ A value comes from the backend's keyword or ``MAILERS`` ``OPTIONS`` (lower case)
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import django
 from django.conf import settings as django_settings
@@ -72,6 +72,12 @@ class Settings(ClientSettings):
     """``"direct"``, or ``"outbox"``: sending is a part of the caller's database transaction."""
     dispatcher: str = setting("worker", readers.one_of("worker", "celery", "tasks"))
     """``"worker"``, ``"celery"`` or ``"tasks"``: who is notified to send what is in the outbox."""
+
+    accounts: Callable[..., Any] | str | None = setting(  # noqa: RUF009  None does not change
+        None, readers.optional_callable, scope="project"
+    )
+    """Which account the emails of a tenant go by: a callable, or its dotted path, from a tenant's
+    id and a mailer's alias to settings, or to ``None`` for the mailer's own account."""
 
     record: bool = setting(True, readers.boolean)
     """Whether emails are recorded, where ``truncus_django`` is in ``INSTALLED_APPS``."""
@@ -223,6 +229,25 @@ def fallback_problem(name: str) -> str | None:
             "'django.core.mail.backends.smtp.EmailBackend'."
         )
     return None
+
+
+def imported_accounts(given: Callable[..., Any] | str) -> Callable[..., Any]:
+    """Return the callable that ``ACCOUNTS`` is or names.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    found: Any = given
+    if isinstance(given, str):
+        try:
+            found = import_string(given)
+        except Exception as exc:  # noqa: BLE001  a module may raise anything when it is imported
+            raise ConfigurationError(
+                f"ACCOUNTS cannot be imported ({type(exc).__name__}): {redacted(repr(given))}."
+            ) from None
+    if not callable(found):
+        raise ConfigurationError(f"ACCOUNTS names no callable, but a {type(found).__name__}.")
+    return cast("Callable[..., Any]", found)
 
 
 def configured_mailers() -> Mapping[str, Any] | None:

@@ -42,9 +42,15 @@ from truncus_django.api.errors import (
 from truncus_django.checks import check_settings
 from truncus_django.conf import Settings, get_settings, mailers
 from truncus_django.log.sync import Selection
-from truncus_django.mailers import get_mailer
+from truncus_django.mailers import get_mailer, label_of
 from truncus_django.models import EmailEvent, SuppressedAddress, database
-from truncus_django.outbox.health import OutboxHealth, health, is_in_use
+from truncus_django.outbox.health import (
+    HeldBack,
+    OutboxHealth,
+    PausedAccount,
+    health,
+    is_in_use,
+)
 from truncus_django.quota.keeping import note_answer, told_by_quota
 from truncus_django.quota.overview import Quota, quotas
 from truncus_django.sending.fallback import fallback_of
@@ -58,6 +64,8 @@ SKEW_NOTED_S = 30.0
 OVERDUE = timedelta(hours=1)
 ORPHAN = timedelta(minutes=10)
 """How long an event may wait for its email to be recorded."""
+MOST_PAUSED = 20
+"""So many paused accounts are named: each of a thousand tenants may have one."""
 QUOTA_NOTED_SHARE = 0.8
 """From this used part of a quota on it is worth a word."""
 OUTBOX_LATE_S, OUTBOX_TOO_LATE_S = 15 * 60.0, 60 * 60.0
@@ -470,10 +478,12 @@ def examine_quota() -> Iterator[Finding]:
     except Exception:  # noqa: BLE001  whatever it is: the findings about settings and log tell
         return
     for quota in found:
-        yield _examine_quota(quota)
+        finding = _examine_quota(quota)
+        if not quota.tenant or finding.level is not Level.OK:  # there may be a thousand tenants
+            yield finding
         if quota.capped_until is not None:
             yield _warn(
-                f"warm-up ({quota.name})",
+                f"warm-up ({_label(quota)})",
                 f"Emails from {', '.join(quota.capped_domains)} were refused today: it seems that "
                 f"a daily cap is used up, for another {_until(quota.capped_until, quota)}. Truncus "
                 "tells no figures of these caps.",
@@ -482,7 +492,7 @@ def examine_quota() -> Iterator[Finding]:
 
 
 def _examine_quota(quota: Quota) -> Finding:
-    what, renewed = f"quota ({quota.name})", f"renewed in {_until(quota.renewed_at, quota)}"
+    what, renewed = f"quota ({_label(quota)})", f"renewed in {_until(quota.renewed_at, quota)}"
     if quota.is_used_up:
         of = "" if quota.limit is None else f" of {quota.limit:,}"
         return _fail(what, f"All emails{of} are used up; {renewed}.", _LARGER_PLAN)
@@ -504,6 +514,13 @@ def _examine_quota(quota: Quota) -> Finding:
 _LARGER_PLAN = (
     "Choose a larger plan in Truncus, or send less; QUOTA_RESERVE keeps some for what is urgent."
 )
+
+
+def _label(account: Quota | PausedAccount | HeldBack) -> str:
+    """Return the name of an account as logs may hold it: reports end up there."""
+    if isinstance(account, HeldBack):
+        return label_of(account.mailer, account.tenant)
+    return label_of(account.mailers[0], account.tenant) if account.tenant else account.name
 
 
 def _until(moment: datetime, quota: Quota) -> str:
@@ -532,7 +549,7 @@ def _examine_outbox(found: OutboxHealth) -> Iterator[Finding]:
             "Change their engine to InnoDB.",
         )
     yield _examine_depth(found)
-    for account in found.paused:
+    for account in found.paused[:MOST_PAUSED]:
         left = span(account.until.timestamp() - found.at.timestamp())
         hint = hint_for(account.error_code)
         # Not what Truncus wrote, which may be about an email: reports end up in logs.
@@ -543,11 +560,15 @@ def _examine_outbox(found: OutboxHealth) -> Iterator[Finding]:
         )
         yield _warn(
             "outbox: account",
-            f"No requests for {account.name} for another {left}: {reason}.",
+            f"No requests for {_label(account)} for another {left}: {reason}.",
             hint or "Put right what it says; it goes on by itself, or at once from the admin.",
         )
+    if len(found.paused) > MOST_PAUSED:
+        more = len(found.paused) - MOST_PAUSED
+        yield _warn("outbox: accounts", f"{more} more accounts are paused.", "See the log's admin.")
     for held in found.held_back:
-        mailer = f" of {held.mailer}" if held.mailer else ""
+        label = _label(held)
+        mailer = f" of {label}" if label else ""
         waits = _counted(held.emails, found, "email", "emails")
         yield _warn(
             "outbox: reserve",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings as django_settings
 
 from truncus_django.api import errors
+from truncus_django.api.errors import loggable_id
 from truncus_django.api.keys import ApiKey
 from truncus_django.api.settings import ClientSettings
 from truncus_django.conf import SETTING_NAMES, ConfigurationError, Settings, get_settings, mailers
@@ -25,11 +26,13 @@ class Mailer:
             ``TRUNCUS`` alone.
         settings: those in force.
         options: what it sets itself, in lower case.
+        tenant: whose own account it sends by, as ``ACCOUNTS`` told; empty for the mailer's own.
     """
 
     name: str
     settings: Settings
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    tenant: str = ""
 
     @property
     def client(self) -> "TruncusClient":
@@ -72,9 +75,23 @@ def mailers_by_account() -> Mapping[str, tuple[str, ...]]:
     return users
 
 
-def name_of(names: Iterable[str]) -> str:
-    """Return the names of an account's mailers as one; ``TRUNCUS`` for its settings alone."""
-    return ", ".join(filter(None, names)) or "TRUNCUS"
+def name_of(names: Iterable[str], tenant: str = "") -> str:
+    """Return the names of an account's mailers as one; ``TRUNCUS`` for its settings alone.
+
+    Args:
+        names: of the mailers.
+        tenant: whose own account it is.
+    """
+    name = ", ".join(filter(None, names)) or "TRUNCUS"
+    return f"{name}, tenant {tenant}" if tenant else name
+
+
+def label_of(mailer: str, tenant: str) -> str:
+    """Return the name of a mailer, or of a tenant of its, as logs may hold it.
+
+    A tenant's id may be an address.
+    """
+    return name_of([mailer], loggable_id(tenant)) if tenant else mailer
 
 
 def own_options(options: Mapping[str, Any]) -> dict[str, Any]:

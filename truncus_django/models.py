@@ -347,7 +347,13 @@ class OutboxAccount(models.Model):
     """
 
     account = ExactCharField(primary_key=True, max_length=100)
-    """A digest of base URL and API key; ``"mailer:" + name`` where a mailer has no usable one."""
+    """A digest of base URL and API key; ``"mailer:" + name`` where a mailer has no usable one, and
+    ``"tenant:"`` with a digest of its name where a tenant has none."""
+    mailer = ExactCharField(max_length=100, blank=True)
+    tenant = ExactCharField(max_length=255, blank=True)
+    """Whose own account it is, as ``ACCOUNTS`` told; empty for that of a mailer."""
+    free_at = models.DateTimeField(null=True)
+    """Of a tenant's: before this, its pace lets no request go."""
     recent_requests = models.JSONField(default=list)
     """Unix seconds by which the latest requests have arrived, see :mod:`.rate_limit`.
 
@@ -371,6 +377,7 @@ class OutboxAccount(models.Model):
     class Meta:
         verbose_name = _("account of the outbox")
         verbose_name_plural = _("accounts of the outbox")
+        indexes: ClassVar = [models.Index(fields=["tenant", "mailer"], name="truncus_acct_tenant")]
 
     def __str__(self) -> str:
         return str(self.account)[:12]
@@ -384,7 +391,9 @@ class AccountQuota(models.Model):
     """
 
     account = ExactCharField(primary_key=True, max_length=100)
-    """As in :class:`OutboxAccount`."""
+    mailer = ExactCharField(max_length=100, blank=True)
+    tenant = ExactCharField(max_length=255, blank=True)
+    """All three as in :class:`OutboxAccount`."""
     month = models.DateField(null=True)
     """The first day of the month (UTC) that the figures are of."""
     limit = models.PositiveBigIntegerField(null=True)
@@ -430,6 +439,8 @@ class OutboxBatch(models.Model):
     has_own_key = models.BooleanField(default=False)
     """Whether the key is the message's own, which is never replaced by another."""
     mailer = ExactCharField(max_length=100, blank=True)
+    tenant = ExactCharField(max_length=255, blank=True)
+    """As in :class:`OutboxEntry`."""
     account = ExactCharField(max_length=100, blank=True)
     """Where the key was used; another account knows nothing of it."""
     is_sandbox = models.BooleanField(default=False)
@@ -462,7 +473,9 @@ class OutboxBatch(models.Model):
     class Meta:
         verbose_name = _("request of the outbox")
         verbose_name_plural = _("requests of the outbox")
-        indexes: ClassVar = [models.Index(fields=["mailer", "due_at"], name="truncus_batch_due")]
+        indexes: ClassVar = [
+            models.Index(fields=["tenant", "mailer", "due_at"], name="truncus_batch_due")
+        ]
 
     def __str__(self) -> str:
         return str(self.id)
@@ -482,6 +495,8 @@ class OutboxEntry(models.Model):
     size = models.PositiveIntegerField()
     """Of the payload, in bytes."""
     mailer = ExactCharField(max_length=100, blank=True)
+    tenant = ExactCharField(max_length=255, blank=True)
+    """For whose own account ``ACCOUNTS`` is asked at each request; empty for the mailer's own."""
     is_sandbox = models.BooleanField(default=False)
     own_key = ExactCharField(max_length=255, blank=True)
     """The message's own idempotency key."""
@@ -511,7 +526,8 @@ class OutboxEntry(models.Model):
         verbose_name_plural = _("entries of the outbox")
         indexes: ClassVar = [
             models.Index(
-                fields=["is_waiting", "mailer", "priority", "created_at"], name="truncus_entry_next"
+                fields=["is_waiting", "tenant", "mailer", "priority", "created_at"],
+                name="truncus_entry_next",
             ),
             models.Index(fields=["is_waiting", "expires_at"], name="truncus_entry_expires"),
         ]

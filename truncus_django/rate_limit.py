@@ -24,7 +24,7 @@ from django.db import DatabaseError, InterfaceError
 
 from truncus_django.api.rate_limit import free_at, limits_of
 from truncus_django.conf import Settings
-from truncus_django.db.clock import Clock, unix_of
+from truncus_django.db.clock import Clock, moment_of, unix_of
 from truncus_django.db.locks import take_write_lock
 from truncus_django.db.transactions import committed
 from truncus_django.models import OutboxAccount, database
@@ -85,8 +85,13 @@ def note_request(account: OutboxAccount, settings: Settings, *, now: float) -> f
     recent = sorted(recent)[-most:]  # no more than the limits look back
     if recent != account.recent_requests:
         account.recent_requests = recent
+        changes: dict[str, Any] = {"recent_requests": recent}
+        if account.tenant:
+            # Whatever comes of those under way, none goes sooner. So others need not look.
+            free_at = next_request_at(account, limits(settings), now=now)
+            changes["free_at"] = moment_of(free_at) if free_at > now else None
         rows = OutboxAccount.objects.filter(pk=account.pk)
-        rows.update(recent_requests=recent)
+        rows.update(**changes)
     return arrived_by
 
 

@@ -16,6 +16,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from truncus_django.accounts import get_account
 from truncus_django.admin import resend
 from truncus_django.admin.action_runner import (
     MOST_REQUESTS,
@@ -35,7 +36,6 @@ from truncus_django.forget.forgetting import Forgetting
 from truncus_django.forget.person import Person
 from truncus_django.log.ingest import apply_details
 from truncus_django.log.transitions import EmailUpdate, advance_emails
-from truncus_django.mailers import get_mailer
 from truncus_django.models import Email, OutboxEntry
 from truncus_django.outbox import operations
 from truncus_django.outbox.operations import Decision, OperationResult
@@ -105,7 +105,7 @@ def _sync_one(email: Email) -> Result:
 def _ask(email: Email) -> None:
     """Ask Truncus about an email, and apply what it answers."""
     message_id = str(email.message_id)
-    details = get_mailer(email.mailer).client.get_email(message_id)
+    details = get_account(email.mailer, email.tenant_id).client.get_email(message_id)
     apply_details({message_id: details})
     email.refresh_from_db()
 
@@ -214,7 +214,7 @@ def _cancel(run: ActionRun, emails: QuerySet[Email]) -> None:
 
 def _cancel_one(email: Email) -> Result:
     try:
-        get_mailer(email.mailer).client.cancel(str(email.message_id))
+        get_account(email.mailer, email.tenant_id).client.cancel(str(email.message_id))
     except Conflict:
         _ask(email)
         text = _("Truncus can no longer cancel it. Now %(state)s.")

@@ -20,11 +20,14 @@ from truncus_django.admin import display
 from truncus_django.admin.quota_panel import held_back_text, why_held_back
 from truncus_django.admin.resume import may_resume, pause
 from truncus_django.db.clock import Clock, moment_of
+from truncus_django.mailers import name_of
 from truncus_django.models import AccountQuota, Email, OutboxEntry, Priority, database
 from truncus_django.outbox.health import COUNT_UP_TO, health, is_in_use, paused_accounts
-from truncus_django.outbox.reserve import held_back
+from truncus_django.outbox.reserve import HeldBack, held_back
 from truncus_django.states import State
 
+MOST_PAUSED = 20
+"""So many paused accounts are shown: each of a thousand tenants may have one."""
 IN_OUTBOX = frozenset({State.PENDING, State.SENDING})
 
 
@@ -41,10 +44,15 @@ def panel(request: HttpRequest) -> dict[str, Any] | None:
         "oldest": oldest,
         "next_attempt": display.moment(found.next_attempt_at) if found.next_attempt_at else "",
         "counted_up_to": COUNT_UP_TO,
-        "paused": [(each.account, each.name, pause(each)) for each in found.paused],
-        "held_back": [(each.mailer, held_back_text(each)) for each in found.held_back],
+        "paused": [(each.account, each.name, pause(each)) for each in found.paused[:MOST_PAUSED]],
+        "more_paused": max(0, len(found.paused) - MOST_PAUSED),
+        "held_back": [(_name(each), held_back_text(each)) for each in found.held_back],
         "may_resume": may_resume(request),
     }
+
+
+def _name(held: HeldBack) -> str:
+    return name_of([held.mailer], held.tenant) if held.tenant else held.mailer
 
 
 # One email ----------------------------------------------------------------------------------------
@@ -98,7 +106,7 @@ def _facts(email: Email, entry: OutboxEntry | None) -> Iterator[tuple[str, Any]]
     if email.state in IN_OUTBOX:
         yield _("Waiting"), _("for %(time)s") % {"time": _length(email.created_at)}
         yield _("Progress"), _progress(entry)
-        yield _("Account"), _account(email.mailer)
+        yield _("Account"), _account(entry)
         yield _("Held back"), _held_back(email, entry)
         yield _("Priority"), Priority(entry.priority).label
         yield _("Expires"), entry.expires_at and display.moment(entry.expires_at)
@@ -120,9 +128,9 @@ def _progress(entry: OutboxEntry) -> Any:
     return format_html("{} {}", text, display.moment(entry.batch.due_at))
 
 
-def _account(mailer: str) -> Any:
+def _account(entry: OutboxEntry) -> Any:
     for account in paused_accounts(Clock(database()).now()):
-        if mailer in account.mailers:
+        if entry.mailer in account.mailers and entry.tenant == account.tenant:
             return pause(account)
     return ""
 
@@ -135,7 +143,7 @@ def _held_back(email: Email, entry: OutboxEntry) -> str:
         return ""
     now = Clock(database()).now()
     for held in held_back(AccountQuota.objects.all(), now=now, count_up_to=1):
-        if held.mailer == email.mailer:
+        if (held.mailer, held.tenant) == (entry.mailer, entry.tenant):
             return _("By QUOTA_RESERVE") + why_held_back(held)
     return ""
 

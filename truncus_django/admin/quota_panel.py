@@ -11,16 +11,22 @@ from truncus_django.admin import display
 from truncus_django.outbox.reserve import HeldBack
 from truncus_django.quota.overview import Quota, quotas
 
+MOST_TENANTS = 20
+
 
 def quota_rows(found: Sequence[Quota] | None = None) -> list[dict[str, Any]]:
-    """Return what the dashboard shows about each account.
+    """Return what the dashboard shows about each account; of tenants', about the most used ones.
 
     Args:
         found: what is known; looked up, by one query, if ``None``.
     """
+    shown = quotas() if found is None else found
+    of_tenants = sorted(
+        (quota for quota in shown if quota.tenant), key=lambda quota: -(quota.share or 0.0)
+    )
     return [
         {"quota": quota, "lasts": _lasts(quota), "told": _told(quota), "cap": _cap(quota)}
-        for quota in (quotas() if found is None else found)
+        for quota in [*(each for each in shown if not each.tenant), *of_tenants[:MOST_TENANTS]]
     ]
 
 

@@ -71,6 +71,17 @@ def optional_api_key(value: Any) -> ApiKey | None:
     return None if value is None else ApiKey(text(value))
 
 
+def optional_callable(value: Any) -> Any:
+    """Return a callable, or the dotted path of one, which is imported when it is used."""
+    if value is None or callable(value):
+        return value
+    if not isinstance(value, str) or not all(map(str.isidentifier, value.split("."))):
+        raise ValueError("must be a callable, or the dotted path of one.")
+    if "." not in value:
+        raise ValueError("must be a dotted path such as 'shop.mail.account_for', or a callable.")
+    return str(value)
+
+
 def boolean(value: Any) -> bool:
     if isinstance(value, FromEnvironment):
         if value.strip().lower() in {"1", "true", "yes", "on"}:

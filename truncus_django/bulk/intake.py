@@ -8,6 +8,7 @@ from uuid import UUID
 
 from django.core.mail import EmailMessage
 
+from truncus_django.accounts import Accounts
 from truncus_django.api.errors import MessageError, SendCancelled, TruncusError, clear_frames
 from truncus_django.backend import TruncusBackend
 from truncus_django.bulk.identity import identity_of
@@ -81,8 +82,15 @@ class Intake:
     def take(self) -> tuple[list[Taken], int]:
         """Return the emails of the next messages, and how many messages have no recipients."""
         settings = self._mailer.settings
+        accounts = Accounts(self._mailer, is_for_outbox=True)
         preparer = Preparer(
-            TruncusBackend, self._alias, self._client, settings, time.time(), self._host(settings)
+            TruncusBackend,
+            self._alias,
+            self._client,
+            settings,
+            time.time(),
+            self._host(settings),
+            accounts if accounts.are_told else None,
         )
         self._bytes = self._emails = 0
         places: list[int] = []

@@ -20,6 +20,7 @@ from django.db import DataError, IntegrityError, connections, transaction
 from django.db.models import Count, Exists, Min, OuterRef, Q
 from django.utils import timezone
 
+from truncus_django.accounts import get_account
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import (
     ConfigurationError,
@@ -32,12 +33,12 @@ from truncus_django.api.errors import (
 )
 from truncus_django.api.rate_limit import Pacer
 from truncus_django.api.results import EmailDetails
-from truncus_django.conf import Settings
+from truncus_django.conf import Settings, get_settings
 from truncus_django.db.bulk import update_each
 from truncus_django.db.retry import in_tries
 from truncus_django.log.ingest import apply_details, attach
 from truncus_django.log.transitions import next_sync_at
-from truncus_django.mailers import Mailer, get_mailer
+from truncus_django.mailers import Mailer, label_of
 from truncus_django.models import Email, EmailEvent, EmailQuerySet
 from truncus_django.quota.keeping import note_answer, told_by_error, told_by_quota
 from truncus_django.rate_limit import SharedPacer
@@ -97,7 +98,7 @@ class SyncResult:
         unknown: how many Truncus does not know any more; they are not asked about again.
         attached: how many events found their email at last.
         reasons: what failed, and how often.
-        stopped: mailers that were given up, and why.
+        stopped: mailers that were given up, and why; tenants with accounts of their own, too.
     """
 
     asked: int = 0
@@ -167,6 +168,7 @@ class _Chunk:
 
 @dataclass(slots=True)
 class _Account:
+    name: tuple[str, str]
     client: TruncusClient
     settings: Settings
     pacer: Pacer | SharedPacer
@@ -203,7 +205,8 @@ class SyncJob:
         self._sleep = sleep
         # What becomes due while the job runs is the next one's, or it would never end.
         self._due_at = now()
-        self._accounts: dict[str, _Account] = {}
+        self._accounts: dict[tuple[str, str], _Account] = {}
+        self._stopped: set[tuple[str, str]] = set()
         self._pacers: dict[str, Pacer | SharedPacer] = {}
         self._written_at = clock()
 
@@ -239,8 +242,8 @@ class SyncJob:
 
     def _claim(self, size: int) -> _Chunk | None:
         """Make up to ``size`` due emails this job's; ``None`` when there is none left."""
-        due = self._selection.due(self._due_at).exclude(mailer__in=self.result.stopped)
-        due = due.only("message_id", "mailer", "state", *_DATES)
+        due = self._selection.due(self._due_at).exclude(self._is_stopped())
+        due = due.only("message_id", "mailer", "tenant_id", "state", *_DATES)
         until = _mark_of(self._now() + CLAIM)
         skips_locked = connections[due.db].features.has_select_for_update_skip_locked
         claim = _claim_by_lock if skips_locked else _claim_by_guard
@@ -255,7 +258,7 @@ class SyncJob:
         """Ask about each email of a chunk; whatever happens, the answers are stored."""
         try:
             for email in chunk.emails:
-                if email.mailer not in self.result.stopped:
+                if _name_of(email) not in self._stopped:
                     self._ask_about(email, chunk)
                     self._on_progress(1)
                 if self._clock() - self._written_at >= WRITE_EVERY_S:
@@ -269,22 +272,26 @@ class SyncJob:
     def _ask_about(self, email: Email, chunk: _Chunk) -> None:
         """Note the answer about one email, or when to ask again."""
         try:
-            account = self._account_of(email.mailer)
+            account = self._account_of(email)
         except ConfigurationError as error:
             self._note_failure(email, error, chunk)
-            self.result.stopped[email.mailer] = error.message
+            self._stop(_name_of(email), error.message, email)
+            return
+        if account.name in self._stopped:
+            self._stopped.add(_name_of(email))
             return
         self.result.asked += 1
         try:
             details = self._answer(account, email, chunk)
         except TruncusError as error:
             self._note_failure(email, error, chunk)
-            self._note_trouble(email.mailer, account, error)
+            self._note_trouble(email, account, error)
             # A question belongs to no domain, and says nothing of a domain's cap.
             told = told_by_error(error, senders=[])
-            note_answer(account.client.account, told, account.settings)
+            note_answer(account.client.account, told, account.settings, name=account.name)
         else:
-            note_answer(account.client.account, told_by_quota(details.quota), account.settings)
+            told = told_by_quota(details.quota)
+            note_answer(account.client.account, told, account.settings, name=account.name)
             account.failures_in_a_row = 0
             chunk.answers[str(email.message_id)] = details
             chunk.dates.pop(email.pk, None)
@@ -309,14 +316,36 @@ class SyncJob:
         if seconds > 0:
             self._sleep(seconds)
 
-    def _account_of(self, mailer: str) -> _Account:
-        account = self._accounts.get(mailer)
+    def _account_of(self, email: Email) -> _Account:
+        name = _name_of(email)
+        account = self._accounts.get(name)
         if account is None:
-            found = get_mailer(mailer)
-            # Mailers with the same key share its limits.
-            pacer = self._pacers.setdefault(found.client.account, self._new_pacer(found))
-            account = self._accounts[mailer] = _Account(found.client, found.settings, pacer)
+            found = get_account(*name)
+            own_name = found.name, found.tenant
+            account = self._accounts.get(own_name)
+            if account is None:
+                # Mailers with the same key share its limits.
+                pacer = self._pacers.setdefault(found.client.account, self._new_pacer(found))
+                account = _Account(own_name, found.client, found.settings, pacer)
+            self._accounts[name] = self._accounts[own_name] = account
         return account
+
+    def _is_stopped(self) -> Q:
+        """Return the condition that an email's account was given up."""
+        if get_settings().accounts is None:
+            return Q(mailer__in=[mailer for mailer, _ in self._stopped])
+        tenants: dict[str, list[str]] = {}
+        for mailer, tenant in self._stopped:
+            tenants.setdefault(mailer, []).append(tenant)
+        found = Q(mailer__in=[])
+        for mailer, names in tenants.items():
+            found |= Q(mailer=mailer, tenant_id__in=names)
+        return found
+
+    def _stop(self, name: tuple[str, str], why: str, email: Email) -> None:
+        """Ask no more about emails of an account, which is a mailer's own or a tenant's."""
+        self._stopped |= {name, _name_of(email)}
+        self.result.stopped[label_of(*name)] = why
 
     def _new_pacer(self, mailer: Mailer) -> Pacer | SharedPacer:
         settings = mailer.settings
@@ -352,15 +381,14 @@ class SyncJob:
             },
         )
 
-    def _note_trouble(self, mailer: str, account: _Account, error: TruncusError) -> None:
+    def _note_trouble(self, email: Email, account: _Account, error: TruncusError) -> None:
         """Give a mailer up where the next email would fare no better."""
         account.failures_in_a_row += 0 if isinstance(error, NotFound) else 1
         if _is_account_wide(error):
-            self.result.stopped[mailer] = log_text(error)
+            self._stop(account.name, log_text(error), email)
         elif account.failures_in_a_row >= FAILURES_IN_A_ROW:
-            self.result.stopped[mailer] = (
-                f"{FAILURES_IN_A_ROW} failures in a row: {log_text(error)}"
-            )
+            why = f"{FAILURES_IN_A_ROW} failures in a row: {log_text(error)}"
+            self._stop(account.name, why, email)
 
     # Writing ----------------------------------------------------------------------------------
 
@@ -413,6 +441,11 @@ class SyncJob:
         if chunk.claimed_until is not None:
             mine = mine.filter(next_sync_at=chunk.claimed_until)
         in_tries(lambda: update_each(mine, emails, ["next_sync_at"]), using=mine.db)
+
+
+def _name_of(email: Email) -> tuple[str, str]:
+    """Return the name by which to ask for the account that an email went by."""
+    return email.mailer, email.tenant_id if get_settings().accounts is not None else ""
 
 
 def _is_account_wide(error: TruncusError) -> bool:

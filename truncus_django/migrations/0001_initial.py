@@ -240,6 +240,9 @@ class Migration(migrations.Migration):
                         max_length=100, primary_key=True, serialize=False
                     ),
                 ),
+                ("mailer", truncus_django.db.fields.ExactCharField(blank=True, max_length=100)),
+                ("tenant", truncus_django.db.fields.ExactCharField(blank=True, max_length=255)),
+                ("free_at", models.DateTimeField(null=True)),
                 ("recent_requests", models.JSONField(default=list)),
                 ("paused_until", models.DateTimeField(null=True)),
                 ("failures", models.PositiveIntegerField(default=0)),
@@ -252,6 +255,7 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "account of the outbox",
                 "verbose_name_plural": "accounts of the outbox",
+                "indexes": [models.Index(fields=["tenant", "mailer"], name="truncus_acct_tenant")],
             },
         ),
         migrations.CreateModel(
@@ -327,6 +331,8 @@ class Migration(migrations.Migration):
                         max_length=100, primary_key=True, serialize=False
                     ),
                 ),
+                ("mailer", truncus_django.db.fields.ExactCharField(blank=True, max_length=100)),
+                ("tenant", truncus_django.db.fields.ExactCharField(blank=True, max_length=255)),
                 ("month", models.DateField(null=True)),
                 ("limit", models.PositiveBigIntegerField(null=True)),
                 ("sent", models.PositiveBigIntegerField(null=True)),
@@ -357,6 +363,7 @@ class Migration(migrations.Migration):
                 ("idempotency_key", truncus_django.db.fields.ExactCharField(max_length=255)),
                 ("has_own_key", models.BooleanField(default=False)),
                 ("mailer", truncus_django.db.fields.ExactCharField(blank=True, max_length=100)),
+                ("tenant", truncus_django.db.fields.ExactCharField(blank=True, max_length=255)),
                 ("account", truncus_django.db.fields.ExactCharField(blank=True, max_length=100)),
                 ("is_sandbox", models.BooleanField(default=False)),
                 (
@@ -389,7 +396,9 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "request of the outbox",
                 "verbose_name_plural": "requests of the outbox",
-                "indexes": [models.Index(fields=["mailer", "due_at"], name="truncus_batch_due")],
+                "indexes": [
+                    models.Index(fields=["tenant", "mailer", "due_at"], name="truncus_batch_due")
+                ],
             },
         ),
         migrations.CreateModel(
@@ -407,6 +416,7 @@ class Migration(migrations.Migration):
                 ),
                 ("size", models.PositiveIntegerField()),
                 ("mailer", truncus_django.db.fields.ExactCharField(blank=True, max_length=100)),
+                ("tenant", truncus_django.db.fields.ExactCharField(blank=True, max_length=255)),
                 ("is_sandbox", models.BooleanField(default=False)),
                 ("own_key", truncus_django.db.fields.ExactCharField(blank=True, max_length=255)),
                 (
@@ -609,7 +619,8 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="outboxentry",
             index=models.Index(
-                fields=["is_waiting", "mailer", "priority", "created_at"], name="truncus_entry_next"
+                fields=["is_waiting", "tenant", "mailer", "priority", "created_at"],
+                name="truncus_entry_next",
             ),
         ),
         migrations.AddIndex(

@@ -388,7 +388,9 @@ def _note_failure(claim: Claim, decision: RetryDecision, error: TruncusError, no
             "failures": F("failures") + 1,
             "error_code": (error.code or "")[:100],
             "error": str(error),
-            "allows_fallback": error.is_outage,
+            # In an outage, many tenants are paused; without such a mailer, they cost nothing.
+            "allows_fallback": error.is_outage
+            and (claim.settings.fallback_mailer is not None or not claim.account.tenant),
         }
     if changes:
         account.update(**changes)

@@ -9,18 +9,27 @@ another one needs, from before the request: ``is_ambiguous``, the key, the membe
 and ``due_at``, when the lease has run out. Then :func:`take_over` has the same request made again.
 """
 
+import hashlib
 import math
+import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID, uuid4
 
 from django.db.models import Min, Q, QuerySet
 
 from truncus_django import rate_limit
+from truncus_django.accounts import get_own_account
 from truncus_django.api import contract
 from truncus_django.api.client import TruncusClient
-from truncus_django.api.errors import ConfigurationError, OutcomeUnknown, log_text_of_code
+from truncus_django.api.errors import (
+    ConfigurationError,
+    OutcomeUnknown,
+    kind_of,
+    log_text_of_code,
+)
 from truncus_django.api.keys import new_idempotency_key
 from truncus_django.api.transport import longest_request_s
 from truncus_django.conf import Settings
@@ -28,7 +37,6 @@ from truncus_django.db.clock import Clock, moment_of, unix_of
 from truncus_django.db.locks import lock_free_rows, read_in_order_of_index
 from truncus_django.db.transactions import committed
 from truncus_django.log import transitions
-from truncus_django.mailers import get_mailer
 from truncus_django.models import (
     Email,
     Handover,
@@ -44,12 +52,16 @@ from truncus_django.outbox.outcomes import delete_batch, end, regroup
 from truncus_django.outbox.reserve import MAY_WAIT, Allowance, allowance
 from truncus_django.outbox.retry_policy import KEY_LIFE_S, LONGEST_RETRY_S, account_pause_s
 from truncus_django.outbox.stored_payload import stored_wire_format
-from truncus_django.outbox.waiting import waiting_mailers
+from truncus_django.outbox.waiting import QueueName, waiting_mailers, waiting_tenants
 from truncus_django.sending.fallback import fallback_of
 
 LEASE_MARGIN_S = 5.0
 LOOK_AGAIN_S = 1.0
 SHORTEST_WAIT_S = 0.005
+LONGEST_PACE_S = 70.0
+"""No pace holds a request for longer; what seems to was noted before a clock was set back."""
+UNAVAILABLE = "tenant:"
+"""What the names of rows begin with that stand for tenants without an account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +72,9 @@ class Idle:
         due_at: unix seconds, by the database's clock, when something may be; ``None`` where
             nothing waits at all.
         is_pace: whether something would be sent now but for the account's limits.
-        paused: mailers whose account makes no request at present, and why, as logs may say it.
-        held_back: mailers whose emails of low priority wait, and why, as logs may say it.
+        paused: queues whose account makes no request at present, by their labels, and why, as logs
+            may say it. The label of a mailer is its alias.
+        held_back: queues whose emails of low priority wait, and why, as logs may say it.
     """
 
     due_at: float | None = None
@@ -129,10 +142,10 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class _MailerQueue:
-    """A mailer with something to send, and whom it asks."""
+class _Queue:
+    """Emails to send by one account, and whom that asks."""
 
-    mailer: str
+    name: QueueName
     settings: Settings = field(repr=False)
     client: TruncusClient
 
@@ -147,12 +160,20 @@ def claim(clock: Clock, *, mailer: str | None = None) -> Claim | Idle:
     Raises:
         django.db.DatabaseError: nothing was taken.
     """
-    idles: list[Idle] = []
     began_at = clock.now()
-    for name in mailers_with_work(began_at):
-        if mailer not in {None, name}:
+    queues = [
+        name for name in queues_with_work(began_at) if mailer is None or name.mailer == mailer
+    ]
+    held = _held_tenants(queues, began_at)
+    renewed = _with_new_account(held)
+    idles: list[Idle] = []
+    idle_accounts: dict[str, Idle] = {}
+    for name in queues:
+        known = held.get(name)
+        if known is not None and known.idle is not None and name != renewed:
+            idles.append(known.idle)
             continue
-        taken = _claim_of(name, clock)
+        taken = _claim_of(name, clock, idle_accounts, was_unavailable=known is not None)
         if isinstance(taken, Claim):
             return taken
         idles.append(taken)
@@ -171,45 +192,159 @@ def claim(clock: Clock, *, mailer: str | None = None) -> Claim | Idle:
     return Idle(soonest, any(idle.is_pace for idle in idles), paused, held_back)
 
 
-def mailers_with_work(now: float) -> list[str]:
-    """Return the mailers with emails that wait or are due, those with the most urgent first."""
+def queues_with_work(now: float) -> list[QueueName]:
+    """Return the queues with emails that wait or are due, those with the most urgent first.
+
+    As many queries for a thousand tenants as for one.
+    """
     due = OutboxBatch.objects.filter(due_at__lte=moment_of(now)).order_by()
-    first_due = due.values_list("mailer").annotate(Min("priority"), Min("created_at"))
-    urgency = {mailer: (priority, moment) for mailer, priority, moment in first_due}
-    waiting = list(waiting_mailers())
-    mailers = {*urgency, *waiting}
-    if len(mailers) > 1:
-        for mailer in waiting:
-            first = _waiting(mailer, now).values_list("priority", "created_at").first()
+    first_due = due.values_list("mailer", "tenant").annotate(Min("priority"), Min("created_at"))
+    urgency: dict[QueueName, Any] = {
+        QueueName(mailer, tenant): (priority, moment)
+        for mailer, tenant, priority, moment in first_due
+    }
+    waiting = [QueueName(mailer) for mailer in waiting_mailers()]
+    of_tenants = waiting_tenants()
+    queues = {*urgency, *waiting, *of_tenants}
+    if len(queues) > 1:
+        for name in waiting:
+            first = _waiting(name, now).values_list("priority", "created_at").first()
             if first is not None:
-                urgency[mailer] = min(urgency.get(mailer, first), first)
-    # Of a mailer that is not in it, all that waits has expired.
-    return sorted(mailers, key=lambda mailer: (mailer not in urgency, urgency.get(mailer, ())))
+                urgency[name] = min(urgency.get(name, first), first)
+    for name, most_urgent in of_tenants.items():
+        urgency[name] = min(urgency.get(name, most_urgent), most_urgent)
+    # Of a queue that is not in it, all that waits has expired.
+    return sorted(queues, key=lambda name: (name not in urgency, urgency.get(name, ())))
 
 
-def _waiting(mailer: str, now: float) -> QuerySet[OutboxEntry]:
-    """Return what waits to be sent by a mailer, the most urgent first."""
-    waiting = OutboxEntry.objects.filter(is_waiting=True, mailer=mailer)
+def _waiting(queue: QueueName, now: float) -> QuerySet[OutboxEntry]:
+    """Return what waits to be sent in a queue, the most urgent first."""
+    waiting = OutboxEntry.objects.filter(queue.of_entries(), is_waiting=True)
     fresh = waiting.filter(Q(expires_at=None) | Q(expires_at__gt=moment_of(now)))
     return fresh.order_by(*OutboxEntry.IN_ORDER)
 
 
-# One mailer ---------------------------------------------------------------------------------------
+# Tenants ------------------------------------------------------------------------------------------
 
 
-def _claim_of(mailer: str, clock: Clock) -> Claim | Idle:
+@dataclass(frozen=True, slots=True)
+class _HeldTenant:
+    """What the rows of accounts say of a tenant, before anybody is asked.
+
+    Attributes:
+        account: the account's name.
+        idle: why nothing of it is to be sent now; ``None`` where its account was not to be had,
+            and it is time to ask again.
+        needs_a_person: whether another key, or a tenant that is known again, ends it.
+    """
+
+    account: str
+    idle: Idle | None = None
+    needs_a_person: bool = False
+
+
+def _held_tenants(queues: Iterable[QueueName], now: float) -> Mapping[QueueName, _HeldTenant]:
+    """Return the tenants that are paused, or whose pace lets nothing go now; 1 query for all.
+
+    So a thousand of them cost others nothing: neither they nor ``ACCOUNTS`` are asked.
+    """
+    with_work = {name for name in queues if name.tenant}
+    if not with_work:
+        return {}
+    present = moment_of(now)
+    is_paced = Q(free_at__gt=present, free_at__lte=moment_of(now + LONGEST_PACE_S))
+    is_held = is_paced | Q(paused_until__gt=present) | Q(account__startswith=UNAVAILABLE)
+    accounts = OutboxAccount.objects.filter(is_held, tenant__gt="").defer(
+        "recent_requests", "capabilities", "error"
+    )
+    found: dict[QueueName, _HeldTenant] = {}
+    for account in accounts:
+        name = QueueName(account.mailer, account.tenant)
+        if name not in with_work:
+            continue
+        is_unavailable = account.pk.startswith(UNAVAILABLE)
+        if is_unavailable and not _is_paused(account, now):
+            found.setdefault(name, _HeldTenant(account.pk))
+        elif account.paused_until is not None and account.paused_until > present:
+            if account.allows_fallback:
+                continue  # another mailer may send meanwhile
+            why = {name.label: log_text_of_code(account.error_code)}
+            kind = kind_of(account.error_code)
+            needs_a_person = is_unavailable or (kind is not None and kind.is_misconfiguration)
+            idle = Idle(unix_of(account.paused_until), paused=why)
+            found[name] = _HeldTenant(account.pk, idle, needs_a_person=needs_a_person)
+        elif account.free_at is not None:
+            idle = Idle(unix_of(account.free_at), is_pace=True)
+            found[name] = _HeldTenant(account.pk, idle)
+    return found
+
+
+def _with_new_account(held: Mapping[QueueName, _HeldTenant]) -> QueueName | None:
+    """Return a paused tenant that has another account now; ``None`` where none is found.
+
+    One of them is asked for, by chance, so that a key which a person replaced is soon used, and the
+    others cost nothing.
+    """
+    paused = [name for name, each in held.items() if each.needs_a_person]
+    if not paused:
+        return None
+    name = random.choice(paused)  # noqa: S311
     try:
-        found = get_mailer(mailer)
+        account = get_own_account(*name).client.account
+    except ConfigurationError:
+        return None
+    return name if account != held[name].account else None
+
+
+def _name_account(queue: QueueName, account: str) -> None:
+    """Note whose account it is, and that the tenant's earlier one is not its any more."""
+    accounts = OutboxAccount.objects.all()
+    accounts.bulk_create([OutboxAccount(account=account)], ignore_conflicts=True)
+    earlier = accounts.filter(queue.of_entries()).exclude(pk=account)
+    earlier.filter(account__startswith=UNAVAILABLE).delete()
+    earlier.update(mailer="", tenant="")
+    accounts.filter(pk=account, tenant="").update(mailer=queue.mailer, tenant=queue.tenant)
+
+
+# One queue ----------------------------------------------------------------------------------------
+
+
+def _claim_of(
+    name: QueueName,
+    clock: Clock,
+    idle_accounts: MutableMapping[str, Idle],
+    *,
+    was_unavailable: bool,
+) -> Claim | Idle:
+    """Take a request of a queue.
+
+    Args:
+        name: its name.
+        clock: of the outbox's database.
+        idle_accounts: those that were found idle already: several queues may go by one.
+        was_unavailable: whether the tenant's account was not to be had the last time.
+    """
+    try:
+        found = get_own_account(*name)
         fallback_of(found.settings)  # raises where it cannot be used
-        queue = _MailerQueue(mailer, found.settings, found.client_without_retries)
+        queue = _Queue(name, found.settings, found.client_without_retries)
     except ConfigurationError as error:
-        return _pause_misconfigured(mailer, error, clock)
-    account = OutboxAccount.objects.filter(pk=queue.client.account).first()
+        return _pause_misconfigured(name, error, clock)
+    digest = queue.client.account
+    if digest in idle_accounts:
+        return idle_accounts[digest]
+    account = OutboxAccount.objects.filter(pk=digest).first()
+    if found.tenant and (account is None or not account.tenant):
+        _name_account(name, digest)
+    elif was_unavailable:
+        OutboxAccount.objects.filter(pk=_unavailable(name)).delete()
     if account is not None:
         # A paused account is seen without a lock.
         now = clock.now()
         idle = _idle_of(account, queue, now)
-        if idle is not None and not handover.is_possible(mailer, account, queue.settings, now=now):
+        if idle is not None and not handover.is_possible(name, account, queue.settings, now=now):
+            if queue.settings.fallback_mailer is None:
+                idle_accounts[digest] = idle
             return idle
     while True:
         with committed(clock.using):
@@ -218,18 +353,18 @@ def _claim_of(mailer: str, clock: Clock) -> Claim | Idle:
             return taken
 
 
-def _take(queue: _MailerQueue, clock: Clock) -> Claim | Idle | None:
-    """Take a request of a mailer; ``None`` where a batch was ended instead, and more may be due."""
+def _take(queue: _Queue, clock: Clock) -> Claim | Idle | None:
+    """Take a request of a queue; ``None`` where a batch was ended instead, and more may be due."""
     account = rate_limit.locked_account(queue.client.account)
     now = clock.now()
     idle = _idle_of(account, queue, now)
     if idle is not None:
-        alone = handover.begin(queue.mailer, account, queue.settings, now=now)
+        alone = handover.begin(queue.name, account, queue.settings, now=now)
         return idle if alone is None else _leased_for_handover(alone, account, queue, now)
     reserve = queue.settings.quota_reserve
     low_priority = allowance(queue.client.account, reserve, now=now)
-    batch = _due_batch(queue.mailer, now, low_priority)
-    entries = _next_entries(queue.mailer, now, low_priority, before=batch)
+    batch = _due_batch(queue.name, now, low_priority)
+    entries = _next_entries(queue.name, now, low_priority, before=batch)
     if entries:
         batch = _new_batch(queue, entries, now)
         ids = [entry.pk for entry in entries]
@@ -238,34 +373,34 @@ def _take(queue: _MailerQueue, clock: Clock) -> Claim | Idle | None:
         if not ids:
             return None
     elif low_priority.until is not None:
-        return Idle(low_priority.until, held_back={queue.mailer: low_priority.why})
+        return Idle(low_priority.until, held_back={queue.name.label: low_priority.why})
     else:
         return Idle(now + LOOK_AGAIN_S)  # others hold what there is
     queue.client.add_capabilities(rate_limit.capabilities_of(account))
     return _leased(batch, ids, account, queue, now, is_new=bool(entries))
 
 
-def _idle_of(account: OutboxAccount, queue: _MailerQueue, now: float) -> Idle | None:
+def _idle_of(account: OutboxAccount, queue: _Queue, now: float) -> Idle | None:
     """Return for how long an account may not make a request; ``None`` where it may now."""
     paused_until = rate_limit.paused_until(account, now=now)
     if paused_until > now:
-        return Idle(paused_until, paused={queue.mailer: log_text_of_code(account.error_code)})
+        return Idle(paused_until, paused={queue.name.label: log_text_of_code(account.error_code)})
     allowed_at = rate_limit.next_request_at(account, rate_limit.limits(queue.settings), now=now)
     return Idle(allowed_at, is_pace=True) if allowed_at > now else None
 
 
-def _due_batch(mailer: str, now: float, low_priority: Allowance) -> OutboxBatch | None:
-    due = OutboxBatch.objects.filter(mailer=mailer, due_at__lte=moment_of(now))
+def _due_batch(queue: QueueName, now: float, low_priority: Allowance) -> OutboxBatch | None:
+    due = OutboxBatch.objects.filter(queue.of_entries(), due_at__lte=moment_of(now))
     if low_priority.left == 0:
         due = due.exclude(MAY_WAIT)
     return lock_free_rows(due).order_by("priority", "due_at").first()
 
 
 def _next_entries(
-    mailer: str, now: float, low_priority: Allowance, *, before: OutboxBatch | None
+    queue: QueueName, now: float, low_priority: Allowance, *, before: OutboxBatch | None
 ) -> list[Candidate]:
     """Lock and return what waits and is to be sent before a batch that is due, or else first."""
-    waiting = _waiting(mailer, now)
+    waiting = _waiting(queue, now)
     if low_priority.left == 0:
         waiting = waiting.filter(priority__lt=Priority.LOW)
     if before is not None:
@@ -276,13 +411,14 @@ def _next_entries(
     return allowed(same_request([Candidate(*row) for row in found], now), low_priority.left)
 
 
-def _new_batch(queue: _MailerQueue, entries: Sequence[Candidate], now: float) -> OutboxBatch:
+def _new_batch(queue: _Queue, entries: Sequence[Candidate], now: float) -> OutboxBatch:
     """Return a batch of what waited, which is still to be written."""
     first = entries[0]
     return OutboxBatch(
         idempotency_key=first.own_key or new_idempotency_key(),
         has_own_key=bool(first.own_key),
-        mailer=queue.mailer,
+        mailer=queue.name.mailer,
+        tenant=queue.name.tenant,
         account=queue.client.account,
         is_sandbox=first.is_sandbox,
         priority=first.priority,
@@ -385,7 +521,7 @@ def _leased(
     batch: OutboxBatch,
     ids: Sequence[UUID],
     account: OutboxAccount,
-    queue: _MailerQueue,
+    queue: _Queue,
     now: float,
     *,
     is_new: bool,
@@ -420,7 +556,7 @@ def _leased(
 
 
 def _leased_for_handover(
-    batch: OutboxBatch, account: OutboxAccount, queue: _MailerQueue, now: float
+    batch: OutboxBatch, account: OutboxAccount, queue: _Queue, now: float
 ) -> Claim:
     """Write down that an email is about to be handed to the fallback mailer, and by whom."""
     countdown = Countdown(handover.LEASE_S)
@@ -446,12 +582,20 @@ def lease_s(settings: Settings) -> float:
     return longest + LEASE_MARGIN_S
 
 
-# A mailer without usable settings -----------------------------------------------------------------
+# A queue without a usable account -----------------------------------------------------------------
 
 
-def _pause_misconfigured(mailer: str, error: ConfigurationError, clock: Clock) -> Idle:
-    """Pause a mailer whose settings are wrong, and say so on its emails."""
-    name = f"mailer:{mailer}"[:100]
+def _unavailable(queue: QueueName) -> str:
+    """Return the name of the row that a queue without an account is paused by."""
+    if not queue.tenant:
+        return f"mailer:{queue.mailer}"[:100]
+    name = f"{queue.mailer}\n{queue.tenant}"
+    return UNAVAILABLE + hashlib.sha256(name.encode()).hexdigest()
+
+
+def _pause_misconfigured(queue: QueueName, error: ConfigurationError, clock: Clock) -> Idle:
+    """Pause a queue that has no account, and say so on its emails."""
+    name = _unavailable(queue)
     account = OutboxAccount.objects.filter(pk=name).first()
     if account is None or not _is_paused(account, clock.now()):
         with committed(clock.using):
@@ -462,9 +606,12 @@ def _pause_misconfigured(mailer: str, error: ConfigurationError, clock: Clock) -
                 account.paused_until = moment_of(now + pause_s)
                 account.failures += 1
                 account.error_code, account.error = "configuration", str(error)
+                if queue.tenant:
+                    account.mailer, account.tenant = queue
                 account.save(using=clock.using)
-                _say_on_emails(mailer, account, now)
-    return Idle(rate_limit.paused_until(account, now=clock.now()), paused={mailer: account.error})
+                _say_on_emails(queue, account, now)
+    until = rate_limit.paused_until(account, now=clock.now())
+    return Idle(until, paused={queue.label: account.error})
 
 
 def _is_paused(account: OutboxAccount, now: float) -> bool:
@@ -472,11 +619,11 @@ def _is_paused(account: OutboxAccount, now: float) -> bool:
     return now < rate_limit.paused_until(account, now=now) <= now + LONGEST_RETRY_S
 
 
-def _say_on_emails(mailer: str, account: OutboxAccount, now: float) -> None:
-    """Write the error that pauses a mailer onto its emails, so many as a request takes."""
-    waiting = _waiting(mailer, now).values_list("pk", flat=True)
+def _say_on_emails(queue: QueueName, account: OutboxAccount, now: float) -> None:
+    """Write the error that pauses a queue onto its emails, so many as a request takes."""
+    waiting = _waiting(queue, now).values_list("pk", flat=True)
     due = OutboxEntry.objects.filter(
-        batch__mailer=mailer, batch__due_at__lte=moment_of(now)
+        batch__mailer=queue.mailer, batch__tenant=queue.tenant, batch__due_at__lte=moment_of(now)
     ).values_list("pk", flat=True)
     ids = [*waiting[: contract.MAX_BATCH_SIZE], *due[: contract.MAX_BATCH_SIZE]]
     Email.objects.filter(pk__in=ids).update(error_code=account.error_code, error=account.error)

@@ -62,7 +62,9 @@ def adjust_to_clock_set_back(clock: Clock) -> None:
             ]
             if account.paused_until is not None:
                 account.paused_until -= back
-            account.save(using=clock.using, update_fields=["recent_requests", "paused_until"])
+            account.free_at = None
+            changed = ["recent_requests", "paused_until", "free_at"]
+            account.save(using=clock.using, update_fields=changed)
     logger.warning(
         "The clock of the outbox was set back by %.0f s or more; its own times were moved with it.",
         ahead_s,

@@ -238,7 +238,8 @@ class Dispatcher:
             if isinstance(answer, TruncusError)
             else told_by_results(answer, senders)
         )
-        note_answer_of_outbox(claim.account.pk, told, claim.settings)
+        name = claim.batch.mailer, claim.account.tenant
+        note_answer_of_outbox(claim.account.pk, told, claim.settings, name=name)
 
     def _hand_over(
         self, claim: Claim, emails: Sequence[StoredEmail]

@@ -92,6 +92,7 @@ def row_of(outgoing: OutgoingMessage, *, alias: str | None, settings: Settings) 
         payload=stored.decode(),
         size=len(stored),
         mailer=email.mailer,
+        tenant=outgoing.tenant,
         is_sandbox=payload.is_sandbox,
         own_key=email.idempotency_key,
         priority=priority_of(outgoing.message),

@@ -18,6 +18,7 @@ from truncus_django.log import transitions
 from truncus_django.models import Email, Handover, OutboxAccount, OutboxBatch, OutboxEntry
 from truncus_django.outbox.outcomes import end, renew_keys
 from truncus_django.outbox.stored_payload import read_payload
+from truncus_django.outbox.waiting import QueueName
 from truncus_django.sending.rebuilt import why_only_truncus
 
 LEASE_S = 600.0
@@ -25,32 +26,34 @@ LEASE_S = 600.0
 MOST_SET_ASIDE = 20
 
 
-def is_possible(mailer: str, account: OutboxAccount, settings: Settings, *, now: float) -> bool:
+def is_possible(
+    queue: QueueName, account: OutboxAccount, settings: Settings, *, now: float
+) -> bool:
     """Return whether an email may be handed over now, as far as that is known without locks."""
     return _is_open(account, settings, now) and (
-        any(entries.exists() for entries in _candidates(mailer, now))
-        or _interrupted(mailer, now).exists()
+        any(entries.exists() for entries in _candidates(queue, now))
+        or _interrupted(queue, now).exists()
     )
 
 
 def begin(
-    mailer: str, account: OutboxAccount, settings: Settings, *, now: float
+    queue: QueueName, account: OutboxAccount, settings: Settings, *, now: float
 ) -> OutboxBatch | None:
     """Return a batch of one email to hand over, which is still to be leased; ``None`` if none is.
 
     Batches whose worker died are ended.
 
     Args:
-        mailer: whose emails.
+        queue: whose emails.
         account: locked.
         settings: of the mailer.
         now: unix seconds, by the database's clock.
     """
     if not _is_open(account, settings, now):
         return None
-    for batch in list(lock_free_rows(_interrupted(mailer, now))):
+    for batch in list(lock_free_rows(_interrupted(queue, now))):
         end_interrupted(batch)
-    for entries in _candidates(mailer, now):
+    for entries in _candidates(queue, now):
         for _ in range(MOST_SET_ASIDE):
             entry = entries.first()
             alone = None if entry is None else _alone(entry, account, now)
@@ -83,18 +86,20 @@ def _is_open(account: OutboxAccount, settings: Settings, now: float) -> bool:
     return settings.fallback_mailer is not None and account.allows_fallback and is_paused
 
 
-def _interrupted(mailer: str, now: float) -> QuerySet[OutboxBatch]:
-    overdue = OutboxBatch.objects.filter(mailer=mailer, due_at__lte=moment_of(now))
+def _interrupted(queue: QueueName, now: float) -> QuerySet[OutboxBatch]:
+    overdue = OutboxBatch.objects.filter(queue.of_entries(), due_at__lte=moment_of(now))
     return overdue.filter(handover=Handover.BEGUN)
 
 
-def _candidates(mailer: str, now: float) -> tuple[QuerySet[OutboxEntry], QuerySet[OutboxEntry]]:
+def _candidates(
+    queue: QueueName, now: float
+) -> tuple[QuerySet[OutboxEntry], QuerySet[OutboxEntry]]:
     """Return what Truncus certainly has not: the members of batches it did not take, what waits."""
     present = moment_of(now)
     entries = OutboxEntry.objects.filter(
         Q(expires_at=None) | Q(expires_at__gt=present),
         Q(email__send_at=None) | Q(email__send_at__lte=present),
-        mailer=mailer,
+        queue.of_entries(),
         is_sandbox=False,
         own_key="",
         email__template_id="",
@@ -120,6 +125,7 @@ def _alone(entry: OutboxEntry, account: OutboxAccount, now: float) -> OutboxBatc
     alone = OutboxBatch.objects.create(
         idempotency_key=new_idempotency_key(),
         mailer=entry.mailer,
+        tenant=entry.tenant,
         account=account.pk,
         priority=entry.priority,
         created_at=moment_of(now),

@@ -22,7 +22,7 @@ from truncus_django.models import (
     database,
 )
 from truncus_django.outbox.reserve import MAY_WAIT, HeldBack, held_back
-from truncus_django.outbox.waiting import HELD_BACK, waiting_mailers
+from truncus_django.outbox.waiting import HELD_BACK, waiting_mailers, waiting_of_tenants
 from truncus_django.quota.overview import Quota, quotas_of
 from truncus_django.rate_limit import recent_requests
 from truncus_django.states import State
@@ -44,6 +44,7 @@ class PausedAccount:
     Attributes:
         account: its name in :class:`~truncus_django.models.OutboxAccount`.
         mailers: which mailers send through it; the empty name is that of ``TRUNCUS`` alone.
+        tenant: whose own account it is, or was to be; empty for a mailer's own.
         until: when it goes on by itself.
         reason: the error that it met; says nothing of its emails.
     """
@@ -53,16 +54,20 @@ class PausedAccount:
     until: datetime
     error_code: str
     reason: str
+    tenant: str = ""
 
     @property
     def name(self) -> str:
-        """The mailers' names; ``TRUNCUS`` where its settings alone are what it is known by."""
-        return name_of(self.mailers)
+        """The mailers' names; ``TRUNCUS`` where its settings alone are what it is known by.
+
+        With the tenant, where the account is a tenant's own.
+        """
+        return name_of(self.mailers, self.tenant)
 
     @property
     def is_misconfigured(self) -> bool:
-        """Whether it stands for a mailer whose settings lead to no account."""
-        return self.account.startswith("mailer:")
+        """Whether it stands for a mailer or a tenant whose settings lead to no account."""
+        return self.account.startswith(("mailer:", "tenant:"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +162,7 @@ def health(*, count_up_to: int | None = COUNT_UP_TO) -> OutboxHealth:
     paused = paused_accounts(now, accounts)
     account_quotas = list(AccountQuota.objects.all())
     held = held_back(account_quotas, now=now, count_up_to=count_up_to)
-    waits_for_quota = MAY_WAIT & Q(lease=None, mailer__in=[each.mailer for each in held])
+    waits_for_quota = MAY_WAIT & Q(lease=None) & _of_queues(held)
     died = Q(lease__isnull=False, due_at__lt=moment_of(now - LEASE_GRACE_S))
     died &= ~Q(account__in=[account.account for account in paused])
     batches = OutboxBatch.objects.aggregate(
@@ -221,9 +226,10 @@ def paused_accounts(
             until=until,
             error_code=account.error_code,
             reason=account.error,
+            tenant="" if account.account in users else account.tenant,
         )
         for until, account in sorted(paused, key=lambda pair: pair[0])
-        if (names := _users(account.account, users))
+        if (names := _users(account, users))
     )
 
 
@@ -242,10 +248,27 @@ def _count_retryable(limit: int | None) -> int:
     return int(counted["entries"])
 
 
+def _of_queues(held: Sequence[HeldBack]) -> Q:
+    """Return the condition that entries, or batches, are of one of these queues."""
+    mailers = [each.mailer for each in held if not each.tenant]
+    found = Q(mailer__in=mailers, tenant="")
+    for each in held:
+        if each.tenant:
+            found |= Q(mailer=each.mailer, tenant=each.tenant)
+    return found
+
+
 def _oldest_waiting(held: Sequence[HeldBack]) -> Iterator[datetime | None]:
-    """Yield since when the first of each mailer and priority waits, each a step into the index."""
-    left_out = {(each.mailer, Priority.LOW) for each in held}
-    waiting = OutboxEntry.objects.filter(is_waiting=True).order_by("created_at")
+    """Yield since when the first of each mailer and priority waits, each a step into the index.
+
+    For all tenants with accounts of their own together, as there may be many.
+    """
+    of_tenants = waiting_of_tenants()
+    if any(each.tenant for each in held):
+        of_tenants = of_tenants.exclude(_of_queues(held), priority=Priority.LOW)
+    yield of_tenants.aggregate(first=Min("created_at"))["first"]
+    left_out = {(each.mailer, Priority.LOW) for each in held if not each.tenant}
+    waiting = OutboxEntry.objects.filter(is_waiting=True, tenant="").order_by("created_at")
     for mailer in waiting_mailers():
         for priority in Priority:
             if (mailer, priority) in left_out:
@@ -263,7 +286,7 @@ def _last_error(accounts: Sequence[OutboxAccount], paused: Sequence[PausedAccoun
     failing = [
         account.error
         for account in accounts
-        if account.failures and account.error and account.account in users
+        if account.failures and account.error and (account.account in users or account.tenant)
     ]
     if failing:
         return failing[0]
@@ -271,9 +294,11 @@ def _last_error(accounts: Sequence[OutboxAccount], paused: Sequence[PausedAccoun
     return troubled.values_list("error", flat=True).first() or ""
 
 
-def _users(account: str, users: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    kind, is_mailer, name = account.partition("mailer:")
-    return (name,) if is_mailer and not kind else users.get(account, ())
+def _users(account: OutboxAccount, users: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    kind, is_mailer, name = account.account.partition("mailer:")
+    if is_mailer and not kind:
+        return (name,)
+    return users.get(account.account, (account.mailer,) if account.tenant else ())
 
 
 def _number(value: Any) -> float:

@@ -220,6 +220,7 @@ def regroup(
             idempotency_key=batch.idempotency_key if batch.has_own_key else new_idempotency_key(),
             has_own_key=batch.has_own_key,
             mailer=batch.mailer,
+            tenant=batch.tenant,
             account=batch.account,
             is_sandbox=batch.is_sandbox,
             priority=batch.priority,

@@ -9,11 +9,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import Q, Sum
+from django.db.models import Q, QuerySet, Sum
 
+from truncus_django.accounts import get_account
+from truncus_django.api.errors import ConfigurationError
 from truncus_django.db.clock import moment_of
-from truncus_django.mailers import get_mailer, mailers_by_account
+from truncus_django.mailers import mailers_by_account
 from truncus_django.models import AccountQuota, OutboxBatch, OutboxEntry, Priority
+from truncus_django.outbox.waiting import QueueName
 from truncus_django.quota.figures import Figures, emails_kept, held_back_until
 from truncus_django.quota.figures import low_priority_left as left_by_figures
 from truncus_django.quota.overview import figures_of
@@ -51,6 +54,7 @@ class HeldBack:
 
     Attributes:
         mailer: whose; empty for the settings in ``TRUNCUS`` alone.
+        tenant: whose own account it is; empty for the mailer's own.
         emails: how many, as far as is counted.
         left: emails that the account may send in this month.
         kept: those of them that the reserve keeps, if there are so many.
@@ -62,6 +66,7 @@ class HeldBack:
     left: int
     kept: int
     until: datetime
+    tenant: str = ""
 
 
 def allowance(account: str, reserve: float, *, now: float) -> Allowance:
@@ -105,27 +110,50 @@ def held_back(
         now: unix seconds, by the database's clock.
         count_up_to: where to stop counting; ``None`` for nowhere.
     """
-    users = mailers_by_account()
+    rows, users = list(rows), mailers_by_account()
+    queues = [(QueueName(mailer), row) for row in rows for mailer in users.get(row.account, ())]
+    of_tenants = [row for row in rows if row.tenant and row.remaining is not None]
+    if of_tenants:
+        low = _low_priority().filter(tenant__gt="").order_by()
+        with_low = set(low.values_list("mailer", "tenant").distinct())
+        # Only these are asked for: there may be many tenants, and most send nothing of the kind.
+        queues += [
+            (QueueName(row.mailer, row.tenant), row)
+            for row in of_tenants
+            if (row.mailer, row.tenant) in with_low and row.account not in users
+        ]
     found = [
-        _held_back_of(mailer, figures_of(row), now=now, count_up_to=count_up_to)
-        for row in rows
-        for mailer in users.get(row.account, ())
+        _held_back_of(queue, row.account, figures_of(row), now=now, count_up_to=count_up_to)
+        for queue, row in queues
     ]
     return tuple(each for each in found if each is not None and each.emails)
 
 
+def _low_priority() -> QuerySet[OutboxEntry]:
+    return OutboxEntry.objects.filter(
+        Q(is_waiting=True) | Q(batch__isnull=False), priority=Priority.LOW
+    )
+
+
 def _held_back_of(
-    mailer: str, known: Figures, *, now: float, count_up_to: int | None
+    queue: QueueName, account: str, known: Figures, *, now: float, count_up_to: int | None
 ) -> HeldBack | None:
-    reserve = get_mailer(mailer).settings.quota_reserve
+    try:
+        found = get_account(queue.mailer, queue.tenant)
+    except ConfigurationError:
+        return None  # it is paused, which is told elsewhere
+    if found.client.account != account:
+        return None  # its key was replaced
+    reserve = found.settings.quota_reserve
     if left_by_figures(known, reserve, now=now) != 0:
         return None
-    low = OutboxEntry.objects.filter(mailer=mailer, priority=Priority.LOW)
-    batches = OutboxBatch.objects.filter(MAY_WAIT, mailer=mailer, lease=None)
+    low = OutboxEntry.objects.filter(queue.of_entries(), priority=Priority.LOW)
+    batches = OutboxBatch.objects.filter(MAY_WAIT, queue.of_entries(), lease=None)
     waiting = low.filter(is_waiting=True).order_by()[:count_up_to].count()
     tried = low.filter(batch__in=batches.values("pk")).order_by()[:count_up_to].count()
     return HeldBack(
-        mailer=mailer,
+        mailer=queue.mailer,
+        tenant=queue.tenant,
         emails=waiting + tried,
         left=known.remaining or 0,
         kept=emails_kept(reserve, known.limit),

@@ -1,18 +1,65 @@
 """What waits in the outbox, looked at without reading it all."""
 
 from collections.abc import Iterator
+from datetime import datetime
+from typing import NamedTuple
 
+from django.db.models import Min, Q, QuerySet
+
+from truncus_django.mailers import label_of
 from truncus_django.models import OutboxEntry
 
 HELD_BACK = "held_back"
 """The code of emails that Truncus does not want to schedule, and that wait here for their time."""
 
 
+class QueueName(NamedTuple):
+    """The name of emails that go by one account: that of a mailer, or of a tenant of a mailer's.
+
+    Attributes:
+        mailer: its alias; empty for the settings in ``TRUNCUS`` alone.
+        tenant: who ``ACCOUNTS`` is asked for; empty for the mailer's own account.
+    """
+
+    mailer: str
+    tenant: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name as logs may hold it: a tenant's id may be an address."""
+        return label_of(self.mailer, self.tenant)
+
+    def of_entries(self) -> Q:
+        """Return the condition that entries, or batches, are of this queue."""
+        return Q(mailer=self.mailer, tenant=self.tenant)
+
+
 def waiting_mailers() -> Iterator[str]:
-    """Yield the mailers of waiting emails, each by one step through the index."""
-    waiting = OutboxEntry.objects.filter(is_waiting=True).order_by("mailer")
+    """Yield the mailers of waiting emails, each by one step through the index.
+
+    But for emails that go by a tenant's own account.
+    """
+    waiting = OutboxEntry.objects.filter(is_waiting=True, tenant="").order_by("mailer")
     names = waiting.values_list("mailer", flat=True)
     name = names.first()
     while name is not None:
         yield name
         name = names.filter(mailer__gt=name).first()
+
+
+def waiting_of_tenants() -> QuerySet[OutboxEntry]:
+    """Return waiting emails that go by a tenant's own account: they are together in the index."""
+    return OutboxEntry.objects.filter(is_waiting=True, tenant__gt="").order_by()
+
+
+def waiting_tenants() -> dict[QueueName, tuple[int, datetime]]:
+    """Return the queues of tenants in which emails wait, and how urgent those are.
+
+    One query, however many tenants there are; it reads the index of what waits for them.
+    """
+    found = waiting_of_tenants().values_list("mailer", "tenant")
+    urgency = found.annotate(Min("priority"), Min("created_at"))
+    return {
+        QueueName(mailer, tenant): (priority, moment)
+        for mailer, tenant, priority, moment in urgency
+    }

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.core.signals import request_finished
 from django.db import connections, router, transaction
@@ -22,7 +22,7 @@ from truncus_django.api.results import MonthlyQuota, SendResult
 from truncus_django.conf import Settings, get_settings
 from truncus_django.db.clock import Clock, moment_of
 from truncus_django.event_loop import off_the_event_loop
-from truncus_django.mailers import mailers_by_account
+from truncus_django.mailers import Mailer, mailers_by_account
 from truncus_django.models import AccountQuota, Email
 from truncus_django.quota.figures import DAY_S, Figures, Told, emails_kept, is_plausible, updated
 from truncus_django.quota.overview import figures_of, quota_of
@@ -65,12 +65,15 @@ class _Waiting(NamedTuple):
 
 _noted: dict[str, _Noted] = {}
 _waiting: dict[str, _Waiting] = {}
+_tenants: dict[str, tuple[str, str]] = {}
+"""By account, the mailer and the tenant whose own it is."""
 
 
 def forget_noted() -> None:
     """Write at the next answer again; for tests, whose rows are rolled back."""
     _noted.clear()
     _waiting.clear()
+    _tenants.clear()
     _trouble.clear()
 
 
@@ -137,34 +140,48 @@ def _told_by_sends(sent: Sequence[Sent]) -> Told:
 # When it is written -------------------------------------------------------------------------------
 
 
-def note_sends(account: str, sent: Sequence[Sent], settings: Settings) -> None:
+def note_sends(mailer: Mailer, sent: Sequence[Sent]) -> None:
     """Keep what the answers to direct sends told. Nothing that fails here is raised.
 
     Args:
-        account: as :attr:`~truncus_django.api.client.TruncusClient.account` tells.
+        mailer: whose answers they were.
         sent: what became of messages.
-        settings: of their mailer.
     """
-    note_answer(account, _told_by_sends(sent), settings)
+    account, told = mailer.client.account, _told_by_sends(sent)
+    note_answer(account, told, mailer.settings, name=(mailer.name, mailer.tenant))
 
 
-def note_answer(account: str, told: Told, settings: Settings) -> None:
+def note_answer(
+    account: str, told: Told, settings: Settings, *, name: tuple[str, str] = ("", "")
+) -> None:
     """Keep what an answer told, after the caller's transaction. Nothing that fails is raised.
 
     Args:
-        account: whose answer it was.
+        account: whose answer it was, as
+            :attr:`~truncus_django.api.client.TruncusClient.account` tells.
         told: what it told.
         settings: of the mailer that asked.
+        name: the mailer and the tenant whose own account it is; no tenant if it is the mailer's.
     """
+    _note_tenant(account, name)
     if told and _is_due(account, told, settings):
         _in_nobodys_way(partial(_write_outside_transactions, account, told, settings), settings)
 
 
-def note_answer_of_outbox(account: str, told: Told, settings: Settings) -> None:
+def _note_tenant(account: str, name: tuple[str, str]) -> None:
+    if name[1] and account not in _tenants:
+        _tenants[account] = name
+
+
+def note_answer_of_outbox(
+    account: str, told: Told, settings: Settings, *, name: tuple[str, str] = ("", "")
+) -> None:
     """Keep what an answer told to a worker, who has no transaction open. Nothing is raised.
 
-    With ``QUOTA_RESERVE`` each answer is kept, as the next request goes by it.
+    With ``QUOTA_RESERVE`` each answer is kept, as the next request goes by it. The arguments are
+    those of :func:`note_answer`.
     """
+    _note_tenant(account, name)
     if told and (_is_due(account, told, settings) or settings.quota_reserve):
         _in_nobodys_way(lambda using: _write(account, told, using=using), settings)
 
@@ -283,7 +300,7 @@ def _write(account: str, told: Told, *, using: str, ago_s: float = 0.0) -> None:
         after = updated(before, told, now=now)
         if after == before:
             return
-        changes = {
+        changes: dict[str, Any] = {
             "month": after.month,
             "limit": after.limit,
             "sent": after.sent,
@@ -293,20 +310,24 @@ def _write(account: str, told: Told, *, using: str, ago_s: float = 0.0) -> None:
             "told_percent": after.told_percent,
             "capped": dict(after.capped),
         }
+        mailer, tenant = _tenants.get(account, ("", ""))
+        if tenant and not row.tenant:
+            changes |= {"mailer": mailer, "tenant": tenant}
         if rows.filter(version=row.version).update(version=row.version + 1, **changes):
             is_same_month = after.month == before.month
             if after.told_percent > (before.told_percent if is_same_month else 0):
-                _tell(account, after, now)
+                _tell(account, after, now, (mailer, tenant))
             return
 
 
-def _tell(account: str, figures: Figures, now: float) -> None:
+def _tell(account: str, figures: Figures, now: float, name: tuple[str, str]) -> None:
     if quota_threshold.has_listeners(AccountQuota):
-        mailers = mailers_by_account().get(account, ())
+        mailer, tenant = name
+        mailers = mailers_by_account().get(account, (mailer,) if tenant else ())
         send_safely(
             quota_threshold,
             sender=AccountQuota,
             mailers=mailers,
             share=figures.told_percent / 100,
-            quota=quota_of(account, figures, mailers, now=now),
+            quota=quota_of(account, figures, mailers, now=now, tenant=tenant),
         )

@@ -26,6 +26,7 @@ class Quota:
     Attributes:
         account: its name in :class:`~truncus_django.models.AccountQuota`.
         mailers: which mailers send through it; the empty name is that of ``TRUNCUS`` alone.
+        tenant: whose own account it is; empty for a mailer's own.
         at: that moment, by the database's clock.
         limit: emails of a month; ``None`` where only a refusal has told of the quota.
         used, left: of this month; ``None`` where Truncus has not told in this month.
@@ -55,11 +56,15 @@ class Quota:
     renewed_at: datetime
     capped_domains: tuple[str, ...] = ()
     capped_until: datetime | None = None
+    tenant: str = ""
 
     @property
     def name(self) -> str:
-        """The mailers' names; ``TRUNCUS`` where its settings alone are what it is known by."""
-        return name_of(self.mailers)
+        """The mailers' names; ``TRUNCUS`` where its settings alone are what it is known by.
+
+        With the tenant, where the account is a tenant's own.
+        """
+        return name_of(self.mailers, self.tenant)
 
     @property
     def is_used_up(self) -> bool:
@@ -77,17 +82,30 @@ def quotas() -> tuple[Quota, ...]:
 
 
 def quotas_of(rows: Iterable[AccountQuota], *, now: float) -> tuple[Quota, ...]:
-    """Return the quotas of those rows whose account a mailer uses."""
+    """Return the quotas of those rows whose account a mailer or a tenant uses."""
     users = mailers_by_account()
-    found = [
-        quota_of(row.account, figures_of(row), users[row.account], now=now)
-        for row in rows
-        if row.account in users
-    ]
-    return tuple(sorted(found, key=lambda quota: quota.mailers))
+    found: list[Quota] = []
+    of_tenants: dict[tuple[str, str], AccountQuota] = {}
+    for row in rows:
+        if row.account in users:
+            mailers = users[row.account]
+            found.append(quota_of(row.account, figures_of(row), mailers, now=now))
+        elif row.tenant:
+            # Of a key that was replaced, the row tells no more.
+            name = row.mailer, row.tenant
+            of_tenants[name] = max(of_tenants.get(name, row), row, key=_told_at)
+    for (mailer, tenant), row in of_tenants.items():
+        found.append(quota_of(row.account, figures_of(row), [mailer], now=now, tenant=tenant))
+    return tuple(sorted(found, key=lambda quota: (quota.mailers, quota.tenant)))
 
 
-def quota_of(account: str, figures: Figures, mailers: Iterable[str], *, now: float) -> Quota:
+def _told_at(row: AccountQuota) -> float:
+    return 0.0 if row.told_at is None else unix_of(row.told_at)
+
+
+def quota_of(
+    account: str, figures: Figures, mailers: Iterable[str], *, now: float, tenant: str = ""
+) -> Quota:
     """Return what figures say at a moment, in unix seconds."""
     current = in_month(figures, now=now)
     end = runs_out_at(current, now=now)
@@ -107,6 +125,7 @@ def quota_of(account: str, figures: Figures, mailers: Iterable[str], *, now: flo
         renewed_at=moment_of(month_ends_at(now)),
         capped_domains=domains,
         capped_until=moment_of(day_ends_at(now)) if domains else None,
+        tenant=tenant,
     )
 
 

@@ -3,7 +3,7 @@
 The notes are the one thing of ours on Django's message objects besides ``truncus_status``.
 """
 
-from collections.abc import Collection, Generator, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from threading import Lock
@@ -13,6 +13,7 @@ from django.core.mail import EmailMessage
 
 from truncus_django.api.capabilities import WireFormat
 from truncus_django.api.client import TruncusClient
+from truncus_django.api.encoding import EmailFields
 from truncus_django.awaited_send import once_answer_is_learned
 from truncus_django.sending.fingerprint import fingerprint
 from truncus_django.sending.outgoing import (
@@ -75,13 +76,21 @@ def remember(
 
 
 def remember_merged(
-    sent_batches: Iterable[Sequence[Sent]], client: TruncusClient, *, now: float
+    sent_batches: Iterable[Sequence[Sent]],
+    client_of: Callable[[OutgoingMessage], TruncusClient],
+    *,
+    now: float,
 ) -> Generator[Sequence[Sent]]:
     """Yield what became of messages, and note what became of those with merge data.
 
     If some emails of such a message may have been accepted, whoever sends it again as a whole, as
     its error says they may, must reach nobody twice. So what became of the others is noted, too;
-    also where the caller breaks off. ``now`` is in unix seconds.
+    also where the caller breaks off.
+
+    Args:
+        sent_batches: what became of them.
+        client_of: the account that a message went to, the same for all of its batch.
+        now: unix seconds.
     """
     merged = MergedSends()
     is_whole = False
@@ -90,12 +99,13 @@ def remember_merged(
             try:
                 yield sent
             finally:  # once it is recorded
-                merged.add(sent, client.wire_format)
-        merged.finish(client, now=now)
+                if sent:
+                    merged.add(sent, client_of(sent[0][0]))
+        merged.finish(now=now)
         is_whole = True
     finally:
         if not is_whole:
-            merged.break_off(client, now=now)
+            merged.break_off(now=now)
 
 
 class MergedSends:
@@ -109,8 +119,8 @@ class MergedSends:
         self._keys: dict[int, tuple[EmailMessage, set[str]]] = {}
         self._ambiguous: set[int] = set()
 
-    def add(self, sent: Sequence[Sent], wire_format: WireFormat) -> None:
-        """Take in what became of a batch, and the form that its request had."""
+    def add(self, sent: Sequence[Sent], client: TruncusClient) -> None:
+        """Take in what became of a batch, and the account that it went to."""
         for outgoing, outcome in sent:
             original = outgoing.original
             if original is None:
@@ -123,22 +133,20 @@ class MergedSends:
                 self._ambiguous.add(place)
             elif outcome.result is not None and outgoing.payload is not None:
                 self._accepted.append(
-                    _Accepted(outgoing, original, outgoing.payload, outcome, wire_format)
+                    _Accepted(outgoing, original, outgoing.payload, outcome, client)
                 )
 
-    def break_off(self, client: TruncusClient, *, now: float) -> None:
+    def break_off(self, *, now: float) -> None:
         """Note all that was accepted: the call ended too soon. ``now`` is in unix seconds."""
-        _change(each.change(client, now=now) for each in self._accepted)
+        _change(each.change(now=now) for each in self._accepted)
 
-    def finish(self, client: TruncusClient, *, now: float) -> None:
+    def finish(self, *, now: float) -> None:
         """Note what was accepted of messages that are in doubt, and forget the requests of others.
 
         To send these again is another send. ``now`` is in unix seconds.
         """
         _change(
-            each.change(client, now=now)
-            for each in self._accepted
-            if id(each.message) in self._ambiguous
+            each.change(now=now) for each in self._accepted if id(each.message) in self._ambiguous
         )
         for place, (message, keys) in self._keys.items():
             if place not in self._ambiguous:
@@ -152,6 +160,7 @@ class _Accepted:
     """
 
     __slots__ = (
+        "_account",
         "_earlier",
         "_original",
         "_outcome",
@@ -167,27 +176,28 @@ class _Accepted:
         original: Original,
         payload: Payload,
         outcome: SendOutcome,
-        wire_format: WireFormat,
+        client: TruncusClient,
     ) -> None:
+        self._account = client.account
         self._original = original
         self._place = outgoing.noted_on[-1]
         self._payload = payload
         self._earlier = outgoing.ambiguous_send
         self._status = outgoing.message.truncus_status  # type: ignore[attr-defined]
         self._outcome = outcome
-        self._wire_format = wire_format
+        self._wire_format = client.wire_format  # the form that its request had
 
     @property
     def message(self) -> EmailMessage:
         """The message with merge data."""
         return self._original.message
 
-    def change(self, client: TruncusClient, *, now: float) -> "_Change":
+    def change(self, *, now: float) -> "_Change":
         """Return the note; ``now`` is in unix seconds."""
         payload, earlier, outcome = self._payload, self._earlier, self._outcome
         note = AmbiguousSend(
             idempotency_key=outcome.idempotency_key,
-            account=client.account,
+            account=self._account,
             email=payload.email,
             is_sandbox=payload.is_sandbox,
             size=payload.size,
@@ -203,12 +213,21 @@ class _Accepted:
 
 
 def recall(
-    outgoing: OutgoingMessage, client: TruncusClient, *, is_sandbox: bool
+    outgoing: OutgoingMessage,
+    client: TruncusClient,
+    *,
+    is_sandbox: bool,
+    account_of: Callable[[EmailFields], str] | None = None,
 ) -> AmbiguousSend | None:
     """Return what :func:`remember` noted, if it is about this message as it is now.
 
     A message that has changed since is another email, and so is one that goes to another
     account, or is a rehearsal where the other was none.
+
+    Args:
+        client: the account that it goes to, where ``account_of`` is not given.
+        is_sandbox: whether it is a rehearsal now.
+        account_of: which account an email of its tenant goes to.
     """
     original = outgoing.original
     if _ATTRIBUTE not in (original.message if original else outgoing.message).__dict__:
@@ -216,7 +235,8 @@ def recall(
     notes = [
         note
         for note in _notes(*outgoing.noted_on[-1])
-        if note.account == client.account and note.is_sandbox == is_sandbox
+        if note.is_sandbox == is_sandbox
+        and note.account == (account_of(note.email) if account_of else client.account)
     ]
     if not notes:
         return None

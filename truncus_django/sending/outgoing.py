@@ -81,6 +81,7 @@ class OutgoingMessage(NamedTuple):
         error: why it cannot be sent, or ``None``.
         original: what it was made from for one recipient; ``None`` without merge data.
         recipient: that recipient, as :func:`truncus_django.sending.merge.recipient_of` tells.
+        tenant: whose own account it goes by; empty for the mailer's own.
     """
 
     position: int
@@ -91,6 +92,7 @@ class OutgoingMessage(NamedTuple):
     error: TruncusError | None = None
     original: Original | None = None
     recipient: str = ""
+    tenant: str = ""
 
     def __repr__(self) -> str:
         """Tell its place alone: the rest holds addresses and bodies."""

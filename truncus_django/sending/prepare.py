@@ -4,13 +4,13 @@ import copy
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from django.core.mail import EmailMessage
 from django.views.decorators.debug import sensitive_variables
@@ -38,7 +38,20 @@ from truncus_django.signals import pre_send
 
 logger = logging.getLogger("truncus_django")
 
+MAX_TENANT_LENGTH = 255
+"""Of a tenant that has an account of its own: rows name it."""
+
 _Result = TypeVar("_Result")
+
+
+class Accounts(Protocol):
+    """Whose account the emails of tenants go by."""
+
+    def name_for(self, tenant: str) -> str:
+        """Return the name by which to ask for a tenant's account; empty for the mailer's own."""
+
+    def digest_for(self, tenant: str) -> str:
+        """Return what tells a tenant's account from others."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,7 @@ class Preparer:
         settings: their defaults.
         now: unix seconds.
         images: where those inside the HTML are put; ``None`` refuses them.
+        accounts: of tenants; ``None`` where all go by the one of ``client``.
     """
 
     sender: type
@@ -60,6 +74,7 @@ class Preparer:
     settings: Settings
     now: float
     images: ImageHost | None
+    accounts: Accounts | None = None
 
     def prepare(self, messages: Iterable[EmailMessage]) -> Iterator[OutgoingMessage]:
         """Yield the messages that have recipients, each when it is asked for.
@@ -132,7 +147,12 @@ class Preparer:
             merge.fill_in(message, outgoing.recipient)
         sandbox = getattr(message, "sandbox", None)
         is_sandbox = self.settings.sandbox if sandbox is None else sandbox is True
-        earlier = recall(outgoing, self.client, is_sandbox=is_sandbox)
+        earlier = recall(
+            outgoing,
+            self.client,
+            is_sandbox=is_sandbox,
+            account_of=self._account_of if self.accounts else None,
+        )
         if earlier is not None:
             # The earlier payload, unchanged; pre_send was sent the first time.
             own_key = getattr(message, "idempotency_key", None)
@@ -142,7 +162,7 @@ class Preparer:
                 is_sandbox=earlier.is_sandbox,
                 size=earlier.size,
             )
-            return outgoing._replace(payload=repeated, ambiguous_send=earlier)
+            return self._addressed(outgoing._replace(payload=repeated, ambiguous_send=earlier))
         payload: Payload | None = self._built(message)
         if payload is not None and self._has_receivers:
             payload = self._changed_by_receivers(message, payload)
@@ -159,7 +179,19 @@ class Preparer:
                     "truncus_reason": "; ".join(payload.dropped),
                 },
             )
-        return outgoing._replace(payload=payload)
+        return self._addressed(outgoing._replace(payload=payload))
+
+    def _addressed(self, outgoing: OutgoingMessage) -> OutgoingMessage:
+        """Return a message with the name of the account that it goes by."""
+        tenant = _tenant_of(outgoing.payload.email) if self.accounts and outgoing.payload else ""
+        if not tenant or self.accounts is None:
+            return outgoing
+        return outgoing._replace(tenant=self.accounts.name_for(tenant))
+
+    def _account_of(self, email: Mapping[str, Any]) -> str:
+        """Return which account an email of an earlier send goes by now."""
+        tenant = _tenant_of(email)
+        return self.accounts.digest_for(tenant) if self.accounts else self.client.account
 
     def _built(self, message: EmailMessage) -> Payload:
         return build_payload(message, self.settings, now=self._moment, images=self.images)
@@ -228,6 +260,25 @@ def refuse_suppressed(
                 yield outgoing._replace(payload=replace(outgoing.payload, email=email))
             else:
                 yield outgoing
+
+
+def _tenant_of(email: Mapping[str, Any]) -> str:
+    """Return the tenant that an account is asked for; empty where there is none.
+
+    Raises:
+        MessageError: it is no name that a row can hold.
+    """
+    tenant = email.get("tenant_id")
+    if tenant is None:
+        return ""
+    # For some databases, a name is the same with spaces at its end.
+    is_name = isinstance(tenant, str) and tenant.isprintable() and tenant == tenant.strip()
+    if not is_name or len(tenant) > MAX_TENANT_LENGTH:
+        raise MessageError(
+            f"With ACCOUNTS, tenant_id must be a string of at most {MAX_TENANT_LENGTH} characters, "
+            "without spaces around it."
+        )
+    return str(tenant)
 
 
 def _has_recipients(message: EmailMessage) -> bool:

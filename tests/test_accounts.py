@@ -365,3 +365,22 @@ def test_a_mailer_cannot_have_its_own(settings):
         }
     }
     assert "truncus.E005" in [found.id for found in check_settings()]
+
+
+def test_a_project_may_have_no_key_of_its_own(settings, emulator):
+    settings.TRUNCUS = {**settings.TRUNCUS, "API_KEY": None}
+    assert [found.id for found in check_settings() if "key" in found.msg] == []
+    messages = [message(0, tenant_id="acme"), message(1), message(2, tenant_id="shared")]
+    with pytest.raises(MessagesNotSent) as caught:
+        TruncusBackend().send_messages(messages)
+    assert [failure.index for failure in caught.value.failures] == [1, 2]
+    assert "There is no API key" in str(caught.value.failures[0].error)
+    assert keys_of(emulator) == ["acme"]
+    assert Email.objects.count() == 3
+
+
+def test_a_wrong_key_of_the_mailer_keeps_no_tenant_from_sending(settings, emulator):
+    settings.TRUNCUS = {**settings.TRUNCUS, "API_KEY": "sk_wrong"}
+    with pytest.raises(MessagesNotSent):
+        TruncusBackend().send_messages([message(0, tenant_id="acme"), message(1)])
+    assert keys_of(emulator) == ["acme"]

@@ -122,11 +122,13 @@ class Accounts:
             AccountUnavailable: ``ACCOUNTS`` does not tell, and nobody asks again.
         """
         try:
-            return self.of(tenant).tenant
+            found = self.of(tenant)
+            _ = found.client  # a mailer may have no key of its own
         except TruncusError:
-            if self.is_for_outbox:
+            if tenant and self.is_for_outbox:
                 return tenant
             raise
+        return found.tenant
 
     def digest_for(self, tenant: str) -> str:
         """Return the account's digest, as its client tells it; raises as :meth:`of`."""

@@ -171,9 +171,10 @@ class TruncusBackend(BaseEmailBackend):
             capture(messages, self.settings)
             return len(messages)
         mailer, now = self.mailer, time.time()
-        client, settings = mailer.client, mailer.settings
+        settings = mailer.settings
         fallback_of(settings)  # raises where it cannot be used
         accounts = Accounts(mailer, is_for_outbox=settings.delivery == "outbox")
+        client = None if accounts.are_told else mailer.client
         report = _Report(len(messages))
         with telemetry.sending(len(messages), self.alias, settings.delivery) as observed:
             preparer = Preparer(
@@ -293,14 +294,21 @@ def _send(
 def _send_by(
     mailer: Mailer, messages: Iterable[OutgoingMessage], *, now: float
 ) -> Generator[Sequence[Sent]]:
-    """Send messages by one account; what it certainly did not take goes to the fallback mailer."""
+    """Send messages by one account; what it certainly did not take goes to the fallback mailer.
+
+    What a mailer without a usable key has are those that cannot be sent.
+    """
+    if not mailer.has_account:
+        yield [(each, SendOutcome.without_request(each.error)) for each in messages]
+        return
     client, fallback = mailer.client, fallback_of(mailer.settings)
     batches = make_batches(messages, now=now)
     if fallback is None:
-        return send_batches(client, batches, now=now)
+        yield from send_batches(client, batches, now=now)
+        return
     breaker = breaker_of(client.account)
     sent_batches = send_batches(client, batches, now=now, breaker=breaker)
-    return hand_over_failed(sent_batches, fallback, client, now=now)
+    yield from hand_over_failed(sent_batches, fallback, client, now=now)
 
 
 def _by_account(
@@ -316,6 +324,8 @@ def _by_account(
 
 def _kind(mailer: Mailer) -> Any:
     """Return what tells mailers apart that send by another account, or fall back on another."""
+    if not mailer.has_account:
+        return ()
     return mailer.client.account, mailer.settings.fallback_mailer, mailer.settings.base_url
 
 

@@ -88,8 +88,16 @@ def check_deployment(app_configs: Any = None, **kwargs: Any) -> list[checks.Chec
     return [
         checks.Error(f"There is no API key{_where(alias)}.", hint=_KEY_HINT, id="truncus.E003")
         for alias, options in mailers()
-        if (settings := _settings_in_force(options)) is not None and settings.api_key is None
+        if _needs_own_key()
+        and (settings := _settings_in_force(options)) is not None
+        and settings.api_key is None
     ]
+
+
+def _needs_own_key() -> bool:
+    """Whether mailers need keys of their own: tenants may have them all."""
+    settings = _settings_in_force({})
+    return settings is None or settings.accounts is None
 
 
 _KEY_HINT = "Set TRUNCUS_API_KEY in the environment, or TRUNCUS['API_KEY']."
@@ -288,9 +296,9 @@ def _check_mailer(alias: str | None, options: Mapping[str, Any]) -> Iterator[che
         return
     settings = get_settings(known)
     if settings.api_key is None:
-        yield checks.Warning(
-            f"There is no API key{where}: nothing can be sent.", hint=_KEY_HINT, id="truncus.W007"
-        )
+        if _needs_own_key():
+            text = f"There is no API key{where}: nothing can be sent."
+            yield checks.Warning(text, hint=_KEY_HINT, id="truncus.W007")
     else:
         try:
             check_api_key(settings.api_key)

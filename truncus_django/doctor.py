@@ -165,6 +165,9 @@ def examine_mailer(mailer: str, *, network: bool = True) -> Iterator[Finding]:
     name = f" ({mailer})" if mailer else ""
     try:
         found = get_mailer(mailer)
+        if found.settings.api_key is None and found.settings.accounts is not None:
+            yield _ok("API key" + name, "None of its own; ACCOUNTS tells those of tenants.")
+            return
         settings, client = found.settings, found.client
     except ConfigurationError as error:
         yield _fail("API key" + name, error.message, "Set TRUNCUS['API_KEY'].")

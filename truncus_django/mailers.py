@@ -44,6 +44,14 @@ class Mailer:
         return _client(self.settings)
 
     @property
+    def has_account(self) -> bool:
+        """Whether there is a client: with ``ACCOUNTS``, a mailer may have no key of its own."""
+        try:
+            return bool(self.client)
+        except ConfigurationError:
+            return False
+
+    @property
     def client_without_retries(self) -> "TruncusClient":
         """The client of workers, who write down when to try again instead of waiting for it."""
         return _client(replace(self.settings, max_retries=0))

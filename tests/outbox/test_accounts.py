@@ -10,6 +10,7 @@ import django
 import pytest
 from django.contrib import messages
 from django.core import serializers
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import OutputWrapper
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -517,3 +518,21 @@ def test_reports_name_no_tenant_whose_id_is_an_address(keys, put_for, dispatcher
     idle = dispatcher.drain().idle
     assert not any("@" in name for name in idle.paused)
     assert not any("@" in finding.found for finding in examine_outbox())
+
+
+@pytest.mark.parametrize("delivery", ["outbox", "direct"])
+def test_without_a_key_of_the_projects_own_tenants_send(
+    delivery, settings, emulator, keys, message, dispatcher
+):
+    settings.TRUNCUS = {
+        **settings.TRUNCUS,
+        "API_KEY": None,
+        "DELIVERY": delivery,
+        "RECORD": True,
+    }
+    result = send_bulk([message(0, tenant_id="acme"), message(1, tenant_id="zenith")])
+    dispatcher.drain()
+    assert result.failed == 0
+    assert sorted(used(emulator, keys)) == ["acme", "zenith"]
+    with pytest.raises(ImproperlyConfigured, match="no API key"):
+        put_all([message(3)])

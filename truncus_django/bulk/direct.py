@@ -114,6 +114,8 @@ class DirectSender:
 
     def _paused_account(self) -> OutboxAccount | None:
         """Return the account if it is paused. A run of the dispatcher tells only if more is due."""
+        if not self._mailer.has_account:
+            return None
         now = moment_of(self._dispatcher.clock.now())
         accounts = OutboxAccount.objects.filter(pk=self._mailer.client.account)
         return accounts.filter(paused_until__gt=now).first()

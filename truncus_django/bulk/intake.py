@@ -73,7 +73,6 @@ class Intake:
         self._key = key
         self._mailer = mailer
         self._alias = mailer.name or None
-        self._client = mailer.client
         self._host = host_without_storage if is_dry_run else host_of
         self._is_dry_run = is_dry_run
         self._bytes = 0
@@ -86,7 +85,7 @@ class Intake:
         preparer = Preparer(
             TruncusBackend,
             self._alias,
-            self._client,
+            None if accounts.are_told else self._mailer.client,
             settings,
             time.time(),
             self._host(settings),

@@ -147,8 +147,10 @@ def note_sends(mailer: Mailer, sent: Sequence[Sent]) -> None:
         mailer: whose answers they were.
         sent: what became of messages.
     """
-    account, told = mailer.client.account, _told_by_sends(sent)
-    note_answer(account, told, mailer.settings, name=(mailer.name, mailer.tenant))
+    told = _told_by_sends(sent)
+    if told:
+        name = mailer.name, mailer.tenant
+        note_answer(mailer.client.account, told, mailer.settings, name=name)
 
 
 def note_answer(

@@ -89,7 +89,7 @@ def remember_merged(
 
     Args:
         sent_batches: what became of them.
-        client_of: the account that a message went to, the same for all of its batch.
+        client_of: the account that a message went to.
         now: unix seconds.
     """
     merged = MergedSends()
@@ -99,8 +99,7 @@ def remember_merged(
             try:
                 yield sent
             finally:  # once it is recorded
-                if sent:
-                    merged.add(sent, client_of(sent[0][0]))
+                merged.add(sent, client_of)
         merged.finish(now=now)
         is_whole = True
     finally:
@@ -119,8 +118,10 @@ class MergedSends:
         self._keys: dict[int, tuple[EmailMessage, set[str]]] = {}
         self._ambiguous: set[int] = set()
 
-    def add(self, sent: Sequence[Sent], client: TruncusClient) -> None:
-        """Take in what became of a batch, and the account that it went to."""
+    def add(
+        self, sent: Sequence[Sent], client_of: Callable[[OutgoingMessage], TruncusClient]
+    ) -> None:
+        """Take in what became of a batch, and the account that its messages went to."""
         for outgoing, outcome in sent:
             original = outgoing.original
             if original is None:
@@ -133,7 +134,7 @@ class MergedSends:
                 self._ambiguous.add(place)
             elif outcome.result is not None and outgoing.payload is not None:
                 self._accepted.append(
-                    _Accepted(outgoing, original, outgoing.payload, outcome, client)
+                    _Accepted(outgoing, original, outgoing.payload, outcome, client_of(outgoing))
                 )
 
     def break_off(self, *, now: float) -> None:
@@ -214,7 +215,7 @@ class _Accepted:
 
 def recall(
     outgoing: OutgoingMessage,
-    client: TruncusClient,
+    client: TruncusClient | None,
     *,
     is_sandbox: bool,
     account_of: Callable[[EmailFields], str] | None = None,
@@ -236,7 +237,7 @@ def recall(
         note
         for note in _notes(*outgoing.noted_on[-1])
         if note.is_sandbox == is_sandbox
-        and note.account == (account_of(note.email) if account_of else client.account)
+        and note.account == _present_account(note, client, account_of)
     ]
     if not notes:
         return None
@@ -244,6 +245,16 @@ def recall(
     same = [note for note in notes if note.fingerprint == present]
     # A request that surely failed may have been followed by one that was perhaps accepted.
     return next((note for note in same if note.is_ambiguous), same[0] if same else None)
+
+
+def _present_account(
+    note: AmbiguousSend,
+    client: TruncusClient | None,
+    account_of: Callable[[EmailFields], str] | None,
+) -> str:
+    if account_of is not None:
+        return account_of(note.email)
+    return "" if client is None else client.account
 
 
 def forget(outgoing: OutgoingMessage, key: str, *, on_original: bool = False) -> None:

@@ -61,7 +61,7 @@ class Preparer:
     Attributes:
         sender: the class of the backend, which ``pre_send`` tells its receivers.
         alias: of the mailer, told with it.
-        client: the account that the messages go to.
+        client: the account that the messages go to; ``None`` where ``accounts`` tell it.
         settings: their defaults.
         now: unix seconds.
         images: where those inside the HTML are put; ``None`` refuses them.
@@ -70,7 +70,7 @@ class Preparer:
 
     sender: type
     alias: str | None
-    client: TruncusClient
+    client: TruncusClient | None
     settings: Settings
     now: float
     images: ImageHost | None
@@ -151,7 +151,7 @@ class Preparer:
             outgoing,
             self.client,
             is_sandbox=is_sandbox,
-            account_of=self._account_of if self.accounts else None,
+            account_of=_told_by(self.accounts),
         )
         if earlier is not None:
             # The earlier payload, unchanged; pre_send was sent the first time.
@@ -183,15 +183,10 @@ class Preparer:
 
     def _addressed(self, outgoing: OutgoingMessage) -> OutgoingMessage:
         """Return a message with the name of the account that it goes by."""
-        tenant = _tenant_of(outgoing.payload.email) if self.accounts and outgoing.payload else ""
-        if not tenant or self.accounts is None:
+        if self.accounts is None or outgoing.payload is None:
             return outgoing
+        tenant = _tenant_of(outgoing.payload.email)
         return outgoing._replace(tenant=self.accounts.name_for(tenant))
-
-    def _account_of(self, email: Mapping[str, Any]) -> str:
-        """Return which account an email of an earlier send goes by now."""
-        tenant = _tenant_of(email)
-        return self.accounts.digest_for(tenant) if self.accounts else self.client.account
 
     def _built(self, message: EmailMessage) -> Payload:
         return build_payload(message, self.settings, now=self._moment, images=self.images)
@@ -260,6 +255,11 @@ def refuse_suppressed(
                 yield outgoing._replace(payload=replace(outgoing.payload, email=email))
             else:
                 yield outgoing
+
+
+def _told_by(accounts: Accounts | None) -> Callable[[Mapping[str, Any]], str] | None:
+    """Return which account an email of an earlier send goes by now."""
+    return None if accounts is None else lambda email: accounts.digest_for(_tenant_of(email))
 
 
 def _tenant_of(email: Mapping[str, Any]) -> str:

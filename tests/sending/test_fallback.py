@@ -640,6 +640,33 @@ def test_a_fallback_that_cannot_be_one_is_a_check_error(settings, name):
         message().send()
 
 
+class OwnBackend(TruncusBackend):
+    """A project's own, which a project may take for another mailer."""
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        f"{__name__}.OwnBackend",
+        "django.core.mail.backends.smpt.EmailBackend",
+        "django.core.mail.backends.smtp.Backend",
+    ],
+)
+def test_a_backend_that_cannot_take_over_is_a_check_error(settings, backend):
+    use_fallback(settings, backend)
+    [problem] = [found for found in check_settings() if found.id == "truncus.E012"]
+    assert "FALLBACK_MAILER" in problem.msg
+    with pytest.raises(ConfigurationError, match="FALLBACK_MAILER"):
+        message().send()
+
+
+@pytest.mark.skipif(not HAS_MAILERS, reason="MAILERS is Django 6.1's")
+def test_a_mailer_without_backend_is_django_s_smtp(settings):
+    use_fallback(settings)
+    settings.MAILERS["elsewhere"] = {"OPTIONS": {"host": "127.0.0.1"}}
+    assert [found.id for found in check_settings() if found.id == "truncus.E012"] == []
+
+
 @pytest.mark.skipif(not HAS_MAILERS, reason="MAILERS is Django 6.1's")
 def test_a_mailer_that_hides_its_failures_is_a_check_error(settings):
     use_fallback(settings, LOCMEM, {"fail_silently": True})

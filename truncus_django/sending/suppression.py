@@ -30,7 +30,7 @@ OWN_FIELDS = frozenset({LIST_FIELD, LEFT_OUT_FIELD})
 SUPPRESSED_CODE = "recipient_suppressed"
 
 _FIELDS = ("to", "cc", "bcc")
-_MOST_ADDRESSES = 500
+MOST_ADDRESSES = 500
 """In one query: an old SQLite takes no more than 999 values."""
 _COLUMNS = ("address", "tenant_id", "list_name", "reason", "expires_at")
 _trouble = TroubleLog()
@@ -234,8 +234,8 @@ def _entries(addresses: Sequence[str]) -> Entries:
     from truncus_django.models import SuppressedAddress
 
     found: dict[str, list[tuple[str, str, str]]] = {}
-    for start in range(0, len(addresses), _MOST_ADDRESSES):
-        some = addresses[start : start + _MOST_ADDRESSES]
+    for start in range(0, len(addresses), MOST_ADDRESSES):
+        some = addresses[start : start + MOST_ADDRESSES]
         rows = SuppressedAddress.objects.filter(address__in=some).order_by()
         for address, *entry, expires_at in rows.values_list(*_COLUMNS):
             # Not in the query, which takes half as long again with the condition (to compile).

@@ -8,7 +8,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.conf import settings as django_settings
 from django.core.mail import EmailMessage
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.test import override_settings
 from django.utils import timezone
 from hypothesis import HealthCheck, given
@@ -22,6 +22,7 @@ from truncus_django.bulk import send_bulk
 from truncus_django.log.suppression import suppress
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, OutboxBatch, SuppressedAddress
+from truncus_django.sending import suppression
 from truncus_django.signals import pre_send
 from truncus_django.states import State
 from truncus_django.testing import send_outbox
@@ -270,6 +271,29 @@ def test_a_missing_table_holds_back_emails_of_a_list_alone(emulator, monkeypatch
     assert len(emulator.emails) == 1
     [line] = [each.message for each in caplog.records if "looked up" in each.message]
     assert "manage.py migrate" in line
+
+
+@pytest.mark.parametrize("delivery", ["direct", "outbox"])
+def test_who_was_left_out_stays_so_if_the_table_is_gone_at_the_second_look(
+    emulator, configure, monkeypatch, delivery
+):
+    configure(ON_SUPPRESSED="drop", DELIVERY=delivery)
+    put("ann@example.net")
+    looks = 0
+
+    def once(addresses):
+        nonlocal looks
+        looks += 1
+        if looks > 1:
+            raise OperationalError("gone")
+        return {"ann@example.net": [("", "", "complaint")]}
+
+    monkeypatch.setattr(suppression, "_entries", once)
+    message("bob@example.net", "ann@example.net").send()
+    send_outbox()
+    assert looks > 1
+    assert reached(emulator) == {"bob@example.net"}
+    assert Email.objects.get().suppressed == ["ann@example.net"]
 
 
 def test_the_outbox_tries_a_list_again_when_the_table_is_there(emulator, configure, monkeypatch):

@@ -62,7 +62,7 @@ def screen(
             savepoint keeps a transaction of the caller's whole if they are missing.
 
     Where the table cannot be read, emails of an unsubscribe list are held back, and others go: a
-    password reset must not wait for the log's database.
+    password reset must not wait for the log's database. Who was left out before stays left out.
     """
     if not is_on(settings):
         return [Screened()] * len(emails)
@@ -118,7 +118,7 @@ def _screened(
 ) -> Screened:
     list_name, tenant_id = str(email.get(LIST_FIELD) or ""), str(email.get("tenant_id") or "")
     if entries is None:
-        return Screened(error=_unknown() if list_name else None)
+        return Screened(left_out_of(email), _unknown() if list_name else None)
     reasons: list[str] = []
     left_out: list[str] = []
     kept: dict[str, list[Any]] = {}

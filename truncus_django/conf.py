@@ -240,7 +240,7 @@ def _imported(path: object) -> object:
     """Return what a dotted path names; ``None`` where it is no such path."""
     try:
         return import_string(path) if isinstance(path, str) else None
-    except ImportError:
+    except Exception:  # noqa: BLE001  a module may raise anything, and no email of Truncus's needs it
         return None
 
 

@@ -677,6 +677,7 @@ class OwnBackend(TruncusBackend):
         f"{__name__}.OwnBackend",
         "django.core.mail.backends.smpt.EmailBackend",
         "django.core.mail.backends.smtp.Backend",
+        "tests.sending.broken_backend.EmailBackend",
     ],
 )
 def test_a_backend_that_cannot_take_over_is_a_check_error(settings, backend):

@@ -47,6 +47,7 @@ def test_good_settings_pass():
     ({"API_KEY": LIVE, "INLINE_IMAGES": "hosted", "INLINE_IMAGES_STORAGE": "x"}, "truncus.E011"),
     ({"API_KEY": LIVE, "INLINE_IMAGES_BASE_URL": "www.example.com"}, "truncus.E002"),
     ({"API_KEY": LIVE, "INLINE_IMAGES": "link"}, "truncus.E002"),
+    ({"API_KEY": LIVE, "UNSUBSCRIBE_BASE_URL": "https://example.com"}, "truncus.W009"),
 ])  # fmt: skip
 def test_what_is_wrong_has_its_id(truncus, expected):
     assert ids(**truncus) == [expected]

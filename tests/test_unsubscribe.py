@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import pytest
 from django.core.signing import Signer
+from django.db import OperationalError
 from django.template import Context, Template
 from django.test import Client, override_settings
 from hypothesis import given
@@ -409,6 +410,24 @@ def test_another_post_changes_nothing(path, body, status):
     assert Client().post(path, body).status_code == status
     assert not SuppressedAddress.objects.exists()
     assert Client().put(path).status_code == 405
+
+
+def test_a_database_that_is_gone_is_503_and_tells_no_address(path, monkeypatch, caplog):
+    def fail(*args, **kwargs):
+        raise OperationalError("gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("truncus_django.log.suppression.insert_new", fail)
+        caplog.clear()
+        answers = [Client().post(path, ONE_CLICK) for _ in range(2)]
+        assert [each.status_code for each in answers] == [503, 503]
+        assert Client().get(path).status_code == 200
+    [line] = caplog.records  # and none of Django's, which may be mailed with a traceback
+    assert line.truncus_event == "unsubscribe_not_stored"
+    assert line.truncus_error == "OperationalError"
+    assert line.exc_info is None
+    assert Client().post(path, ONE_CLICK).status_code == 200
+    assert SuppressedAddress.objects.count() == 1
 
 
 def test_who_has_unsubscribed_gets_other_emails_and_no_more_of_the_list(path, emulator):

@@ -76,6 +76,7 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckM
         found += _check_accounts()
         found += _check_database()
         found += _check_outbox(configured)
+        found += _check_unsubscribe(get_settings())
     return [*malformed, *found, *_check_senders(), *_check_mailers_are_read()]
 
 
@@ -181,6 +182,17 @@ def _check_database() -> Iterator[checks.CheckMessage]:
                 "remove TRUNCUS['DATABASE'].",
                 id="truncus.W003",
             )
+
+
+def _check_unsubscribe(settings: Settings) -> Iterator[checks.CheckMessage]:
+    """Find links to unsubscribe that would leave nobody out, and are refused with each email."""
+    if settings.unsubscribe_base_url is not None and settings.suppress == "off":
+        yield checks.Warning(
+            "UNSUBSCRIBE_BASE_URL is set and SUPPRESS is 'off': emails with the option unsubscribe "
+            "are not sent, because nobody who unsubscribes would be left out.",
+            hint="Set TRUNCUS['SUPPRESS'] to 'learn' or 'manual'.",
+            id="truncus.W009",
+        )
 
 
 def _log_alias() -> str:

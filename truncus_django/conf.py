@@ -207,26 +207,31 @@ def fallback_problem(name: str) -> str | None:
     """Return what is wrong with ``FALLBACK_MAILER``; ``None`` where it names a mailer to use."""
     configured = configured_mailers()
     if configured is None:
-        backend: Any = name
+        backend = _imported(name)
+        if not isinstance(backend, type):
+            return (
+                f"FALLBACK_MAILER must be the dotted path of an email backend, such as {_SMTP!r}."
+            )
     else:
         config = configured.get(name)
         if not isinstance(config, Mapping):
             return f"FALLBACK_MAILER is no alias of MAILERS{did_you_mean(name, configured)}"
-        backend = config.get("BACKEND", "")
         if (config.get("OPTIONS") or {}).get("fail_silently"):
             return (
                 "FALLBACK_MAILER names a mailer with fail_silently, which does not tell whether "
                 "an email was sent. Remove that option."
             )
-    if backend == BACKEND:
+        backend = _imported(config.get("BACKEND", _SMTP))
+        if not isinstance(backend, type):
+            return (
+                "FALLBACK_MAILER names a mailer whose BACKEND cannot be imported. It must be the "
+                f"dotted path of an email backend, such as {_SMTP!r}."
+            )
+    # A project's own backend may be made of this package's, and would come back here without end.
+    if any(f"{each.__module__}.{each.__qualname__}" == BACKEND for each in backend.__mro__):
         return (
             "FALLBACK_MAILER names a mailer of Truncus. Name one that sends another way, such as "
             "by SMTP."
-        )
-    if configured is None and not _is_class(name):
-        return (
-            "FALLBACK_MAILER must be the dotted path of an email backend, such as "
-            "'django.core.mail.backends.smtp.EmailBackend'."
         )
     return None
 
@@ -258,11 +263,16 @@ def configured_mailers() -> Mapping[str, Any] | None:
     return configured
 
 
-def _is_class(path: str) -> bool:
+_SMTP = "django.core.mail.backends.smtp.EmailBackend"
+"""What Django takes for a mailer without ``BACKEND``."""
+
+
+def _imported(path: object) -> object:
+    """Return what a dotted path names; ``None`` where it is no such path."""
     try:
-        return isinstance(import_string(path), type)
-    except ImportError:
-        return False
+        return import_string(path) if isinstance(path, str) else None
+    except Exception:  # noqa: BLE001  a module may raise anything, and no email of Truncus's needs it
+        return None
 
 
 def mailer_problems() -> Iterator[Problem]:

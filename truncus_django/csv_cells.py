@@ -20,7 +20,8 @@ def cell(value: Any) -> str:
     if isinstance(value, list):
         value = ", ".join(map(str, value))
     text = str(value)
-    return f"'{text}" if _FORMULA.match(text) else text
+    # Also what begins as an escaped formula does: else it could not be told from one.
+    return f"'{text}" if _FORMULA.match(text.lstrip("'")) else text
 
 
 class Line:
@@ -33,4 +34,4 @@ class Line:
 
 def text_in(cell: str) -> str:
     """Return the text that :func:`cell` made a cell of."""
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell[1:]) else cell
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell.lstrip("'")) else cell

@@ -424,7 +424,7 @@ class Handover(models.TextChoices):
     BEGUN = "begun", _("begun")
     """It may be sent by now, and is not tried again unless the mailer says that it was not."""
     REFUSED = "refused", _("refused")
-    """It waits for Truncus."""
+    """It waits for Truncus: the mailer may not or will not send it."""
 
 
 class OutboxBatch(models.Model):

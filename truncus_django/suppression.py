@@ -16,8 +16,8 @@ __all__ = ["allow_again", "is_suppressed", "suppress", "unsubscribe"]
 def suppress(
     address: str,
     *,
-    list_name: str = "",
-    tenant_id: str = "",
+    list_name: str | None = "",
+    tenant_id: str | None = "",
     reason: str = SuppressedAddress.Reason.BY_HAND,
     note: str = "",
     expires_at: datetime | None = None,
@@ -26,8 +26,8 @@ def suppress(
 
     Args:
         address: whose.
-        list_name: only emails of this unsubscribe list; empty for all emails.
-        tenant_id: only emails of this tenant; empty for all.
+        list_name: only emails of this unsubscribe list; empty or ``None`` for all emails.
+        tenant_id: only emails of this tenant; empty or ``None`` for all.
         reason: a value of :class:`SuppressedAddress.Reason`.
         note: for whoever reads it in the admin.
         expires_at: until when; aware. ``None`` for ever.
@@ -38,8 +38,8 @@ def suppress(
     """
     entry = SuppressedAddress(
         address=mailbox(address, "address"),
-        list_name=list_name,
-        tenant_id=tenant_id,
+        list_name=_name(list_name),
+        tenant_id=tenant_id or "",
         reason=SuppressedAddress.Reason(reason),
         source=SuppressedAddress.Source.CODE,
         note=note[:300],
@@ -59,10 +59,11 @@ def allow_again(address: str, *, list_name: str | None = None, tenant_id: str | 
     Raises:
         InvalidAddress: it is malformed.
     """
-    return suppression.allow(address, list_name=list_name, tenant_id=tenant_id)
+    name = None if list_name is None else _name(list_name)
+    return suppression.allow(address, list_name=name, tenant_id=tenant_id)
 
 
-def is_suppressed(address: str, *, list_name: str = "", tenant_id: str = "") -> bool:
+def is_suppressed(address: str, *, list_name: str | None = "", tenant_id: str | None = "") -> bool:
     """Return whether an email would be refused: one of this list and tenant, or of none.
 
     Raises:
@@ -72,11 +73,16 @@ def is_suppressed(address: str, *, list_name: str = "", tenant_id: str = "") -> 
         SuppressedAddress.objects.in_force()
         .filter(
             address__in=suppression.stored_forms(address),
-            list_name__in={"", list_name},
-            tenant_id__in={"", tenant_id},
+            list_name__in={"", _name(list_name)},
+            tenant_id__in={"", tenant_id or ""},
         )
         .exists()
     )
+
+
+def _name(of_list: str | None) -> str:
+    """Return the name of a list as emails have it."""
+    return (of_list or "").strip()
 
 
 def unsubscribe(token: str) -> Subscription | None:

@@ -33,6 +33,7 @@ MAX_BODY_BYTES = 256 * 1024
 """Of a webhook; the published ones have less than 1 KB."""
 
 _trouble = TroubleLog()
+_trouble_with_unsubscribe = TroubleLog()
 _trouble_with_health = TroubleLog()
 
 
@@ -114,11 +115,13 @@ _MAX_FORM_DIGITS = 4
 @login_not_required  # the mail program that asks for it has no session, and no cookie at all
 @csrf_exempt
 @require_http_methods(["GET", "HEAD", "POST"])
+@transaction.non_atomic_requests  # which would fail first where the database is gone
 def unsubscribe(request: HttpRequest, token: str) -> HttpResponse:
     """Show a page with a button, which changes nothing; or unsubscribe, as RFC 8058 says.
 
     The answer to what is no token of this site is 404, and 200 to each good request, also to one
-    that comes again.
+    that comes again. Where the database fails it is 503, and no report of an error, which would
+    show the address.
     """
     subscription = read_token(token)
     if subscription is None:
@@ -128,7 +131,18 @@ def unsubscribe(request: HttpRequest, token: str) -> HttpResponse:
             return _answer(413, "Too large.")
         if request.POST.get("List-Unsubscribe") != "One-Click":
             return _answer(400, "The field List-Unsubscribe must be One-Click.")
-        unsubscribe_address(subscription)
+        try:
+            unsubscribe_address(subscription)
+        except Error as exc:
+            kind = type(exc).__name__
+            _trouble_with_unsubscribe.error(
+                kind,
+                "Somebody could not be unsubscribed: %s. Further ones are not logged.",
+                kind,
+                extra={"truncus_event": "unsubscribe_not_stored", "truncus_error": kind},
+            )
+            return _answer(503, "Try again later.")
+        _trouble_with_unsubscribe.clear()
     context = {"list_name": subscription.list_name, "is_done": request.method == "POST"}
     response = render(request, "truncus_django/unsubscribe.html", context)
     response["Cache-Control"] = "no-store"
@@ -173,11 +187,11 @@ def _may_be_mailed(record: logging.LogRecord) -> bool:
 
     That mail goes by way of Truncus, which sends a webhook about it, which fails like the first
     one, and so on without end. And a probe that asks each second would have an outbox that is late
-    mail about it each second.
+    mail about it each second. What cannot be unsubscribed has a line of its own.
     """
     match = getattr(getattr(record, "request", None), "resolver_match", None)
     is_failure = getattr(record, "status_code", None) in {500, 503}
-    return not is_failure or getattr(match, "func", None) not in (webhook, health)
+    return not is_failure or getattr(match, "func", None) not in (webhook, unsubscribe, health)
 
 
 logging.getLogger("django.request").addFilter(_may_be_mailed)

@@ -58,7 +58,7 @@ def test_formulas_are_defused(admin_client, start):
     assert row["to"] == f"'{start}x@example.org"
 
 
-@pytest.mark.parametrize("text", ["1 = 1", "a@b.org", " x", "Tea – 5 €", "“=”", "'=", ""])
+@pytest.mark.parametrize("text", ["1 = 1", "a@b.org", " x", "Tea – 5 €", "“=”", "'a", ""])
 def test_what_is_no_formula_stays_as_it_is(text):
     assert cell(text) == text
 

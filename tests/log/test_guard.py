@@ -190,6 +190,8 @@ def test_one_that_may_go_to_nobody_costs_no_other_in_the_outbox(emulator, settin
         ("ALLOW_RECIPIENTS", ["Ann <ann@example.com>"], "its number 1, that can match no address"),
         ("ALLOW_RECIPIENTS", ["*"], "its number 1, that can match no address"),
         ("ALLOW_RECIPIENTS", "@example.com", "must be"),
+        ("ALLOW_RECIPIENTS", ["mailto:*@example.com"], "its number 1, that can match no address"),
+        ("REDIRECT_TO", ["mailto:dev@example.com"], "its number 1, that is no address"),
         ("REDIRECT_TO", ["dev"], "its number 1, that is no address"),
         ("REDIRECT_TO", ["dev*@example.com"], "its number 1, that is no address"),
         ("REDIRECT_TO", "dev@example.com", "must be"),

@@ -7,21 +7,31 @@ from uuid import uuid4
 import pytest
 from asgiref.sync import async_to_sync
 from django.conf import settings as django_settings
+from django.core import mail
 from django.core.mail import EmailMessage
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.test import override_settings
 from django.utils import timezone
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from tests.fallback import use_fallback
 from truncus_django.admin.resend import resend
 from truncus_django.api.errors import EmailRefused, MessageError, MessagesNotSent, TruncusError
 from truncus_django.backend import TruncusBackend
 from truncus_django.bulk import send_bulk
 from truncus_django.log.suppression import suppress
 from truncus_django.message import TruncusMessage
-from truncus_django.models import Email, OutboxBatch, SuppressedAddress
+from truncus_django.models import (
+    Email,
+    OutboxAccount,
+    OutboxBatch,
+    OutboxEntry,
+    SuppressedAddress,
+)
+from truncus_django.sending import suppression
+from truncus_django.sending.breaker import forget_breakers
 from truncus_django.signals import pre_send
 from truncus_django.states import State
 from truncus_django.testing import send_outbox
@@ -72,8 +82,12 @@ def reached(emulator):
             for name in ("to", "cc", "bcc"):
                 value = email.get(name) or []
                 listed = [value] if isinstance(value, str) else value
-                found |= {each.lower().split("<")[-1].rstrip(">") for each in listed}
+                found |= {bare(each) for each in listed}
     return found
+
+
+def bare(address):
+    return address.lower().split("<")[-1].rstrip(">")
 
 
 def test_a_suppressed_recipient_is_refused_before_any_request_and_recorded(emulator):
@@ -272,6 +286,29 @@ def test_a_missing_table_holds_back_emails_of_a_list_alone(emulator, monkeypatch
     assert "manage.py migrate" in line
 
 
+@pytest.mark.parametrize("delivery", ["direct", "outbox"])
+def test_who_was_left_out_stays_so_if_the_table_is_gone_at_the_second_look(
+    emulator, configure, monkeypatch, delivery
+):
+    configure(ON_SUPPRESSED="drop", DELIVERY=delivery)
+    put("ann@example.net")
+    looks = 0
+
+    def once(addresses):
+        nonlocal looks
+        looks += 1
+        if looks > 1:
+            raise OperationalError("gone")
+        return {"ann@example.net": [("", "", "complaint")]}
+
+    monkeypatch.setattr(suppression, "_entries", once)
+    message("bob@example.net", "ann@example.net").send()
+    send_outbox()
+    assert looks > 1
+    assert reached(emulator) == {"bob@example.net"}
+    assert Email.objects.get().suppressed == ["ann@example.net"]
+
+
 def test_the_outbox_tries_a_list_again_when_the_table_is_there(emulator, configure, monkeypatch):
     configure(DELIVERY="outbox")
     TruncusBackend().send_messages([message(unsubscribe="digest"), message("bob@example.net")])
@@ -445,13 +482,20 @@ def add_bad(message, payload, **kwargs):
     on_suppressed=st.sampled_from(["error", "drop"]),
     is_late=st.booleans(),
     guarded=st.booleans(),
+    is_down=st.booleans(),
 )
 def test_no_path_leads_around_it(
-    emulator, settings, to, cc, extra, with_receiver, path, on_suppressed, is_late, guarded
+    emulator, settings, to, cc, extra, with_receiver, path, on_suppressed, is_late, guarded, is_down
 ):
+    """Nor does the fallback mailer, which sends while Truncus knows nobody's key."""
+    for model in (OutboxEntry, OutboxBatch, OutboxAccount):
+        model.objects.all().delete()
     Email.objects.all().delete()
+    mail.outbox = []
+    forget_breakers()
     SuppressedAddress.objects.all().delete()
-    emulator.reset()
+    emulator.reset(revoked_keys=[settings.TRUNCUS["API_KEY"]] if is_down else [])
+    use_fallback(settings)
     settings.TRUNCUS = {
         **settings.TRUNCUS,
         "DELIVERY": "outbox" if "outbox" in path else "direct",
@@ -468,11 +512,12 @@ def test_no_path_leads_around_it(
         send_by(path, sent, before_request=lambda: put(*BAD))
     finally:
         pre_send.disconnect(add_bad)
-    assert not reached(emulator) & BAD
-    if not extra and not with_receiver and path != "merge":
+    by_fallback = {bare(each) for sent in mail.outbox for each in sent.recipients()}
+    assert not (reached(emulator) | by_fallback) & BAD
+    if not extra and not with_receiver and path not in {"merge", "resend"}:
         given = {each.lower() for each in to + cc}
         if not any("bad" in each for each in given):
-            assert len(reached(emulator)) == len(given)
+            assert len(by_fallback if is_down else reached(emulator)) == len(given)
 
 
 def send_by(path: str, sent: EmailMessage, before_request) -> None:

@@ -1,10 +1,13 @@
 """``truncus_suppress``: suppressed addresses from and to CSV files."""
 
+import sqlite3
+import sys
 import tracemalloc
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 
 from truncus_django.log.suppression_csv import Import, csv_lines
 from truncus_django.models import SuppressedAddress
@@ -51,6 +54,47 @@ def test_what_was_exported_is_imported_as_it_was(tmp_path):
     out, _ = run("--import", tmp_path / "out.csv")
     assert out == "Suppressed 0 addresses of 2 good lines.\n"
     assert all_rows() == after
+
+
+def test_an_address_that_begins_like_an_escaped_formula_stays_as_it_is(tmp_path):
+    addresses = ["'=ann@example.net", "''+ann@example.net", "'ann@example.net", "=ann@example.net"]
+    for address in addresses:
+        suppress(address)
+    run("--export", tmp_path / "out.csv")
+    SuppressedAddress.objects.all().delete()
+    run("--import", tmp_path / "out.csv")
+    assert sorted(SuppressedAddress.objects.values_list("address", flat=True)) == sorted(addresses)
+
+
+def test_standard_input_is_read_like_a_file(monkeypatch):
+    lines = b"\xef\xbb\xbfaddress,note\r\nann@example.net,caf\xe9\r\nbob@example.net,\xc3\xa9\r\n"
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(lines), "ascii"))
+    assert run("--import", "-")[0] == "Suppressed 2 addresses of 2 good lines.\n"
+    assert set(SuppressedAddress.objects.values_list("note", flat=True)) == {"caf?", "é"}
+
+
+def test_standard_output_is_written_like_a_file(monkeypatch):
+    suppress("ann@example.net", note="é", tenant_id="日本")
+    out = BytesIO()
+    monkeypatch.setattr("sys.stdout", TextIOWrapper(out, "ascii", newline="\r\n"))
+    call_command("truncus_suppress", "--export", "-", stderr=StringIO())
+    sys.stdout.flush()
+    assert "ann@example.net,日本,,by_hand,é," in out.getvalue().decode()
+    assert b"\r\r\n" not in out.getvalue()
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="the limit is SQLite's")
+def test_a_file_is_imported_again_where_a_query_takes_few_values(file, monkeypatch):
+    """As in SQLite before 3.32, and wherever it is compiled so."""
+    monkeypatch.setattr(type(connection.features), "max_query_params", 999)
+    connection.ensure_connection()
+    before = connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)
+    try:
+        path = file("address\n" + "".join(f"c{number}@example.net\n" for number in range(1000)))
+        assert run("--import", path)[0] == "Suppressed 1000 addresses of 1000 good lines.\n"
+        assert run("--import", path)[0] == "Suppressed 0 addresses of 1000 good lines.\n"
+    finally:
+        connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, before)
 
 
 def test_each_bad_line_is_told_and_the_others_are_imported(file):

@@ -7,6 +7,7 @@ from django.utils import timezone
 
 from tests.log.events import START, SYNC, answered, email, incoming, minute
 from truncus_django.log.ingest import apply_details, ingest
+from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, SuppressedAddress
 from truncus_django.states import State
 from truncus_django.suppression import allow_again, is_suppressed, suppress
@@ -139,6 +140,14 @@ def test_lists_and_tenants_are_told_apart():
     assert is_suppressed(ANN, list_name="news", tenant_id="acme")
     assert allow_again(ANN, list_name="") == 1
     assert allow_again("b@example.net") == 0
+
+
+def test_a_message_s_own_tenant_and_list_name_what_they_name_on_emails():
+    assert suppress(ANN, tenant_id=TruncusMessage().tenant_id, list_name=" digest ")
+    assert is_suppressed(ANN, tenant_id=None, list_name="digest")
+    assert not is_suppressed(ANN, list_name=None)
+    assert allow_again(ANN, list_name="digest ") == 1
+    assert not is_suppressed(ANN, list_name="digest")
 
 
 def test_a_burst_of_events_about_one_address_is_one_entry():

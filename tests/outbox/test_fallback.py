@@ -192,6 +192,29 @@ def test_a_service_that_fails_twice_is_down_for_those_that_wait(
     assert len(emulator.emails) == 2
 
 
+def test_what_follows_a_failure_of_the_provider_stays_with_truncus(
+    name, put, dispatcher, emulator, travel
+):
+    emulator.faults.rate("provider_502", 1.0)
+    failed = put(3)
+    dispatcher.drain()
+    key = OutboxBatch.objects.get().idempotency_key
+    emulator.faults.clear()
+    emulator.reset(**REVOKED)
+    travel(40)
+    dispatcher.drain()
+    waits = put(1)
+    dispatcher.drain()
+    assert {reload(email).sent_by for email in waits} == {name}
+    assert len(mail.outbox) == 1
+    assert OutboxBatch.objects.get().idempotency_key == key
+    assert {reload(email).state for email in failed} == {State.SENDING}
+    emulator.reset(**NO_LIMITS)
+    travel(4000)
+    dispatcher.drain()
+    assert len(emulator.emails) == 3
+
+
 def test_a_quota_that_ends_in_the_middle_of_a_batch(name, put, dispatcher, emulator):
     emulator.reset(dialect="sdk", monthly_limit=2, **NO_LIMITS)
     put(4)

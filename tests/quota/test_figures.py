@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from truncus_django.api.results import MonthlyQuota
 from truncus_django.quota.figures import (
+    CLOCK_TOLERANCE_S,
     DAY_S,
     Figures,
     Told,
@@ -150,6 +151,24 @@ def test_thresholds_that_were_reached_stay_so_for_the_month():
     assert known.told_percent == 95
 
     assert updated(known, told(10), now=at(1, month=7)).told_percent == 0
+
+
+def test_what_was_told_of_the_last_month_as_it_ended_says_nothing_of_the_new_one():
+    """An answer is under way for a while, and no clock is right to the second."""
+    ends = month_ends_at(at(30))
+    known = after((told(980), ends - 5))
+    for late in (told(980), told(1000), Told(is_used_up=True)):
+        assert updated(known, late, now=ends + 10) == known
+    known = updated(known, told(1), now=ends + 20)
+    assert (known.month, known.sent, known.told_percent) == (month_of(ends), 1, 0)
+    known = updated(known, told(999), now=ends + 30)  # a burst
+    assert (known.sent, known.told_percent) == (999, 95)
+
+
+def test_a_new_month_in_which_more_is_sent_at_once_is_believed_after_a_few_minutes():
+    ends = month_ends_at(at(30))
+    known = after((told(10), ends - 5), (told(960), ends + CLOCK_TOLERANCE_S))
+    assert (known.month, known.told_percent) == (month_of(ends), 95)
 
 
 def test_daily_caps_end_with_the_day_and_come_and_go_apart_from_the_quota():

@@ -8,12 +8,14 @@ from datetime import UTC, datetime, timedelta
 
 import django
 import pytest
+import requests
 from django.core import mail
 from django.core.mail import EmailMessage
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from tests.conftest import BASE_URL
 from tests.fallback import LOCMEM, SMTP, UNREACHABLE, SlowBackend, smtp_server, use_fallback
 from truncus_django.api import contract, errors, retry
 from truncus_django.api.errors import (
@@ -200,6 +202,31 @@ def test_what_truncus_may_have_taken_or_refused_is_not_sent_again(truncus_emulat
     with pytest.raises(TruncusError):
         message().send()
     assert mail.outbox == []
+
+
+@pytest.mark.parametrize("then", [requests.ConnectTimeout(), requests.exceptions.SSLError(), 401])
+@pytest.mark.parametrize("is_same_call", [True, False])
+def test_what_follows_a_failure_of_the_provider_does_not_go_another_way(
+    truncus, naps, settings, then, is_same_call
+):
+    """The failure does not say for certain that nobody took the email, whatever came after it."""
+    retries = {"MAX_RETRIES": 1 if is_same_call else 0, "BASE_URL": BASE_URL}
+    settings.TRUNCUS = {**settings.TRUNCUS, **retries}
+    use_fallback(settings)
+    again = message()
+    truncus.answers(502, {"error": "No", "code": "PROVIDER_ERROR"})
+    if then == 401:
+        truncus.answers(401, {"error": "No", "code": "API_KEY_REVOKED"})
+    else:
+        truncus.breaks(then)
+    for _ in range(1 if is_same_call else 2):
+        with pytest.raises(TruncusError):
+            again.send()
+    assert len(truncus.seen) == 2
+    assert truncus.keys[0] == truncus.keys[1]
+    assert mail.outbox == []
+    again.send()
+    assert truncus.keys[2] == truncus.keys[0]
 
 
 @pytest.mark.parametrize(
@@ -655,6 +682,34 @@ def test_a_fallback_that_cannot_be_one_is_a_check_error(settings, name):
     assert "FALLBACK_MAILER" in problem.msg
     with pytest.raises(ConfigurationError, match="FALLBACK_MAILER"):
         message().send()
+
+
+class OwnBackend(TruncusBackend):
+    """A project's own, which a project may take for another mailer."""
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        f"{__name__}.OwnBackend",
+        "django.core.mail.backends.smpt.EmailBackend",
+        "django.core.mail.backends.smtp.Backend",
+        "tests.sending.broken_backend.EmailBackend",
+    ],
+)
+def test_a_backend_that_cannot_take_over_is_a_check_error(settings, backend):
+    use_fallback(settings, backend)
+    [problem] = [found for found in check_settings() if found.id == "truncus.E012"]
+    assert "FALLBACK_MAILER" in problem.msg
+    with pytest.raises(ConfigurationError, match="FALLBACK_MAILER"):
+        message().send()
+
+
+@pytest.mark.skipif(not HAS_MAILERS, reason="MAILERS is Django 6.1's")
+def test_a_mailer_without_backend_is_django_s_smtp(settings):
+    use_fallback(settings)
+    settings.MAILERS["elsewhere"] = {"OPTIONS": {"host": "127.0.0.1"}}
+    assert [found.id for found in check_settings() if found.id == "truncus.E012"] == []
 
 
 @pytest.mark.skipif(not HAS_MAILERS, reason="MAILERS is Django 6.1's")

@@ -204,6 +204,8 @@ class TruncusError(Exception):
             whoever raises it knows better.
         is_account_wide: whether every request with the same API key would fail alike.
         is_service_failure: whether Truncus or the way to it failed, and not the email.
+        met_service_failure: whether any try met such a failure, which does not say for certain that
+            nobody took the email.
         is_misconfiguration: whether a person must correct the configuration, the API key or
             a certificate.
         is_outage: whether Truncus, the way to it or the account fails, so that emails which it
@@ -213,6 +215,7 @@ class TruncusError(Exception):
         ambiguous: whether the email may have been accepted all the same. Sending the same
             unchanged message object again uses the same idempotency key.
         attempts: how many requests were made.
+        follows_service_failure: whether one of them before the last met a failure of the service.
         is_from_truncus: whether it is Truncus's own word, told in its JSON. A proxy's page, a
             lost connection and what this side found are not.
         wire_format: where ``ambiguous``, the form that the emails of the lost answer went out in,
@@ -251,6 +254,7 @@ class TruncusError(Exception):
         self.is_from_truncus = is_from_truncus
         self.wire_format: WireFormat | None = None
         self.attempts = 0
+        self.follows_service_failure = False
 
     @property
     def is_account_wide(self) -> bool:
@@ -261,10 +265,12 @@ class TruncusError(Exception):
         return self._is_outage
 
     @property
+    def met_service_failure(self) -> bool:
+        return self.attempts > 0 and (self.is_service_failure or self.follows_service_failure)
+
+    @property
     def allows_fallback(self) -> bool:
-        # Of a request that was made, a failure of the service does not say for certain.
-        is_certain = not self.is_service_failure or self.attempts == 0
-        return self.is_outage and is_certain and not self.ambiguous
+        return self.is_outage and not self.met_service_failure and not self.ambiguous
 
     @property
     def hint(self) -> str | None:

@@ -203,8 +203,8 @@ def names(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-_ADDRESS = re.compile(r"[^\s@<>,;*?\[\]]+@[^\s@<>,;*?\[\]]+")
-_PATTERN = re.compile(r"[^\s@<>,;]*@[^\s@<>,;]+")
+_ADDRESS = re.compile(r"[^\s@<>,;:*?\[\]]+@[^\s@<>,;:*?\[\]]+")
+_PATTERN = re.compile(r"[^\s@<>,;:]*@[^\s@<>,;:]+")
 
 
 def addresses(value: Any) -> tuple[str, ...]:

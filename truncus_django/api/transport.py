@@ -154,7 +154,7 @@ class Transport:
             NetworkError: no answer came.
             APIError: the answer is a refusal, or not what the contract says.
         """
-        retries, waited_s, ambiguous = 0, 0.0, False
+        retries, waited_s, ambiguous, service_failed = 0, 0.0, False, False
         while True:
             try:
                 return self._exchange(request, attempts=retries + 1)
@@ -162,6 +162,8 @@ class Transport:
                 error.attempts = retries + 1
                 error.ambiguous = error.ambiguous and request.is_send
                 ambiguous = ambiguous or error.ambiguous
+                error.follows_service_failure = service_failed
+                service_failed = service_failed or error.is_service_failure
                 wait_s = self.policy.wait_s(
                     error, retries=retries, waited_s=waited_s, jitter=self._jitter()
                 )

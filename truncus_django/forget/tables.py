@@ -127,10 +127,10 @@ NOT_LOOKED_AT: Mapping[type[models.Model], Sequence[str]] = {
         "mailer", "sent_by", "tenant_id", "template_id", "unsubscribe_list",
     ),
     EmailEvent: ("message_id", "event_id", "type", "source"),
-    OutboxEntry: ("mailer", "traceparent"),
+    OutboxEntry: ("mailer", "tenant", "traceparent"),
     SuppressedAddress: ("tenant_id", "list_name", "reason", "source"),
-    OutboxBatch: ("idempotency_key", "mailer", "account", "handover", "wire_format"),
-    OutboxAccount: ("account", "recent_requests", "capabilities"),
+    OutboxBatch: ("idempotency_key", "mailer", "tenant", "account", "handover", "wire_format"),
+    OutboxAccount: ("account", "mailer", "tenant", "recent_requests", "capabilities"),
 }  # fmt: skip
 """By table, the columns with texts in which nobody is looked for."""
 

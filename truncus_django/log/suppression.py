@@ -16,6 +16,7 @@ from truncus_django.models import Email, SuppressedAddress
 from truncus_django.sending.addresses import mailbox
 from truncus_django.sending.forgotten import digests_of
 from truncus_django.sending.outgoing import SendOutcome
+from truncus_django.sending.suppression import MOST_VALUES
 from truncus_django.states import State
 from truncus_django.unsubscribe import Subscription
 
@@ -103,8 +104,12 @@ def _key(entry: SuppressedAddress) -> _Key:
 def _renewed(rows: Sequence[SuppressedAddress]) -> list[SuppressedAddress]:
     """Return the rows that were written, after renewing those that stand in their way for less."""
     now = timezone.now()
-    among = SuppressedAddress.objects.filter(address__in={row.address for row in rows})
-    stored = {_key(each): each for each in among.select_for_update().order_by("pk")}
+    addresses = sorted({row.address for row in rows})
+    stored: dict[_Key, SuppressedAddress] = {}
+    for start in range(0, len(addresses), MOST_VALUES):
+        some = addresses[start : start + MOST_VALUES]
+        among = SuppressedAddress.objects.filter(address__in=some)
+        stored |= {_key(each): each for each in among.select_for_update().order_by("pk")}
     fresh = []
     for row in rows:
         known = stored.get(_key(row))

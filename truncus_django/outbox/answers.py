@@ -196,6 +196,7 @@ def record_failure(
             failing_since=_failing_since(claim, now) if decision.counts_towards_giving_up else None,
             # Capabilities were learned from an earlier answer, and a later one was lost.
             wire_format=stored_wire_format(error.wire_format) if error.wire_format else None,
+            handover=_handover_after(error),
         )
         return postponed
     parts = _parts(emails, error) if decision.action is RetryAction.SPLIT else []
@@ -331,8 +332,18 @@ def _retry_some(
         failing_since=_failing_since(claim, now) if is_own else None,
         code=error.code or "",
         error=text_of(error),
+        # Whatever was before: this answer tells of each email.
+        handover=next(filter(None, map(_handover_after, errors.values())), ""),
     )
     return longest, error
+
+
+def _handover_after(error: TruncusError) -> str | None:
+    """Return that what met a failure of the service waits for Truncus, whatever fails next.
+
+    An ambiguous batch does so until it is not ambiguous any more.
+    """
+    return Handover.REFUSED if error.met_service_failure and not error.ambiguous else None
 
 
 def _set_unreadable_aside(

@@ -210,10 +210,14 @@ def regroup(
     failing_since: datetime | None = None,
     code: str = "",
     error: str = "",
+    handover: str | None = None,
 ) -> None:
     """Make requests of their own of parts of a batch, of which nothing was accepted.
 
     Their keys are written before anything is asked. The batch goes when nobody is left in it.
+
+    Args:
+        handover: as of :func:`postpone`.
     """
     for part in parts:
         new = OutboxBatch.objects.create(
@@ -231,6 +235,7 @@ def regroup(
             failing_since=failing_since,
             error_code=code[:100],
             error=error,
+            handover=batch.handover if handover is None else handover,
         )
         OutboxEntry.objects.filter(pk__in=part).update(batch=new)
         if error:

@@ -19,7 +19,9 @@ RATE_MEMORY_S = 2 * DAY_S
 """What was sent so long ago counts for about a third in the present rate. Less would take the hour
 of a newsletter for the usual pace."""
 CLOCK_TOLERANCE_S = 300.0
-"""What was told later than now by more than this was told before the clock was set back."""
+"""What was told later than now by more than this was told before the clock was set back. For so
+long after a month has begun, an answer may be of the one before: it was under way, or the clock is
+ahead of Truncus's."""
 OUT_OF_ORDER_S = 60.0
 """Fewer emails than were told a moment ago are told by an answer that was slow."""
 MOST = 10**12
@@ -146,7 +148,8 @@ def updated(known: Figures, told: Told, *, now: float) -> Figures:
     """Return what is known after an answer.
 
     What is told later is believed, also where there are fewer emails than before or the limit is
-    smaller; but for fewer emails that are told within a moment, as answers come out of order.
+    smaller; but for fewer emails that are told within a moment, as answers come out of order, and
+    for no fewer as a month begins.
 
     Args:
         known: before it.
@@ -158,7 +161,9 @@ def updated(known: Figures, told: Told, *, now: float) -> Figures:
         if len(capped) < MOST_DOMAINS:
             capped[domain] = day_ends_at(now)
     known = replace(known, capped=capped)
-    if not (told.quota or told.is_used_up) or _is_out_of_order(known, told, now):
+    if not (told.quota or told.is_used_up):
+        return known
+    if _is_out_of_order(known, told, now) or _is_of_last_month(known, told, now):
         return known
     current = in_month(known, now=now)
     if told.quota is not None:
@@ -185,6 +190,19 @@ def _is_out_of_order(known: Figures, told: Told, now: float) -> bool:
         and not told.is_used_up
         and (known.month, known.limit) == (month_of(now), told.quota.limit)
         and told.quota.sent < (known.sent or 0)
+    )
+
+
+def _is_of_last_month(known: Figures, told: Told, now: float) -> bool:
+    """Return whether an answer that comes as a month begins goes on with the one before.
+
+    Else a threshold of the new month would be told at its first second, and no more in all of it.
+    """
+    begun_at = month_begins_at(now)
+    if known.month is None or known.month >= month_of(now) or now - begun_at >= CLOCK_TOLERANCE_S:
+        return False
+    return told.is_used_up or (
+        told.quota is not None and known.sent is not None and told.quota.sent >= known.sent
     )
 
 

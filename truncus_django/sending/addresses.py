@@ -11,6 +11,9 @@ from django.utils.functional import Promise
 from truncus_django.api.errors import InvalidAddress
 from truncus_django.validation import checked_line
 
+RECIPIENT_FIELDS = ("to", "cc", "bcc")
+"""The API's fields that hold recipients."""
+
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST = rf"{_LABEL}(?:\.{_LABEL})*"
@@ -71,6 +74,13 @@ def bare_address(formatted: str) -> str:
     """Return what :func:`address` returned without its name."""
     found = _IN_BRACKETS.search(formatted) if formatted.endswith(">") else None
     return found[1] if found else formatted
+
+
+def listed(value: Any) -> list[Any]:
+    """Return what stands in one of :data:`RECIPIENT_FIELDS` as a list, whatever it holds."""
+    if isinstance(value, list | tuple):
+        return list(value)
+    return [value] if value else []
 
 
 def mailbox(given: Any, field: str, index: int | None = None) -> str:

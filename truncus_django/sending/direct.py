@@ -213,7 +213,7 @@ def _remember_failure(
 ) -> None:
     """Remember the key of a failed request, for when its messages are sent again."""
     # Also after a server error: to use the key again is always safe.
-    if error.ambiguous or isinstance(error, ServerError):
+    if error.ambiguous or error.met_service_failure or isinstance(error, ServerError):
         remember(
             batch,
             client,

@@ -15,14 +15,13 @@ from typing import Any
 from truncus_django.api.encoding import EmailFields
 from truncus_django.api.errors import EmailRefused, InvalidAddress
 from truncus_django.conf import get_settings
+from truncus_django.sending.addresses import RECIPIENT_FIELDS, bare_address, listed
 from truncus_django.sending.addresses import address as checked_address
-from truncus_django.sending.addresses import bare_address
 
 HEADER = "X-Original-Recipients"
 """The header of a redirected email that says for whom it was."""
 
 _ONE_ADDRESS = re.compile(r"[^\s@,;<>\"()]+@[^\s@,;<>\"()]+")
-_FIELDS = ("to", "cc", "bcc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class Guard:
         Raises:
             EmailRefused: somebody may not get it, and nobody is to get it instead.
         """
-        recipients = {name: _listed(email.get(name)) for name in _FIELDS}
+        recipients = {name: listed(email.get(name)) for name in RECIPIENT_FIELDS}
         allowed = {
             name: [address for address in found if self._is_allowed(address)]
             for name, found in recipients.items()
@@ -89,13 +88,6 @@ def _guard(redirect_to: tuple[str, ...], allow_recipients: tuple[str, ...]) -> G
     # Those who get the emails of others may get their own.
     expressions = [translate(pattern) for pattern in (*patterns, *redirect_to)]
     return Guard(redirect_to, re.compile("|".join(expressions)))
-
-
-def _listed(value: Any) -> list[Any]:
-    """Return a field of recipients as a list of whatever it holds."""
-    if isinstance(value, list | tuple):
-        return list(value)
-    return [] if not value else [value]
 
 
 def _header_text(recipients: Mapping[str, list[Any]]) -> str:

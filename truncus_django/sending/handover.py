@@ -32,7 +32,8 @@ def why_not_handed_over(outgoing: OutgoingMessage, *, now: float) -> str | None:
     payload = outgoing.payload
     if payload is None:
         return "it has no payload"
-    if outgoing.is_ambiguous:
+    if outgoing.ambiguous_send is not None:
+        # Also where it only met a failure of the service: that does not say for certain.
         return "Truncus may have taken it earlier"
     if payload.idempotency_key is not None:
         # An earlier send under it may have been accepted, and a later one must find this one.

@@ -32,7 +32,7 @@ from truncus_django.api.keys import check_idempotency_key
 from truncus_django.api.readers import scalar_text
 from truncus_django.conf import Settings
 from truncus_django.message import MERGE_NAMES, UNSUPPORTED_ANYMAIL_NAMES, options_of
-from truncus_django.sending.addresses import address, address_list
+from truncus_django.sending.addresses import RECIPIENT_FIELDS, address, address_list
 from truncus_django.sending.attachments import read_attachment
 from truncus_django.sending.inline_css import inlined
 from truncus_django.sending.inline_images import ImageHost, with_hosted_images
@@ -504,10 +504,6 @@ class _Builder:
         if self.settings.unsupported != "warn" or not remains:
             raise MessageTooLarge(f"{what} {advice}")
         self.dropped.append(what.rstrip("."))
-
-
-RECIPIENT_FIELDS = ("to", "cc", "bcc")
-"""The API's fields that hold recipients."""
 
 
 def _checked_sender(sender: str) -> str:

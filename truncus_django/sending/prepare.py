@@ -20,13 +20,13 @@ from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import EmailRefused, MessageError, TruncusError, clear_frames
 from truncus_django.conf import Settings, get_settings
 from truncus_django.message import has_merge_data
+from truncus_django.sending.addresses import RECIPIENT_FIELDS
 from truncus_django.sending.ambiguous import recall
 from truncus_django.sending.fingerprint import fingerprint
 from truncus_django.sending.inline_images import ImageHost
 from truncus_django.sending.merge import Merge
 from truncus_django.sending.outgoing import Original, OutgoingMessage
 from truncus_django.sending.payload import (
-    RECIPIENT_FIELDS,
     Payload,
     build_payload,
     measured,

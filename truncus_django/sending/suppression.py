@@ -18,7 +18,7 @@ from truncus_django.api.errors import EmailRefused, MessageError, TruncusError
 from truncus_django.conf import Settings
 from truncus_django.db.tables import lacks_tables
 from truncus_django.event_loop import off_the_event_loop
-from truncus_django.sending.addresses import bare_address, mailbox
+from truncus_django.sending.addresses import RECIPIENT_FIELDS, bare_address, listed, mailbox
 from truncus_django.sending.forgotten import digests_of, number_of_keys
 from truncus_django.trouble_log import TroubleLog
 
@@ -30,8 +30,7 @@ answer is lost, the same ones are left out when it is repeated."""
 OWN_FIELDS = frozenset({LIST_FIELD, LEFT_OUT_FIELD})
 SUPPRESSED_CODE = "recipient_suppressed"
 
-_FIELDS = ("to", "cc", "bcc")
-_MOST_VALUES = 900
+MOST_VALUES = 900
 """In one query: an old SQLite takes no more than 999. An address is one, and so is its digest."""
 _COLUMNS = ("address", "tenant_id", "list_name", "reason", "expires_at")
 _trouble = TroubleLog()
@@ -63,12 +62,12 @@ def screen(
             savepoint keeps a transaction of the caller's whole if they are missing.
 
     Where the table cannot be read, emails of an unsubscribe list are held back, and others go: a
-    password reset must not wait for the log's database.
+    password reset must not wait for the log's database. Who was left out before stays left out.
     """
     if not is_on(settings):
         return [Screened()] * len(emails)
     found = [_mailboxes(email) for email in emails]
-    wanted = {each for by_name in found for listed in by_name.values() for each, _ in listed}
+    wanted = {each for by_name in found for pairs in by_name.values() for each, _ in pairs}
     entries = _entries_or_none(wanted, has_tables)
     return [
         _screened(email, by_name, entries, settings)
@@ -102,8 +101,8 @@ def as_screened(email: Mapping[str, Any]) -> Mapping[str, Any]:
         return email
     left_out = left_out_of(email)
     changed = EmailFields({name: each for name, each in email.items() if name not in OWN_FIELDS})
-    for name, listed in _mailboxes(email).items() if left_out else ():
-        kept = [given for _, given in listed if str(given) not in left_out]
+    for name, pairs in _mailboxes(email).items() if left_out else ():
+        kept = [given for _, given in pairs if str(given) not in left_out]
         if kept:
             changed[name] = kept[0] if name == "to" and len(kept) == 1 else kept
         else:
@@ -119,13 +118,13 @@ def _screened(
 ) -> Screened:
     list_name, tenant_id = str(email.get(LIST_FIELD) or ""), str(email.get("tenant_id") or "")
     if entries is None:
-        return Screened(error=_unknown() if list_name else None)
+        return Screened(left_out_of(email), _unknown() if list_name else None)
     reasons: list[str] = []
     left_out: list[str] = []
     kept: dict[str, list[Any]] = {}
-    for name, listed in recipients.items():
+    for name, pairs in recipients.items():
         kept[name] = []
-        for address, given in listed:
+        for address, given in pairs:
             own = [
                 reason
                 for tenant, of_list, reason in entries.get(address, ())
@@ -177,12 +176,10 @@ def _unknown() -> MessageError:
 
 def _mailboxes(email: Mapping[str, Any]) -> dict[str, list[tuple[str, Any]]]:
     """Return the recipients by field, each to compare with others and as it stands there."""
-    found = {}
-    for name in _FIELDS:
-        value = email.get(name)
-        listed = value if isinstance(value, list | tuple) else [value] if value else []
-        found[name] = [(_mailbox(each), each) for each in listed]
-    return found
+    return {
+        name: [(_mailbox(each), each) for each in listed(email.get(name))]
+        for name in RECIPIENT_FIELDS
+    }
 
 
 def _mailbox(given: Any) -> str:
@@ -235,7 +232,7 @@ def _entries(addresses: Sequence[str]) -> Entries:
     from truncus_django.models import SuppressedAddress
 
     found: dict[str, list[tuple[str, str, str]]] = {}
-    at_once = _MOST_VALUES // (1 + number_of_keys())
+    at_once = MOST_VALUES // (1 + number_of_keys())
     for start in range(0, len(addresses), at_once):
         some = {each: each for each in addresses[start : start + at_once]}
         some |= {digest: each for each in some for digest in digests_of(each)}

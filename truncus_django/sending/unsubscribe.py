@@ -9,7 +9,7 @@ from truncus_django.api.encoding import EmailFields
 from truncus_django.api.errors import InvalidHeader, MessageError
 from truncus_django.conf import ConfigurationError, Settings
 from truncus_django.message import option
-from truncus_django.sending.addresses import mailbox
+from truncus_django.sending.addresses import RECIPIENT_FIELDS, listed, mailbox
 from truncus_django.sending.suppression import LIST_FIELD, is_on
 from truncus_django.unsubscribe import PLACEHOLDER, Subscription, link_of
 from truncus_django.validation import checked_line
@@ -46,7 +46,7 @@ def add_unsubscribe(message: EmailMessage, email: EmailFields, settings: Setting
             "set TRUNCUS['SUPPRESS'] to 'learn' or 'manual', with 'truncus_django' in "
             "INSTALLED_APPS."
         )
-    recipients = [each for name in ("to", "cc", "bcc") for each in _listed(email.get(name))]
+    recipients = [each for name in RECIPIENT_FIELDS for each in listed(email.get(name))]
     if len(recipients) != 1:
         raise MessageError(
             "The message has the option unsubscribe and more than one recipient, who would get "
@@ -110,7 +110,3 @@ def _refuse_links(email: EmailFields) -> None:
                 "A body has an unsubscribe link, and the message no list: set the option "
                 "unsubscribe."
             )
-
-
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value] if value else []

@@ -2,8 +2,9 @@
 
 import sys
 from contextlib import nullcontext
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 from django.db import Error
@@ -85,10 +86,12 @@ class Command(CommandWithExamples):
         self.stdout.write(f"{done}.")
 
     def _opened(self, name: str, mode: str) -> Any:
-        if name == "-":
-            stream: TextIO = sys.stdin if mode == "r" else sys.stdout
-            return nullcontext(stream)
-        # A half character is a bad line, and not the end of the import.
+        # A half character is a bad one, and not the end of the import.
         errors = "surrogateescape" if mode == "r" else "strict"
         encoding = "utf-8-sig" if mode == "r" else "utf-8"
-        return Path(name).open(mode, encoding=encoding, errors=errors, newline="")
+        if name != "-":
+            return Path(name).open(mode, encoding=encoding, errors=errors, newline="")
+        stream = sys.stdin if mode == "r" else sys.stdout
+        if isinstance(stream, TextIOWrapper):  # what a test puts there may be none
+            stream.reconfigure(encoding=encoding, errors=errors, newline="")
+        return nullcontext(stream)

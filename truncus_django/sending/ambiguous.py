@@ -122,6 +122,7 @@ class MergedSends:
         self, sent: Sequence[Sent], client_of: Callable[[OutgoingMessage], TruncusClient]
     ) -> None:
         """Take in what became of a batch, and the account that its messages went to."""
+        client: TruncusClient | None = None  # one for all whose answers came together
         for outgoing, outcome in sent:
             original = outgoing.original
             if original is None:
@@ -133,8 +134,9 @@ class MergedSends:
             if outcome.error is not None and outcome.error.ambiguous:
                 self._ambiguous.add(place)
             elif outcome.result is not None and outgoing.payload is not None:
+                client = client or client_of(outgoing)
                 self._accepted.append(
-                    _Accepted(outgoing, original, outgoing.payload, outcome, client_of(outgoing))
+                    _Accepted(outgoing, original, outgoing.payload, outcome, client)
                 )
 
     def break_off(self, *, now: float) -> None:

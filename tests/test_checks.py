@@ -119,7 +119,7 @@ def test_options_with_impossible_names_are_told(settings, name, shown):
 
 @pytest.mark.parametrize(("name", "value"), [
     ("database", "default"), ("retention_days", 30), ("webhook_secrets", ["whsec_1"]),
-    ("previews_for_staff", True), ("health_token", "probe-1"), ("health_max_age", 60),
+    ("previews_for_staff", True), ("health_token", "probe-of-the-load"), ("health_max_age", 60),
 ])  # fmt: skip
 def test_a_setting_of_the_project_is_no_option_of_a_mailer(settings, name, value):
     settings.MAILERS = {"default": {"BACKEND": BACKEND, "OPTIONS": {name: value}}}

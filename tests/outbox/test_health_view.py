@@ -20,7 +20,7 @@ from truncus_django.models import OutboxEntry
 
 pytestmark = pytest.mark.django_db
 
-TOKEN = "probe-1"
+TOKEN = "probe-of-the-load-balancer"
 URL = "/truncus/health/"
 
 
@@ -187,7 +187,19 @@ def test_wrong_settings_are_503(settings):
     assert (get().status_code, get().json()) == (503, {"status": "unknown"})
 
 
-@pytest.mark.parametrize("token", ["", 5, "a token", "a\ntoken", "...", "tøken", ["a"]])
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        5,
+        "a token of sixteen",
+        "a\ntoken-of-sixteen",
+        "...",
+        "tøken" * 4,
+        "fifteen-letters",
+        ["a"],
+    ],
+)
 def test_what_is_no_token_is_refused_by_the_settings(settings, token):
     from truncus_django.conf import problems
 

@@ -166,7 +166,16 @@ def optional_secret(value: Any) -> Secret | None:
         raise ValueError("must be of ASCII characters without spaces.")
     if is_placeholder(secret):
         raise ValueError("holds a placeholder; make one with secrets.token_urlsafe().")
+    if len(secret) < _SHORTEST_SECRET:
+        raise ValueError(
+            f"must have at least {_SHORTEST_SECRET} characters; make one with "
+            "secrets.token_urlsafe()."
+        )
     return Secret(secret)
+
+
+_SHORTEST_SECRET = 16
+"""Characters; whoever may try as often as they like guesses shorter ones."""
 
 
 def strings_by_name(value: Any) -> Mapping[str, str]:

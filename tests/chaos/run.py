@@ -278,8 +278,9 @@ class Crew:
         worker = self.workers[number]
         children = psutil.Process(worker.pid).children()
         self.kills += 1
-        if children and self._random.random() < 0.5:
-            self._random.choice(children).kill()  # Celery replaces it
+        # Celery replaces a child; not while it starts, when it ends for want of children.
+        if children and self._random.random() < 0.5 and not self._is_starting(worker):
+            self._random.choice(children).kill()
             return
         os.killpg(worker.pid, signal.SIGKILL)
         worker.wait()
@@ -305,6 +306,9 @@ class Crew:
         if entry[1].poll() is None:
             os.killpg(entry[1].pid, signal.SIGCONT)
 
+    def _is_starting(self, worker: subprocess.Popen[str]) -> bool:
+        return time.monotonic() - self._hired_at[worker.pid] < STARTS_WITHIN_S
+
     def stop(self) -> None:
         """End all workers as an operator does: SIGTERM, and they end by themselves.
 
@@ -312,11 +316,7 @@ class Crew:
         """
         for entry in list(self._stopped):
             self._go_on(entry)
-        starting = {
-            worker
-            for worker in self.workers
-            if time.monotonic() - self._hired_at[worker.pid] < STARTS_WITHIN_S
-        }
+        starting = {worker for worker in self.workers if self._is_starting(worker)}
         for process in filter(None, [*self.workers, self.beat]):
             process.terminate()
         for worker in self.workers:

@@ -28,6 +28,8 @@ RUNNERS = ("worker", "celery")
 TIMEOUT_S, DELAY_S = 2.0, 2.5
 """Workers wait less long than a delay of the local Truncus takes: those answers come too late."""
 PATIENCE_S = 300.0
+CELERY_STARTS_WITHIN_S = 6.0
+"""For so long Celery's worker may take from its first child to its first task."""
 STARTS_WITHIN_S = 15.0
 """For so long after the last email and the last kill the outbox may take to become empty."""
 
@@ -279,7 +281,8 @@ class Crew:
         children = psutil.Process(worker.pid).children()
         self.kills += 1
         # Celery replaces a child; not while it starts, when it ends for want of children.
-        if children and self._random.random() < 0.5 and not self._is_starting(worker):
+        is_up = time.monotonic() - self._hired_at[worker.pid] > CELERY_STARTS_WITHIN_S
+        if children and is_up and self._random.random() < 0.5:
             self._random.choice(children).kill()
             return
         os.killpg(worker.pid, signal.SIGKILL)

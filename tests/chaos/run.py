@@ -28,9 +28,9 @@ RUNNERS = ("worker", "celery")
 TIMEOUT_S, DELAY_S = 2.0, 2.5
 """Workers wait less long than a delay of the local Truncus takes: those answers come too late."""
 PATIENCE_S = 300.0
+"""For so long after the last email and the last kill the outbox may take to become empty."""
 CELERY_STARTS_WITHIN_S = 6.0
 """For so long Celery's worker may take from its first child to its first task."""
-"""For so long after the last email and the last kill the outbox may take to become empty."""
 STARTS_WITHIN_S = 15.0
 """For so long a worker may take until it ends on SIGTERM as it should."""
 

@@ -7,6 +7,7 @@ up, and returns what is to be measured.
 
 import abc
 import logging
+import sys
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -135,6 +136,9 @@ class DjangoContender(Contender):
         import django
         from django.conf import settings
 
+        # The tests' environment has the extras otel and prometheus; what is measured has none.
+        for name in ("opentelemetry", "prometheus_client"):
+            sys.modules[name] = None  # type: ignore[assignment]
         settings.configure(SECRET_KEY="benchmarks", USE_TZ=True, **self.settings())
         django.setup()
 

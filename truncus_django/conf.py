@@ -318,12 +318,15 @@ def _raw_values(options: Mapping[str, Any], own: Mapping[str, Any]) -> Iterator[
 # Each send_mail() makes a backend, and each backend asks for its settings. Bounded, because a
 # project may make backends for each of its tenants.
 _MAX_CACHED = 256
+_NO_OPTIONS: frozenset[tuple[str, type, Any]] = frozenset()
 _cache: dict[frozenset[tuple[str, type, Any]], Settings] = {}
 
 
 def _cache_key(options: Mapping[str, Any] | None) -> frozenset[tuple[str, type, Any]] | None:
+    if not options:  # of most
+        return _NO_OPTIONS
     try:  # with the type, because 1 == True
-        return frozenset((name, type(value), value) for name, value in (options or {}).items())
+        return frozenset((name, type(value), value) for name, value in options.items())
     except TypeError:  # an option that cannot be hashed, such as metadata
         return None
 

@@ -7,7 +7,6 @@ up, and returns what is to be measured.
 
 import abc
 import logging
-import sys
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any, ClassVar, Literal
 
 from benchmarks.mailer import default_backend, mailer
 from benchmarks.mails import MERGED, SENDER, Mail, merge_data
+from benchmarks.processes import without_extras
 from benchmarks.sink_process import Addresses
 
 API_KEY = "tr_live_" + "0123456789abcdef" * 4
@@ -136,9 +136,7 @@ class DjangoContender(Contender):
         import django
         from django.conf import settings
 
-        # The tests' environment has the extras otel and prometheus; what is measured has none.
-        for name in ("opentelemetry", "prometheus_client"):
-            sys.modules[name] = None  # type: ignore[assignment]
+        without_extras()
         settings.configure(SECRET_KEY="benchmarks", USE_TZ=True, **self.settings())
         django.setup()
 

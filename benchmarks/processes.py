@@ -21,3 +21,12 @@ def output_of(*arguments: str, timeout_s: float = 120) -> str:
         reason = done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
         raise WrongWork(f"a fresh process failed: {reason}")
     return done.stdout
+
+
+def without_extras() -> None:
+    """Let this process have none of the extras ``otel`` and ``prometheus``.
+
+    The environment may have them for tests; they have a cost of their own where they are installed.
+    """
+    for name in ("opentelemetry", "prometheus_client"):
+        sys.modules[name] = None  # type: ignore[assignment]

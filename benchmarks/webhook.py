@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks import scratch
-from benchmarks.processes import WrongWork
+from benchmarks.processes import WrongWork, without_extras
 from benchmarks.tables import table
 from benchmarks.workers import Worker
 
@@ -91,6 +91,7 @@ def serve(view: str, database: Mapping[str, Any]) -> Callable[[str], tuple[str, 
     from django.conf import settings
     from django.core.management import call_command
 
+    without_extras()
     settings.configure(
         SECRET_KEY="benchmarks",
         USE_TZ=True,

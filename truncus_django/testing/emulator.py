@@ -52,6 +52,7 @@ def run_emulator(**options: Any) -> "Iterator[Emulator]":
         EmulatorMissesWerkzeug: ``pip install "truncus-django[emulator]"`` is missing.
         ValueError: an option has a wrong value.
     """
+    # Here, because it needs werkzeug, which is optional.
     from truncus_django.emulator import Emulator
 
     with Emulator(**options) as emulator:
@@ -107,6 +108,7 @@ def _overrides(emulator: "Emulator") -> dict[str, Any]:
 
 def _forget_earlier() -> None:
     """Forget what this process has learned from the emulator of the test before."""
+    # Here, because pytest loads this module in every run, and the client brings requests along.
     from truncus_django.api.capabilities import forget_capabilities
 
     forget_capabilities()  # it may have spoken another dialect
@@ -131,6 +133,7 @@ def send_outbox() -> int:
     Raises:
         django.db.DatabaseError: the outbox has no tables, or its database failed.
     """
+    # Here, because its models need the app, which is optional.
     from truncus_django.outbox.dispatcher import Dispatcher
 
     return Dispatcher().drain().accepted

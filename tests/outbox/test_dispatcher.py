@@ -102,7 +102,7 @@ def test_queries_do_not_grow_with_the_batch(
     dispatcher.drain()
     put(100)
 
-    with django_assert_max_num_queries(33 if takes_few_parameters else 26):
+    with django_assert_max_num_queries(32 if takes_few_parameters else 25):
         assert dispatcher.step() == DispatchResult(accepted=100)
 
 

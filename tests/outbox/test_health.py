@@ -227,7 +227,7 @@ def test_it_asks_as_much_about_many_as_about_few(put):
     Email.objects.update(state=State.SENDING)
     put(40)
 
-    assert few <= queries() <= 14
+    assert few <= queries() <= 12
 
 
 @pytest.mark.skipif(connection.vendor == "mysql", reason="it scans a small table in any case")

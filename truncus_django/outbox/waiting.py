@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import NamedTuple
 
-from django.db.models import Min, Q, QuerySet
+from django.db.models import Min, OuterRef, Q, QuerySet, Subquery
 
 from truncus_django.mailers import label_of
 from truncus_django.models import OutboxEntry
@@ -35,16 +35,22 @@ class QueueName(NamedTuple):
 
 
 def waiting_mailers() -> Iterator[str]:
-    """Yield the mailers of waiting emails, each by one step through the index.
+    """Yield the mailers of waiting emails, each by one step through the index, two in a query.
 
     But for emails that go by a tenant's own account.
     """
     waiting = OutboxEntry.objects.filter(is_waiting=True, tenant="").order_by("mailer")
     names = waiting.values_list("mailer", flat=True)
-    name = names.first()
-    while name is not None:
+    following = Subquery(names.filter(mailer__gt=OuterRef("mailer"))[:1])
+    pairs = waiting.values_list("mailer", following)
+    pair = pairs.first()
+    while pair is not None:
+        name, name_after = pair
         yield name
-        name = names.filter(mailer__gt=name).first()
+        if name_after is None:
+            return
+        yield name_after
+        pair = pairs.filter(mailer__gt=name_after).first()
 
 
 def waiting_of_tenants() -> QuerySet[OutboxEntry]:

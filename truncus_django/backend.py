@@ -38,14 +38,14 @@ from truncus_django.sending.batching import make_batches
 from truncus_django.sending.breaker import breaker_of
 from truncus_django.sending.capture import capture, is_capturing
 from truncus_django.sending.direct import send_batches
+from truncus_django.sending.failover import hand_over_failed
 from truncus_django.sending.fallback import fallback_of
-from truncus_django.sending.handover import hand_over_failed
 from truncus_django.sending.inline_images import host_of
 from truncus_django.sending.outgoing import OutgoingMessage, SendOutcome, Sent
 from truncus_django.sending.prepare import Preparer, refuse_suppressed
 from truncus_django.sending.recipient_statuses import note_recipients
 from truncus_django.sending.requests import note_acceptance
-from truncus_django.sending.suppression import SUPPRESSED_CODE
+from truncus_django.sending.screening import SUPPRESSED_CODE
 from truncus_django.signals import outermost, post_send, send_failed, send_safely
 from truncus_django.validation import did_you_mean
 

@@ -30,7 +30,7 @@ from truncus_django.models import (
     OutboxEntry,
     SuppressedAddress,
 )
-from truncus_django.sending import suppression
+from truncus_django.sending import screening
 from truncus_django.sending.breaker import forget_breakers
 from truncus_django.signals import pre_send
 from truncus_django.states import State
@@ -301,7 +301,7 @@ def test_who_was_left_out_stays_so_if_the_table_is_gone_at_the_second_look(
             raise OperationalError("gone")
         return {"ann@example.net": [("", "", "complaint")]}
 
-    monkeypatch.setattr(suppression, "_entries", once)
+    monkeypatch.setattr(screening, "_entries", once)
     message("bob@example.net", "ann@example.net").send()
     send_outbox()
     assert looks > 1

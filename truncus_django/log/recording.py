@@ -39,7 +39,7 @@ from truncus_django.models import SENT_BY_LENGTH, Email, SuppressedAddress
 from truncus_django.sending.ambiguous import note_records
 from truncus_django.sending.guard import current_guard
 from truncus_django.sending.outgoing import OutgoingMessage, SendOutcome, Sent
-from truncus_django.sending.suppression import LIST_FIELD, as_screened
+from truncus_django.sending.screening import LIST_FIELD, as_screened
 from truncus_django.states import State, state_of
 from truncus_django.trouble_log import TroubleLog
 

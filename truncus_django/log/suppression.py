@@ -16,7 +16,7 @@ from truncus_django.models import Email, SuppressedAddress
 from truncus_django.sending.addresses import mailbox
 from truncus_django.sending.forgotten import digests_of
 from truncus_django.sending.outgoing import SendOutcome
-from truncus_django.sending.suppression import MOST_VALUES
+from truncus_django.sending.screening import MOST_VALUES
 from truncus_django.states import State
 from truncus_django.unsubscribe import Subscription
 

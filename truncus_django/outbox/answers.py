@@ -53,7 +53,7 @@ from truncus_django.sending.breaker import OPEN_S
 from truncus_django.sending.fallback import HandedOver, HandoverFailure, reason_of
 from truncus_django.sending.outgoing import SendOutcome
 from truncus_django.sending.requests import Screening, note_acceptance, parts_of, refusal_of
-from truncus_django.sending.suppression import left_out_of, with_left_out
+from truncus_django.sending.screening import left_out_of, with_left_out
 
 logger = logging.getLogger("truncus_django")
 

@@ -12,7 +12,7 @@ from truncus_django.api.encoding import EmailFields, encode
 from truncus_django.api.errors import MessageError
 from truncus_django.api.results import read_moment
 from truncus_django.models import OutboxBatch, OutboxEntry
-from truncus_django.sending.suppression import with_left_out
+from truncus_django.sending.screening import with_left_out
 
 SEND_AT_MARGIN_S = 5.0
 """A ``send_at`` that is closer than this may be over when Truncus looks at it."""

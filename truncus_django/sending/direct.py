@@ -24,10 +24,10 @@ from truncus_django.api.results import SendResult
 from truncus_django.awaited_send import current_awaited_send, once_answer_is_learned
 from truncus_django.sending.ambiguous import forget, remember
 from truncus_django.sending.breaker import Breaker
-from truncus_django.sending.handover import why_not_handed_over
+from truncus_django.sending.failover import why_not_handed_over
 from truncus_django.sending.outgoing import Batch, OutgoingMessage, SendOutcome, Sent
 from truncus_django.sending.requests import Screening, parts_of, refusal_of, request_results
-from truncus_django.sending.suppression import left_out_of, with_left_out
+from truncus_django.sending.screening import left_out_of, with_left_out
 
 MAX_FAILED_BATCHES = 2
 """After this many batches in a row that failed to the end of their retries the service is down."""

@@ -32,7 +32,7 @@ from truncus_django.sending.payload import (
     measured,
     merge_receiver_changes,
 )
-from truncus_django.sending.suppression import is_on, screen, with_left_out
+from truncus_django.sending.screening import is_on, screen, with_left_out
 from truncus_django.sending.unsubscribe import add_unsubscribe
 from truncus_django.signals import pre_send
 

@@ -16,7 +16,7 @@ from truncus_django.api.errors import MessageError
 from truncus_django.api.results import read_moment
 from truncus_django.sending.addresses import address_list
 from truncus_django.sending.attachments import DEFAULT_TYPE
-from truncus_django.sending.suppression import OWN_FIELDS
+from truncus_django.sending.screening import OWN_FIELDS
 
 _CARRIED = frozenset(
     {

@@ -26,7 +26,7 @@ from truncus_django.api.errors import (
 from truncus_django.api.results import SendResult
 from truncus_django.conf import get_settings
 from truncus_django.sending.guard import Guard, current_guard
-from truncus_django.sending.suppression import (
+from truncus_django.sending.screening import (
     LEFT_OUT_FIELD,
     Screened,
     as_screened,

@@ -10,7 +10,7 @@ from truncus_django.api.errors import InvalidHeader, MessageError
 from truncus_django.conf import ConfigurationError, Settings
 from truncus_django.message import option
 from truncus_django.sending.addresses import RECIPIENT_FIELDS, listed, mailbox
-from truncus_django.sending.suppression import LIST_FIELD, is_on
+from truncus_django.sending.screening import LIST_FIELD, is_on
 from truncus_django.unsubscribe import PLACEHOLDER, Subscription, link_of
 from truncus_django.validation import checked_line
 

@@ -6,6 +6,7 @@ up, and returns what is to be measured.
 """
 
 import abc
+import atexit
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,7 @@ from typing import Any, ClassVar, Literal
 from benchmarks.mailer import default_backend, mailer
 from benchmarks.mails import MERGED, SENDER, Mail, merge_data
 from benchmarks.processes import without_extras
+from benchmarks.scratch import scratch_database
 from benchmarks.sink_process import Addresses
 
 API_KEY = "tr_live_" + "0123456789abcdef" * 4
@@ -74,25 +76,29 @@ class BareRequests(Contender):
     name, title, modes = "requests", "bare requests", ("one by one",)
 
     def prepare(self, mode: Mode, mails: Iterable[Mail], warm_up: Iterable[Mail]) -> Job:
-        import requests
-
-        session = requests.Session()
-        session.headers["Authorization"] = f"Bearer {API_KEY}"
-        url = f"{self.sinks.http_url}/api/v1/emails/send"
-
-        def send(emails: list[dict[str, Any]]) -> int:
-            accepted = 0
-            for email in emails:
-                response = session.post(
-                    url, json=email, headers={"Idempotency-Key": str(uuid.uuid4())}, timeout=30
-                )
-                response.raise_for_status()
-                accepted += response.json()["status"] == "sent"
-            return accepted
-
-        send([_as_dict(mail, **{"from": SENDER}) for mail in warm_up])
+        post, close = bare_post(self.sinks)
+        for mail in warm_up:
+            post(_as_dict(mail, **{"from": SENDER}))
         emails = [_as_dict(mail, **{"from": SENDER}) for mail in mails]
-        return Job(lambda: send(emails), session.close)
+        return Job(lambda: sum(map(post, emails)), close)
+
+
+def bare_post(sinks: Addresses) -> tuple[Callable[[dict[str, Any]], bool], Callable[[], None]]:
+    """Return what makes a request and says whether it was accepted, and what closes it."""
+    import requests
+
+    session = requests.Session()
+    session.headers["Authorization"] = f"Bearer {API_KEY}"
+    url = f"{sinks.http_url}/api/v1/emails/send"
+
+    def post(email: dict[str, Any]) -> bool:
+        response = session.post(
+            url, json=email, headers={"Idempotency-Key": str(uuid.uuid4())}, timeout=30
+        )
+        response.raise_for_status()
+        return bool(response.json()["status"] == "sent")
+
+    return post, session.close
 
 
 class SDK(Contender):
@@ -230,38 +236,30 @@ class ThisBackendRecording(ThisBackend):
     database_options: ClassVar[dict[str, Any]] = {}
 
     def settings(self) -> dict[str, Any]:
-        """Return the mailer and a database in a directory of this process's own."""
+        """Return the mailer and a database of this process's own."""
+        return {**super().settings(), "DATABASES": {"default": self._database()}}
+
+    def _database(self) -> dict[str, Any]:
         self._directory = TemporaryDirectory(prefix="truncus_bench_")
-        path = Path(self._directory.name) / "log.sqlite3"
         return {
-            **super().settings(),
-            "DATABASES": {
-                "default": {
-                    "ENGINE": "django.db.backends.sqlite3",
-                    "NAME": path,
-                    "OPTIONS": self.database_options,
-                }
-            },
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": Path(self._directory.name) / "log.sqlite3",
+            "OPTIONS": self.database_options,
         }
 
     def prepare(self, mode: Mode, mails: Iterable[Mail], warm_up: Iterable[Mail]) -> Job:
         """Make the tables anew; afterwards look that each email is recorded once, as sent."""
-        from truncus_django.models import Email
-        from truncus_django.states import State
-
         own, others = list(mails), list(warm_up)
-        self._make_database()
+        self._make_tables()
         job = super().prepare(mode, own, others)
 
         def finish() -> None:
             job.finish()
-            recorded = Email.objects.filter(state=State.SENT).values_list("to", flat=True)
-            if sorted(to for [to] in recorded) != sorted(mail.recipient for mail in own + others):
-                raise AssertionError("the log does not hold each email once")
+            _check_recorded(own + others)
 
         return Job(job.send, finish)
 
-    def _make_database(self) -> None:
+    def _make_tables(self) -> None:
         from django.core.management import call_command
         from django.db import connection
 
@@ -271,6 +269,15 @@ class ThisBackendRecording(ThisBackend):
         call_command("migrate", verbosity=0)
 
 
+def _check_recorded(mails: Sequence[Mail]) -> None:
+    from truncus_django.models import Email
+    from truncus_django.states import State
+
+    recorded = Email.objects.filter(state=State.SENT).values_list("to", flat=True)
+    if sorted(to for [to] in recorded) != sorted(mail.recipient for mail in mails):
+        raise AssertionError("the log does not hold each email once")
+
+
 class ThisBackendRecordingWAL(ThisBackendRecording):
     """The same with SQLite as sites in production set it up: a write does not wait for the disk."""
 
@@ -278,6 +285,97 @@ class ThisBackendRecordingWAL(ThisBackendRecording):
     database_options: ClassVar[dict[str, Any]] = {
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"
     }
+
+
+class ThisBackendRecordingPostgreSQL(ThisBackendRecording):
+    """The same on PostgreSQL, whose own work is not counted."""
+
+    name, title = "recording-pg", "this backend, recording (PostgreSQL)"
+
+    def _database(self) -> dict[str, Any]:
+        database = scratch_database(self.name.replace("-", "_"))
+        atexit.register(database.__exit__, None, None, None)
+        return database.__enter__()
+
+    def _make_tables(self) -> None:
+        from django.core.management import call_command
+
+        call_command("migrate", verbosity=0)
+        call_command("flush", interactive=False, verbosity=0)
+
+
+class Floor(ThisBackendRecording):
+    """The least that recording can take: a bare request, and a ready-made INSERT of the same row.
+
+    The INSERT is this backend's own, with other values for each email, executed by the driver.
+    """
+
+    name, title, modes = "floor", "bare requests and INSERTs", ("one by one",)
+
+    def prepare(self, mode: Mode, mails: Iterable[Mail], warm_up: Iterable[Mail]) -> Job:
+        """Let this backend record the warm-up, and make the rows of the others after it."""
+        from django.db import connection
+
+        own, others = list(mails), list(warm_up)
+        self._make_tables()
+        inserts: list[tuple[str, Sequence[Any]]] = []
+
+        def note(execute: Any, sql: str, values: Any, many: bool, context: Any) -> Any:
+            if sql.startswith("INSERT"):
+                inserts.append((sql, values))
+            return execute(sql, values, many, context)
+
+        with connection.execute_wrapper(note):
+            _send_each(_as_messages(others))
+        post, close = bare_post(self.sinks)
+        post(_as_dict(others[0], **{"from": SENDER}))
+        sql, template = inserts[-1]
+        emails = [_as_dict(mail, **{"from": SENDER}) for mail in own]
+        rows = [_row_like(template, mail) for mail in own]
+        execute: Callable[[str, Sequence[Any]], Any] = connection.connection.execute
+        if connection.vendor == "sqlite":
+            sql = sql.replace("%s", "?")
+
+        def send() -> int:
+            accepted = 0
+            for email, row in zip(emails, rows, strict=True):
+                accepted += post(email)
+                execute(sql, row)
+            return accepted
+
+        def finish() -> None:
+            close()
+            _check_recorded(own + others)
+
+        return Job(send, finish)
+
+
+def _row_like(template: Sequence[Any], mail: Mail) -> list[Any]:
+    """Return the values of a recorded email, changed to those of another one."""
+    from django.db import connection
+
+    from truncus_django.models import Email
+
+    pk = uuid.uuid4()
+    own = {"id": pk, "message_id": f"msg_{pk.hex}", "to": [mail.recipient], "subject": mail.subject}
+    own["search_text"] = f"{mail.recipient} {mail.subject}".lower()
+    return [
+        field.get_db_prep_save(own[field.attname], connection) if field.attname in own else value
+        for field, value in zip(Email._meta.concrete_fields, template, strict=True)
+    ]
+
+
+class FloorWAL(Floor):
+    """The same, into SQLite as sites in production set it up."""
+
+    name, title = "floor-wal", "bare requests and INSERTs (WAL)"
+    database_options = ThisBackendRecordingWAL.database_options
+
+
+class FloorPostgreSQL(Floor, ThisBackendRecordingPostgreSQL):
+    """The same on PostgreSQL."""
+
+    name, title = "floor-pg", "bare requests and INSERTs (PostgreSQL)"
 
 
 class AnymailResend(DjangoContender):
@@ -352,6 +450,10 @@ CONTENDERS: dict[str, type[Contender]] = {
         ThisBackendMerging,
         ThisBackendRecording,
         ThisBackendRecordingWAL,
+        ThisBackendRecordingPostgreSQL,
+        Floor,
+        FloorWAL,
+        FloorPostgreSQL,
         BareRequests,
         SDK,
         AnymailResend,

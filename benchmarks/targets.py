@@ -77,6 +77,10 @@ def targets(results: Results) -> Iterator[Target]:
     recording = results.find("recording", "one by one", 0)
     recording_list = results.find("recording", "as a list", 0)
     yield Target("recording, one by one, CPU: bare requests", 2.5, _cpu_ratio(recording, bare))
+    for name, where in (("", "SQLite"), ("-wal", "SQLite, WAL"), ("-pg", "PostgreSQL")):
+        one_by_one = results.find(f"recording{name}", "one by one", 0)
+        floor = results.find(f"floor{name}", "one by one", 0)
+        yield Target(f"recording, one by one, {where}: floor", 1.5, _cpu_ratio(one_by_one, floor))
     yield Target(
         "recording, as a list, CPU: Anymail without", 0.3, _cpu_ratio(recording_list, anymail_list)
     )

@@ -16,7 +16,8 @@ update 13 fields of each of 100 rows      62          80  3470, 3930
 On PostgreSQL the arrays count: with a parameter for each value, 100 rows take 260 for each.
 """
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
@@ -30,6 +31,37 @@ from django.db.models.sql.compiler import SQLCompiler
 _MOST_ROWS = 500
 
 _Row = TypeVar("_Row", bound=models.Model)
+
+
+def new_row(model: type[_Row], **values: Any) -> _Row:
+    """Return a row that is still to be inserted: ``model(**values)`` in a third of the time.
+
+    Django takes values by position much faster than by name.
+
+    Args:
+        values: by the names of columns: ``batch_id``, not ``batch``. Others have their default.
+
+    Raises:
+        TypeError: there is no such column.
+    """
+    own = [
+        values.pop(name) if name in values else default if make is None else make()
+        for name, make, default in _defaults(model)
+    ]
+    if values:
+        raise TypeError(f"{model.__name__} has no column {', '.join(values)}.")
+    return model(*own)
+
+
+@lru_cache(maxsize=64)
+def _defaults(model: type[models.Model]) -> list[tuple[str, Callable[[], Any] | None, Any]]:
+    """Return the columns in their order: name, and what makes the default or the default itself."""
+    return [
+        (field.attname, field.get_default, None)
+        if field.has_default() and callable(field.default)
+        else (field.attname, None, field.get_default())
+        for field in model._meta.concrete_fields
+    ]
 
 
 class Keyed(Protocol):
@@ -151,14 +183,10 @@ def insert(rows: Sequence[models.Model], *, using: str, ignore_conflicts: bool =
                     cursor.execute(sql, parameters)
                     inserted += cursor.rowcount
                 continue
-            columns = [_Column(field, chunk, connection) for field in fields]
             if connection.vendor == "postgresql":
-                shared = tuple(column.is_shared for column in columns)
-                sql = _insert_arrays_sql(model, table, using, shared, ignore_conflicts)
-                parameters = [
-                    column.values[0] if column.is_shared else column.values for column in columns
-                ]
+                sql, parameters = _insert_records(chunk, using, ignore_conflicts)
             else:
+                columns = [_Column(field, chunk, connection) for field in fields]
                 sql = _insert_values_sql(model, table, using, len(chunk), ignore_conflicts)
                 in_rows = zip(*(column.values for column in columns), strict=True)
                 parameters = [value for row in in_rows for value in row]
@@ -204,28 +232,45 @@ def _insert_values_sql(
     return _insert_sql(model, table, using, values, ignore_conflicts)
 
 
-@lru_cache(maxsize=64)
-def _insert_arrays_sql(
-    model: type[models.Model],
-    table: str,
-    using: str,
-    shared: tuple[bool, ...],
-    ignore_conflicts: bool,
-) -> str:
-    """Return an INSERT for PostgreSQL that takes a value or an array of values for each column.
+def _insert_records(
+    rows: Sequence[models.Model], using: str, ignore_conflicts: bool
+) -> tuple[str, list[Any]]:
+    """Return an INSERT for PostgreSQL, and its parameters.
 
-    A parameter for each value of each row is slow to parse, for the driver and for the server.
+    What all rows share is a parameter for each column; the rest is one JSON text for all rows. So
+    many parameters, or arrays, are slow to make for the driver.
     """
+    connection, model = connections[using], type(rows[0])
+    own: list[models.Field[Any, Any]] = []
+    shared: list[models.Field[Any, Any]] = []
+    for field in model._meta.concrete_fields:
+        values = [row.__dict__[field.attname] for row in rows]
+        (shared if _is_shared(field, values) else own).append(field)
+    first = rows[0].__dict__
+    parameters = [_adapted(field, first[field.attname], connection) for field in shared]
+    names = [field.attname for field in own]
+    records = [dict(zip(names, map(row.__dict__.get, names), strict=True)) for row in rows]
+    sql = _insert_records_sql(model, using, tuple(names), ignore_conflicts)
+    return sql, [*parameters, json.dumps(records, default=str, ensure_ascii=False)]
+
+
+@lru_cache(maxsize=64)
+def _insert_records_sql(
+    model: type[models.Model], using: str, own: tuple[str, ...], ignore_conflicts: bool
+) -> str:
+    quote = connections[using].ops.quote_name
     # Without a length, so that a value that is too long is refused and not cut off.
-    types = [
-        str(field.db_type(connections[using])).partition("(")[0]
+    types = {
+        field.attname: str(field.db_type(connections[using])).partition("(")[0]
         for field in model._meta.concrete_fields
-    ]
+    }
     chosen = [
-        f"(%s)::{type_}" if is_shared else f"unnest((%s)::{type_}[])"
-        for type_, is_shared in zip(types, shared, strict=True)
+        f"given.{quote(name)}" if name in own else f"(%s)::{type_}" for name, type_ in types.items()
     ]
-    return _insert_sql(model, table, using, f"SELECT {', '.join(chosen)}", ignore_conflicts)
+    columns = ", ".join(f"{quote(name)} {types[name]}" for name in own)
+    records = f"json_to_recordset((%s)::json) AS given({columns})"
+    selected = f"SELECT {', '.join(chosen)} FROM {records}"  # noqa: S608  names of our own
+    return _insert_sql(model, model._meta.db_table, using, selected, ignore_conflicts)
 
 
 def _insert_sql(

@@ -26,7 +26,7 @@ from truncus_django.api import contract
 from truncus_django.api.errors import EmailRefused, TruncusError
 from truncus_django.api.results import SendResult, read_moment
 from truncus_django.conf import Settings
-from truncus_django.db.bulk import insert_new
+from truncus_django.db.bulk import insert_new, new_row
 from truncus_django.db.tables import lacks_tables
 from truncus_django.db.text import storable_text
 from truncus_django.db.timestamps import storable_moment
@@ -300,7 +300,8 @@ def content_row(outgoing: OutgoingMessage, alias: str | None, settings: Settings
         }
         for file, size in zip(files, sizes, strict=True)
     ]
-    return Email(
+    return new_row(
+        Email,
         mailer=(alias or "")[:100],
         from_email=storable_text(email.get("from"))[:500],
         to=to,

@@ -14,7 +14,7 @@ from truncus_django.api.errors import MessageError, OutcomeUnknown, TruncusError
 from truncus_django.api.results import LATEST
 from truncus_django.awaited_send import current_awaited_send
 from truncus_django.conf import ACCOUNT_SETTINGS, ConfigurationError, Settings
-from truncus_django.db.bulk import insert
+from truncus_django.db.bulk import insert, new_row
 from truncus_django.db.timestamps import storable_moment
 from truncus_django.log.recording import content_row
 from truncus_django.models import Email, OutboxEntry, Priority, database
@@ -87,7 +87,8 @@ def row_of(outgoing: OutgoingMessage, *, alias: str | None, settings: Settings) 
     email.idempotency_key = payload.idempotency_key or ""
     # Those of a list go out in its order.
     email.created_at = timezone.now() + timedelta(microseconds=outgoing.position)
-    entry = OutboxEntry(
+    entry = new_row(
+        OutboxEntry,
         email_id=email.pk,
         payload=stored.decode(),
         size=len(stored),

@@ -45,7 +45,7 @@ from truncus_django.sending.outgoing import OutgoingMessage, SendOutcome, Sent
 from truncus_django.sending.prepare import Preparer, refuse_suppressed
 from truncus_django.sending.recipient_statuses import note_recipients
 from truncus_django.sending.requests import note_acceptance
-from truncus_django.sending.screening import SUPPRESSED_CODE
+from truncus_django.sending.screening import SUPPRESSED_CODE, is_on
 from truncus_django.signals import outermost, post_send, send_failed, send_safely
 from truncus_django.validation import did_you_mean
 
@@ -173,6 +173,7 @@ class TruncusBackend(BaseEmailBackend):
         mailer, now = self.mailer, time.time()
         settings = mailer.settings
         fallback_of(settings)  # raises where it cannot be used
+        is_on(settings)  # raises where there is no table of suppressed addresses
         accounts = Accounts(mailer, is_for_outbox=settings.delivery == "outbox")
         client = None if accounts.are_told else mailer.client
         report = _Report(len(messages))

@@ -21,6 +21,7 @@ from truncus_django.admin.resend import resend
 from truncus_django.api.errors import EmailRefused, MessageError, MessagesNotSent, TruncusError
 from truncus_django.backend import TruncusBackend
 from truncus_django.bulk import send_bulk
+from truncus_django.conf import ConfigurationError
 from truncus_django.log.suppression import suppress
 from truncus_django.message import TruncusMessage
 from truncus_django.models import (
@@ -265,12 +266,17 @@ def test_a_batch_costs_one_query(emulator, configure, count_queries):
     assert len(queries) == 1
 
 
-def test_without_the_app_nothing_is_looked_up(emulator, configure, count_queries):
-    configure(RECORD=False)
+@pytest.mark.parametrize("value", ["learn", "manual"])
+def test_without_the_app_nothing_is_sent_unscreened(emulator, configure, value):
+    configure(RECORD=False, SUPPRESS=value)
     others = [name for name in django_settings.INSTALLED_APPS if name != "truncus_django"]
-    with override_settings(INSTALLED_APPS=others), count_queries() as queries:
+    with override_settings(INSTALLED_APPS=others):
+        with pytest.raises(ConfigurationError, match=rf"SUPPRESS is '{value}'.*INSTALLED_APPS"):
+            message().send()
+        assert emulator.requests == []
+        configure(SUPPRESS="off")
         message().send()
-    assert queries == []
+    assert len(emulator.emails) == 1
 
 
 def test_a_missing_table_holds_back_emails_of_a_list_alone(emulator, monkeypatch, caplog):

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from truncus_django.api.encoding import EmailFields
 from truncus_django.api.errors import EmailRefused, MessageError, TruncusError
-from truncus_django.conf import Settings
+from truncus_django.conf import ConfigurationError, Settings
 from truncus_django.db.tables import lacks_tables
 from truncus_django.event_loop import off_the_event_loop
 from truncus_django.sending.addresses import RECIPIENT_FIELDS, bare_address, listed, mailbox
@@ -76,8 +76,19 @@ def screen(
 
 
 def is_on(settings: Settings) -> bool:
-    """Return whether suppressed addresses are looked up here."""
-    return settings.suppress != "off" and apps.ready and apps.is_installed("truncus_django")
+    """Return whether suppressed addresses are looked up here.
+
+    Raises:
+        ConfigurationError: they should be, and there is no table.
+    """
+    if settings.suppress == "off" or not apps.ready:
+        return False
+    if not apps.is_installed("truncus_django"):
+        raise ConfigurationError(
+            f"SUPPRESS is {settings.suppress!r}, which needs 'truncus_django' in INSTALLED_APPS "
+            "and manage.py migrate."
+        )
+    return True
 
 
 def left_out_of(email: Mapping[str, Any]) -> tuple[str, ...]:

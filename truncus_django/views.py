@@ -134,12 +134,10 @@ def unsubscribe(request: HttpRequest, token: str) -> HttpResponse:
         try:
             unsubscribe_address(subscription)
         except Error as exc:
-            kind = type(exc).__name__
-            _trouble_with_unsubscribe.error(
-                kind,
+            _trouble_with_unsubscribe.failed(
+                exc,
                 "Somebody could not be unsubscribed: %s. Further ones are not logged.",
-                kind,
-                extra={"truncus_event": "unsubscribe_not_stored", "truncus_error": kind},
+                event="unsubscribe_not_stored",
             )
             return _answer(503, "Try again later.")
         _trouble_with_unsubscribe.clear()
@@ -231,12 +229,10 @@ def health(request: HttpRequest) -> HttpResponse:
         found = outbox_health()
         is_healthy = found.is_healthy(max_age_s=get_settings().health_max_age)
     except (Error, ConfigurationError) as exc:
-        kind = type(exc).__name__
-        _trouble_with_health.error(
-            kind,
+        _trouble_with_health.failed(
+            exc,
             "The health of the outbox is not known: %s. Further ones are not logged.",
-            kind,
-            extra={"truncus_event": "health_unknown", "truncus_error": kind},
+            event="health_unknown",
         )
         return _health(503, "unknown")
     _trouble_with_health.clear()

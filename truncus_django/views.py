@@ -108,8 +108,8 @@ def _note_event(observed: Webhook, incoming: IncomingEvent, *, is_new: bool) -> 
         observed.lagged(event, time.time() - incoming.occurred_at.timestamp())
 
 
-_MAX_FORM_DIGITS = 4
-"""Of the length of a request to unsubscribe, in bytes: it has one short field."""
+_MAX_LENGTH_DIGITS = 4
+"""Of ``CONTENT_LENGTH``: a request to unsubscribe has at most 9,999 bytes, and one short field."""
 
 
 @login_not_required  # the mail program that asks for it has no session, and no cookie at all
@@ -127,7 +127,7 @@ def unsubscribe(request: HttpRequest, token: str) -> HttpResponse:
     if subscription is None:
         raise Http404
     if request.method == "POST":
-        if len(request.META.get("CONTENT_LENGTH") or "") > _MAX_FORM_DIGITS:
+        if len(request.META.get("CONTENT_LENGTH") or "") > _MAX_LENGTH_DIGITS:
             return _answer(413, "Too large.")
         if request.POST.get("List-Unsubscribe") != "One-Click":
             return _answer(400, "The field List-Unsubscribe must be One-Click.")

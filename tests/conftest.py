@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,12 +159,27 @@ def _raw(body: Any) -> bytes:
 
 
 @pytest.fixture
-def truncus(settings: Any) -> Iterator[FakeTruncus]:
-    """A Truncus that all requests go to; Django sends through it, not into its test outbox."""
+def configure(settings: Any) -> Callable[..., None]:
+    """Return a function that changes TRUNCUS."""
+
+    def change(**own: Any) -> None:
+        settings.TRUNCUS = {**settings.TRUNCUS, **own}
+
+    return change
+
+
+@pytest.fixture
+def truncus_mailer(settings: Any) -> None:
+    """Let Django send through Truncus, not into its test outbox."""
     if django.VERSION >= (6, 1):
         settings.MAILERS = {"default": {"BACKEND": BACKEND}}
     else:
         settings.EMAIL_BACKEND = BACKEND
+
+
+@pytest.fixture
+def truncus(truncus_mailer: None) -> Iterator[FakeTruncus]:
+    """A Truncus that all requests go to."""
     with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
         yield FakeTruncus(mock)
 

@@ -16,20 +16,23 @@ import django
 from django.core import mail
 from django.core.mail.backends import locmem
 
+from truncus_django.backend import TruncusBackend
+from truncus_django.message import TruncusMessage
 from truncus_django.testing import BACKEND
 
 LOCMEM = "django.core.mail.backends.locmem.EmailBackend"
 SMTP = "django.core.mail.backends.smtp.EmailBackend"
 UNREACHABLE = "http://127.0.0.1:9"
 """Port 9 is discard's, which nothing listens on here."""
+HAS_MAILERS = django.VERSION >= (6, 1)
 
 
 def use_fallback(
     settings: Any, backend: str = LOCMEM, options: Mapping[str, Any] | None = None
 ) -> str:
     """Give the project a fallback mailer; return its name."""
-    name = "elsewhere" if django.VERSION >= (6, 1) else backend
-    if django.VERSION >= (6, 1):
+    name = "elsewhere" if HAS_MAILERS else backend
+    if HAS_MAILERS:
         config = {"BACKEND": backend, "OPTIONS": dict(options or {})}
         settings.MAILERS = {"default": {"BACKEND": BACKEND}, name: config}
     else:
@@ -37,6 +40,21 @@ def use_fallback(
             setattr(settings, f"EMAIL_{option.upper()}", value)
     settings.TRUNCUS = {**settings.TRUNCUS, "FALLBACK_MAILER": name}
     return name
+
+
+def backend() -> TruncusBackend:
+    """Return the backend that the fallback mailer stands behind."""
+    return TruncusBackend(alias="default" if HAS_MAILERS else None)
+
+
+def message(number: int = 0, **options: Any) -> TruncusMessage:
+    to = options.pop("to", [f"customer-{number}@example.org"])
+    return TruncusMessage(f"Order {number}", "Text", "shop@example.com", to, **options)
+
+
+def subjects() -> list[str]:
+    """Return the subjects of what the fallback mailer has sent, in order."""
+    return [message.subject for message in mail.outbox]
 
 
 @dataclass

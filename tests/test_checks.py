@@ -17,12 +17,7 @@ from truncus_django.mailers import get_mailer
 LIVE = "tr_live_" + "a1" * 32
 
 
-@pytest.fixture(autouse=True)
-def _mailer_is_truncus(settings):
-    if django.VERSION >= (6, 1):
-        settings.MAILERS = {"default": {"BACKEND": BACKEND}}
-    else:
-        settings.EMAIL_BACKEND = BACKEND
+pytestmark = pytest.mark.usefixtures("truncus_mailer")
 
 
 def ids(**truncus):

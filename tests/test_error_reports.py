@@ -8,7 +8,7 @@ from django.test import override_settings
 from django.views.debug import ExceptionReporter
 
 from tests.conftest import API_KEY
-from tests.test_backend import bad_message, message, messages
+from tests.messages import bad_message, message, messages
 from truncus_django.api.errors import (
     ConfigurationError,
     MessagesNotSent,

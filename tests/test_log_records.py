@@ -29,7 +29,9 @@ def log_calls() -> Iterator[tuple[str, ast.Call]]:
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
             whose = ast.unparse(node.func.value)
-            if node.func.attr in LEVELS and re.search(r"logger|trouble|getLogger", whose):
+            is_trouble = node.func.attr == "failed" and "trouble" in whose
+            is_line = node.func.attr in LEVELS and re.search(r"logger|trouble|getLogger", whose)
+            if is_trouble or is_line:
                 yield f"{file.relative_to(ROOT)}:{node.lineno}", node
 
 
@@ -37,6 +39,10 @@ CALLS = dict(log_calls())
 
 
 def extra_of(call: ast.Call) -> ast.Dict:
+    events = [keyword.value for keyword in call.keywords if keyword.arg == "event"]
+    if events:  # TroubleLog.failed(), whose fields tests/test_trouble_log.py looks at
+        names = [ast.Constant("truncus_event"), ast.Constant("truncus_error")]
+        return ast.Dict(names, [*events, ast.Constant("")])
     (found,) = (keyword.value for keyword in call.keywords if keyword.arg == "extra")
     assert isinstance(found, ast.Dict)
     return found

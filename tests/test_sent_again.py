@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from tests.conftest import HTML_REQUIRED
-from tests.test_backend import message, messages
+from tests.messages import message, messages
 from truncus_django.api.errors import (
     AnswerLost,
     MessagesNotSent,

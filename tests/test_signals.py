@@ -356,7 +356,7 @@ def test_an_accepted_email_stays_accepted_where_the_admins_cannot_be_told(
     assert len(truncus.seen) == 2
 
 
-def test_alias_of_themailer_is_told(truncus, listen):
+def test_alias_of_the_mailer_is_told(truncus, listen):
     known_events = []
     listen(pre_send, lambda alias, **facts: known_events.append(alias))
     listen(post_send, lambda alias, **facts: known_events.append(alias))

@@ -28,6 +28,19 @@ def test_trouble_that_comes_back_is_logged_again(caplog: pytest.LogCaptureFixtur
     assert len(caplog.messages) == 2
 
 
+def test_what_failed_is_told_by_the_class_of_its_exception_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    trouble = TroubleLog()
+    for _ in range(2):
+        trouble.failed(KeyError("ann@example.org"), "It fails: %s. No more.", event="it_failed")
+
+    [record] = caplog.records
+    assert record.getMessage() == "It fails: KeyError. No more."
+    assert (record.truncus_event, record.truncus_error) == ("it_failed", "KeyError")
+    assert "ann@" not in str(vars(record))
+
+
 def test_a_log_handler_that_meets_the_same_trouble_ends_there() -> None:
     trouble, logged = TroubleLog(), []
 

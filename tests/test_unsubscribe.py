@@ -33,16 +33,6 @@ ONE_CLICK = {"List-Unsubscribe": "One-Click"}
 
 
 @pytest.fixture
-def configure(settings):
-    """Return a function that changes TRUNCUS."""
-
-    def change(**own):
-        settings.TRUNCUS = {**settings.TRUNCUS, **own}
-
-    return change
-
-
-@pytest.fixture
 def emulator(truncus_emulator, configure):
     configure(RECORD=True, SUPPRESS="learn", UNSUBSCRIBE_BASE_URL=BASE_URL)
     return truncus_emulator

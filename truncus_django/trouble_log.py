@@ -27,6 +27,20 @@ class TroubleLog:
         if self._logged.setdefault(kind, mine) is mine:  # of several threads, one logs it
             logger.error(message, *args, extra=extra)
 
+    def failed(self, exc: Exception, message: str, *, event: str) -> None:
+        """Log that something failed, as :meth:`error` does.
+
+        What the exception says is not logged: it may hold anything.
+
+        Args:
+            exc: what was raised.
+            message: holds ``%s`` where the name of the exception's class goes.
+            event: the ``truncus_event`` of the line.
+        """
+        kind = type(exc).__name__
+        extra = {"truncus_event": event, "truncus_error": kind}
+        self.error(kind, message, kind, extra=extra)
+
     def clear(self) -> bool:
         """Note that all is well again; return whether there was trouble."""
         if not self._logged:

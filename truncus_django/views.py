@@ -108,8 +108,8 @@ def _note_event(observed: Webhook, incoming: IncomingEvent, *, is_new: bool) -> 
         observed.lagged(event, time.time() - incoming.occurred_at.timestamp())
 
 
-_MAX_FORM_DIGITS = 4
-"""Of the length of a request to unsubscribe, in bytes: it has one short field."""
+_MAX_LENGTH_DIGITS = 4
+"""Of ``CONTENT_LENGTH``: a request to unsubscribe has at most 9,999 bytes, and one short field."""
 
 
 @login_not_required  # the mail program that asks for it has no session, and no cookie at all
@@ -127,19 +127,17 @@ def unsubscribe(request: HttpRequest, token: str) -> HttpResponse:
     if subscription is None:
         raise Http404
     if request.method == "POST":
-        if len(request.META.get("CONTENT_LENGTH") or "") > _MAX_FORM_DIGITS:
+        if len(request.META.get("CONTENT_LENGTH") or "") > _MAX_LENGTH_DIGITS:
             return _answer(413, "Too large.")
         if request.POST.get("List-Unsubscribe") != "One-Click":
             return _answer(400, "The field List-Unsubscribe must be One-Click.")
         try:
             unsubscribe_address(subscription)
         except Error as exc:
-            kind = type(exc).__name__
-            _trouble_with_unsubscribe.error(
-                kind,
+            _trouble_with_unsubscribe.failed(
+                exc,
                 "Somebody could not be unsubscribed: %s. Further ones are not logged.",
-                kind,
-                extra={"truncus_event": "unsubscribe_not_stored", "truncus_error": kind},
+                event="unsubscribe_not_stored",
             )
             return _answer(503, "Try again later.")
         _trouble_with_unsubscribe.clear()
@@ -231,12 +229,10 @@ def health(request: HttpRequest) -> HttpResponse:
         found = outbox_health()
         is_healthy = found.is_healthy(max_age_s=get_settings().health_max_age)
     except (Error, ConfigurationError) as exc:
-        kind = type(exc).__name__
-        _trouble_with_health.error(
-            kind,
+        _trouble_with_health.failed(
+            exc,
             "The health of the outbox is not known: %s. Further ones are not logged.",
-            kind,
-            extra={"truncus_event": "health_unknown", "truncus_error": kind},
+            event="health_unknown",
         )
         return _health(503, "unknown")
     _trouble_with_health.clear()

@@ -1,7 +1,6 @@
 """The actions of the admin: a question first, then what becomes of it."""
 
 import uuid
-from datetime import timedelta
 from html import unescape
 
 import pytest
@@ -11,23 +10,10 @@ from django.utils import timezone
 from tests.admin.pages import confirm, make, messages_of, page_of, run
 from truncus_django.admin.actions import ACTIONS
 from truncus_django.api.client import TruncusClient
-from truncus_django.message import TruncusMessage
 from truncus_django.models import Email
 from truncus_django.states import State
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def scheduled(emulator) -> Email:
-    TruncusMessage(
-        "Tomorrow",
-        "Soon.",
-        "shop@example.com",
-        ["ann@example.org"],
-        send_at=timezone.now() + timedelta(days=1),
-    ).send()
-    return Email.objects.get()
 
 
 def test_every_action_needs_a_permission_that_there_is():

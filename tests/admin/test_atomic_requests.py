@@ -1,15 +1,12 @@
 """The admin of a site with ``ATOMIC_REQUESTS``: each request is one transaction, really."""
 
-from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.db import connection, connections
-from django.utils import timezone
 
 from tests.admin.pages import LOG, answer, confirm, make, messages_of, page_of, run
-from truncus_django.message import TruncusMessage
 from truncus_django.models import Email
 from truncus_django.signals import email_state_changed
 from truncus_django.states import State
@@ -33,16 +30,9 @@ def known_events() -> Any:
     email_state_changed.disconnect(note)
 
 
-def test_sync_and_cancel_are_kept_and_told_after_the_commit(admin_client, emulator, known_events):
-    TruncusMessage(
-        "Tomorrow",
-        "Soon.",
-        "shop@example.com",
-        ["ann@example.org"],
-        send_at=timezone.now() + timedelta(days=1),
-    ).send()
-    scheduled = Email.objects.get()
-
+def test_sync_and_cancel_are_kept_and_told_after_the_commit(
+    admin_client, scheduled, emulator, known_events
+):
     assert "asked" in messages_of(admin_client, confirm(admin_client, "sync_now", scheduled))
     assert "Cancelled." in messages_of(admin_client, confirm(admin_client, "cancel", scheduled))
 

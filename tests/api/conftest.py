@@ -1,4 +1,4 @@
-"""The client under test."""
+"""The client under test, and an email for it to send."""
 
 from collections.abc import Iterator
 
@@ -8,6 +8,13 @@ from tests.conftest import API_KEY, FakeTruncus
 from truncus_django.api import TruncusClient
 from truncus_django.emulator import Emulator
 from truncus_django.testing import run_emulator
+
+EMAIL = {"from": "shop@example.com", "to": "ann@example.org", "subject": "Hi", "text": "Hello"}
+
+
+def once(url: str) -> TruncusClient:
+    """Return a client of the server at ``url`` that makes each request once."""
+    return TruncusClient(API_KEY, base_url=url, max_retries=0, timeout_s=5)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 import requests
 
+from tests.api.conftest import EMAIL
 from tests.conftest import API_KEY
 from truncus_django.api import TruncusClient
 from truncus_django.api.errors import (
@@ -22,9 +23,6 @@ from truncus_django.api.errors import (
     RateLimited,
     ServerError,
 )
-
-EMAIL = {"from": "shop@example.com", "to": "ann@example.org", "subject": "Hi", "text": "Hello"}
-
 
 # Sending ------------------------------------------------------------------------------------------
 

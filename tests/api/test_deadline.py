@@ -1,4 +1,4 @@
-"""The deadline of an exchange holds for each part of a request; test_transport.py has the rest."""
+"""The deadline of an exchange holds for each part of a request; the rest: test_slow_servers.py."""
 
 import pytest
 

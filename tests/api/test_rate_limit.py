@@ -2,22 +2,8 @@
 
 import pytest
 
+from tests.clocks import Time
 from truncus_django.api.rate_limit import Pacer
-
-
-class Time:
-    """A clock that only waiting moves."""
-
-    def __init__(self) -> None:
-        self.now_s = 50.0
-        self.naps: list[float] = []
-
-    def clock(self) -> float:
-        return self.now_s
-
-    def sleep(self, seconds: float) -> None:
-        self.naps.append(seconds)
-        self.now_s += seconds
 
 
 @pytest.fixture

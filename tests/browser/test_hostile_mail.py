@@ -91,14 +91,8 @@ def test_no_mail_speaks_to_anybody(
                 "inbox frame": f"{emulator.url}/mail/{message_id}/html",
             }[view]
             page.goto(url)
-            click_on_everything(page.frames[-1])
-            if page.url != url:
-                happened.append(f"left for {page.url}")
-            if "pwned" in page.title():
-                happened.append("script")
-            if happened:
-                found[kind] = [*happened]
-                happened.clear()
+            if trouble := provoke(page, url, happened):
+                found[kind] = trouble
 
     assert found == {}
     assert [word for word in (ELSEWHERE, NOWHERE, "/lure") if watched.asked_for(word)] == []
@@ -121,6 +115,18 @@ def note_trouble(page: Any) -> list[str]:
     page.on("request", note_request)
     page.on("popup", lambda opened: happened.append(f"window {opened.url}"))
     return happened
+
+
+def provoke(page: Any, url: str, happened: list[str]) -> list[str]:
+    """Click on everything in the email at ``url``; return what happened since, and forget it."""
+    click_on_everything(page.frames[-1])
+    if page.url != url:
+        happened.append(f"left for {page.url}")
+    if "pwned" in page.title():
+        happened.append("script")
+    trouble = [*happened]
+    happened.clear()
+    return trouble
 
 
 def click_on_everything(mail: Any) -> None:

@@ -138,12 +138,12 @@ def _bulk() -> None:
     from django.conf import settings
 
     from tests.outbox.bulk_messages import three_letters
-    from truncus_django.bulk import intake, send_bulk
+    from truncus_django.bulk import reader, send_bulk
     from truncus_django.conf import forget_settings
 
     settings.TRUNCUS = {**settings.TRUNCUS, "DELIVERY": "direct"}
     forget_settings()
-    intake.CHUNK = 2  # so that three are two requests
+    reader.CHUNK = 2  # so that three are two requests
     send_bulk(three_letters(), key="letters")
 
 

@@ -37,16 +37,6 @@ def emulator(recording: None, truncus_emulator: Any) -> Any:
 
 
 @pytest.fixture
-def configure(settings: Any) -> Callable[..., None]:
-    """Return a function that changes TRUNCUS."""
-
-    def change(**own: Any) -> None:
-        settings.TRUNCUS = {**settings.TRUNCUS, **own}
-
-    return change
-
-
-@pytest.fixture
 def send(emulator: Any) -> Callable[..., Email]:
     """Return a function that sends an email, and returns its record."""
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.core.mail import EmailMessage
 
+from tests.messages import orders
 from truncus_django.api import retry
 from truncus_django.backend import TruncusBackend
 from truncus_django.message import TruncusMessage
@@ -30,19 +30,6 @@ def backend(truncus_emulator: Any) -> Callable[..., TruncusBackend]:
 
 
 @pytest.fixture
-def messages() -> Callable[[int], list[EmailMessage]]:
+def messages() -> Callable[..., list[TruncusMessage]]:
     """Return a function that makes messages, each different from the others."""
-
-    def make(count: int, **options: Any) -> list[EmailMessage]:
-        return [
-            TruncusMessage(
-                f"Order {number}",
-                f"Your order {number} is on its way.",
-                "shop@example.com",
-                [f"customer-{number}@example.org"],
-                **options,
-            )
-            for number in range(count)
-        ]
-
-    return make
+    return orders

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from inspect import getclosurevars
 from itertools import count
 from pathlib import Path
@@ -10,17 +11,20 @@ from typing import Any
 
 import pytest
 from django.apps import apps
-from django.core.mail import EmailMessage
 from django.db import connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
+from tests.conftest import BACKEND
+from tests.messages import orders
 from tests.people import may  # noqa: F401  a fixture
 from truncus_django.api import retry
 from truncus_django.backend import TruncusBackend
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, EmailEvent
 from truncus_django.signals import email_event, email_state_changed
+from truncus_django.states import State
 
 DATABASE_NUMBERS = count()
 
@@ -45,22 +49,9 @@ def backend(emulator: Any) -> Callable[..., TruncusBackend]:
 
 
 @pytest.fixture
-def messages() -> Callable[..., list[EmailMessage]]:
+def messages() -> Callable[..., list[TruncusMessage]]:
     """Return a function that makes messages, each different from the others."""
-
-    def make(count: int, **options: Any) -> list[EmailMessage]:
-        return [
-            TruncusMessage(
-                f"Order {number}",
-                f"Your order {number} is on its way.",
-                "shop@example.com",
-                [f"customer-{number}@example.org"],
-                **options,
-            )
-            for number in range(count)
-        ]
-
-    return make
+    return orders
 
 
 @pytest.fixture
@@ -153,6 +144,36 @@ def sent(emulator: Any, settings: Any) -> Email:
         track_clicks=False,
     ).send()
     return Email.objects.get()
+
+
+@pytest.fixture
+def send_due(emulator: Any, settings: Any, messages: Any) -> Callable[..., list[Email]]:
+    """Return a function that sends emails which ``truncus_sync`` is to ask about now."""
+
+    def send(count: int = 1, *, mailer: str | None = None, **options: Any) -> list[Email]:
+        before = set(Email.objects.values_list("pk", flat=True))
+        TruncusBackend(alias=mailer).send_messages(messages(count, **options))
+        sent = Email.objects.exclude(pk__in=before)
+        sent.update(state=State.SENT, next_sync_at=timezone.now() - timedelta(minutes=1))
+        return list(sent.order_by("pk"))
+
+    settings.TRUNCUS = {
+        **settings.TRUNCUS,
+        "REQUESTS_PER_SECOND": 0,
+        "REQUESTS_PER_MINUTE": 0,
+    }
+    return send
+
+
+@pytest.fixture
+def accounts(settings: Any) -> dict[str, Any]:
+    """Three mailers: one works, one has a revoked key, one a key that may not read."""
+    settings.MAILERS = {
+        "default": {"BACKEND": BACKEND},
+        "revoked": {"BACKEND": BACKEND, "OPTIONS": {"api_key": "tr_test_revoked"}},
+        "sender": {"BACKEND": BACKEND, "OPTIONS": {"api_key": "tr_test_sender"}},
+    }
+    return settings.MAILERS
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def test_a_sent_email_is_recorded_with_all_its_fields(emulator, dialect, state):
 
 if django.VERSION >= (6, 1):
 
-    def test_themailer_is_recorded(emulator, settings):
+    def test_the_mailer_is_recorded(emulator, settings):
         settings.MAILERS = {**settings.MAILERS, "incoming": {"BACKEND": BACKEND}}
         message().send(using="incoming")
 

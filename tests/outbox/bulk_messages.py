@@ -1,16 +1,36 @@
-"""What the tests of bulks send: functions that ``truncus_send_bulk`` is given."""
+"""What the tests of bulks send, and who got it by Truncus's books."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from django.core.mail import EmailMessage
 
 COUNT = 350
+ACCEPTED = "delivered"
+"""How the emulator answers: it has delivered by then."""
 
 
 def customer(number: int) -> str:
     return f"customer-{number}@example.org"
+
+
+def customers(count: int) -> Counter[str]:
+    """Return who is to get an email each."""
+    return Counter(customer(number) for number in range(count))
+
+
+def books(emulator: Any) -> Counter[str]:
+    """Return how many emails each recipient got, by Truncus's books."""
+    found: Counter[str] = Counter()
+    for email in emulator.emails:
+        to = email.payload["to"]
+        found.update([to] if isinstance(to, str) else to)
+    return found
+
+
+# Functions that ``truncus_send_bulk`` is given ----------------------------------------------------
 
 
 def letter(number: int) -> EmailMessage:

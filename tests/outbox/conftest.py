@@ -74,6 +74,30 @@ def message() -> Callable[..., EmailMessage]:
 
 
 @pytest.fixture
+def messages(message: Callable[..., EmailMessage]) -> Callable[..., Iterator[EmailMessage]]:
+    """Return a function that returns a generator of messages."""
+
+    def generate(count: int, start: int = 0) -> Iterator[EmailMessage]:
+        for number in range(start, start + count):
+            yield message(number)
+
+    return generate
+
+
+@pytest.fixture
+def is_direct(settings: Any) -> None:
+    """Send bulks from the process that was called."""
+    settings.TRUNCUS = {**settings.TRUNCUS, "DELIVERY": "direct"}
+
+
+@pytest.fixture(params=["direct", "outbox"])
+def delivery(request: Any, settings: Any) -> str:
+    """Each way of delivery, in a test of its own."""
+    settings.TRUNCUS = {**settings.TRUNCUS, "DELIVERY": request.param}
+    return str(request.param)
+
+
+@pytest.fixture
 def put(message: Callable[..., EmailMessage]) -> Callable[..., list[Email]]:
     """Return a function that puts messages into the outbox and returns their records, in order."""
 

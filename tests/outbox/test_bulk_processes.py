@@ -3,31 +3,20 @@
 import random
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from django.utils import timezone
 
-from tests.outbox.bulk_messages import COUNT, customer
+from tests.outbox.bulk_messages import COUNT, customers
 from tests.outbox.conftest import NO_LIMITS
 from tests.outbox.processes import Process, Site, other_database, shared_database, site
 from truncus_django.models import Email, OutboxAccount, OutboxBatch
 
 __all__ = ["other_database", "shared_database", "site"]
 
-EVERYONE = Counter(customer(number) for number in range(COUNT))
-
-
-def books(emulator: Any) -> Counter[str]:
-    """Return how many emails each recipient got, by Truncus's books."""
-    found: Counter[str] = Counter()
-    for email in emulator.emails:
-        to = email.payload["to"]
-        found.update([to] if isinstance(to, str) else to)
-    return found
+EVERYONE = customers(COUNT)
 
 
 @pytest.fixture

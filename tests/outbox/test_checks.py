@@ -14,12 +14,7 @@ from truncus_django.models import Email
 OUTBOX = {"API_KEY": "tr_test_unit", "DELIVERY": "outbox"}
 
 
-@pytest.fixture(autouse=True)
-def _mailer_is_truncus(settings):
-    if django.VERSION >= (6, 1):
-        settings.MAILERS = {"default": {"BACKEND": BACKEND}}
-    else:
-        settings.EMAIL_BACKEND = BACKEND
+pytestmark = pytest.mark.usefixtures("truncus_mailer")
 
 
 def ids(**truncus):

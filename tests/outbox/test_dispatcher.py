@@ -1,38 +1,26 @@
 """Claim, send, record the outcome: what one worker does, in that order."""
 
 import logging
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import OperationalError
 
 from tests.outbox.conftest import keys_of, put_all, reload
-from truncus_django import rate_limit, signals
+from truncus_django import signals
 from truncus_django.api.capabilities import forget_capabilities
-from truncus_django.api.client import TruncusClient
-from truncus_django.api.transport import longest_request_s
 from truncus_django.backend import TruncusBackend
-from truncus_django.conf import get_settings
-from truncus_django.db.clock import Clock, moment_of, unix_of
+from truncus_django.db.clock import Clock, moment_of
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry
 from truncus_django.outbox import dispatcher as dispatcher_module
 from truncus_django.outbox.answers import DispatchResult
-from truncus_django.outbox.claim import (
-    LEASE_MARGIN_S,
-    Claim,
-    Countdown,
-    Idle,
-    claim,
-    lease_s,
-)
+from truncus_django.outbox.claim import Idle, claim
 from truncus_django.outbox.dispatcher import Dispatcher
 from truncus_django.outbox.stored_payload import stored_emails
 
 pytestmark = pytest.mark.django_db
 
 
-# The usual case -------------------------------------------------------------------------------
+# The usual case -----------------------------------------------------------------------------------
 
 
 def test_a_hundred_are_one_request(emulator, put, dispatcher, states):
@@ -111,131 +99,41 @@ def test_an_empty_outbox_is_idle(emulator, dispatcher):
     assert emulator.requests == []
 
 
-# Which go together ----------------------------------------------------------------------------
-
-
-def test_the_urgent_go_first(emulator, message, dispatcher):
-    put_all(
-        [message(number, priority=name) for number, name in enumerate(["low", "normal", "high"])]
-    )
+def test_sent_rows_drop_what_was_sent_unless_it_is_to_be_retained(
+    emulator, message, dispatcher, settings
+):
+    settings.TRUNCUS = {**settings.TRUNCUS, "STORE_BODIES": True}
+    put_all([message(1)])
     dispatcher.drain()
 
-    assert [email.subject for email in emulator.emails] == ["Order 2", "Order 1", "Order 0"]
+    entry = OutboxEntry.objects.get()
+    assert (entry.is_waiting, entry.batch) == (False, None)
+    assert "order 1" in entry.payload
+    assert isinstance(dispatcher.step(), Idle)
 
 
-def test_an_urgent_one_overtakes_a_batch_that_waits_for_its_retry(
-    emulator, message, dispatcher, travel
-):
-    emulator.faults.next("provider_502")
+def test_what_is_retained_is_the_mailers_to_say(emulator, message, dispatcher, settings):
+    settings.TRUNCUS = {**settings.TRUNCUS, "STORE_BODIES": True}
+    TruncusBackend(store_bodies=False).send_messages([message(1)])
+    dispatcher.drain()
+
+    assert OutboxEntry.objects.count() == 0
+
+
+def test_logs_tell_no_addresses(emulator, message, dispatcher, travel, caplog):
+    caplog.set_level(logging.DEBUG, logger="truncus_django")
+    emulator.faults.next("error_500")
     put_all([message(1)])
     dispatcher.step()
     travel(60)
-    put_all([message(2, priority="high")])
     dispatcher.drain()
 
-    assert [email.subject for email in emulator.emails] == ["Order 2", "Order 1"]
+    assert "failed" in caplog.text
+    assert "example.org" not in caplog.text
+    assert "Order" not in caplog.text
 
 
-def test_a_batch_that_is_due_goes_before_others_that_are_no_more_urgent(
-    emulator, message, dispatcher, travel
-):
-    emulator.faults.next("reset_before")
-    put_all([message(1)])
-    dispatcher.step()
-    put_all([message(2), message(3, priority="low")])
-    travel(60)
-    dispatcher.drain()
-
-    assert [email.subject for email in emulator.emails] == ["Order 1", "Order 2", "Order 3"]
-
-
-def test_a_pause_that_begins_at_the_last_moment_is_obeyed(emulator, put, dispatcher, monkeypatch):
-    put(1)
-    dispatcher.drain()
-    put(1)
-    real = rate_limit.locked_account
-
-    def pause_first(account):
-        until = moment_of(dispatcher.clock.now() + 600)
-        OutboxAccount.objects.filter(account=account).update(paused_until=until)
-        return real(account)
-
-    monkeypatch.setattr(rate_limit, "locked_account", pause_first)
-    idle = claim(dispatcher.clock)
-
-    assert isinstance(idle, Idle)
-    assert list(idle.paused) == [""]
-
-
-@pytest.mark.parametrize(
-    ("monotonic_s", "wall_s", "left_s"), [(10, 10, 50), (0, 70, -10), (70, -3600, -10)]
-)
-def test_a_lease_runs_out_while_the_machine_sleeps_and_whatever_its_clock_says(
-    monkeypatch, monotonic_s, wall_s, left_s
-):
-    now = {"monotonic": 1000.0, "time": 1_800_000_000.0}
-    for name in now:
-        monkeypatch.setattr(f"truncus_django.outbox.claim.time.{name}", lambda name=name: now[name])
-    countdown = Countdown(60)
-    now["monotonic"] += monotonic_s
-    now["time"] += wall_s
-
-    assert countdown.left_s == left_s
-
-
-SOON = datetime.now(UTC) + timedelta(hours=12)
-
-
-@pytest.mark.parametrize(
-    ("options", "requests"),
-    [
-        pytest.param([{}, {"idempotency_key": "order-2"}, {}], 2, id="own keys go alone"),
-        pytest.param(
-            2 * [{}, {"sandbox": True}, {"expires_at": timedelta(minutes=10)}],
-            3,
-            id="the sandbox and what expires go by themselves",
-        ),
-        pytest.param(
-            [{"expires_at": SOON + timedelta(seconds=number)} for number in range(250)],
-            3,
-            id="those that expire at about the same moment share requests",
-        ),
-        pytest.param(
-            [{}, {"expires_at": timedelta(days=2)}, {}],
-            1,
-            id="what expires after its key goes with what never expires",
-        ),
-    ],
-)
-def test_which_share_a_request(emulator, message, dispatcher, options, requests):
-    put_all([message(number, **given) for number, given in enumerate(options)])
-
-    assert dispatcher.drain().requests == requests
-    assert len(emulator.emails) == len(options)
-
-
-def test_the_same_own_key_is_one_email(emulator, message, dispatcher):
-    first, second = put_all([message(1, idempotency_key="k"), message(1, idempotency_key="k")])
-    dispatcher.drain()
-
-    assert len(emulator.emails) == 1
-    assert reload(first).state == reload(second).state == "delivered"
-    assert sorted([first.message_id or "", second.message_id or ""])[0] == ""
-
-
-def test_a_request_holds_no_more_than_it_may(emulator, message, dispatcher, monkeypatch):
-    monkeypatch.setattr("truncus_django.outbox.batching.MAX_BATCH_BYTES", 5_000)
-    mails = []
-    for number in range(3):
-        mail = message(number)
-        mail.attach("data.bin", b"\x00" * 3_000, "application/octet-stream")
-        mails.append(mail)
-    put_all(mails)
-
-    assert dispatcher.drain().requests == 3
-
-
-# Trouble --------------------------------------------------------------------------------------
+# Failures -----------------------------------------------------------------------------------------
 
 
 def test_a_lost_answer_is_asked_for_again_under_its_key(emulator, put, dispatcher, travel, states):
@@ -265,109 +163,6 @@ def test_the_row_says_what_is_wrong_and_when_it_is_tried_again(emulator, put, di
     assert email.error_code == "transient_failure"
     assert "HTTP 500" in email.error
     assert email.outbox_entry.batch.due_at > moment_of(Clock("default").now() - 1)
-
-
-def test_a_worker_that_dies_leaves_a_lease_that_runs_out(emulator, put, dispatcher, travel):
-    put(5)
-    taken = claim(dispatcher.clock)
-    assert isinstance(taken, Claim)
-
-    idle = Dispatcher().step()
-    assert isinstance(idle, Idle)
-    assert idle.due_at == pytest.approx(unix_of(taken.batch.due_at), abs=2)
-    travel(lease_s(taken.settings) + 1)
-    dispatcher.drain()
-
-    assert keys_of(emulator) == [taken.batch.idempotency_key]
-    assert len(emulator.emails) == 5
-
-
-def test_past_the_keys_life_an_ambiguous_batch_is_left_to_a_person(
-    emulator, put, dispatcher, travel, states
-):
-    emulator.faults.next("reset_after")
-    put(2)
-    dispatcher.step()
-    travel(24 * 60 * 60)
-    dispatcher.drain()
-
-    assert states() == ["unknown"] * 2
-    assert len(keys_of(emulator)) == 1
-    assert OutboxBatch.objects.count() == 0
-    assert OutboxEntry.objects.filter(is_waiting=False, batch=None).count() == 2
-    assert "24 hours" in Email.objects.first().error
-
-
-def test_the_keys_life_counts_from_its_first_request(emulator, put, dispatcher, travel, states):
-    emulator.faults.rate("reset_after", 1)
-    put(2)
-    dispatcher.step()
-    travel(12 * 60 * 60)
-    dispatcher.step()
-    assert len(keys_of(emulator)) == 2
-    travel(12 * 60 * 60)
-    dispatcher.drain()
-
-    assert states() == ["unknown"] * 2
-    assert len(keys_of(emulator)) == 2
-
-
-def test_a_new_key_has_a_life_of_its_own(emulator, put, dispatcher, travel, states):
-    emulator.faults.next("rate_limit")
-    put(2)
-    dispatcher.step()
-    travel(24 * 60 * 60)
-    emulator.faults.next("reset_after")
-    dispatcher.step()
-    travel(12 * 60 * 60)
-    dispatcher.drain()
-
-    first, *repeated = keys_of(emulator)
-    assert len(repeated) == 2
-    assert set(repeated).isdisjoint({first})
-    assert len(set(repeated)) == 1
-    assert states() == ["delivered"] * 2
-
-
-@pytest.mark.parametrize(("own_key", "keys"), [(None, 2), ("order-42", 1)])
-def test_past_the_keys_life_a_failure_goes_on_under_a_new_key_unless_it_is_its_own(
-    emulator, put, dispatcher, travel, states, own_key, keys
-):
-    emulator.faults.next("rate_limit")
-    put(1, idempotency_key=own_key)
-    dispatcher.step()
-    travel(24 * 60 * 60)
-    dispatcher.drain()
-
-    assert len(keys_of(emulator)) == 2
-    assert len(set(keys_of(emulator))) == keys
-    assert states() == ["delivered"]
-
-
-def test_a_day_of_failures_is_enough(emulator, put, dispatcher, travel, states):
-    emulator.faults.rate("provider_502", 1)
-    put(1)
-    dispatcher.step()
-    travel(24 * 60 * 60)
-    dispatcher.step()
-
-    assert states() == ["failed"]
-    assert OutboxEntry.objects.filter(is_waiting=False, batch=None).count() == 1
-
-
-def test_a_day_counts_from_the_first_failure_of_its_own(emulator, put, dispatcher, travel, states):
-    emulator.reset(revoked_keys=["tr_test_emulator"])
-    put(1)
-    dispatcher.step()
-    travel(25 * 60 * 60)
-    emulator.reset()
-    emulator.faults.next("provider_502")
-    dispatcher.step()
-
-    assert states() == ["sending"]
-    travel(60)
-    dispatcher.drain()
-    assert states() == ["delivered"]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -421,115 +216,7 @@ def test_who_has_written_its_answer_has_no_say_any_more(emulator, put, dispatche
     assert states() == ["delivered"]
 
 
-@contextmanager
-def standing_still(*, left_s):
-    """Let no more than so many seconds of a lease be left when the request is to be made."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Countdown, "left_s", property(lambda countdown: left_s))
-        yield
-
-
-@pytest.mark.parametrize("left_s", [-1.0, longest_request_s(30) - 1])
-def test_who_stood_still_asks_nothing_and_gives_the_batch_back(
-    emulator, put, dispatcher, states, left_s
-):
-    put(1)
-    with standing_still(left_s=left_s):
-        assert dispatcher.step() == DispatchResult(requests=0)
-    assert emulator.requests == []
-    batch = OutboxBatch.objects.get()
-    assert (batch.lease, batch.is_ambiguous, batch.attempts) == (None, False, 0)
-    Dispatcher().step()
-    assert states() == ["delivered"]
-    assert emulator.accepted == 1
-
-
-def test_what_expires_before_any_request_of_it_is_not_unknown(
-    emulator, put, dispatcher, travel, states
-):
-    put(1, expires_at=timedelta(minutes=1))
-    with standing_still(left_s=1.0):
-        dispatcher.step()
-    travel(61)
-    dispatcher.drain()
-
-    assert states() == ["expired"]
-    assert emulator.requests == []
-
-
-def test_who_stood_still_before_a_repeated_request_leaves_it_ambiguous(
-    emulator, put, dispatcher, travel
-):
-    emulator.faults.next("reset_after")
-    put(1)
-    dispatcher.step()
-    travel(3600)
-    with standing_still(left_s=1.0):
-        dispatcher.step()
-
-    batch = OutboxBatch.objects.get()
-    assert (batch.lease, batch.is_ambiguous) == (None, True)
-
-
-@pytest.mark.parametrize("timeout", [0.5, 10, 15, 30, 120])
-def test_a_lease_outlasts_the_longest_request(timeout):
-    settings = get_settings({"timeout": timeout})
-    assert lease_s(settings) >= longest_request_s(timeout) + LEASE_MARGIN_S
-
-
-def test_another_account_does_not_repeat_an_ambiguous_request(
-    emulator, put, dispatcher, travel, states, settings
-):
-    emulator.faults.next("reset_after")
-    put(2)
-    dispatcher.step()
-    settings.TRUNCUS = {**settings.TRUNCUS, "API_KEY": "tr_test_another"}
-    travel(60)
-    dispatcher.drain()
-
-    assert states() == ["unknown"] * 2
-    assert "another account" in Email.objects.first().error
-
-
-def test_another_account_goes_on_with_what_was_refused(
-    emulator, put, dispatcher, travel, states, settings
-):
-    emulator.reset(revoked_keys=["tr_test_emulator"])
-    put(2)
-    dispatcher.step()
-    assert states() == ["sending"] * 2
-    emulator.reset()
-    settings.TRUNCUS = {**settings.TRUNCUS, "API_KEY": "tr_test_another"}
-    travel(60)
-    dispatcher.drain()
-
-    assert states() == ["delivered"] * 2
-
-
-def test_the_parts_of_a_batch_go_over_to_another_account_together(
-    emulator, message, dispatcher, travel, settings
-):
-    """Emails of one request that expire far apart are parted when it is made again."""
-    emulator.reset(revoked_keys=["tr_test_emulator"])
-    put_all([message(0), message(1)])
-    dispatcher.step()
-    first = OutboxEntry.objects.order_by(*OutboxEntry.IN_ORDER)[0]
-    OutboxEntry.objects.filter(pk=first.pk).update(
-        expires_at=moment_of(dispatcher.clock.now() + 2 * 3600)
-    )
-    emulator.reset()
-    settings.TRUNCUS = {**settings.TRUNCUS, "API_KEY": "tr_test_another"}
-    travel(3600)
-    dispatcher.step()
-
-    [remaining] = OutboxBatch.objects.all()
-    assert (
-        remaining.account
-        == TruncusClient("tr_test_another", base_url=settings.TRUNCUS["BASE_URL"]).account
-    )
-
-
-# Refusals -------------------------------------------------------------------------------------
+# Refusals -----------------------------------------------------------------------------------------
 
 
 def test_a_batch_that_is_refused_is_halved_until_the_bad_one_stands_alone(
@@ -566,7 +253,36 @@ def test_one_of_a_batch_that_is_blocked_is_told_so(emulator, message, dispatcher
     assert OutboxEntry.objects.get().email == blocked
 
 
-# The account ----------------------------------------------------------------------------------
+# Rows that cannot be read -------------------------------------------------------------------------
+
+
+def test_a_row_that_cannot_be_read_fails_alone(emulator, put, dispatcher):
+    _, broken, _ = put(3)
+    OutboxEntry.objects.filter(pk=broken.pk).update(payload="{")
+    dispatcher.drain()
+
+    assert reload(broken).state == "failed"
+    assert broken.error_code == "unreadable_payload"
+    assert broken.outbox_entry.is_waiting is False
+    assert len(emulator.emails) == 2
+
+
+def test_while_ambiguous_a_row_that_cannot_be_read_leaves_all_unknown(
+    emulator, put, dispatcher, travel, states
+):
+    emulator.faults.next("reset_after")
+    broken, _ = put(2)
+    dispatcher.step()
+    OutboxEntry.objects.filter(pk=broken.pk).update(payload="{")
+    travel(60)
+    dispatcher.drain()
+
+    assert states() == ["unknown"] * 2
+    assert len(keys_of(emulator)) == 1
+    assert OutboxBatch.objects.count() == 0
+
+
+# The account --------------------------------------------------------------------------------------
 
 
 def test_a_revoked_key_stops_the_account_and_says_so(emulator, put, dispatcher, travel, states):
@@ -610,236 +326,3 @@ def test_an_account_is_sent_the_wire_format_that_another_process_learned(
     dispatcher.drain()
 
     assert len(emulator.requests) == asked + 1
-
-
-# Time -----------------------------------------------------------------------------------------
-
-
-def test_what_has_expired_is_never_sent(emulator, put, dispatcher, travel, states):
-    put(2, expires_at=timedelta(minutes=10))
-    travel(11 * 60)
-    dispatcher.drain()
-
-    assert states() == ["expired"] * 2
-    assert OutboxEntry.objects.count() == 0
-    assert emulator.requests == []
-
-
-def test_what_expires_between_two_tries_is_taken_out(emulator, message, dispatcher, travel, states):
-    emulator.faults.next("provider_502")
-    put_all(
-        [
-            message(1, expires_at=timedelta(minutes=10)),
-            message(2, expires_at=timedelta(minutes=10, seconds=50)),
-        ]
-    )
-    dispatcher.step()
-    travel(10 * 60 + 20)
-    dispatcher.drain()
-
-    assert states() == ["expired", "delivered"]
-    first, second = keys_of(emulator)
-    assert first != second  # another request, for it holds other emails
-
-
-def test_one_that_expires_while_ambiguous_costs_none_that_is_good_for_longer(
-    emulator, message, dispatcher, travel, states
-):
-    emulator.faults.next("reset_before", times=2)
-    soon, later = timedelta(minutes=10), timedelta(hours=1)
-    lives = [later, soon, later, later]
-    put_all([message(number, expires_at=life) for number, life in enumerate(lives)])
-    dispatcher.step()
-    dispatcher.step()
-    travel(11 * 60)
-    dispatcher.drain()
-
-    assert states() == ["delivered", "unknown", "delivered", "delivered"]
-    assert len(set(keys_of(emulator))) == 2
-
-
-def test_what_comes_to_expire_within_a_keys_life_gets_a_request_of_its_own(
-    emulator, message, dispatcher, travel, states
-):
-    """They share a request that fails for a day; from then on, one would expire while ambiguous."""
-    emulator.reset(revoked_keys=["tr_test_emulator"])
-    put_all([message(1), message(2, expires_at=timedelta(days=2)), message(3)])
-    dispatcher.step()
-    travel(30 * 60 * 60)
-    emulator.reset()
-    emulator.faults.next("reset_before", times=2)
-    dispatcher.step()
-    travel(60)
-    dispatcher.step()
-    assert OutboxBatch.objects.filter(is_ambiguous=True).count() == 2
-    travel(20 * 60 * 60)
-    dispatcher.drain()
-
-    assert states() == ["delivered", "unknown", "delivered"]
-
-
-def test_truncus_is_told_when_to_send(emulator, put, dispatcher):
-    [email] = put(1, send_at=datetime.now(UTC) + timedelta(hours=1))
-    dispatcher.drain()
-
-    assert reload(email).state == "scheduled"
-    assert OutboxEntry.objects.count() == 0
-
-
-def test_a_time_to_send_that_is_over_means_now(emulator, put, dispatcher, travel):
-    [email] = put(1, send_at=datetime.now(UTC) + timedelta(hours=1))
-    travel(2 * 60 * 60)
-    dispatcher.drain()
-
-    assert reload(email).state == "delivered"
-    assert [sent.send_at for sent in emulator.emails] == [None]
-
-
-# Odd rows -------------------------------------------------------------------------------------
-
-
-def test_a_row_that_cannot_be_read_fails_alone(emulator, put, dispatcher):
-    _, broken, _ = put(3)
-    OutboxEntry.objects.filter(pk=broken.pk).update(payload="{")
-    dispatcher.drain()
-
-    assert reload(broken).state == "failed"
-    assert broken.error_code == "unreadable_payload"
-    assert broken.outbox_entry.is_waiting is False
-    assert len(emulator.emails) == 2
-
-
-def test_while_ambiguous_a_row_that_cannot_be_read_leaves_all_unknown(
-    emulator, put, dispatcher, travel, states
-):
-    emulator.faults.next("reset_after")
-    broken, _ = put(2)
-    dispatcher.step()
-    OutboxEntry.objects.filter(pk=broken.pk).update(payload="{")
-    travel(60)
-    dispatcher.drain()
-
-    assert states() == ["unknown"] * 2
-    assert len(keys_of(emulator)) == 1
-    assert OutboxBatch.objects.count() == 0
-
-
-# Bugs -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def stumble(monkeypatch):
-    """Return a function that has requests raise what nobody expects, where a test says so."""
-
-    def stumble(does_it, *, after_the_request=False):
-        real = dispatcher_module.request_results
-
-        def request_results(client, emails, **options):
-            if after_the_request:
-                real(client, emails, **options)
-            if does_it(emails):
-                raise LookupError("ann@example.org")
-            return real(client, emails, **options)
-
-        monkeypatch.setattr(dispatcher_module, "request_results", request_results)
-
-    return stumble
-
-
-def drain_stumbling(dispatcher):
-    """Do what a worker does: go on after each step, whatever it raised; return how often."""
-    stumbles = 0
-    while True:
-        try:
-            dispatcher.drain()
-        except LookupError:
-            stumbles += 1
-            continue
-        return stumbles
-
-
-def test_what_a_bug_keeps_from_being_sent_stands_alone_in_the_end_and_fails(
-    emulator, put, dispatcher, stumble, travel, states
-):
-    emails = put(8)
-    stumble(lambda sent: any(email["subject"] == "Order 5" for email in sent))
-
-    assert drain_stumbling(dispatcher) == 4  # for 8, 4, 2 and 1
-    assert states() == ["delivered"] * 5 + ["sending"] + ["delivered"] * 2
-    assert reload(emails[5]).error_code == "unexpected_error"
-    assert "LookupError in test_dispatcher.py" in emails[5].error
-    assert "ann@" not in emails[5].error
-    assert not emails[5].outbox_entry.batch.is_ambiguous
-    travel(24 * 60 * 60)
-    drain_stumbling(dispatcher)
-
-    assert reload(emails[5]).state == "failed"
-    assert len(emulator.emails) == 7
-
-
-def test_after_a_bug_with_an_answer_the_very_same_request_is_made_again(
-    emulator, put, dispatcher, stumble, travel, states
-):
-    put(3)
-    stumbles = iter([True])
-    stumble(lambda sent: next(stumbles, False), after_the_request=True)
-    with pytest.raises(LookupError):
-        dispatcher.step()
-    assert OutboxBatch.objects.get().is_ambiguous
-    travel(60)
-    dispatcher.drain()
-
-    assert states() == ["delivered"] * 3
-    assert len(set(keys_of(emulator))) == 1
-    assert len(emulator.emails) == 3
-
-
-def test_a_bug_that_stays_ends_an_ambiguous_batch_with_its_key(
-    emulator, put, dispatcher, stumble, travel, states
-):
-    emulator.faults.next("reset_after")
-    put(3)
-    dispatcher.step()
-    stumble(lambda sent: True)
-    for _ in range(3):
-        travel(60)
-        drain_stumbling(dispatcher)
-    assert states() == ["sending"] * 3
-    travel(24 * 60 * 60)
-    drain_stumbling(dispatcher)
-
-    assert states() == ["unknown"] * 3
-
-
-def test_sent_rows_drop_what_was_sent_unless_it_is_to_be_retained(
-    emulator, message, dispatcher, settings
-):
-    settings.TRUNCUS = {**settings.TRUNCUS, "STORE_BODIES": True}
-    put_all([message(1)])
-    dispatcher.drain()
-
-    entry = OutboxEntry.objects.get()
-    assert (entry.is_waiting, entry.batch) == (False, None)
-    assert "order 1" in entry.payload
-    assert isinstance(dispatcher.step(), Idle)
-
-
-def test_what_is_retained_is_the_mailers_to_say(emulator, message, dispatcher, settings):
-    settings.TRUNCUS = {**settings.TRUNCUS, "STORE_BODIES": True}
-    TruncusBackend(store_bodies=False).send_messages([message(1)])
-    dispatcher.drain()
-
-    assert OutboxEntry.objects.count() == 0
-
-
-def test_logs_tell_no_addresses(emulator, message, dispatcher, travel, caplog):
-    caplog.set_level(logging.DEBUG, logger="truncus_django")
-    emulator.faults.next("error_500")
-    put_all([message(1)])
-    dispatcher.step()
-    travel(60)
-    dispatcher.drain()
-
-    assert "failed" in caplog.text
-    assert "example.org" not in caplog.text
-    assert "Order" not in caplog.text

@@ -38,6 +38,21 @@ def plan(emulator):
     return plan
 
 
+@pytest.fixture
+def held_back(plan, put, dispatcher):
+    """Return a function that puts emails of low priority which the reserve holds back."""
+
+    def held_back(count):
+        plan(20)
+        put(10, priority="low")
+        dispatcher.drain()  # so that no more than the reserve is left
+        emails = put(count, priority="low")
+        dispatcher.drain()
+        return emails
+
+    return held_back
+
+
 def sent_of(emails):
     return sum(reload(email).state == State.DELIVERED for email in emails)
 
@@ -93,12 +108,8 @@ def test_a_share_of_the_plan_is_a_reserve_as_well(settings, plan, put, dispatche
     assert AccountQuota.objects.get().remaining == 10
 
 
-def test_they_go_on_when_the_quota_grows(plan, put, dispatcher, emulator):
-    plan(20)
-    put(10, priority="low")
-    dispatcher.drain()
-    low = put(5, priority="low")
-    dispatcher.drain()
+def test_they_go_on_when_the_quota_grows(held_back, put, dispatcher, emulator):
+    low = held_back(5)
     emulator.reset(monthly_limit=100, **NO_LIMITS)
     put(1, priority="high")  # whose answer tells
 
@@ -107,12 +118,8 @@ def test_they_go_on_when_the_quota_grows(plan, put, dispatcher, emulator):
     assert sent_of(low) == 5
 
 
-def test_they_go_on_in_a_new_month(plan, put, dispatcher):
-    plan(20)
-    put(10, priority="low")
-    dispatcher.drain()
-    low = put(5, priority="low")
-    dispatcher.drain()
+def test_they_go_on_in_a_new_month(held_back, dispatcher):
+    low = held_back(5)
     assert sent_of(low) == 0
     AccountQuota.objects.update(month="2020-01-01")
 
@@ -121,12 +128,8 @@ def test_they_go_on_in_a_new_month(plan, put, dispatcher):
     assert sent_of(low) == 5
 
 
-def test_after_a_day_without_an_answer_one_email_asks(plan, put, dispatcher, emulator):
-    plan(20)
-    put(10, priority="low")
-    dispatcher.drain()
-    low = put(5, priority="low")
-    dispatcher.drain()
+def test_after_a_day_without_an_answer_one_email_asks(held_back, dispatcher, emulator):
+    low = held_back(5)
     day_ago = timezone.now() - timedelta(seconds=DAY_S + 1)
     AccountQuota.objects.update(told_at=day_ago)
 
@@ -213,12 +216,8 @@ def test_without_a_reserve_nothing_is_held_back(settings, plan, put, dispatcher)
     assert sent_of(low) == 20
 
 
-def test_health_tells_what_is_held_back_and_does_not_ask_for_a_worker(plan, put, dispatcher):
-    plan(20)
-    put(10, priority="low")
-    dispatcher.drain()
-    low = put(5, priority="low")
-    dispatcher.drain()
+def test_health_tells_what_is_held_back_and_does_not_ask_for_a_worker(held_back):
+    low = held_back(5)
     hour_ago = timezone.now() - timedelta(hours=1)
     OutboxEntry.objects.update(created_at=hour_ago)
     Email.objects.filter(state=State.PENDING).update(created_at=hour_ago)
@@ -247,18 +246,8 @@ def test_a_direct_bulk_says_why_it_ends(settings, plan, message):
 # Who says so ----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def held(plan, put, dispatcher):
-    """Two emails of low priority that are held back."""
-    plan(20)
-    put(10, priority="low")
-    dispatcher.drain()
-    emails = put(2, priority="low")
-    dispatcher.drain()
-    return emails
-
-
-def test_the_doctor_says_it(held):
+def test_the_doctor_says_it(held_back):
+    held_back(2)
     found = {finding.what: finding for finding in examine_outbox()}
 
     assert found["outbox"].level is Level.OK
@@ -268,7 +257,8 @@ def test_the_doctor_says_it(held):
     assert "10 emails are left of this month's quota, and QUOTA_RESERVE keeps 10" in finding.found
 
 
-def test_the_panel_and_the_emails_page_say_it(held, put, admin_client):
+def test_the_panel_and_the_emails_page_say_it(held_back, put, admin_client):
+    held = held_back(2)
     [normal] = put(1)
 
     panel = admin_client.get(f"{LOG}dashboard/").text
@@ -279,7 +269,7 @@ def test_the_panel_and_the_emails_page_say_it(held, put, admin_client):
     assert reason not in admin_client.get(page_of(normal)).text
 
 
-def test_the_worker_says_it_once(held):
+def test_the_worker_says_it_once():
     out = StringIO()
     output = _Output(OutputWrapper(out), verbosity=1, is_once=False)
     idle = Idle(None, held_back={"": "10 emails are left"})

@@ -32,11 +32,6 @@ def run(emulator: Any) -> Callable[..., str]:
     return run
 
 
-@pytest.fixture
-def is_direct(settings: Any, emulator: Any) -> None:
-    settings.TRUNCUS = {**settings.TRUNCUS, "DELIVERY": "direct"}
-
-
 def test_it_says_what_it_sent_and_skips_it_the_next_time(run, is_direct):
     assert run("three_letters").startswith("3 messages: 3 accepted, in ")
     assert run("three_letters").startswith("3 messages: 3 skipped, in ")

@@ -1,52 +1,24 @@
 """Merge data: one message, an email for each of its recipients."""
 
-import copy
 import math
-import pickle
 from collections import Counter
-from datetime import date
 
 import pytest
 from django.core.mail import EmailMessage, EmailMultiAlternatives
-from django.utils import translation
 from django.utils.html import escape
-from django.utils.translation import gettext_lazy
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from truncus_django.api.errors import InvalidAddress, MessageError, MessagesNotSent, NetworkError
+from tests.sending.merged import PEOPLE, by_recipient, merged
+from truncus_django.api.errors import InvalidAddress, MessageError, MessagesNotSent
 from truncus_django.backend import TruncusBackend
-from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, OutboxEntry
-from truncus_django.sending import direct
-from truncus_django.sending.ambiguous import MergedSends
-from truncus_django.sending.merge import Merge, recipient_of
-from truncus_django.signals import post_send, pre_send, send_failed
+from truncus_django.sending.merge import recipient_of
+from truncus_django.signals import post_send, pre_send
 from truncus_django.testing import run_emulator, send_outbox, use_emulator
 
-pytestmark = pytest.mark.django_db
-
-PEOPLE = ["Ann <ann@example.org>", "bob@example.org"]
-
-
-@pytest.fixture(autouse=True)
-def emulator(truncus_emulator, settings):
-    settings.TRUNCUS = {**settings.TRUNCUS, "RECORD": True}
-    return truncus_emulator
-
-
-def merged(**options):
-    options = {"to": PEOPLE, "merge_data": {}, **options}
-    return TruncusMessage("Hello", "Text", "shop@example.com", **options)
-
-
-def pickled(message):
-    return pickle.loads(pickle.dumps(message))
-
-
-def by_recipient(emulator):
-    return {email.to[0]: email for email in emulator.emails}
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("emulator")]
 
 
 @pytest.mark.parametrize("name", ["merge_data", "merge_metadata", "merge_headers"])
@@ -57,37 +29,6 @@ def test_each_recipient_gets_an_email_of_their_own_as_soon_as_one_is_set(name, e
     assert message.send() == 2
     assert [email.payload["to"] for email in emulator.emails] == PEOPLE
     assert len(emulator.requests) == 1
-
-
-def test_variables_are_filled_into_subject_and_bodies(emulator):
-    message = TruncusMessage(
-        "{{ name }}, your code",
-        "Dear {{ name }}: {{ code }} & {{ shop }}",
-        "shop@example.com",
-        PEOPLE,
-        html="<p>Dear {{ name }}: {{ code }} &amp; {{ shop|upper }}</p>",
-        merge_global_data={"name": "friend", "shop": "Leaf"},
-        merge_data={
-            "ann@example.org": {"name": "<Ann>", "code": 1},
-            "bob@example.org": {"code": 2},
-        },
-    )
-    message.send()
-
-    found = by_recipient(emulator)
-    ann, bob = (found[address].payload for address in ("ann@example.org", "bob@example.org"))
-    assert ann["subject"] == "<Ann>, your code"
-    assert ann["text"] == "Dear <Ann>: 1 & Leaf"
-    assert ann["html"] == "<p>Dear &lt;Ann&gt;: 1 &amp; LEAF</p>"
-    assert bob["text"] == "Dear friend: 2 & Leaf"
-    assert message.subject == "{{ name }}, your code"
-
-
-def test_a_html_body_is_escaped_whatever_place_it_has(emulator):
-    message = merged(merge_data={"bob@example.org": {"name": "<b>"}}, to=["bob@example.org"])
-    message.body, message.content_subtype = "<p>{{ name }}</p>", "html"
-    message.send()
-    assert emulator.emails[0].payload["html"] == "<p>&lt;b&gt;</p>"
 
 
 def test_with_a_template_the_data_are_its_variables(emulator):
@@ -181,216 +122,6 @@ def test_the_others_of_a_list_are_as_before(emulator):
     assert len(emulator.requests) == 2
 
 
-def test_a_lost_answer_is_no_second_email(emulator):
-    emulator.faults.rate("reset_after", 1.0)
-    message = merged()
-    with pytest.raises(MessagesNotSent) as caught:
-        message.send()
-    assert message.truncus_status.status == "unknown"
-    assert isinstance(message.truncus_status.error, NetworkError)
-    emulator.faults.rate("reset_after", 0)
-
-    assert message.send() == 2
-    assert emulator.accepted == 2
-    assert Email.objects.count() == 2
-
-    # Also where the emails of the error are sent again, and not the whole.
-    again = [failure.message for failure in caught.value.failures]
-    assert TruncusBackend().send_messages(again) == 2
-    assert emulator.accepted == 2
-
-
-@pytest.mark.parametrize("copied", [lambda each: each, copy.copy, copy.deepcopy, pickled])
-@pytest.mark.parametrize("replay", ["first", "duplicate"])
-def test_after_an_answer_lost_in_the_middle_nobody_gets_it_twice(
-    emulator, settings, copied, replay
-):
-    settings.TRUNCUS = {**settings.TRUNCUS, "MAX_RETRIES": 0}
-    emulator.reset(batch_replay=replay)
-    message = merged(to=[f"customer{number}@example.org" for number in range(250)])
-    take, seen = emulator.faults.take, iter([None, "reset_after", None])
-
-    def second_is_lost(path, endpoint):
-        fault = next(seen, None)
-        if fault:
-            emulator.faults.next(fault)
-        return take(path, endpoint)
-
-    emulator.faults.take = second_is_lost
-    with pytest.raises(MessagesNotSent) as caught:
-        message.send()
-    assert caught.value.ambiguous
-    assert message.truncus_status.status == "mixed"
-
-    assert copied(message).send() == 250
-    assert Counter(email.to for email in emulator.emails).most_common(1)[0][1] == 1
-    assert emulator.accepted == 250
-    assert Email.objects.count() == 250
-
-
-def test_a_lost_answer_of_the_first_of_two_is_not_forgotten_for_the_second(emulator, settings):
-    settings.TRUNCUS = {**settings.TRUNCUS, "MAX_RETRIES": 0}
-    message = merged()
-    emulator.faults.next("reset_after")
-    with pytest.raises(MessagesNotSent):
-        TruncusBackend().send_messages([message, message])
-    assert emulator.accepted == 4
-
-    assert TruncusBackend().send_messages([message, message]) == 4
-    assert emulator.accepted == 4
-    assert "_truncus_ambiguous_sends" not in vars(message)
-
-
-@pytest.mark.parametrize("fails", ["first", "last"])
-def test_another_send_of_the_message_forgets_nothing_of_this_one(emulator, settings, fails):
-    settings.TRUNCUS = {**settings.TRUNCUS, "MAX_RETRIES": 0}
-    message = merged(to=[f"customer{number}@example.org" for number in range(150)])
-    others = []
-
-    def send_as_another_thread_would(**kwargs):
-        if not others:
-            others.append(None)
-            others[0] = TruncusBackend().send_messages([message])
-
-    emulator.faults.next("reset_after")
-    signal = send_failed if fails == "first" else post_send
-    signal.connect(send_as_another_thread_would)
-    try:
-        with pytest.raises(MessagesNotSent):
-            message.send()
-    finally:
-        signal.disconnect(send_as_another_thread_would)
-    assert others == [150]
-
-    assert message.send() == 150
-    assert set(Counter(email.to for email in emulator.emails).values()) == {2}
-
-
-def test_after_a_break_nobody_gets_it_twice(emulator):
-    message = merged(to=[f"customer{number}@example.org" for number in range(150)])
-
-    def stop(message, **kwargs):
-        if message.to == ["customer120@example.org"]:
-            raise KeyboardInterrupt
-
-    post_send.connect(stop)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            message.send()
-    finally:
-        post_send.disconnect(stop)
-    assert message.send() == 150
-    assert emulator.accepted == 150
-
-
-@pytest.mark.parametrize("step", ["_forget", "_remember_failure"])
-def test_a_break_while_an_answer_is_noted_is_no_second_email(emulator, settings, monkeypatch, step):
-    settings.TRUNCUS = {**settings.TRUNCUS, "MAX_RETRIES": 0}
-    if step == "_remember_failure":
-        emulator.faults.next("reset_after")
-
-    def stop(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    message = merged()
-    with monkeypatch.context() as patched:
-        patched.setattr(direct, step, stop)
-        with pytest.raises(KeyboardInterrupt):
-            message.send()
-    assert message.send() == 2
-    assert emulator.accepted == 2
-    assert Email.objects.count() == 2
-
-
-def test_a_break_while_a_whole_send_is_noted_is_no_second_email(emulator, settings, monkeypatch):
-    settings.TRUNCUS = {**settings.TRUNCUS, "MAX_RETRIES": 0}
-    message = merged(to=[f"customer{number}@example.org" for number in range(150)])
-    emulator.faults.next("reset_after")
-
-    def stop(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(MergedSends, "finish", stop)
-        with pytest.raises(KeyboardInterrupt):
-            message.send()
-    assert message.send() == 150
-    assert emulator.accepted == 150
-
-
-def test_what_was_sent_as_a_whole_is_sent_anew(emulator):
-    message = merged()
-    for _ in range(2):
-        assert message.send() == 2
-    assert emulator.accepted == 4
-    assert "_truncus_ambiguous_sends" not in vars(message)
-
-
-def test_a_repeat_in_another_language_is_the_same_email(emulator, settings):
-    settings.TRUNCUS = {**settings.TRUNCUS, "MAX_RETRIES": 0}
-    message = merged(
-        to=["ann@example.org"],
-        merge_global_data={"word": gettext_lazy("Password"), "number": 1234.5},
-    )
-    message.subject = "{{ word }} {{ number }}"
-    emulator.faults.next("reset_after")
-    with translation.override("en"), pytest.raises(NetworkError):
-        message.send()
-    with translation.override("de"):
-        assert message.send() == 1
-    assert emulator.accepted == 1
-
-
-@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "TEXT/HTML", "text/html ", "body"])
-def test_values_are_escaped_however_html_is_written(emulator, kind):
-    message = merged(to=["ann@example.org"], merge_global_data={"name": "<script>x</script>"})
-    if kind == "body":
-        message.body, message.content_subtype = "<p>{{ name }}", "HTML"
-    else:
-        message.attach_alternative("<p>{{ name }}", kind)
-    message.send()
-    assert emulator.emails[0].payload["html"] == "<p>&lt;script&gt;x&lt;/script&gt;"
-
-
-def test_nothing_that_a_receiver_changes_is_anothers(emulator):
-    def change(message, payload, **kwargs):
-        content, kind = message.alternatives[0]
-        message.alternatives[0] = (content.replace("%WHO%", message.to[0]), kind)
-        message.esp_extra["metadata"].setdefault("who", message.to[0])
-        payload.setdefault("headers", {}).setdefault("X-Who", message.to[0])
-
-    message = merged(html="<p>%WHO%", esp_extra={"metadata": {"a": "1"}, "headers": {"X-A": "1"}})
-    pre_send.connect(change)
-    try:
-        message.send()
-    finally:
-        pre_send.disconnect(change)
-    for email in emulator.emails:
-        [own] = [email.payload["to"]]
-        assert email.payload["html"] == f"<p>{own}"
-        assert email.payload["metadata"]["who"] == own
-        assert email.payload["headers"]["X-Who"] == own
-    assert message.alternatives[0][0] == "<p>%WHO%"
-    assert message.esp_extra == {"metadata": {"a": "1"}, "headers": {"X-A": "1"}}
-
-
-@pytest.mark.parametrize("body", ["Dear {{ name }}", b"Dear {{ name }}"])
-@pytest.mark.parametrize("data", [{}, {"bob@example.org": {}}])
-def test_a_variable_is_never_sent_as_it_is(emulator, body, data):
-    message = merged(merge_data=data)
-    message.body = body
-    with pytest.raises((MessageError, MessagesNotSent)):
-        message.send()
-    assert emulator.requests == []
-
-
-def test_of_metadata_alone_the_texts_are_as_they_are(emulator):
-    message = merged(merge_data=None, merge_metadata={})
-    message.body = "How to write {{ name }}"
-    message.send()
-    assert emulator.emails[0].payload["text"] == "How to write {{ name }}"
-
-
 def test_own_keys_are_the_recipients_own(emulator):
     for _ in range(2):
         assert merged(idempotency_key="digest-7").send() == 2
@@ -422,28 +153,32 @@ def test_in_the_outbox_each_recipient_waits_alone(emulator, settings):
     assert by_recipient(emulator)["ann@example.org"].payload["text"] == "Dear Ann"
 
 
-def test_receivers_see_each_email_and_cannot_reach_another(emulator):
-    seen = []
+def test_one_recipient_without_a_value_does_not_cost_the_others(emulator):
+    message = merged(merge_data={"bob@example.org": {"name": "Bob"}})
+    message.body = "Dear {{ name }}"
+    with pytest.raises(MessagesNotSent):
+        message.send()
+    assert message.truncus_status.recipients["ann@example.org"].status == "failed"
+    assert message.truncus_status.recipients["bob@example.org"].status == "delivered"
 
-    def change(message, payload, **kwargs):
-        message.attachments.append(("a.txt", message.to[0], "text/plain"))
-        message.extra_headers["X-To"] = message.to[0]
-        message.bcc.append("archive@example.com")
 
-    def note(message, status, **kwargs):
-        seen.append((message.to, status.status))
+def test_copies_go_out_where_they_are_asked_for(emulator):
+    message = merged(cc=["boss@example.com"], merge_cc=True)
+    assert message.send() == 2
+    assert [email.payload["cc"] for email in emulator.emails] == [["boss@example.com"]] * 2
 
-    pre_send.connect(change)
-    post_send.connect(note)
-    try:
-        merged(metadata={}).send()
-    finally:
-        pre_send.disconnect(change)
-        post_send.disconnect(note)
 
-    assert seen == [([PEOPLE[0]], "delivered"), ([PEOPLE[1]], "delivered")]
-    assert [len(email.payload["attachments"]) for email in emulator.emails] == [1, 1]
-    assert [email.payload["headers"]["X-To"] for email in emulator.emails] == PEOPLE
+def test_nobody_to_send_to_is_no_email(emulator):
+    message = merged(to=[])
+    assert message.send() == 0
+    assert message.truncus_status is None
+
+
+def test_anymail_unset_is_no_merge_data(emulator):
+    message = EmailMessage("Hello", "Text", "shop@example.com", PEOPLE)
+    message.merge_data = type("UNSET", (), {})
+    assert message.send() == 1
+    assert emulator.emails[0].payload["to"] == PEOPLE
 
 
 @pytest.mark.parametrize(
@@ -477,98 +212,64 @@ def test_wrong_merge_data_are_an_error_before_any_request(options, text, emulato
     assert message.truncus_status.status == "failed"
 
 
-@pytest.mark.parametrize(
-    ("body", "text"),
-    [
-        ("{% include 'secret.txt' %}{{ name }}", "The body has a template tag"),
-        ("{{ name | }}", "that is no plain name, or has a filter other than capfirst"),
-        (
-            "{{ name|date:'j F'|nope }}",
-            "that is no plain name, or has a filter other than capfirst",
-        ),
-        ("{{ name|upper:'x' }}", "The body has a {{ variable }} that cannot be read"),
-        (
-            "{{ name|center:'9999' }}",
-            "The body has a {{ variable }} that is no plain name, or has a",
-        ),
-        (
-            "{{ name|stringformat:'9s' }}",
-            "that is no plain name, or has a filter other than",
-        ),
-        ("{{ name.password }}", "that is no plain name, or has a filter other than capfirst, date"),
-        ("{{ name|upper|safe }}", "that is no plain name, or has a filter other than capfirst"),
-        ("{{ nmae }}", "The body has {{ nmae }}, which the merge data of a recipient lacks"),
-        ("{{ name|default:other }}", "that is no plain name, or has a filter other than capfirst"),
-        ("{{ nmae|upper }}", "The body has {{ nmae }}, which the merge data of a recipient lacks"),
-    ],
-)
-def test_wrong_templates_are_an_error_that_names_the_place(body, text, emulator):
-    message = merged(merge_global_data={"name": "Geheimnis"})
-    message.body = body
-    with pytest.raises((MessageError, MessagesNotSent)) as caught:
+# Receivers ----------------------------------------------------------------------------------------
+
+
+def test_nothing_that_a_receiver_changes_is_anothers(emulator):
+    def change(message, payload, **kwargs):
+        content, kind = message.alternatives[0]
+        message.alternatives[0] = (content.replace("%WHO%", message.to[0]), kind)
+        message.esp_extra["metadata"].setdefault("who", message.to[0])
+        payload.setdefault("headers", {}).setdefault("X-Who", message.to[0])
+
+    message = merged(html="<p>%WHO%", esp_extra={"metadata": {"a": "1"}, "headers": {"X-A": "1"}})
+    pre_send.connect(change)
+    try:
         message.send()
-    assert text in str(message.truncus_status.error)
-    assert "Geheimnis" not in str(message.truncus_status.error)
-    assert "Geheimnis" not in str(caught.value)
-    assert emulator.requests == []
+    finally:
+        pre_send.disconnect(change)
+    for email in emulator.emails:
+        [own] = [email.payload["to"]]
+        assert email.payload["html"] == f"<p>{own}"
+        assert email.payload["metadata"]["who"] == own
+        assert email.payload["headers"]["X-Who"] == own
+    assert message.alternatives[0][0] == "<p>%WHO%"
+    assert message.esp_extra == {"metadata": {"a": "1"}, "headers": {"X-A": "1"}}
 
 
-def test_filters_show_values_as_django_does(emulator):
-    message = merged(
-        to=["ann@example.org"],
-        merge_global_data={"day": date(2026, 11, 29), "price": 1234.5, "name": "ann lee", "n": 2},
-    )
-    message.body = (
-        "{{ day|date:'j F Y' }}, {{ price|floatformat:2 }}, {{ name|title }}, "
-        "{{ n }} item{{ n|pluralize }}, {{ name|truncatechars:4|upper }}"
-    )
-    message.send()
-    assert emulator.emails[0].payload["text"] == "29 November 2026, 1234.50, Ann Lee, 2 items, ANN…"
+def test_receivers_see_each_email_and_cannot_reach_another(emulator):
+    seen = []
 
+    def change(message, payload, **kwargs):
+        message.attachments.append(("a.txt", message.to[0], "text/plain"))
+        message.extra_headers["X-To"] = message.to[0]
+        message.bcc.append("archive@example.com")
 
-def test_one_recipient_without_a_value_does_not_cost_the_others(emulator):
-    message = merged(merge_data={"bob@example.org": {"name": "Bob"}})
-    message.body = "Dear {{ name }}"
-    with pytest.raises(MessagesNotSent):
-        message.send()
-    assert message.truncus_status.recipients["ann@example.org"].status == "failed"
-    assert message.truncus_status.recipients["bob@example.org"].status == "delivered"
+    def note(message, status, **kwargs):
+        seen.append((message.to, status.status))
 
+    pre_send.connect(change)
+    post_send.connect(note)
+    try:
+        merged(metadata={}).send()
+    finally:
+        pre_send.disconnect(change)
+        post_send.disconnect(note)
 
-def test_copies_go_out_where_they_are_asked_for(emulator):
-    message = merged(cc=["boss@example.com"], merge_cc=True)
-    assert message.send() == 2
-    assert [email.payload["cc"] for email in emulator.emails] == [["boss@example.com"]] * 2
-
-
-def test_nobody_to_send_to_is_no_email(emulator):
-    message = merged(to=[])
-    assert message.send() == 0
-    assert message.truncus_status is None
-
-
-def test_anymail_unset_is_no_merge_data(emulator):
-    message = EmailMessage("Hello", "Text", "shop@example.com", PEOPLE)
-    message.merge_data = type("UNSET", (), {})
-    assert message.send() == 1
-    assert emulator.emails[0].payload["to"] == PEOPLE
-
-
-def test_a_copy_knows_nothing_of_earlier_sends():
-    message = merged()
-    message.__dict__["_truncus_ambiguous_sends"] = {0: ()}
-    message.truncus_status = object()
-    found = Merge(message).message_for("bob@example.org")
-    assert found.truncus_status is None
-    assert "_truncus_ambiguous_sends" not in found.__dict__
+    assert seen == [([PEOPLE[0]], "delivered"), ([PEOPLE[1]], "delivered")]
+    assert [len(email.payload["attachments"]) for email in emulator.emails] == [1, 1]
+    assert [email.payload["headers"]["X-To"] for email in emulator.emails] == PEOPLE
 
 
 # For any recipients and batches -------------------------------------------------------------------
 
+
 LOCAL = st.text("abcXYZ019.+_-", min_size=1, max_size=8).filter(
     lambda text: not text.startswith(".") and not text.endswith(".") and ".." not in text
 )
+
 ADDRESSES = st.builds("{}@{}".format, LOCAL, st.sampled_from(["example.org", "MÜLLER.example"]))
+
 VALUES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc", "Cn"]), max_size=20)
 
 

@@ -29,7 +29,7 @@ def send_bulk(
 ) -> BulkResult:
     """Send messages, any number of them, and return how many were sent, and why others were not.
 
-    A hundred at a time are taken from ``messages`` and written into the outbox's tables. With
+    A hundred at a time are read from ``messages`` and written into the outbox's tables. With
     ``DELIVERY = "direct"`` this process then sends them, within the account's limits; with
     ``"outbox"`` the workers do. One bad message does not stop the others. Messages without a
     ``priority`` get ``"low"``.

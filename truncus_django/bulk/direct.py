@@ -10,7 +10,12 @@ from django.db import transaction
 
 from truncus_django.api.contract import MAX_BATCH_SIZE
 from truncus_django.api.errors import QuotaExceeded, TruncusError, kind_of, log_text_of_code
-from truncus_django.bulk.statuses import STATUS_FIELDS, UNFINISHED, gone, status_of_record
+from truncus_django.bulk.statuses import (
+    STATUS_FIELDS,
+    UNFINISHED,
+    status_of_deleted,
+    status_of_record,
+)
 from truncus_django.conf import ConfigurationError
 from truncus_django.db.clock import moment_of
 from truncus_django.mailers import Mailer
@@ -142,6 +147,6 @@ def _finished(
     for pk in list(unfinished):
         email = records.get(pk)
         if email is None or email.state not in UNFINISHED:
-            status = gone(pk) if email is None else status_of_record(email)
+            status = status_of_deleted(pk) if email is None else status_of_record(email)
             found.append((unfinished.pop(pk), status))
     return found

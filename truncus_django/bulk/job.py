@@ -1,4 +1,4 @@
-"""The run of a bulk: takes a hundred messages, writes them into the outbox, has them sent."""
+"""The run of a bulk: reads a hundred messages, writes them into the outbox, has them sent."""
 
 import traceback
 from collections import Counter
@@ -13,14 +13,14 @@ from django.db import Error, reset_queries
 
 from truncus_django.api.errors import TruncusError, log_text
 from truncus_django.backend import TruncusBackend
+from truncus_django.bulk.deduplication import NOT_SENT, enqueue_new, known_emails
 from truncus_django.bulk.direct import (
     MOST_UNFINISHED,
     AccountPaused,
     DirectSender,
     refuse_open_transaction,
 )
-from truncus_django.bulk.enlist import NOT_SENT, enlist, known_emails
-from truncus_django.bulk.intake import CHUNK, Intake, Taken
+from truncus_django.bulk.reader import CHUNK, MessageReader, PreparedEmail
 from truncus_django.bulk.result import BulkInterrupted, BulkResult
 from truncus_django.bulk.statuses import UNFINISHED, counted_as, reason_of, status_of_record
 from truncus_django.mailers import Mailer
@@ -61,13 +61,13 @@ class BulkJob:
         on_progress: Callable[[int], object] | None = None,
         is_dry_run: bool = False,
     ) -> None:
-        self._intake = Intake(messages, key, mailer, is_dry_run=is_dry_run)
+        self._reader = MessageReader(messages, key, mailer, is_dry_run=is_dry_run)
         self._key = key
         self._mailer = mailer
         self._on_result = on_result
         self._on_progress = on_progress
         self._is_dry_run = is_dry_run
-        self._unfinished: dict[UUID, Taken] = {}
+        self._unfinished: dict[UUID, PreparedEmail] = {}
         self._counts: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
         self._first_at: dict[str, int] = {}
@@ -77,7 +77,7 @@ class BulkJob:
         """What came of it so far; also after :meth:`run` has raised an exception."""
         counts = self._counts + Counter(queued=len(self._unfinished))
         return BulkResult(
-            messages=self._intake.count,
+            messages=self._reader.count,
             errors=Counter(self._errors),
             first_at=dict(self._first_at),
             **counts,
@@ -110,27 +110,27 @@ class BulkJob:
         is_known = self._key is not None and BulkEmail.objects.filter(key=self._key).exists()
         if sender and is_known:
             sender.send_due()  # what an earlier run has left
-        while not self._intake.is_exhausted:
-            before = self._intake.count
-            taken, without_recipients = self._intake.take()
+        while not self._reader.is_exhausted:
+            before = self._reader.count
+            emails, without_recipients = self._reader.read()
             self._counts["skipped"] += without_recipients
-            rows = [each for each in taken if each.row is not None]
+            rows = [each for each in emails if each.row is not None]
             for start in range(0, len(rows), CHUNK):  # one message may be many emails
                 self._write(rows[start : start + CHUNK])
-            self._tell([each for each in taken if each.status is not None])
+            self._tell([each for each in emails if each.status is not None])
             self._finish(sender)
             if self._on_progress:
-                self._on_progress(self._intake.count - before)
-            if self._intake.count // _RESET_EVERY > before // _RESET_EVERY:
+                self._on_progress(self._reader.count - before)
+            if self._reader.count // _RESET_EVERY > before // _RESET_EVERY:
                 reset_queries()  # with DEBUG Django keeps thousands, with all that they insert
         self._finish(sender, is_last=True)
         if sender and is_known:
             for _ in sender.finish(self._left_by_earlier_runs(), is_last=True):
                 pass
-        if self._intake.error is not None:
-            raise self._intake.error
+        if self._reader.error is not None:
+            raise self._reader.error
 
-    def _write(self, emails: Sequence[Taken]) -> None:
+    def _write(self, emails: Sequence[PreparedEmail]) -> None:
         """Write emails into the outbox, but for those that were written under the key before."""
         if self._key is None:
             new = list(emails)
@@ -144,9 +144,9 @@ class BulkJob:
         for each in emails:
             each.row = None  # its payload is in the database
 
-    def _write_new(self, emails: Sequence[Taken]) -> list[Taken]:
+    def _write_new(self, emails: Sequence[PreparedEmail]) -> list[PreparedEmail]:
         rows: dict[UUID, Row] = {}
-        new: dict[UUID, Taken] = {}
+        new: dict[UUID, PreparedEmail] = {}
         repeated = []
         for each in emails:
             if each.identity is None or each.row is None:
@@ -166,11 +166,11 @@ class BulkJob:
     def _known(self, rows: Mapping[UUID, Row]) -> Mapping[UUID, Email]:
         """Return the records of emails that are not to be sent; the others are written."""
         if self._key is not None and not self._is_dry_run:
-            return enlist(rows, self._key, self._mailer.settings)
+            return enqueue_new(rows, self._key, self._mailer.settings)
         known = known_emails(list(rows))
         return {identity: email for identity, email in known.items() if email.state not in NOT_SENT}
 
-    def _skip(self, email: Taken, record: Email) -> None:
+    def _skip(self, email: PreparedEmail, record: Email) -> None:
         email.status = status_of_record(record)
         email.is_skipped = True
 
@@ -194,7 +194,7 @@ class BulkJob:
 
     # What became of messages ------------------------------------------------------------------
 
-    def _tell(self, emails: Sequence[Taken]) -> None:
+    def _tell(self, emails: Sequence[PreparedEmail]) -> None:
         """Count emails whose fate is known, all of them before anybody is told."""
         for each in emails:
             if each.status is None:
@@ -211,7 +211,7 @@ class BulkJob:
             if each.status is not None and not self._is_dry_run:
                 self._tell_one(each, each.status)
 
-    def _tell_one(self, email: Taken, status: TruncusStatus) -> None:
+    def _tell_one(self, email: PreparedEmail, status: TruncusStatus) -> None:
         message = email.message
         if isinstance(message, EmailMessage):
             cast("TruncusMessage", message).truncus_status = status

@@ -13,7 +13,7 @@ class BulkResult:
     """How many messages of a bulk became what.
 
     Attributes:
-        messages: how many were taken from the iterable.
+        messages: how many were read from the iterable.
         accepted: emails that Truncus accepted.
         queued: emails that wait in the outbox.
         skipped: messages that were sent under the key before, or have no recipients.

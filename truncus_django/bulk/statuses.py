@@ -58,7 +58,7 @@ def status_of_record(email: Email) -> TruncusStatus:
     )
 
 
-def gone(pk: UUID) -> TruncusStatus:
+def status_of_deleted(pk: UUID) -> TruncusStatus:
     """Return the status of a message whose record somebody has deleted."""
     error = EmailRefused("Its record was deleted before it was sent")
     return TruncusStatus(status="failed", error=error, email_pk=pk)

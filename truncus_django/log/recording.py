@@ -135,16 +135,8 @@ def _connects(connection: BaseDatabaseWrapper) -> bool:
 
 
 def _report(exc: Exception, trouble: TroubleLog, what: str, event: str) -> None:
-    kind = type(exc).__name__
     hint = " Run manage.py migrate, if you have not." if lacks_tables(exc) else ""
-    trouble.error(
-        kind,
-        "%s: %s.%s Further ones are not logged.",
-        what,
-        kind,
-        hint,
-        extra={"truncus_event": event, "truncus_error": kind},
-    )
+    trouble.failed(exc, f"{what}: %s.{hint} Further ones are not logged.", event=event)
 
 
 def _attach(message_ids: Sequence[str]) -> None:

@@ -78,12 +78,10 @@ class Reader:
             with _live_connection(database()):
                 readings = [*_outbox(), *_emails(self._window, self._tenants)]
         except Exception as exc:  # noqa: BLE001  the other metrics are exported all the same
-            kind = type(exc).__name__
-            _trouble.error(
-                kind,
+            _trouble.failed(
+                exc,
                 "The metrics of the log could not be read: %s. Further ones are not logged.",
-                kind,
-                extra={"truncus_event": "metrics_not_read", "truncus_error": kind},
+                event="metrics_not_read",
             )
             return [Reading(instruments.DATABASE_UP, 0)]
         _trouble.clear()

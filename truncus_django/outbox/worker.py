@@ -198,15 +198,14 @@ class Worker:
 
     def _report(self, exc: Exception) -> None:
         """Log a kind of error; not what it says, which may hold what was to be written."""
-        kind = type(exc).__name__
         if isinstance(exc, DatabaseError | InterfaceError):
-            self._trouble.error(
-                kind,
+            self._trouble.failed(
+                exc,
                 "The outbox's database fails: %s. The worker tries again.",
-                kind,
-                extra={"truncus_event": "outbox_database_failed", "truncus_error": kind},
+                event="outbox_database_failed",
             )
             return
+        kind = type(exc).__name__
         place = traceback.extract_tb(exc.__traceback__)[-1]
         self._trouble.error(
             kind,

@@ -276,13 +276,11 @@ request_finished.connect(_write_what_was_rolled_back, dispatch_uid="truncus_djan
 
 
 def _report(exc: Exception) -> None:
-    kind = type(exc).__name__
-    _trouble.error(
-        kind,
+    _trouble.failed(
+        exc,
         "The quota of an account could not be written: %s. Further ones are not logged. "
         "Run manage.py migrate, if you have not.",
-        kind,
-        extra={"truncus_event": "quota_not_written", "truncus_error": kind},
+        event="quota_not_written",
     )
 
 

@@ -206,15 +206,10 @@ def _entries_or_none(addresses: Iterable[str], has_tables: bool) -> Entries | No
             lambda: _entries_over_a_live_connection(list(addresses), has_tables)
         )
     except Exception as exc:  # noqa: BLE001  whatever it is, what waits for no list must go out
-        kind = type(exc).__name__
         hint = " Run manage.py migrate, if you have not." if lacks_tables(exc) else ""
-        problem = "Suppressed addresses could not be looked up: %s.%s Further ones are not logged."
-        _trouble.error(
-            kind,
-            problem,
-            kind,
-            hint,
-            extra={"truncus_event": "suppression_unknown", "truncus_error": kind},
+        problem = "Suppressed addresses could not be looked up: %s."
+        _trouble.failed(
+            exc, f"{problem}{hint} Further ones are not logged.", event="suppression_unknown"
         )
         return None
     _trouble.clear()

@@ -27,12 +27,10 @@ _trouble = TroubleLog()
 
 
 def _report(exc: Exception) -> None:
-    kind = type(exc).__name__
-    _trouble.error(
-        kind,
+    _trouble.failed(
+        exc,
         "Telemetry fails: %s. Emails are sent. Further ones are not logged.",
-        kind,
-        extra={"truncus_event": "telemetry_failed", "truncus_error": kind},
+        event="telemetry_failed",
     )
 
 

@@ -1,4 +1,4 @@
-"""What is taken from a bulk's messages, a hundred at a time, and made ready as a send would."""
+"""Reads the messages of a bulk, a hundred at a time, and makes them ready as a send would."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -21,12 +21,12 @@ from truncus_django.sending.outgoing import Original, OutgoingMessage
 from truncus_django.sending.prepare import Preparer
 
 CHUNK = 100
-"""So many messages are taken, and written in one transaction."""
+"""So many messages are read, and written in one transaction."""
 
 
 @dataclass(slots=True)
-class Taken:
-    """An email of a message that was taken.
+class PreparedEmail:
+    """An email of a message that was read.
 
     Attributes:
         place: of the message among all, from 1.
@@ -48,11 +48,11 @@ class Taken:
     recipient: str = field(default="", repr=False)
 
 
-class Intake:
-    """Takes messages.
+class MessageReader:
+    """Reads the messages of a bulk.
 
     Attributes:
-        count: how many were taken.
+        count: how many were read.
         is_exhausted: whether there are no more.
         error: what the iterable raised at its end, if it did.
 
@@ -78,7 +78,7 @@ class Intake:
         self._bytes = 0
         self._emails = 0
 
-    def take(self) -> tuple[list[Taken], int]:
+    def read(self) -> tuple[list[PreparedEmail], int]:
         """Return the emails of the next messages, and how many messages have no recipients."""
         settings = self._mailer.settings
         accounts = Accounts(self._mailer, is_for_outbox=True)
@@ -93,7 +93,7 @@ class Intake:
         )
         self._bytes = self._emails = 0
         places: list[int] = []
-        unusable: list[Taken] = []
+        unusable: list[PreparedEmail] = []
         emails = []
         prepared = set()
         for outgoing in preparer.prepare(self._messages(places, unusable)):
@@ -103,7 +103,7 @@ class Intake:
         in_order = sorted(emails + unusable, key=lambda each: each.place)
         return in_order, len(places) - len(prepared)
 
-    def _messages(self, places: list[int], unusable: list[Taken]) -> Iterator[EmailMessage]:
+    def _messages(self, places: list[int], unusable: list[PreparedEmail]) -> Iterator[EmailMessage]:
         """Yield messages until they are enough, and note their places; set aside what is none."""
         for _ in range(CHUNK):
             try:
@@ -126,13 +126,13 @@ class Intake:
             else:
                 kind = type(message).__name__
                 error = MessageError(f"send_bulk() takes messages, and was given a {kind}.")
-                unusable.append(Taken(self.count, message, status=_status_of(error)))
+                unusable.append(PreparedEmail(self.count, message, status=_status_of(error)))
 
-    def _email(self, outgoing: OutgoingMessage, place: int) -> Taken:
+    def _email(self, outgoing: OutgoingMessage, place: int) -> PreparedEmail:
         row = outgoing.error or row_or_error(outgoing, self._alias, self._mailer.settings)
         if isinstance(row, TruncusError):
             clear_frames(row)
-            return Taken(
+            return PreparedEmail(
                 place,
                 outgoing.message,
                 status=_status_of(row),
@@ -145,7 +145,7 @@ class Intake:
         identity = None
         if self._key is not None and outgoing.payload is not None:
             identity = identity_of(outgoing.payload, self._key)
-        return Taken(
+        return PreparedEmail(
             place,
             outgoing.message,
             row,

@@ -23,7 +23,7 @@ NOT_SENT = frozenset({State.FAILED, State.REJECTED, State.EXPIRED})
 _TRIES = 5
 
 
-def enlist(rows: Mapping[UUID, Row], key: str, settings: Settings) -> dict[UUID, Email]:
+def enqueue_new(rows: Mapping[UUID, Row], key: str, settings: Settings) -> dict[UUID, Email]:
     """Write emails into the outbox that are new to the bulk; return the records of the others.
 
     Args:
@@ -46,11 +46,11 @@ def enlist(rows: Mapping[UUID, Row], key: str, settings: Settings) -> dict[UUID,
             if new:
                 enqueue(list(new.values()), settings)
                 # In one order for all processes, so that none waits for another in a circle.
-                places = [
+                bulk_emails = [
                     BulkEmail(id=identity, key=key, email_id=new[identity].email.pk)
                     for identity in sorted(new)
                 ]
-                insert(places, using=using)
+                insert(bulk_emails, using=using)
             return known
 
     # Another process was faster with one of them; the next try finds it. A transaction of the
@@ -62,9 +62,9 @@ def enlist(rows: Mapping[UUID, Row], key: str, settings: Settings) -> dict[UUID,
 
 def known_emails(identities: Sequence[UUID]) -> dict[UUID, Email]:
     """Return the records of emails that a bulk has written, by their identities."""
-    places = BulkEmail.objects.filter(pk__in=identities).select_related("email")
+    found = BulkEmail.objects.filter(pk__in=identities).select_related("email")
     fields = [f"email__{name}" for name in STATUS_FIELDS]
-    return {place.pk: place.email for place in places.only("email_id", *fields)}
+    return {each.pk: each.email for each in found.only("email_id", *fields)}
 
 
 def _forget_unsent(known: Mapping[UUID, Email]) -> list[UUID]:

@@ -12,6 +12,8 @@ class FieldsFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
         """Return the line, above a traceback."""
         fields = [
-            f"{name}={value}" for name, value in vars(record).items() if name.startswith("truncus_")
+            f"{name}={value}"
+            for name, value in vars(record).items()
+            if name.startswith("truncus_") and value is not None
         ]
         return " ".join([super().formatMessage(record), *fields])

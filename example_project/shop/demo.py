@@ -342,9 +342,9 @@ def _send_letters_in_two_runs(customers: Sequence[User]) -> None:
 
 def _unsubscribe_from_digest(emulator: Emulator) -> None:
     """Do what a mail program does at a click: post to the address in the digest's header."""
-    [digest] = [each for each in emulator.emails if each.status == "scheduled"]
-    link = urlsplit((digest.payload or {})["headers"]["List-Unsubscribe"].strip("<>"))
-    Client().post(link.path, {"List-Unsubscribe": "One-Click"}, headers={"host": "localhost"})
+    for digest in [each for each in emulator.emails if each.status == "scheduled"]:
+        link = urlsplit((digest.payload or {})["headers"]["List-Unsubscribe"].strip("<>"))
+        Client().post(link.path, {"List-Unsubscribe": "One-Click"}, headers={"host": "localhost"})
 
 
 def _hold_letters_back() -> None:

@@ -104,7 +104,8 @@ The exit status is 0 if everything came out as it ought to, else 1 after a list 
         self._show_where_to_look()
 
     def _show_row(self, row: demo.Row) -> None:
-        ids = row.ids or ["none"]
+        is_by_fallback = any(status.sent_by for status in row.statuses)
+        ids = row.ids or ["none: by fallback mailer" if is_by_fallback else "none: no request"]
         more = f" +{len(ids) - 1}" if len(ids) > 1 else ""
         cells = (len(row.statuses), _words(row.answers), ids[0] + more, row.requests)
         line = _ROW.format(row.title, *cells, _words(row.later))

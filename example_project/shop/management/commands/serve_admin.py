@@ -14,7 +14,7 @@ from shop import demo, history
 from shop.demo_database import use_demo_database, use_fresh_demo_database
 from shop.models import Order
 from truncus_django.emulator import Emulator, EmulatorMissesWerkzeug
-from truncus_django.models import Email
+from truncus_django.models import Email, SuppressedAddress
 
 LOGIN, PASSWORD = "admin", "admin"
 
@@ -76,8 +76,11 @@ some. Ctrl-C stops both."""
         if not Email.objects.exists():
             use_fresh_demo_database()
             history.write(days=60)
-        Order.objects.all().delete()  # the customers and orders anew; the log stays
-        User.objects.exclude(is_superuser=True).delete()
+        # The customers and orders anew; the log stays. Who unsubscribed then gets mail again.
+        Order.objects.all().delete()
+        customers = User.objects.exclude(is_superuser=True)
+        SuppressedAddress.objects.filter(address__in=customers.values("email")).delete()
+        customers.delete()
         self.stdout.write("Sending the demo's mails through the local Truncus …")
         demo.run(emulator)
         if not User.objects.filter(username=LOGIN).exists():

@@ -134,7 +134,7 @@ $(VENV)/.pip:
 	touch $@
 
 $(VENV)/.emulator: $(VENV)/.pip pyproject.toml
-	$(PIP) $(DJANGO) --editable '.[emulator,css]'
+	$(PIP) $(DJANGO) --editable '.[emulator,css,otel,prometheus]' opentelemetry-sdk
 	touch $@
 
 $(VENV)/.test $(VENV)/.browser $(VENV)/.check $(VENV)/.bench $(VENV)/.docs: $(VENV)/.%: $(VENV)/.pip pyproject.toml

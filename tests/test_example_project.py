@@ -24,15 +24,18 @@ TITLES = [
     "Order, HTML and PDF",
     "Order, in German",
     "Delay notice to many",
-    "News, by merge data",
     "Letters, killed midway",
+    "News, by merge data",
     "Weekly digest, scheduled",
     "Digest in the sandbox",
     "Answer to a question",
     "Order, mailbox full",
     "Order, suppressed",
     "Error mail to the admins",
+    "Order on a staging site",
 ]
+"""Of those that have an id of Truncus's."""
+SENT_OTHERWISE = ["Order, suppressed again", "Digest, unsubscribed", "Order, key revoked"]
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +51,7 @@ def command(*arguments: str) -> list[str]:
 
 def environment(**others: str) -> dict[str, str]:
     """Return an environment without settings of the one who runs the tests."""
-    own = ("TRUNCUS", "DJANGO", "PYTHONWARNINGS", "SITE_URL", "DEBUG", "COV_CORE")
+    own = ("TRUNCUS", "DJANGO", "PYTHONWARNINGS", "SITE_URL", "DEBUG", "COV_CORE", "OTEL")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     return {**kept, **others}
 
@@ -71,6 +74,9 @@ ACCOUNT_OF_THE_ENVIRONMENT = {
     "TRUNCUS_BASE_URL": "https://truncus.invalid",
     "TRUNCUS_SANDBOX": "true",
     "TRUNCUS_DIALECT": "sdk",
+    "SHOP_STAGING": "1",
+    "SHOP_FALLBACK_HOST": "smtp.invalid",
+    "SHOP_DELIVERY": "outbox",
 }
 
 
@@ -85,9 +91,16 @@ def test_demo_shows_every_mail_and_exits_0(dialect: str, account: dict[str, str]
     lines = demo.stdout.splitlines()
     rows = [line for line in lines if re.search(r" (msg|em)_[0-9a-f]{24} ", line)]
     assert [row[:24].strip() for row in rows] == TITLES
+    others = [line[:24].strip() for line in lines if re.search(r" (failed|sent) +none: ", line)]
+    assert others == SENT_OTHERWISE
     assert "raised EmailRefused" in demo.stdout
-    assert "759 mails (758 accepted, 1 refused)" in demo.stdout
+    assert "763 mails: 759 accepted and 1 refused by Truncus" in demo.stdout
     assert "1 TCP connection," in demo.stdout
+    assert "went to developer@example.com instead" in demo.stdout
+    assert "758 of this month's 758 emails are used, 0 are left" in demo.stdout
+    assert re.search(r"health +HTTP 200: healthy, .*held_back 5", demo.stdout)
+    assert 'truncus_sent_emails_total{error=""} 759' in demo.stdout
+    assert "truncus_event=fallback_mailer_used" in demo.stdout
     assert max(map(len, lines)) <= 100
     assert "\x1b" not in demo.stdout
     assert "tr_live" not in demo.stdout
@@ -99,6 +112,30 @@ def test_demo_says_what_to_install_without_werkzeug(tmp_path: Path) -> None:
     demo = run("demo", PYTHONPATH=str(tmp_path))
     assert demo.returncode == 1
     assert 'pip install "truncus-django[emulator]"' in demo.stderr
+
+
+WITHOUT_EXTRAS = f"""
+import runpy, sys
+sys.modules.update(dict.fromkeys(["prometheus_client", "opentelemetry"]))  # as if not installed
+sys.argv = [{MANAGE!r}, "demo"]
+runpy.run_path({MANAGE!r}, run_name="__main__")
+"""
+
+
+def test_demo_says_what_to_install_for_metrics_and_spans() -> None:
+    demo = subprocess.run(
+        [sys.executable, "-W", "error", "-c", WITHOUT_EXTRAS],
+        cwd=ROOT,
+        env=environment(PYTHONPATH=str(ROOT / "example_project"), PYTHONIOENCODING="utf-8"),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    assert 'metrics       pip install "truncus-django[prometheus]"' in demo.stdout
+    assert "spans         pip install opentelemetry-sdk" in demo.stdout
 
 
 @pytest.fixture
@@ -138,13 +175,14 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def admin(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The served admin with a database of its own, and where it is."""
+def admin() -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The served admin with the log of a demo, and where it is."""
+    assert run("demo").returncode == 0
     port = free_port()
     process = subprocess.Popen(
         command("serve_admin", "--port", str(port)),
         cwd=ROOT,
-        env=environment(SHOP_DATABASE=str(tmp_path / "shop.sqlite3")),
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -159,7 +197,7 @@ def admin(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 def test_the_admin_is_served_and_says_where_and_nothing_odd(
-    admin: tuple[subprocess.Popen[str], str], tmp_path: Path
+    admin: tuple[subprocess.Popen[str], str],
 ) -> None:
     process, url = admin
     assert process.stdout is not None
@@ -171,7 +209,6 @@ def test_the_admin_is_served_and_says_where_and_nothing_odd(
     assert f"Admin  {url}admin/" in text
     assert "settings None" not in text
     assert "Traceback" not in text
-    assert (tmp_path / "demo.sqlite3").exists()
 
 
 def wait_until_it_answers(url: str) -> None:

@@ -14,7 +14,7 @@ SITE_URL = os.environ.get("SITE_URL", "http://127.0.0.1:8000")
 # Email -----------------------------------------------------------------------------------------
 
 # Without an account: any key, and the address of ``python -m truncus_django.emulator``.
-TRUNCUS = {
+TRUNCUS: dict[str, Any] = {
     "API_KEY": os.environ.get("TRUNCUS_API_KEY", "tr_test_demo"),
     "BASE_URL": os.environ.get("TRUNCUS_BASE_URL", "http://127.0.0.1:8025"),
     "TENANT_ID": "shop",
@@ -34,7 +34,17 @@ TRUNCUS = {
     # Of each month's emails so many are kept for orders and password links: once no more are left,
     # newsletters wait in the outbox.
     "QUOTA_RESERVE": 0.02,
+    # Whoever brings it may read /truncus/health/ and /metrics/; without one, nobody but staff may
+    # read the former.
+    "HEALTH_TOKEN": os.environ.get("TRUNCUS_HEALTH_TOKEN"),
 }
+# SHOP_STAGING=1: whomever an email is for, it goes to those who work on the site.
+STAGING_GUARD = {
+    "REDIRECT_TO": ["developer@example.com"],
+    "ALLOW_RECIPIENTS": ["owner@example.com"],
+}
+if os.environ.get("SHOP_STAGING") == "1":
+    TRUNCUS |= STAGING_GUARD
 CELERY_BROKER_URL = os.environ.get("SHOP_BROKER", "redis://127.0.0.1:6379/0")
 CELERY_TASK_IGNORE_RESULT = True
 
@@ -46,13 +56,42 @@ MAILER_OPTIONS: dict[str, dict[str, Any]] = {
     "rehearsal": {"tenant_id": "newsletter", "sandbox": True},
 }
 
+# What Truncus certainly did not take, for example as its key is refused, goes another way: to the
+# SMTP server that SHOP_FALLBACK_HOST names, else into files.
+FALLBACK_HOST = os.environ.get("SHOP_FALLBACK_HOST", "")
+FALLBACK_BACKEND = (
+    f"django.core.mail.backends.{'smtp' if FALLBACK_HOST else 'filebased'}.EmailBackend"
+)
+FALLBACK_FILES = os.environ.get("SHOP_FALLBACK_FILES", BASE_DIR / "fallback_emails")
+FALLBACK_SERVER = {
+    "host": FALLBACK_HOST,
+    "port": 587,
+    "use_tls": True,
+    "username": os.environ.get("SHOP_FALLBACK_USER", ""),
+    "password": os.environ.get("SHOP_FALLBACK_PASSWORD", ""),
+    "timeout": 10,
+}
+
 if django.VERSION >= (6, 1):
     MAILERS = {
         alias: {"BACKEND": "truncus_django.backend.TruncusBackend", "OPTIONS": options}
         for alias, options in MAILER_OPTIONS.items()
     }
+    MAILERS["fallback"] = {
+        "BACKEND": FALLBACK_BACKEND,
+        "OPTIONS": FALLBACK_SERVER if FALLBACK_HOST else {"file_path": FALLBACK_FILES},
+    }
+    TRUNCUS["FALLBACK_MAILER"] = "fallback"
 else:
     EMAIL_BACKEND = "truncus_django.backend.TruncusBackend"
+    TRUNCUS["FALLBACK_MAILER"] = FALLBACK_BACKEND
+    EMAIL_FILE_PATH = FALLBACK_FILES
+    EMAIL_HOST = FALLBACK_SERVER["host"]
+    EMAIL_PORT = FALLBACK_SERVER["port"]
+    EMAIL_USE_TLS = FALLBACK_SERVER["use_tls"]
+    EMAIL_HOST_USER = FALLBACK_SERVER["username"]
+    EMAIL_HOST_PASSWORD = FALLBACK_SERVER["password"]
+    EMAIL_TIMEOUT = FALLBACK_SERVER["timeout"]
 
 DEFAULT_FROM_EMAIL = "Leaf & Kettle <tea@example.com>"
 SERVER_EMAIL = "Leaf & Kettle server <server@example.com>"
@@ -60,6 +99,22 @@ EMAIL_SUBJECT_PREFIX = "[Leaf & Kettle] "
 ADMINS: list[Any] = (
     ["owner@example.com"] if django.VERSION >= (6, 0) else [("Owner", "owner@example.com")]
 )
+
+# Monitoring: urls.py has the health endpoint, and a page for Prometheus where its client is
+# installed. Traces need no setting: with the extra "otel" they go where the site's other ones go.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "fields": {
+            "()": "config.logs.FieldsFormatter",
+            "format": "{levelname} {message}",
+            "style": "{",
+        },
+    },
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "fields"}},
+    "loggers": {"truncus_django": {"handlers": ["console"], "level": "INFO"}},
+}
 
 # Everything else --------------------------------------------------------------------------------
 

@@ -1,4 +1,6 @@
-"""The pages: the shop, the accounts and the admin."""
+"""The pages: the shop, the accounts and the admin; what machines ask for."""
+
+from importlib.util import find_spec
 
 from django.contrib import admin
 from django.contrib.auth import views as auth_views
@@ -27,7 +29,12 @@ urlpatterns = [
         auth_views.PasswordResetConfirmView.as_view(post_reset_login=True, success_url="/"),
         name="password_reset_confirm",
     ),
-    path("truncus/", include("truncus_django.urls")),  # Truncus tells here what became of mails
+    # Truncus tells here what became of mails, customers unsubscribe, monitors ask for the health.
+    path("truncus/", include("truncus_django.urls")),
     path("emails/", include("truncus_django.previews.urls")),  # only with DEBUG
     path("admin/", admin.site.urls),
 ]
+if find_spec("prometheus_client"):
+    from config.metrics import metrics
+
+    urlpatterns.append(path("metrics/", metrics, name="metrics"))

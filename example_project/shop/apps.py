@@ -8,3 +8,7 @@ class ShopConfig(AppConfig):
 
     name = "shop"
     verbose_name = "Leaf & Kettle"
+
+    def ready(self) -> None:
+        """Connect the receivers."""
+        from shop import receivers  # noqa: F401  it needs the models

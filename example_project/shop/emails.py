@@ -27,6 +27,7 @@ from shop.catalogue import PRODUCTS
 from shop.invoice import invoice
 from shop.models import Order
 from truncus_django.message import TruncusMessage
+from truncus_django.quota.overview import Quota
 
 
 def welcome_message(user: User) -> TruncusMessage:
@@ -116,6 +117,17 @@ def report_unsent_confirmation(order: Order, error: Exception) -> None:
         f"The confirmation of {order.number} was not sent.\n\n{type(error).__name__}: {error}\n\n"
         f"The order: {settings.SITE_URL}/admin/shop/order/{order.pk}/change/\n",
     )
+
+
+def warn_of_quota(share: float, quota: Quota) -> None:
+    """Tell the admins how much of the quota is used, by the mailer that needs none of it."""
+    fallback = settings.TRUNCUS["FALLBACK_MAILER"]
+    subject = f"{share:.0%} of this month's emails are used"
+    text = f"{quota.left} of {quota.limit} are left until {quota.renewed_at:%d %B}.\n"
+    if django.VERSION >= (6, 1):
+        mail_admins(subject, text, using=fallback)
+    else:
+        mail_admins(subject, text, connection=get_connection(fallback))
 
 
 def schedule_weekly_digest(user: User, send_at: datetime) -> None:

@@ -1,16 +1,23 @@
 """A walk through the shop; every mail is really sent, to a local Truncus."""
 
+import logging
 import re
+import sys
 from datetime import datetime, timedelta
+from importlib.util import find_spec
 from io import StringIO
 from typing import Any
+from unittest import skipUnless
 from zoneinfo import ZoneInfo
 
 import django
 from config import settings as project_settings
+from config.logs import FieldsFormatter
+from django.conf import settings
 from django.contrib.auth.models import User
+from django.core import mail
 from django.core.management import call_command
-from django.test import SimpleTestCase, TestCase, override_settings
+from django.test import SimpleTestCase, TestCase, TransactionTestCase, override_settings
 from django.urls import reverse
 
 from shop import demo, emails
@@ -24,7 +31,6 @@ from truncus_django.testing import (
     deliver_event,
     links_in,
     run_emulator,
-    use_emulator,
 )
 
 # The shop's own mailers; Django's test runner takes them away.
@@ -35,14 +41,17 @@ else:
     BACKEND = {"EMAIL_BACKEND": project_settings.EMAIL_BACKEND}
 
 
-class ShopTestCase(TestCase):
-    """A shop with its own Truncus and one customer."""
+class WithTruncus(SimpleTestCase):
+    """A shop with its own Truncus."""
 
     def setUp(self) -> None:
         self.emulator = self.enterContext(run_emulator())
-        truncus = demo.settings_for(self.emulator)
-        self.enterContext(override_settings(TRUNCUS=truncus, **BACKEND))
-        self.enterContext(use_emulator(self.emulator))
+        self.enterContext(override_settings(**BACKEND))
+        self.enterContext(demo.site_of(self.emulator))
+
+
+class ShopTestCase(WithTruncus, TestCase):
+    """The same, with customers."""
 
     def customer(self, email: str = "ann@example.com") -> User:
         return User.objects.create_user(email, email, first_name="Ann & Co")
@@ -226,17 +235,97 @@ class ManyTests(ShopTestCase):
             emails.schedule_weekly_digest(customer, datetime.now(ZoneInfo("UTC")) + timedelta(1))
 
 
-class DemoTests(ShopTestCase):
+class StagingTests(ShopTestCase):
+    """A site that works on a copy of the customers."""
+
+    def test_only_those_who_work_on_it_get_mail(self) -> None:
+        guarded = {**settings.TRUNCUS, **project_settings.STAGING_GUARD}
+        with override_settings(TRUNCUS=guarded):
+            order = Order.place(self.customer("ann@example.org"), {"cups": 1})
+            emails.send_order_confirmation(order)
+            emails.report_unsent_confirmation(order, RuntimeError("a test"))
+        assert [each.to for each in self.emulator.emails] == [
+            ("developer@example.com",),
+            ("owner@example.com",),
+        ]
+
+
+class FallbackTests(ShopTestCase):
+    """What happens when Truncus takes nothing."""
+
+    def test_order_is_confirmed_by_the_fallback_mailer_while_the_key_is_refused(self) -> None:
+        self.emulator.reset(revoked_keys=[settings.TRUNCUS["API_KEY"]])
+        order = Order.place(self.customer(), {"cups": 1})
+        with self.assertLogs("truncus_django", "ERROR") as logged:
+            emails.send_order_confirmation(order)
+        [confirmation] = mail.outbox
+        assert confirmation.to == ["ann@example.com"]
+        assert len(confirmation.attachments) == 1
+        assert vars(logged.records[0])["truncus_event"] == "fallback_mailer_used"
+        assert self.emulator.emails == []
+
+
+class MonitoringTests(ShopTestCase):
+    """The pages that machines ask for."""
+
+    def ask(self, name: str, token: str) -> Any:
+        return self.client.get(reverse(name), headers={"authorization": f"Bearer {token}"})
+
+    def test_health_is_for_whoever_has_the_token(self) -> None:
+        assert self.ask("truncus_django:health", "a wrong one").status_code == 403
+        assert self.ask("truncus_django:health", demo.HEALTH_TOKEN).json()["status"] == "healthy"
+
+    @skipUnless(find_spec("prometheus_client"), "needs the extra prometheus")
+    def test_metrics_are_for_whoever_has_the_token(self) -> None:
+        assert self.ask("metrics", "a wrong one").status_code == 403
+        self.assertContains(self.ask("metrics", demo.HEALTH_TOKEN), "truncus_sent_emails_total")
+
+    @skipUnless(find_spec("prometheus_client"), "needs the extra prometheus")
+    def test_metrics_are_for_nobody_where_no_token_is_set(self) -> None:
+        with override_settings(TRUNCUS={**settings.TRUNCUS, "HEALTH_TOKEN": None}):
+            for token in ("", "None"):
+                assert self.ask("metrics", token).status_code == 403
+
+
+class LogTests(SimpleTestCase):
+    """The formatter of the log."""
+
+    def test_fields_stand_behind_the_text_and_before_the_traceback(self) -> None:
+        try:
+            int("a test")
+        except ValueError:
+            record = logging.LogRecord("shop", logging.INFO, "", 1, "Sent.", (), sys.exc_info())
+        record.truncus_event = "email_accepted"
+        record.truncus_count = 2
+        record.truncus_code = None
+        formatter = FieldsFormatter("{levelname} {message}", style="{")
+        lines = formatter.format(record).splitlines()
+        assert lines[0] == "INFO Sent. truncus_event=email_accepted truncus_count=2"
+        assert lines[-1].startswith("ValueError: ")
+
+
+class DemoTests(WithTruncus, TransactionTestCase):
     """What the demo says when something is not as expected."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.emulator.reset(**demo.ACCOUNT)
 
     def test_demo_finds_nothing_to_complain_about(self) -> None:
         assert demo.run(self.emulator).differences == []
 
     def test_demo_tells_what_came_out_differently(self) -> None:
+        self.emulator.reset(**{**demo.ACCOUNT, "revoked_keys": [], "monthly_limit": 2000})
         self.emulator.suppress("rose@example.com", tenant="newsletter")
         differences = demo.run(self.emulator).differences
-        text = "Weekly digest, scheduled: answers: expected {'scheduled': 1}, found {'rejected': 1}"
-        assert text in differences
+        fallback = settings.TRUNCUS["FALLBACK_MAILER"]
+        for text in (
+            "Weekly digest, scheduled: answers: expected {'scheduled': 1}, found {'rejected': 1}",
+            f"Order, key revoked: sent by: expected {fallback}, found ",
+            "Quotas: used, left: expected [(758, 0)], found ",
+            "Letters held back: expected 5, found 0",
+        ):
+            assert any(each.startswith(text) for each in differences), (text, differences)
 
 
 class PreviewTests(ShopTestCase):

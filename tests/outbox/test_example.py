@@ -1,4 +1,4 @@
-"""The example project with an outbox: by its worker, by Celery, and where Celery is missing."""
+"""The example project as a site: with an outbox, and when Truncus takes nothing."""
 
 import os
 import subprocess
@@ -66,3 +66,42 @@ def test_its_celery_has_the_task_and_a_schedule_for_it(shop):
 def test_it_works_without_celery(shop, tmp_path):
     (tmp_path / "celery.py").write_text("raise ModuleNotFoundError(name='celery')")
     shop("manage.py", "check", PYTHONPATH=str(tmp_path))
+
+
+def test_what_truncus_does_not_take_goes_into_files(shop, emulator, tmp_path):
+    emulator.reset(revoked_keys=["tr_test_revoked"])
+    directly = {
+        "SHOP_DELIVERY": "direct",
+        "SHOP_FALLBACK_FILES": str(tmp_path / "fallback"),
+        "TRUNCUS_API_KEY": "tr_test_revoked",
+    }
+    assert shop("manage.py", "shell", "--verbosity", "0", "-c", SEND, **directly) == "1\n"
+    [file] = (tmp_path / "fallback").iterdir()
+    assert "To: rose@example.com" in file.read_text()
+    assert emulator.accepted == 0
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        pytest.param({"SHOP_STAGING": "1"}, id="staging"),
+        pytest.param({"SHOP_FALLBACK_HOST": "smtp.example.com"}, id="smtp"),
+        pytest.param({"TRUNCUS_HEALTH_TOKEN": "only-for-this-test-of-the-shop"}, id="token"),
+    ],
+)
+def test_each_variable_makes_settings_that_are_right(shop, variables):
+    shop("manage.py", "check", "--fail-level", "WARNING", **variables)
+
+
+def test_staging_redirects(shop, emulator):
+    shop(
+        "manage.py",
+        "shell",
+        "--verbosity",
+        "0",
+        "-c",
+        SEND,
+        SHOP_DELIVERY="direct",
+        SHOP_STAGING="1",
+    )
+    assert [email.to for email in emulator.emails] == [("developer@example.com",)]

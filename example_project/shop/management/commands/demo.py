@@ -5,10 +5,10 @@ import signal
 import textwrap
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.test.utils import override_settings
 
 from shop import demo, history
 from shop.demo_database import use_fresh_demo_database
@@ -38,6 +38,13 @@ The mails are sent by the functions in shop/emails.py, with ordinary Django call
   an order that bounces, and one that is refused and raises
   an error mail about the latter  mail_admins()
 
+Then the settings of the shop show what they are for:
+  mails to suppressed and unsubscribed customers, refused before any request
+  an order on a staging site, which goes to the developer
+  an order while the API key is revoked, which goes by the fallback mailer
+  letters that wait in the outbox, as the month's quota is used up
+  what the quota, the health endpoint, the metrics and the traces say of all that
+
 The exit status is 0 if everything came out as it ought to, else 1 after a list of differences."""
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
@@ -63,12 +70,12 @@ The exit status is 0 if everything came out as it ought to, else 1 after a list 
     def handle(self, *, dialect: str, keep_running: bool, **options: Any) -> None:
         """Run the demo."""
         try:
-            emulator = Emulator(dialect=dialect).start()
+            emulator = Emulator(dialect=dialect, **demo.ACCOUNT).start()
         except EmulatorMissesWerkzeug as error:
             raise CommandError(str(error)) from error
         with emulator:
             use_fresh_demo_database()
-            with override_settings(TRUNCUS=demo.settings_for(emulator)):
+            with demo.site_of(emulator):
                 report = demo.run(emulator)
             history.write(days=60)
             self._show(report, emulator)
@@ -89,12 +96,16 @@ The exit status is 0 if everything came out as it ought to, else 1 after a list 
             self._show_row(row)
         self.stdout.write("-" * _WIDTH)
         self._show_totals(report)
+        self._show_condition(report.condition)
+        self.stdout.write("What the package logged meanwhile:\n")
         for line in report.log_lines:
-            self._show_paragraph(f"Logged meanwhile: {line}")
+            self._show_paragraph(line, indent="  ")
+        self.stdout.write("\n")
         self._show_where_to_look()
 
     def _show_row(self, row: demo.Row) -> None:
-        ids = row.ids or ["none"]
+        is_by_fallback = any(status.sent_by for status in row.statuses)
+        ids = row.ids or ["none: by fallback mailer" if is_by_fallback else "none: no request"]
         more = f" +{len(ids) - 1}" if len(ids) > 1 else ""
         cells = (len(row.statuses), _words(row.answers), ids[0] + more, row.requests)
         line = _ROW.format(row.title, *cells, _words(row.later))
@@ -102,15 +113,47 @@ The exit status is 0 if everything came out as it ought to, else 1 after a list 
         self.stdout.write(paint(line))
         if row.error is not None:
             self._show_paragraph(f"raised {type(row.error).__name__}: {row.error}", indent="    ")
+        if row.record is not None and row.record.sent_by:
+            self._show_paragraph(row.record.reason, indent="    ")
+        if row.record is not None and row.record.redirected_to:
+            to, went_to = ", ".join(row.record.to), ", ".join(row.went_to)
+            told = f"It was for {to}, and went to {went_to} instead."
+            self._show_paragraph(told, indent="    ")
 
     def _show_totals(self, report: demo.Report) -> None:
-        mails = sum(len(row.statuses) for row in report.rows)
+        statuses = [status for row in report.rows for status in row.statuses]
+        by_fallback = sum(bool(status.sent_by) for status in statuses)
+        refused_here = len(statuses) - report.accepted - report.refused - by_fallback
         connections = f"{report.connections} TCP connection{'s' * (report.connections != 1)}"
         self.stdout.write(
-            f"{mails} mails ({report.accepted} accepted, {report.refused} refused) in "
-            f"{report.sending_requests} requests; {report.reading_requests} more to ask what\n"
-            f"happened later. All on {connections}, in {report.seconds:.1f} s.\n\n"
+            f"{len(statuses)} mails: {report.accepted} accepted and {report.refused} refused by "
+            f"Truncus, {refused_here} refused before a request, {by_fallback} by the fallback\n"
+            f"mailer; in {report.sending_requests} requests, and {report.reading_requests} more to "
+            f"ask what happened later. All on {connections}, in {report.seconds:.1f} s.\n\n"
         )
+
+    def _show_condition(self, condition: demo.Condition) -> None:
+        self.stdout.write("What the site says of itself then:\n")
+        quota = [
+            f"{quota.used} of this month's {quota.limit} emails are used, {quota.left} are left"
+            for quota in condition.quotas
+        ]
+        held_back = condition.health.get("truncus_outbox_held_back", 0)
+        spans = [f"{count} × {name}" for name, count in (condition.spans or {}).items()]
+        metrics = condition.metrics or ['pip install "truncus-django[prometheus]" shows them']
+        self._show_facts("quota", quota)
+        self._show_facts(
+            "told owner", [f'"{each}" by the fallback mailer' for each in condition.warnings]
+        )
+        self._show_facts("outbox", [f"{held_back:g} letters wait for next month: QUOTA_RESERVE"])
+        self._show_facts("health", [f"HTTP {condition.health_status}: {_health_words(condition)}"])
+        self._show_facts("metrics", metrics)
+        self._show_facts("spans", [", ".join(spans) or "pip install opentelemetry-sdk shows them"])
+        self.stdout.write("\n")
+
+    def _show_facts(self, name: str, facts: Sequence[str]) -> None:
+        for number, fact in enumerate(facts):
+            self.stdout.write(f"  {name if number == 0 else '':<12}  {fact}")
 
     def _show_paragraph(self, text: str, indent: str = "") -> None:
         hanging = indent + "  "
@@ -123,6 +166,7 @@ The exit status is 0 if everything came out as it ought to, else 1 after a list 
             "  the log in the admin     make admin\n"
             "  the mails in a browser   make demo ARGS=--keep-running\n"
             "  how they are sent        example_project/shop/emails.py\n"
+            "  what sets all this up    example_project/config/settings.py\n"
             "  the shop in a browser    make emulator  (or python -m truncus_django.emulator)\n"
             "                           .venv/bin/python example_project/manage.py migrate\n"
             "                           .venv/bin/python example_project/manage.py runserver\n"
@@ -136,6 +180,15 @@ The exit status is 0 if everything came out as it ought to, else 1 after a list 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: ended.set())
         ended.wait()
+
+
+def _health_words(condition: demo.Condition) -> str:
+    """Return the answer of the health endpoint, without moments and what is zero."""
+    words = [str(condition.health.get("status"))]
+    for name, value in condition.health.items():
+        if value and name != "status" and not name.endswith("_at"):
+            words.append(f"{name.removeprefix('truncus_outbox_')} {value:.4g}")
+    return ", ".join(words)
 
 
 def _words(counts: Counter[str]) -> str:

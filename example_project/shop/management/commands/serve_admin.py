@@ -9,13 +9,12 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.test.utils import override_settings
 
 from shop import demo, history
 from shop.demo_database import use_demo_database, use_fresh_demo_database
 from shop.models import Order
 from truncus_django.emulator import Emulator, EmulatorMissesWerkzeug
-from truncus_django.models import Email
+from truncus_django.models import Email, SuppressedAddress
 
 LOGIN, PASSWORD = "admin", "admin"
 
@@ -48,12 +47,16 @@ some. Ctrl-C stops both."""
                 'make admin ARGS="--port 8001".'
             )
         webhook_url = f"http://127.0.0.1:{port}/truncus/webhook/"
-        emulator = Emulator(webhook_url=webhook_url, webhook_secret=demo.WEBHOOK_SECRET)
+        emulator = Emulator(
+            webhook_url=webhook_url,
+            webhook_secret=demo.WEBHOOK_SECRET,
+            revoked_keys=[demo.REVOKED_KEY],  # and a plan that leaves mails to whoever plays
+        )
         try:
             emulator.start()
         except EmulatorMissesWerkzeug as error:
             raise CommandError(str(error)) from error
-        with emulator, override_settings(TRUNCUS=demo.settings_for(emulator)):
+        with emulator, demo.site_of(emulator):
             self._fill(emulator)
             self.stdout.write(
                 f"\nAdmin  http://127.0.0.1:{port}/admin/truncus_django/email/\n"
@@ -73,8 +76,11 @@ some. Ctrl-C stops both."""
         if not Email.objects.exists():
             use_fresh_demo_database()
             history.write(days=60)
-        Order.objects.all().delete()  # the customers and orders anew; the log stays
-        User.objects.exclude(is_superuser=True).delete()
+        # The customers and orders anew; the log stays. Who unsubscribed then gets mail again.
+        Order.objects.all().delete()
+        customers = User.objects.exclude(is_superuser=True)
+        SuppressedAddress.objects.filter(address__in=customers.values("email")).delete()
+        customers.delete()
         self.stdout.write("Sending the demo's mails through the local Truncus …")
         demo.run(emulator)
         if not User.objects.filter(username=LOGIN).exists():

@@ -53,6 +53,14 @@ def test_each_code_says_whether_another_mailer_may_send(code, allows):
     assert not of_request.allows_fallback
 
 
+@pytest.mark.parametrize(("wait_s", "allows"), [(60, False), (86_400, False), (86_401, True)])
+def test_the_one_code_of_the_manual_means_the_month_if_it_asks_for_more_than_a_day(wait_s, allows):
+    body = {"error": "rate_limit_exceeded", "message": "No", "retry_after": wait_s}
+    error = refusal(429, body, {}, now=0.0)
+    error.attempts = 1
+    assert error.allows_fallback is allows
+
+
 def test_the_table_has_every_code_of_the_contract():
     assert {code for codes in STATUSES for code in codes} == CODES.keys()
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import pickle
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -100,6 +100,17 @@ def test_what_follows_a_failure_of_the_provider_does_not_go_another_way(
     assert mail.outbox == []
     again.send()
     assert truncus.keys[2] == truncus.keys[0]
+
+
+@pytest.mark.parametrize(("days", "sent"), [(0.5, []), (12, ["Order 0"])])
+def test_the_code_of_all_limits_is_the_month_if_it_asks_for_days(truncus, settings, days, sent):
+    settings.TRUNCUS = {**settings.TRUNCUS, "BASE_URL": BASE_URL}
+    use_fallback(settings)
+    body = {"error": "rate_limit_exceeded", "message": "No", "retry_after": days * 86_400}
+    truncus.answers(429, body)
+    with nullcontext() if sent else pytest.raises(errors.RateLimited):
+        message().send()
+    assert [each.subject for each in mail.outbox] == sent
 
 
 @pytest.mark.parametrize(

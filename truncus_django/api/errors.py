@@ -153,12 +153,13 @@ def log_summary(error: "TruncusError") -> str:
 
 
 def log_fields(error: "TruncusError") -> dict[str, object]:
-    """Return what :func:`log_summary` tells as fields of a log record, for ``extra``."""
-    return {
-        "truncus_error": type(error).__name__,
-        "truncus_code": loggable_code(error.code),
-        "truncus_http_status": error.status,
-    }
+    """Return what :func:`log_summary` tells as fields of a log record, for ``extra``.
+
+    Without an answer there is no status, and without a code none.
+    """
+    told = {"truncus_code": loggable_code(error.code), "truncus_http_status": error.status}
+    known = {name: value for name, value in told.items() if value}
+    return {"truncus_error": type(error).__name__, **known}
 
 
 def log_text(error: "TruncusError") -> str:
@@ -397,6 +398,11 @@ class RateLimited(APIError):
     _is_account_wide = True
     _is_retryable = True
 
+    @property
+    def is_outage(self) -> bool:
+        # The manual has one code for all limits. Only the month's asks for more than a day.
+        return self.is_from_truncus and (self.retry_after or 0.0) > _DAY_S
+
 
 class QuotaExceeded(APIError):
     """A monthly or daily cap is used up (429); waiting minutes does not help."""
@@ -577,6 +583,7 @@ def kind_of(code: str | None) -> type[APIError] | None:
     return DomainError if code in contract.DOMAIN_CODES else None
 
 
+_DAY_S = 24 * 60 * 60.0
 _RATE_LIMIT = "RATE_LIMIT_"  # also of the manual's rate_limit_exceeded
 _NEEDS_JSON = frozenset({InvalidRequest, ScopeError, NotFound, Conflict})
 

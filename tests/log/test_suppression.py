@@ -110,7 +110,7 @@ def test_drop_says_so_in_the_record_of_the_outbox_too(emulator, configure):
 def test_drop_moves_nobody_into_the_place_of_the_recipient(emulator, configure):
     configure(ON_SUPPRESSED="drop")
     put("ann@example.net")
-    with pytest.raises(EmailRefused, match="Nobody in 'to'"):
+    with pytest.raises(EmailRefused, match="everybody in 'to'"):
         message("ann@example.net", bcc=["boss@example.net"]).send()
     assert emulator.requests == []
 

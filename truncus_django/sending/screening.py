@@ -158,14 +158,14 @@ def _refused(
 ) -> EmailRefused:
     told = " and ".join(sorted({_words(reason) for reason in reasons}))
     if is_all:
-        text = f"Nobody may be mailed of the recipients, on this site's own list: {told}"
+        text = f"This site's own list suppresses all recipients: {told}"
     elif kept["to"]:
         text = (
-            f"{len(reasons)} of the recipients must not be mailed, on this site's own list: {told}."
+            f"This site's own list suppresses {len(reasons)} of the recipients: {told}."
             " Set TRUNCUS['ON_SUPPRESSED'] = 'drop' to mail the others"
         )
     else:
-        text = f"Nobody in 'to' may be mailed, on this site's own list: {told}"
+        text = f"This site's own list suppresses everybody in 'to': {told}"
     return EmailRefused(text, code=SUPPRESSED_CODE)
 
 

@@ -34,7 +34,9 @@ def test_the_question_names_whom_to_choose_and_one_is_forgotten_everywhere(admin
         str(email.pk),
         "Forgot somebody in 2 emails.",
     )
-    assert "Somebody was forgotten" in admin_client.get(page_of(email)).text
+    page = admin_client.get(page_of(email)).text
+    assert "Somebody was forgotten" in page
+    assert "Its text is not stored, as somebody was forgotten." in page
 
 
 def test_without_the_permission_there_is_no_such_action(may):
@@ -54,6 +56,7 @@ def test_with_the_permission_there_is(may):
     confirm(client, "forget", email, choice=ANN)
     email.refresh_from_db()
     assert email.to == [FORGOTTEN]
+    assert LogEntry.objects.get().change_message == "Forgot somebody in 1 email."
 
 
 def test_somebody_who_is_not_in_the_email_is_not_forgotten(admin_client):

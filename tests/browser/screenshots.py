@@ -23,16 +23,19 @@ def main() -> None:
     settings.LANGUAGE_CODE = "en-gb"
     from tests.browser.chromium import running_browser, shared_connection_stays_open
     from tests.browser.outbox_scene import write_outbox
+    from tests.browser.suppression_scene import write_suppressed
     from truncus_django.conf import forget_settings
 
     FOLDER.mkdir(parents=True, exist_ok=True)
     with shared_connection_stays_open(), _site() as (url, email), running_browser() as browser:
         log = f"{url}/admin/truncus_django/email/"
+        write_suppressed()
         for name, address, scheme, height in (
             ("log", log, "light", 900),
             ("email", f"{log}{email.pk}/change/", "light", 0),
             ("dashboard", f"{log}dashboard/", "light", 1210),
             ("dashboard-dark", f"{log}dashboard/", "dark", 1210),
+            ("suppressed", f"{url}/admin/truncus_django/suppressedaddress/", "light", 770),
             ("preview", f"{url}/emails/shop/OrderPreviews/on_its_way/", "light", 1020),
         ):
             _take(browser, url, name, address, scheme, height)

@@ -14,6 +14,7 @@ from example_project.shop import history
 from tests.browser.conftest import LOG, sign_in
 from tests.browser.outbox_scene import write_outbox
 from tests.browser.scene import write_present
+from tests.browser.suppression_scene import write_suppressed
 from truncus_django.api.errors import TruncusError
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, SuppressedAddress
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 SCHEMES = ("light", "dark")
+SUPPRESSED = "/admin/truncus_django/suppressedaddress/"
 WIDTHS = (1400, 900, 390)
 SHOWN_STATES = (
     State.PENDING,
@@ -99,6 +101,7 @@ def test_no_page_of_the_admin_has_a_serious_violation(
     settings.TRUNCUS = {**settings.TRUNCUS, "DELIVERY": "outbox"}
     write_outbox()
     write_more(shown)
+    write_suppressed()
     with checking(browser, live_server.url) as checker:
         page = checker.page
         sign_in(page.context, live_server, admin_user)
@@ -114,9 +117,15 @@ def test_no_page_of_the_admin_has_a_serious_violation(
             "dashboard of 7 days": f"{LOG}dashboard/?days=7",
             "history": f"{LOG}{shown.pk}/history/",
             "deletion": f"{LOG}{shown.pk}/delete/",
+            "suppressed addresses": SUPPRESSED,
+            "new suppressed address": f"{SUPPRESSED}add/",
+            "suppressed address": f"{SUPPRESSED}{SuppressedAddress.objects.first().pk}/change/",
         }.items():
             page.goto(path)
             checker.check(name)
+        page.goto(f"{LOG}{shown.pk}/change/")
+        page.click("text=Forget a recipient")
+        checker.check("forgetting")
         for state in SHOWN_STATES:
             page.goto(f"{LOG}{Email.objects.filter(state=state).first().pk}/change/")
             checker.check(f"{state} email")
@@ -131,7 +140,7 @@ def test_no_page_of_the_admin_has_a_serious_violation(
             checker.check(action)
 
     assert checker.found == {}
-    assert len(checker.checked) == 9 + len(SHOWN_STATES) + len(ACTIONS)
+    assert len(checker.checked) == 13 + len(SHOWN_STATES) + len(ACTIONS)
 
 
 def test_the_pages_to_unsubscribe_work_without_scripts_and_have_no_serious_violation(

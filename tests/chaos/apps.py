@@ -12,9 +12,11 @@ class ChaosConfig(AppConfig):
     def ready(self) -> None:
         """Set what no setting of a project can."""
         from truncus_django.api import retry
-        from truncus_django.outbox import retry_policy
+        from truncus_django.outbox import answers, handover, retry_policy
 
         retry.FIRST_BACKOFF_S = settings.CHAOS.get("first_backoff_s", retry.FIRST_BACKOFF_S)
         retry_policy.LONGEST_RETRY_S = settings.CHAOS.get(
             "longest_retry_s", retry_policy.LONGEST_RETRY_S
         )
+        handover.LEASE_S = settings.CHAOS.get("handover_lease_s", handover.LEASE_S)
+        answers.OPEN_S = settings.CHAOS.get("fallback_pause_s", answers.OPEN_S)

@@ -20,7 +20,16 @@ import psutil
 from django.db import connections
 
 from tests.chaos import pace
-from tests.chaos.writer import GOOD, INVALID, SCHEDULED, SUPPRESSED
+from tests.chaos.fallback import BACKEND, Handed, read_handed
+from tests.chaos.writer import (
+    ALLOWED,
+    GOOD,
+    INVALID,
+    LISTED,
+    REDIRECT_TO,
+    SCHEDULED,
+    SUPPRESSED,
+)
 from truncus_django.emulator.faults import Fault
 
 DATABASES = ("sqlite", "postgresql", "mariadb")
@@ -33,6 +42,14 @@ CELERY_STARTS_WITHIN_S = 6.0
 """For so long Celery's worker may take from its first child to its first task."""
 STARTS_WITHIN_S = 15.0
 """For so long a worker may take until it ends on SIGTERM as it should."""
+STOP_S = 2 * TIMEOUT_S + 7
+"""For so long workers stand still: longer than their leases."""
+HANDOVER_LEASE_S = STOP_S + 4
+"""Nobody can take a handover back, so that it outlasts this, too. It is ten minutes elsewhere."""
+API_KEY = "tr_test_chaos"
+KEY_WORKS_S, KEY_FAILS_S = 10.0, 4.0
+"""With a fallback mailer, the API key is revoked again and again."""
+FALLBACK = "folder" if django.VERSION >= (6, 1) else BACKEND
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +65,7 @@ class Plan:
     workers: int
     fault_rate: float
     replay: str
+    all_features: bool
     write_seconds: float
     seed: int
 
@@ -58,7 +76,9 @@ def run(plan: Plan) -> tuple[list[str], dict[str, Any]]:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         database = stack.enter_context(_database(plan.database, folder))
         truncus = stack.enter_context(_truncus(plan))
-        _set_up(plan, database, truncus.url)
+        handovers = folder / "handovers"
+        handovers.mkdir()
+        _set_up(plan, database, truncus.url, handovers)
         ledgers = [folder / f"writer-{number}" for number in range(plan.writers)]
         writers = [
             stack.enter_context(_ended(_start_writer(plan, number, ledger)))
@@ -71,7 +91,12 @@ def run(plan: Plan) -> tuple[list[str], dict[str, Any]]:
         crew.stop()
         told = truncus.tell()
         books = _read(ledgers)
-        differences = problems + compare(books, told, is_replay_told=plan.replay == "first")
+        handed = read_handed(handovers)
+        differences = problems + compare(
+            books, told, handed, crew.killed, is_replay_told=plan.replay == "first"
+        )
+        if plan.all_features:
+            differences += _compare_features(books, handed)
         if crew.kills < plan.kills:
             differences.append(f"{crew.kills} kills only; the work was done before")
         numbers = {
@@ -80,6 +105,7 @@ def run(plan: Plan) -> tuple[list[str], dict[str, Any]]:
             "kills": crew.kills,
             "stops": crew.stops,
             **_count(told["requests"]),
+            **(_count_features(books, handed) if plan.all_features else {}),
         }
         return differences, numbers
 
@@ -178,28 +204,42 @@ def _truncus(plan: Plan) -> Iterator[_Truncus]:
         "batch_refusal": "whole",
         "batch_replay": plan.replay,
     }
+    if plan.all_features:
+        options["revoked"] = [API_KEY, KEY_WORKS_S, KEY_FAILS_S]
     process = _start("tests.chaos.truncus", json.dumps(options), pipes=True)
     with _ended(process):
         yield _Truncus(process)
 
 
-def _set_up(plan: Plan, database: dict[str, Any], url: str) -> None:
+def _set_up(plan: Plan, database: dict[str, Any], url: str, handovers: Path) -> None:
     """Set the settings of this process and of all that it starts; make the tables."""
+    features = {
+        "ALLOW_RECIPIENTS": [ALLOWED],
+        "REDIRECT_TO": [REDIRECT_TO],
+        "SUPPRESS": "learn",
+        "ON_SUPPRESSED": "drop",
+        "FALLBACK_MAILER": FALLBACK,
+    }
     _set_up_django(
         {
             "database": database,
             "truncus": {
-                "API_KEY": "tr_test_chaos",
+                "API_KEY": API_KEY,
                 "BASE_URL": url,
                 "DELIVERY": "outbox",
                 "DISPATCHER": plan.runner,
                 "TIMEOUT": TIMEOUT_S,
                 "REQUESTS_PER_SECOND": 0,
                 "REQUESTS_PER_MINUTE": 0,
+                **(features if plan.all_features else {}),
             },
+            "fallback": {FALLBACK: {"BACKEND": BACKEND}} if plan.all_features else {},
+            "handovers": str(handovers),
+            "handover_lease_s": HANDOVER_LEASE_S,
             # Half of all requests fail: real pauses would take hours.
             "longest_retry_s": 2.0,
             "first_backoff_s": 0.02,
+            "fallback_pause_s": 2.0,
             "celery": {"broker": plan.broker, "queue": f"truncus-chaos-{os.getpid()}"},
         }
     )
@@ -235,6 +275,7 @@ def _start_writer(plan: Plan, number: int, ledger: Path) -> subprocess.Popen[str
         f"--seconds={plan.write_seconds}",
         f"--seed={plan.seed}",
         f"--ledger={ledger}",
+        *(["--all-features"] if plan.all_features else []),
     )
 
 
@@ -248,12 +289,17 @@ def _ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 class Crew:
-    """The workers, each in a process group of its own; and Celery's clock, where there is one."""
+    """The workers, each in a process group of its own; and Celery's clock, where there is one.
+
+    Attributes:
+        killed: processes, by their ids, and how many emails each could be sending at its end.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._random = random.Random(plan.seed)
         self.kills = self.stops = 0
+        self.killed: dict[int, int] = {}
         self._hired_at: dict[int, float] = {}
         self.workers = [self._hire(number) for number in range(plan.workers)]
         self._stopped: list[tuple[float, subprocess.Popen[str]]] = []
@@ -268,7 +314,7 @@ class Crew:
         return worker
 
     def _started(self, number: int) -> subprocess.Popen[str]:
-        concurrency = f"--concurrency={1 + number % 2}"
+        concurrency = f"--concurrency={_concurrency(number)}"
         if self._plan.runner == "celery":
             quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat")
             name = f"--hostname=chaos-{os.getpid()}-{number}-{self.kills}@%h"
@@ -284,8 +330,14 @@ class Crew:
         # Celery replaces a child; not while it starts, when it ends for want of children.
         is_up = time.monotonic() - self._hired_at[worker.pid] > CELERY_STARTS_WITHIN_S
         if children and is_up and self._random.random() < 0.5:
-            self._random.choice(children).kill()
+            child = self._random.choice(children)
+            self.killed[child.pid] = 1
+            child.kill()
             return
+        if self._plan.runner == "celery":
+            self.killed |= {child.pid: 1 for child in children}
+        else:
+            self.killed[worker.pid] = _concurrency(number)
         os.killpg(worker.pid, signal.SIGKILL)
         worker.wait()
         self.workers[number] = self._hire(number)
@@ -338,6 +390,11 @@ class Crew:
             process.wait()
 
 
+def _concurrency(number: int) -> int:
+    """Return how many requests a worker makes at a time."""
+    return 1 + number % 2
+
+
 _CELERY = ("celery", "--app=tests.chaos.celery_app")
 
 
@@ -382,7 +439,7 @@ def _let_die(plan: Plan, crew: Crew, writers: Sequence[subprocess.Popen[str]]) -
         if not _is_busy() and all(writer.poll() is not None for writer in writers):
             return
         if crew.kills % 8 == 7:
-            crew.stop_one(seconds=2 * TIMEOUT_S + 7)  # longer than its leases
+            crew.stop_one(seconds=STOP_S)
         crew.kill_one()
 
 
@@ -413,9 +470,14 @@ def _wait_until_empty(crew: Crew) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """What the writers know: subjects of committed emails with their kind, and of the others."""
+    """What the writers know.
 
-    committed: dict[str, str]
+    Attributes:
+        committed: subjects of committed emails, with their kind and whom they may reach.
+        rolled_back: subjects of the others.
+    """
+
+    committed: dict[str, tuple[str, list[str]]]
     rolled_back: set[str]
 
 
@@ -433,14 +495,25 @@ _FATES: Mapping[str, frozenset[str]] = {
     GOOD: frozenset({"sent", "delivered"}),
     SCHEDULED: frozenset({"scheduled"}),
     SUPPRESSED: frozenset({"rejected"}),
+    LISTED: frozenset({"rejected"}),
     INVALID: frozenset({"failed"}),
 }
 
 
-def compare(books: Books, told: Mapping[str, Any], *, is_replay_told: bool) -> list[str]:
-    """Return what differs between what was committed, what was accepted, and the rows.
+def compare(
+    books: Books,
+    told: Mapping[str, Any],
+    handed: Sequence[Handed],
+    killed: Mapping[int, int],
+    *,
+    is_replay_told: bool,
+) -> list[str]:
+    """Return what differs between what was committed, what was sent, and the rows.
 
     Args:
+        told: what Truncus was asked, and has accepted.
+        handed: what the fallback mailer was given.
+        killed: processes, and how many emails each could be sending at its end.
         is_replay_told: whether Truncus answers a repeated batch with what became of each email.
             If not, they count as accepted without an id, as far as anybody can know.
     """
@@ -449,10 +522,13 @@ def compare(books: Books, told: Mapping[str, Any], *, is_replay_told: bool) -> l
     found: dict[str, list[Mapping[str, Any]]] = {}
     for email in told["emails"]:
         found.setdefault(email["subject"], []).append(email)
+    elsewhere: dict[str, list[Handed]] = {}
+    for each in handed:
+        elsewhere.setdefault(each.subject, []).append(each)
     rows = {row.subject: row for row in Email.objects.all()}
     stored = set(OutboxEntry.objects.values_list("email__subject", flat=True))
     differences = []
-    for subject in found.keys() - books.committed.keys():
+    for subject in {*found, *elsewhere} - books.committed.keys():
         is_known = subject in books.rolled_back
         differences.append(f"{subject}: {'rolled back' if is_known else 'unheard of'}, and sent")
     orphans = rows.keys() - books.committed.keys()
@@ -461,30 +537,125 @@ def compare(books: Books, told: Mapping[str, Any], *, is_replay_told: bool) -> l
         differences.append("two rows for one email")
     if OutboxBatch.objects.exists():
         differences.append("requests are left in the outbox")
-    for subject, kind in books.committed.items():
+    for subject, (kind, reaches) in books.committed.items():
         row, emails = rows.get(subject), found.get(subject, [])
+        handovers = elsewhere.get(subject, [])
         if row is None:
             differences.append(f"{subject}: committed, and no row")
             continue
-        wanted = 0 if kind == INVALID else 1
-        fates = _FATES[kind]
-        if not is_replay_told and not row.message_id and kind in {SCHEDULED, SUPPRESSED}:
-            fates = _FATES[GOOD]
-        if len(emails) != wanted:
-            differences.append(f"{subject} ({kind}): taken {len(emails)} times, {row.state}")
-        if row.state not in fates:
-            differences.append(f"{subject} ({kind}): {row.state}, {row.error}")
+        recipients = [email["recipients"] for email in emails]
+        recipients += [handover.recipients for handover in handovers]
+        own = [
+            f"reached {each}, and not {reaches}" for each in recipients if sorted(each) != reaches
+        ]
+        if (subject in stored) != (row.state in {"failed", "rejected", "unknown"}):
+            own.append(f"its payload is {'' if subject in stored else 'not '}stored")
         is_nameless = not is_replay_told and not row.message_id
-        if emails and not is_nameless and row.message_id != emails[0]["id"]:
-            differences.append(f"{subject} ({kind}): has the id {row.message_id}")
-        if emails and row.idempotency_key != emails[0]["key"]:
-            differences.append(f"{subject} ({kind}): has another key than it was sent under")
-        is_retained = subject in stored
-        if is_retained != (row.state in {"failed", "rejected"}):
-            differences.append(
-                f"{subject} ({kind}): its payload is {'' if is_retained else 'not '}stored"
-            )
+        own += _compare_row(row, kind, emails, handovers, is_nameless=is_nameless)
+        differences += [f"{subject} ({kind}), {row.state}: {each}" for each in own]
+    unknown = [row.subject for row in rows.values() if row.state == "unknown"]
+    return differences + _compare_unknown(unknown, found, handed, killed)
+
+
+def _compare_row(
+    row: Any,
+    kind: str,
+    emails: Sequence[Mapping[str, Any]],
+    handovers: Sequence[Handed],
+    *,
+    is_nameless: bool,
+) -> list[str]:
+    """Return what differs between a row and what was sent.
+
+    Args:
+        emails: those that Truncus has taken.
+        handovers: to the fallback mailer.
+        is_nameless: whether nobody was told what became of it.
+    """
+    differences = []
+    is_unknown = row.state == "unknown" and kind != SCHEDULED
+    times, wanted = len(emails) + len(handovers), 0 if kind in {INVALID, LISTED} else 1
+    if times > wanted or (times < wanted and not is_unknown):
+        differences.append(f"taken {times} times")
+    if row.sent_by != (FALLBACK if handovers or is_unknown else ""):
+        differences.append(f"sent by {row.sent_by or 'Truncus'}, says its row")
+    if is_unknown:
+        return differences
+    # The fallback mailer knows nothing of Truncus's list.
+    is_like_good = handovers or (is_nameless and kind in {SCHEDULED, SUPPRESSED})
+    if row.state not in _FATES[GOOD if is_like_good else kind]:
+        differences.append(row.error or "in this state")
+    if not all(handover.is_sent for handover in handovers):
+        differences.append("its handover did not end")
+    if emails and not is_nameless and row.message_id != emails[0]["id"]:
+        differences.append(f"has the id {row.message_id}")
+    if emails and row.idempotency_key != emails[0]["key"]:
+        differences.append("has another key than it was sent under")
     return differences
+
+
+def _compare_unknown(
+    subjects: Sequence[str],
+    found: Mapping[str, Sequence[Mapping[str, Any]]],
+    handed: Sequence[Handed],
+    killed: Mapping[int, int],
+) -> list[str]:
+    """Return what differs where nobody knows whether an email was sent.
+
+    That may only be so where its worker was killed during the handover, and so the handover is the
+    last one of its thread. A worker that was killed before it began to hand over left no trace; of
+    those there are no more than could be under way.
+    """
+    latest = {(each.process, each.thread): each for each in handed}
+    differences = []
+    for subject in subjects:
+        handovers = [each for each in handed if each.subject == subject]
+        if found.get(subject):
+            differences.append(f"{subject}: unknown, and Truncus has it")
+        differences += [
+            f"{subject}: unknown, and its worker lived on"
+            for each in handovers
+            if each.process not in killed or latest[each.process, each.thread] is not each
+        ]
+    most = sum(killed.values())
+    if len(subjects) > most:
+        differences.append(f"{len(subjects)} are unknown, and {most} were being sent by the killed")
+    return differences
+
+
+DIED = "of these, unknown as their worker died"
+
+
+def _compare_features(books: Books, handed: Sequence[Handed]) -> list[str]:
+    """Return what differs where recipients are learned, and what made no difference at all."""
+    from truncus_django.models import Email, SuppressedAddress
+
+    reason = SuppressedAddress.Reason.BLOCKED
+    learned = set(SuppressedAddress.objects.filter(reason=reason).values_list("address", flat=True))
+    refused = set(Email.objects.filter(state="rejected").values_list("subject", flat=True))
+    differences = [
+        f"{subject}: refused by Truncus, and its recipient is not suppressed"
+        for subject, (kind, reaches) in books.committed.items()
+        if kind == SUPPRESSED and subject in refused and learned.isdisjoint(reaches)
+    ]
+    unused = [name for name, count in _count_features(books, handed).items() if not count]
+    return differences + [f"no email was {name}" for name in unused if name != DIED]
+
+
+def _count_features(books: Books, handed: Sequence[Handed]) -> dict[str, int]:
+    """Return how many emails took another way than to Truncus and to their recipients."""
+    from truncus_django.models import Email
+
+    left_out = Email.objects.values_list("suppressed", flat=True)
+    return {
+        "handed to the fallback mailer": len(handed),
+        DIED: Email.objects.filter(state="unknown").count(),
+        "redirected by the guard": sum(REDIRECT_TO in each for _, each in books.committed.values()),
+        "refused for its suppressed recipient": sum(
+            kind == LISTED for kind, _ in books.committed.values()
+        ),
+        "sent without a suppressed recipient": sum(map(bool, left_out)),
+    }
 
 
 def _count(requests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -493,6 +664,7 @@ def _count(requests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "requests": len(requests),
         "429": sum(request["status"] == 429 for request in requests),
+        "401": sum(request["status"] == 401 for request in requests),
         "faults": sum(bool(request["fault"]) for request in requests),
         "replays": sum(count - 1 for count in answered.values()),
     }

@@ -28,7 +28,8 @@ if _fallback := _given.get("fallback"):
         MAILERS |= _fallback
     else:
         [_config] = _fallback.values()
-        EMAIL_HOST, EMAIL_PORT = _config["OPTIONS"]["host"], _config["OPTIONS"]["port"]
+        for _name, _value in _config.get("OPTIONS", {}).items():
+            globals()[f"EMAIL_{_name.upper()}"] = _value
 TRUNCUS = _given["truncus"]
 CHAOS = _given
 LOGGING = {"version": 1, "disable_existing_loggers": False}

@@ -2,6 +2,8 @@
 
 import json
 import sys
+import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +15,9 @@ def main() -> None:
     """Serve until a line comes; then tell what was accepted, and what was asked."""
     options = json.loads(sys.argv[1])
     _let_delays_last(options.pop("delay_s", 1.0))
+    if revoked := options.pop("revoked", None):
+        options["revoked_keys"] = keys = []
+        threading.Thread(target=_revoke, args=(keys, *revoked), daemon=True).start()
     with Emulator(**options) as emulator:
         print(json.dumps(emulator.url), flush=True)
         sys.stdin.readline()
@@ -30,6 +35,15 @@ def _let_delays_last(seconds: float) -> None:
     Faults._draw = draw_long  # type: ignore[method-assign]
 
 
+def _revoke(keys: list[str], key: str, works_s: float, fails_s: float) -> None:
+    """Let a key work for a while, then not, and so on."""
+    pause = threading.Event()
+    while not pause.wait(works_s):
+        keys.append(key)
+        pause.wait(fails_s)
+        keys.clear()
+
+
 def _told(emulator: Emulator) -> dict[str, Any]:
     """Return the emails by what they were sent as, and the requests without their content."""
     return {
@@ -39,6 +53,7 @@ def _told(emulator: Emulator) -> dict[str, Any]:
                 "id": email.id,
                 "status": email.status,
                 "key": email.idempotency_key,
+                "recipients": _recipients(email.payload or {}),
             }
             for email in [*emulator.emails, *emulator.refused_emails]
         ],
@@ -53,6 +68,11 @@ def _told(emulator: Emulator) -> dict[str, Any]:
             for request in emulator.requests
         ],
     }
+
+
+def _recipients(payload: Mapping[str, Any]) -> list[str]:
+    found = [payload.get(name) or [] for name in ("to", "cc", "bcc")]
+    return [each for value in found for each in ([value] if isinstance(value, str) else value)]
 
 
 def _code(answer: Any) -> str:

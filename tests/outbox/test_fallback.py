@@ -26,6 +26,7 @@ from truncus_django.models import (
     SuppressedAddress,
 )
 from truncus_django.outbox import operations
+from truncus_django.outbox.claim import Claim
 from truncus_django.outbox.dispatcher import Dispatcher
 from truncus_django.outbox.handover import LEASE_S
 from truncus_django.outbox.operations import Decision, OperationResult
@@ -359,6 +360,20 @@ def test_a_worker_that_dies_leaves_it_to_a_person(
     assert (reload(second).state, second.sent_by) == (State.UNKNOWN, name)
     assert subjects() == ["Order 0"]
     assert emulator.emails == []
+
+
+def test_a_worker_that_stood_still_before_a_handover_gives_the_email_back(
+    down, put, dispatcher, monkeypatch
+):
+    put(1)
+    dispatcher.drain()
+    [email] = put(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Claim, "has_time_for_request", False)
+        assert dispatcher.step().requests == 0
+    assert (len(mail.outbox), reload(email).sent_by) == (1, "")
+    assert dispatcher.drain().accepted == 1
+    assert (len(mail.outbox), reload(email).state) == (2, State.SENT)
 
 
 # Killed between every two steps -------------------------------------------------------------------

@@ -254,9 +254,9 @@ def _ask_whom_to_forget(emails: Sequence[Email]) -> Question:
     addresses = [address for email in emails[:1] for address in _addresses_in(email)]
     warnings = [
         _(
-            "All emails to or from the address are changed, and what else the log, the outbox and "
-            "this admin's history hold of it. Emails that wait are left until they are finished. "
-            "The address stays suppressed where it is. This can take minutes."
+            "This removes the address, and the texts of all emails to or from it, from the log, "
+            "the outbox and this admin's history. Emails that wait are left as they are until "
+            "they are finished. A suppressed address stays suppressed. This can take minutes."
         )
     ]
     return Question(warnings, choices=addresses)
@@ -274,7 +274,12 @@ def _forget(run: ActionRun, emails: QuerySet[Email]) -> None:
         run.model_admin.message_user(run.request, text, messages.ERROR)
         return
     found = Forgetting(person=person).run()
-    run.tell([email], Result(_("Forgot somebody in %(count)d emails.") % {"count": found.changed}))
+    done = ngettext(
+        "Forgot somebody in %(count)d email.",
+        "Forgot somebody in %(count)d emails.",
+        found.changed,
+    )
+    run.tell([email], Result(done % {"count": found.changed}))
     if found.left:
         text = ngettext(
             "%(count)d email is left as it is until it is finished.",
@@ -388,9 +393,9 @@ ACTIONS: Sequence[Action] = (
     Action(
         name="forget",
         permission="forget_email",
-        button=gettext_lazy("Forget a recipient…"),
-        label=gettext_lazy("Forget a recipient, in all emails…"),
-        question=gettext_lazy("Whom to forget? It cannot be undone."),
+        button=gettext_lazy("Forget a recipient"),
+        label=gettext_lazy("Forget a recipient, in all emails"),
+        question=gettext_lazy("Whom do you want to forget? This cannot be undone."),
         limit=1,
         has_button=_has_somebody,
         why_not=_nothing,

@@ -67,7 +67,7 @@ def outbox_entries(emails: Iterable[Email]) -> dict[UUID, OutboxEntry]:
 def waiting_cell(email: Email, entry: OutboxEntry | None) -> SafeString:
     """Return what the list shows about an email that is still to be sent."""
     since = format_html(
-        '<span class="truncus-none truncus-waits" title="{}">{}</span>',
+        '<span class="truncus-none" title="{}">{}</span>',
         _("Since this email was written"),
         _("waiting: %(time)s") % {"time": _length(email.created_at)},
     )

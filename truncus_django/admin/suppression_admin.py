@@ -115,6 +115,9 @@ class SuppressedAddressAdmin(SuppressedAddressAdminBase):
     )
     readonly_fields = ("tenant", "unsubscribe_list", "reason", "source", "email_link", "since")
 
+    class Media:
+        css: ClassVar = {"all": ["truncus_django/admin.css"]}
+
     # The list ---------------------------------------------------------------------------------
 
     @admin.display(description=_("tenant"))
@@ -148,10 +151,10 @@ class SuppressedAddressAdmin(SuppressedAddressAdminBase):
     # An entry ---------------------------------------------------------------------------------
 
     @admin.display(description=_("email"))
-    def email_link(self, entry: SuppressedAddress) -> str | None:
+    def email_link(self, entry: SuppressedAddress) -> str:
         """Return a link to the email that bounced, or was complained about."""
         if entry.email_id is None:
-            return None
+            return str(self.get_empty_value_display())
         name = f"{self.admin_site.name}:truncus_django_email_change"
         return format_html(
             '<a href="{}">{}</a>', reverse(name, args=[entry.email_id]), entry.email_id

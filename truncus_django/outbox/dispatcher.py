@@ -25,7 +25,7 @@ from truncus_django.api.results import SendResult
 from truncus_django.db.clock import Clock, moment_of
 from truncus_django.db.locks import take_write_lock
 from truncus_django.db.transactions import committed
-from truncus_django.models import OutboxBatch, database
+from truncus_django.models import Email, OutboxBatch, database
 from truncus_django.outbox.answers import (
     DispatchResult,
     record_failure,
@@ -178,12 +178,16 @@ class Dispatcher:
 
     def _give_back(self, claim: Claim) -> DispatchResult:
         """Let others make a request that this process makes no more, as it stood still."""
-        OutboxBatch.objects.filter(pk=claim.batch.pk, lease=claim.lease).update(
+        attempts = claim.batch.attempts
+        is_given_back = OutboxBatch.objects.filter(pk=claim.batch.pk, lease=claim.lease).update(
             lease=None,
             due_at=moment_of(self.clock.now()),
             is_ambiguous=claim.was_ambiguous,
-            attempts=claim.batch.attempts - 1,
+            attempts=attempts if claim.is_handover else attempts - 1,
+            handover="" if claim.is_handover else claim.batch.handover,
         )
+        if is_given_back and claim.is_handover:
+            Email.objects.filter(outbox_entry__batch=claim.batch.pk).update(sent_by="")
         return DispatchResult(requests=0)
 
     def _send(

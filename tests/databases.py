@@ -20,6 +20,8 @@ def database(name: str) -> dict[str, Any]:
             "HOST": "127.0.0.1",
             "USER": os.environ.get("PGUSER", "postgres"),
             "NAME": _NAME,
+            # No test is about a crash of the server, and to wait for the disk takes long.
+            "OPTIONS": {"options": "-c synchronous_commit=off"},
         }
     if name == "mariadb":
         _let_pymysql_stand_in()

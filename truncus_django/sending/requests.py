@@ -203,18 +203,19 @@ def _code_and_reason(result: SendResult) -> tuple[str | None, str | None]:
 
 def note_acceptance(result: SendResult) -> None:
     """Log that an email was accepted, and as a warning what its sender may not expect."""
-    message_id = loggable_id(result.message_id)
-    status = result.status if result.status in contract.ACCEPTED_STATUSES else "another status"
-    logger.debug(
-        "Truncus accepted email %s: %s",
-        message_id,
-        status,
-        extra={
-            "truncus_event": "email_accepted",
-            "truncus_message_id": message_id,
-            "truncus_status": status,
-        },
-    )
+    if logger.isEnabledFor(logging.DEBUG):  # every email of a long list comes here
+        message_id = loggable_id(result.message_id)
+        status = result.status if result.status in contract.ACCEPTED_STATUSES else "another status"
+        logger.debug(
+            "Truncus accepted email %s: %s",
+            message_id,
+            status,
+            extra={
+                "truncus_event": "email_accepted",
+                "truncus_message_id": message_id,
+                "truncus_status": status,
+            },
+        )
     if result.is_content_duplicate:
         original_id = loggable_id(result.original_global_message_id)
         logger.warning(
@@ -223,6 +224,7 @@ def note_acceptance(result: SendResult) -> None:
             extra={"truncus_event": "email_repeats_content", "truncus_message_id": original_id},
         )
     if result.warnings:
+        message_id = loggable_id(result.message_id)
         logger.warning(
             "Truncus sent email %s with %d warnings",
             message_id,

@@ -249,7 +249,7 @@ def _insert_records(
     names = [field.attname for field in own]
     records = [dict(zip(names, map(row.__dict__.get, names), strict=True)) for row in rows]
     sql = _insert_records_sql(model, using, tuple(names), ignore_conflicts)
-    return sql, [*parameters, json.dumps(records, default=str, ensure_ascii=False)]
+    return sql, [*parameters, json.dumps(records, default=str)]
 
 
 @lru_cache(maxsize=64)

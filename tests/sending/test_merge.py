@@ -199,6 +199,7 @@ def test_anymail_unset_is_no_merge_data(emulator):
         ({"esp_extra": {"variables": {"a": "b"}}}, "esp_extra sets 'variables'"),
         ({"merge_global_data": ["a"]}, "merge_global_data must be a dict"),
         ({"merge_global_data": {"name": "Ann"}}, "the data would change nothing"),
+        ({"metadata": "x"}, "metadata must be a dict"),
     ],
 )
 def test_wrong_merge_data_are_an_error_before_any_request(options, text, emulator):
@@ -210,6 +211,31 @@ def test_wrong_merge_data_are_an_error_before_any_request(options, text, emulato
     assert ".org" not in str(caught.value)
     assert emulator.requests == []
     assert message.truncus_status.status == "failed"
+
+
+class Uncopyable(list):
+    def __deepcopy__(self, memo):
+        raise RuntimeError("ann@example.org")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"alternatives": [7], "template_id": "welcome"},
+        {"attachments": [Uncopyable()]},
+        {"extra_headers": 7},
+    ],
+)
+def test_a_message_that_cannot_be_copied_does_not_cost_the_others_of_a_list(options, emulator):
+    bad, good = merged(), merged()
+    for name, value in options.items():
+        setattr(bad, name, value)
+    assert TruncusBackend(fail_silently=True).send_messages([bad, good]) == 2
+    for status in bad.truncus_status.recipients.values():
+        assert isinstance(status.error, MessageError)
+        assert ".org" not in str(status.error)
+    assert len(bad.truncus_status.recipients) == 2
+    assert good.truncus_status.status == "delivered"
 
 
 # Receivers ----------------------------------------------------------------------------------------

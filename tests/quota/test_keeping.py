@@ -7,12 +7,14 @@ from threading import Barrier
 from typing import Any
 
 import pytest
+from django.core import mail
 from django.core.mail import EmailMessage, send_mail
 from django.core.signals import request_finished
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from truncus_django.api.errors import QuotaExceeded, RateLimited, ServerError
+from tests.fallback import SilentBackend, use_fallback
+from truncus_django.api.errors import OutcomeUnknown, QuotaExceeded, RateLimited, ServerError
 from truncus_django.api.results import MonthlyQuota, SendResult
 from truncus_django.backend import TruncusBackend
 from truncus_django.conf import get_settings
@@ -231,6 +233,31 @@ def test_a_quota_that_ends_in_the_middle_of_a_batch():
     told = told_by_results(results, ["a@a.example", "b@b.example", "c@c.example"])
 
     assert told == Told(quota, is_used_up=True, capped_domains=frozenset({"b.example"}))
+
+
+@pytest.mark.parametrize("dialect", ["sdk", "manual"])
+def test_a_used_up_quota_is_kept_where_the_fallback_mailer_sends(dialect, settings, emulator, told):
+    use_fallback(settings)
+    emulator.reset(dialect=dialect, monthly_limit=1)
+    send()
+    forget_noted()
+    AccountQuota.objects.all().delete()
+    send(1)
+
+    assert [message.subject for message in mail.outbox] == ["Order 1"]
+    assert AccountQuota.objects.get().remaining == 0
+    assert [one["share"] for one in told][-1] == 1.0
+
+
+def test_a_used_up_quota_is_kept_where_the_fallback_mailer_fails(settings, emulator):
+    use_fallback(settings, f"{SilentBackend.__module__}.{SilentBackend.__qualname__}")
+    emulator.reset(dialect="sdk", monthly_limit=1)
+    send()
+    AccountQuota.objects.all().delete()
+    with pytest.raises(OutcomeUnknown):
+        send(1)
+
+    assert AccountQuota.objects.get().remaining == 0
 
 
 def test_a_warm_up_cap_is_inferred_and_ends_with_the_day(emulator):

@@ -131,9 +131,10 @@ def _told_by_sends(sent: Sequence[Sent]) -> Told:
     for outgoing, outcome in sent:
         if outcome.result is not None and outcome.result.quota is not told.quota:
             told = _together(told, told_by_quota(outcome.result.quota))
-        if outcome.error is not None and outcome.attempts:
+        error = outcome.refused_by or outcome.error
+        if error is not None and outcome.attempts:
             sender = "" if outgoing.payload is None else str(outgoing.payload.email.get("from"))
-            told = _together(told, told_by_error(outcome.error, [sender]))
+            told = _together(told, told_by_error(error, [sender]))
     return told
 
 

@@ -100,7 +100,8 @@ class _Handover:
         if why_not is not None:
             return _not_sent(outcome, error, f"No fallback mailer can send it: {why_not}")
         if self.failure is None:
-            return self._handed_over(outgoing, payload, outcome, error)
+            asked = outcome._replace(refused_by=error)
+            return self._handed_over(outgoing, payload, asked, error)
         return _not_sent(outcome, error, self._told(self.failure))
 
     def unknown(self, outcome: SendOutcome, what: str) -> SendOutcome:

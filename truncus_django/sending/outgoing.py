@@ -141,6 +141,7 @@ class SendOutcome(NamedTuple):
         redirected_to: who got it instead, by the guard; ``None`` where its record tells already.
         sent_by: the fallback mailer that it was handed to; empty where none was.
         reason: why that was.
+        refused_by: what Truncus said of it before.
         left_out: those of its recipients who did not get it, as they are suppressed.
     """
 
@@ -155,6 +156,7 @@ class SendOutcome(NamedTuple):
     redirected_to: Sequence[str] | None = None
     sent_by: str = ""
     reason: str = ""
+    refused_by: TruncusError | None = None
     left_out: Sequence[str] = ()
 
     def __repr__(self) -> str:

@@ -59,9 +59,11 @@ def hand_over_failed(
         now: unix seconds.
     """
     handover = _Handover(fallback, client, now)
-    with fallback:
-        for sent in sent_batches:
-            done: list[Sent] = []
+    for sent in sent_batches:
+        done: list[Sent] = []
+        # Its server may end a connection that waits while Truncus is asked about the next batch,
+        # and what is sent over it then may have been sent or not.
+        with fallback:
             for index, (outgoing, outcome) in enumerate(sent):
                 try:
                     done.append((outgoing, handover.outcome(outgoing, outcome)))
@@ -70,8 +72,8 @@ def hand_over_failed(
                         outcome = handover.unknown(outcome, "was interrupted")
                     yield [*done, (outgoing, outcome), *sent[index + 1 :]]
                     raise
-            handover.log(sent, done)
-            yield done
+        handover.log(sent, done)
+        yield done
 
 
 @dataclass(slots=True)

@@ -155,14 +155,18 @@ def _record(
 ) -> None:
     using = connection.alias
     rows = [_row(outgoing, outcome, alias, settings) for outgoing, outcome in sent]
-    # A savepoint in the caller's transaction, if there is one.
-    with transaction.atomic(using=using) if _is_in_transaction(connection) else nullcontext():
+    # A savepoint in the caller's transaction, if there is one. Otherwise, one statement needs none;
+    # where another follows it that fails, whoever records all again must not find the first done.
+    teaches = bool(_learned(sent, rows))
+    is_atomic = teaches or _is_in_transaction(connection)
+    with transaction.atomic(using=using) if is_atomic else nullcontext():
         written = _update_earlier_records(sent, rows, using)
         new = [row for row in rows if row.pk not in written]
         if new and insert_new(new, using=using) < len(new):
             # A message that Truncus recognised by its key has its record already.
             _name_earlier_records(new, using)
-        suppress(_learned(sent, rows))
+        if teaches:
+            suppress(_learned(sent, rows))  # by the primary keys that the records have now
     for (outgoing, _), row in zip(sent, rows, strict=True):
         _note_row(outgoing, row)
     note_records(

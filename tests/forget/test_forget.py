@@ -252,6 +252,28 @@ def test_cancel_cancels_what_truncus_holds(emulator, send):
     assert emulator.requests[-1].method == "DELETE"
 
 
+def account_for(tenant, mailer):
+    return {"api_key": "tr_test_acme"}
+
+
+def test_cancel_asks_the_account_of_the_email_s_tenant(emulator, send, settings):
+    emulator.reset(api_keys={"tr_test_acme": ["send", "read_events"]})
+    settings.TRUNCUS = {**settings.TRUNCUS, "ACCOUNTS": f"{__name__}.account_for"}
+    email = send(ANN, send_at=timezone.now() + timedelta(days=1), tenant_id="acme")
+    assert email.state == State.SCHEDULED
+    found = forget(ANN, cancel=True)
+    assert (found.emails, found.left) == (1, 0)
+    assert reload(email).state == State.CANCELLED
+
+
+def test_what_went_out_meanwhile_is_not_cancelled_but_forgotten(emulator, send):
+    email = send(ANN)
+    Email.objects.update(state=State.SCHEDULED)
+    found = forget(ANN, cancel=True)
+    assert (found.emails, found.left) == (1, 0)
+    assert (reload(email).state, email.to) == (State.DELIVERED, [FORGOTTEN])
+
+
 def test_what_may_have_been_sent_is_finished_first(outbox, emulator, send):
     email = send(ANN)
     emulator.faults.next("reset_after")

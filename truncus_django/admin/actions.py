@@ -226,17 +226,17 @@ def _export(run: ActionRun, emails: QuerySet[Email]) -> HttpResponseBase:
 # Forgetting ---------------------------------------------------------------------------------------
 
 
-def _addresses_in(email: Email) -> list[str]:
-    listed = dict.fromkeys([*email.recipients, email.from_email])
-    return [each for each in listed if each and each != FORGOTTEN]
+def _recipients_of(email: Email) -> list[str]:
+    """Return who can be forgotten; the sender is this site, which stands in most other emails."""
+    return [each for each in dict.fromkeys(email.recipients) if each and each != FORGOTTEN]
 
 
 def _has_somebody(email: Email, entry: OutboxEntry | None) -> bool:
-    return bool(_addresses_in(email))
+    return bool(_recipients_of(email))
 
 
 def _ask_whom_to_forget(emails: Sequence[Email]) -> Question:
-    addresses = [address for email in emails[:1] for address in _addresses_in(email)]
+    addresses = [address for email in emails[:1] for address in _recipients_of(email)]
     warnings = [
         _(
             "This removes the address, and the texts of all emails to or from it, from the log, "
@@ -249,7 +249,7 @@ def _ask_whom_to_forget(emails: Sequence[Email]) -> Question:
 
 def _forget(run: ActionRun, emails: QuerySet[Email]) -> None:
     email, chosen = emails.first(), run.request.POST.get("choice", "")
-    if email is None or chosen not in _addresses_in(email):
+    if email is None or chosen not in _recipients_of(email):
         run.model_admin.message_user(run.request, _("Choose whom to forget."), messages.ERROR)
         return
     try:

@@ -140,6 +140,40 @@ def test_a_threshold_a_plan_and_a_refusal_are_written_at_once():
     assert (row.remaining, row.version) == (0, 4)
 
 
+def capped(domain: str) -> Told:
+    return Told(capped_domains=frozenset({domain}))
+
+
+@pytest.mark.parametrize(
+    "alternating",
+    [
+        [capped("a.example"), capped("b.example")],
+        [of_plan(100), Told(is_used_up=True)],
+        [of_plan(10), capped("a.example"), of_plan(11)],
+    ],
+)
+def test_answers_that_alternate_are_written_once(alternating):
+    settings = get_settings()
+    for told in alternating:
+        note_answer("account", told, settings)
+    with CaptureQueriesContext(connection) as captured:
+        for told in alternating:
+            note_answer("account", told, settings)
+    assert len(captured) == 0
+
+
+def test_a_cap_that_is_met_again_is_written_within_a_minute(monkeypatch):
+    settings, at = get_settings(), time.monotonic()
+    for later in (0.0, 50.0):
+        monkeypatch.setattr(keeping.time, "monotonic", lambda later=later: at + later)
+        note_answer("account", capped("a.example"), settings)
+        note_answer("account", of_plan(10 + int(later) * 80 // 50), settings)
+    AccountQuota.objects.update(capped={})
+    monkeypatch.setattr(keeping.time, "monotonic", lambda: at + keeping.WRITE_EVERY_S)
+    note_answer("account", capped("a.example"), settings)
+    assert list(AccountQuota.objects.get().capped) == ["a.example"]
+
+
 # Whose transaction ----------------------------------------------------------------------------
 
 
@@ -253,6 +287,7 @@ def test_a_used_up_quota_is_kept_where_the_fallback_mailer_fails(settings, emula
     use_fallback(settings, f"{SilentBackend.__module__}.{SilentBackend.__qualname__}")
     emulator.reset(dialect="sdk", monthly_limit=1)
     send()
+    forget_noted()
     AccountQuota.objects.all().delete()
     with pytest.raises(OutcomeUnknown):
         send(1)

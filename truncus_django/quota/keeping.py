@@ -7,8 +7,9 @@ written after it, committed or rolled back. Of several processes that reach a th
 whose write of the row says so tells it.
 """
 
+import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -49,11 +50,15 @@ class _Level(NamedTuple):
 
 @dataclass(slots=True)
 class _Noted:
-    """What this process has written of an account: when, in monotonic seconds, and what."""
+    """What this process has written of an account: when, in monotonic seconds, and what.
+
+    Attributes:
+        capped_at: when the cap of each domain was written; at least those of the last minute.
+    """
 
     at: float
     level: _Level
-    capped_domains: set[str] = field(default_factory=set)
+    capped_at: Mapping[str, float] = field(default_factory=dict)
 
 
 class _Waiting(NamedTuple):
@@ -201,28 +206,26 @@ def _in_nobodys_way(write: Callable[[str], None], settings: Settings) -> None:
 
 def _is_due(account: str, told: Told, settings: Settings) -> bool:
     """Whether to write now; if so, it counts as written."""
-    noted = _noted.get(account)
     now = time.monotonic()
-    level = _level(told, settings)
-    if level is None:
-        level = noted.level if noted is not None else _Level(0, None, False)
+    noted = _noted.get(account, _Noted(-math.inf, _Level(0, None, False)))
+    level = _level(told, settings, noted.level)
+    capped_at = {domain: at for domain, at in noted.capped_at.items() if now - at < WRITE_EVERY_S}
     is_due = (
-        noted is None
-        or now - noted.at >= WRITE_EVERY_S
+        now - noted.at >= WRITE_EVERY_S
         or level != noted.level
-        or not told.capped_domains <= noted.capped_domains
+        or not told.capped_domains <= capped_at.keys()
     )
     if is_due:
-        _noted[account] = _Noted(now, level, set(told.capped_domains))
+        _noted[account] = _Noted(now, level, capped_at | dict.fromkeys(told.capped_domains, now))
     return is_due
 
 
-def _level(told: Told, settings: Settings) -> _Level | None:
+def _level(told: Told, settings: Settings, noted: _Level) -> _Level:
     quota = told.quota
     if told.is_used_up:
-        return _Level(100, None, True)
+        return _Level(100, noted.limit if quota is None else quota.limit, True)
     if quota is None:
-        return None
+        return noted
     figures = Figures(limit=quota.limit, sent=quota.sent, remaining=quota.remaining)
     kept = emails_kept(settings.quota_reserve, quota.limit)
     return _Level(figures.percent_reached, quota.limit, quota.remaining <= kept)

@@ -14,7 +14,7 @@ from tests.sending.merged import PEOPLE, by_recipient, merged
 from truncus_django.api.errors import InvalidAddress, MessageError, MessagesNotSent
 from truncus_django.backend import TruncusBackend
 from truncus_django.models import Email, OutboxEntry
-from truncus_django.sending.merge import recipient_of
+from truncus_django.sending.addresses import mailbox
 from truncus_django.signals import post_send, pre_send
 from truncus_django.testing import run_emulator, send_outbox, use_emulator
 
@@ -308,8 +308,8 @@ VALUES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc", "C
 def test_everyone_gets_their_own_value_and_nobody_another(people, as_html, names):
     values: dict[str, str] = {}
     for number, (address, value) in enumerate(people.items()):
-        values.setdefault(recipient_of(address, "to"), f"[{number}:{value}]")
-    first = {recipient_of(address, "to"): address for address in reversed(people)}
+        values.setdefault(mailbox(address, "to"), f"[{number}:{value}]")
+    first = {mailbox(address, "to"): address for address in reversed(people)}
     message = EmailMultiAlternatives("To {{ v }}", "{{ v }}", "shop@example.com")
     message.to = [f"Name <{address}>" if names else address for address in people]
     message.merge_data = {first[key]: {"v": value} for key, value in values.items()}
@@ -318,17 +318,17 @@ def test_everyone_gets_their_own_value_and_nobody_another(people, as_html, names
 
     with run_emulator() as emulator, use_emulator(emulator):
         assert message.send() == len(values)
-        found = Counter(recipient_of(email.payload["to"], "to") for email in emulator.emails)
+        found = Counter(mailbox(email.payload["to"], "to") for email in emulator.emails)
         assert found == Counter(list(values))
         assert len(emulator.requests) == math.ceil(len(values) / 100)
         for email in emulator.emails:
             payload = email.payload
-            own = values[recipient_of(payload["to"], "to")]
+            own = values[mailbox(payload["to"], "to")]
             assert payload["text"] == own
             assert payload["subject"] == f"To {own}"
             if as_html:
                 assert payload["html"] == f"<p>{escape(own)}</p>"
             whole = str(payload)
-            others = set(values) - {recipient_of(payload["to"], "to")}
+            others = set(values) - {mailbox(payload["to"], "to")}
             assert not [other for other in others if f"<{other}>" in whole]
             assert payload.keys().isdisjoint({"cc", "bcc", "headers"})

@@ -15,16 +15,16 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from django.core.signals import request_finished
-from django.db import connections, router, transaction
+from django.db import connections, transaction
 
 from truncus_django.api import contract
 from truncus_django.api.errors import QuotaExceeded, RateLimited, TruncusError
 from truncus_django.api.results import MonthlyQuota, SendResult
-from truncus_django.conf import Settings, get_settings
+from truncus_django.conf import Settings
 from truncus_django.db.clock import Clock, moment_of
 from truncus_django.event_loop import off_the_event_loop
 from truncus_django.mailers import Mailer, mailers_by_account
-from truncus_django.models import AccountQuota, Email
+from truncus_django.models import AccountQuota, database
 from truncus_django.quota.figures import DAY_S, Figures, Told, emails_kept, is_plausible, updated
 from truncus_django.quota.overview import figures_of, quota_of
 from truncus_django.sending.outgoing import Sent
@@ -173,7 +173,7 @@ def note_answer(
     """
     _note_tenant(account, name)
     if told and _is_due(account, told, settings):
-        _in_nobodys_way(partial(_write_outside_transactions, account, told, settings), settings)
+        _in_nobodys_way(partial(_write_outside_transactions, account, told))
 
 
 def _note_tenant(account: str, name: tuple[str, str]) -> None:
@@ -191,12 +191,12 @@ def note_answer_of_outbox(
     """
     _note_tenant(account, name)
     if told and (_is_due(account, told, settings) or settings.quota_reserve):
-        _in_nobodys_way(lambda using: _write(account, told, using=using), settings)
+        _in_nobodys_way(lambda using: _write(account, told, using=using))
 
 
-def _in_nobodys_way(write: Callable[[str], None], settings: Settings) -> None:
-    using = settings.database or router.db_for_write(Email)
+def _in_nobodys_way(write: Callable[[str], None]) -> None:
     try:
+        using = database()
         off_the_event_loop(lambda: write(using))
     except Exception as exc:  # noqa: BLE001  no email depends on it
         _report(exc)
@@ -231,7 +231,7 @@ def _level(told: Told, settings: Settings, noted: _Level) -> _Level:
     return _Level(figures.percent_reached, quota.limit, quota.remaining <= kept)
 
 
-def _write_outside_transactions(account: str, told: Told, settings: Settings, using: str) -> None:
+def _write_outside_transactions(account: str, told: Told, using: str) -> None:
     """Write a row, or if the caller has a transaction open, remember to write it after that.
 
     Inside it, the row would be locked for as long as the caller's transaction lasts, and what a
@@ -240,7 +240,7 @@ def _write_outside_transactions(account: str, told: Told, settings: Settings, us
     connection = connections[using]
     if connection.in_atomic_block:
         _wait(account, told)
-        write = partial(_in_nobodys_way, _write_waiting, settings)
+        write = partial(_in_nobodys_way, _write_waiting)
         transaction.on_commit(write, using=using)
     elif not connection.get_autocommit():
         _wait(account, told)
@@ -273,7 +273,7 @@ def _write_what_was_rolled_back(**kwargs: object) -> None:
         if not connections[using].in_atomic_block:
             _write_waiting(using)
 
-    _in_nobodys_way(write, get_settings())
+    _in_nobodys_way(write)
 
 
 request_finished.connect(_write_what_was_rolled_back, dispatch_uid="truncus_django.quota")

@@ -148,7 +148,7 @@ class Merge:
         found: dict[str, Mapping[str, Any]] = {}
         for index, (key, values) in enumerate(given.items()):
             # Most keys are as in 'to': the others are worth a parser's time.
-            recipient = key if key in self.recipients else recipient_of(key, name, index)
+            recipient = key if key in self.recipients else mailbox(key, name, index)
             if recipient not in self.recipients:
                 raise MessageError(
                     f"{name} has an address that is not in 'to', its number {index + 1}."
@@ -164,15 +164,6 @@ class Merge:
         return found
 
 
-def recipient_of(given: Any, field: str, index: int | None = None) -> str:
-    """Return an address as merge data knows it: bare, in small letters, its domain in ASCII.
-
-    Raises:
-        InvalidAddress: it is malformed.
-    """
-    return mailbox(given, field, index)
-
-
 def _recipients(message: EmailMessage) -> dict[str, Any]:
     """Return the addresses in ``to`` by recipient; who is there twice gets one email."""
     given = message.to
@@ -181,7 +172,7 @@ def _recipients(message: EmailMessage) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for index, item in enumerate(given):
         if item:
-            found.setdefault(recipient_of(item, "to", index), item)
+            found.setdefault(mailbox(item, "to", index), item)
     return found
 
 

@@ -80,7 +80,7 @@ class OutgoingMessage(NamedTuple):
         ambiguous_send: an earlier send that may have been accepted, if the message is unchanged.
         error: why it cannot be sent, or ``None``.
         original: what it was made from for one recipient; ``None`` without merge data.
-        recipient: that recipient, as :func:`truncus_django.sending.merge.recipient_of` tells.
+        recipient: that recipient, as :func:`truncus_django.sending.addresses.mailbox` tells.
         tenant: whose own account it goes by; empty for the mailer's own.
     """
 

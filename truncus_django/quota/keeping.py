@@ -172,7 +172,7 @@ def note_answer(
         name: the mailer and the tenant whose own account it is; no tenant if it is the mailer's.
     """
     _note_tenant(account, name)
-    if told and _is_due(account, told, settings):
+    if told and _mark_if_due(account, told, settings):
         _in_nobodys_way(partial(_write_outside_transactions, account, told))
 
 
@@ -190,7 +190,7 @@ def note_answer_of_outbox(
     those of :func:`note_answer`.
     """
     _note_tenant(account, name)
-    if told and (_is_due(account, told, settings) or settings.quota_reserve):
+    if told and (_mark_if_due(account, told, settings) or settings.quota_reserve):
         _in_nobodys_way(lambda using: _write(account, told, using=using))
 
 
@@ -204,8 +204,8 @@ def _in_nobodys_way(write: Callable[[str], None]) -> None:
         _trouble.clear()
 
 
-def _is_due(account: str, told: Told, settings: Settings) -> bool:
-    """Whether to write now; if so, it counts as written."""
+def _mark_if_due(account: str, told: Told, settings: Settings) -> bool:
+    """Return whether to write now; if so, mark it as written."""
     now = time.monotonic()
     noted = _noted.get(account, _Noted(-math.inf, _Level(0, None, False)))
     level = _level(told, settings, noted.level)

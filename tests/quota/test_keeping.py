@@ -13,7 +13,7 @@ from django.core.signals import request_finished
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from tests.fallback import SilentBackend, use_fallback
+from tests.fallback import InterruptedBackend, SilentBackend, use_fallback
 from truncus_django.api.errors import OutcomeUnknown, QuotaExceeded, RateLimited, ServerError
 from truncus_django.api.results import MonthlyQuota, SendResult
 from truncus_django.backend import TruncusBackend
@@ -283,13 +283,18 @@ def test_a_used_up_quota_is_kept_where_the_fallback_mailer_sends(dialect, settin
     assert [one["share"] for one in told][-1] == 1.0
 
 
-def test_a_used_up_quota_is_kept_where_the_fallback_mailer_fails(settings, emulator):
-    use_fallback(settings, f"{SilentBackend.__module__}.{SilentBackend.__qualname__}")
+@pytest.mark.parametrize(
+    ("mailer", "error"),
+    [(SilentBackend, OutcomeUnknown), (InterruptedBackend, KeyboardInterrupt)],
+)
+def test_a_used_up_quota_is_kept_where_the_fallback_mailer_fails(mailer, error, settings, emulator):
+    use_fallback(settings, f"{mailer.__module__}.{mailer.__qualname__}")
+    mail.outbox = [EmailMessage()]
     emulator.reset(dialect="sdk", monthly_limit=1)
     send()
     forget_noted()
     AccountQuota.objects.all().delete()
-    with pytest.raises(OutcomeUnknown):
+    with pytest.raises(error):
         send(1)
 
     assert AccountQuota.objects.get().remaining == 0

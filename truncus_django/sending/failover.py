@@ -102,8 +102,7 @@ class _Handover:
         if why_not is not None:
             return _not_sent(outcome, error, f"No fallback mailer can send it: {why_not}")
         if self.failure is None:
-            asked = outcome._replace(refused_by=error)
-            return self._handed_over(outgoing, payload, asked, error)
+            return self._handed_over(outgoing, payload, outcome, error)
         return _not_sent(outcome, error, self._told(self.failure))
 
     def unknown(self, outcome: SendOutcome, what: str) -> SendOutcome:
@@ -116,6 +115,7 @@ class _Handover:
         return outcome._replace(
             result=None,
             error=error,
+            refused_by=outcome.error,
             idempotency_key=self.key,
             sent_by=self.fallback.name,
         )
@@ -160,6 +160,7 @@ class _Handover:
             return outcome._replace(
                 result=None,
                 error=None,
+                refused_by=error,
                 idempotency_key=key,
                 sent_by=name,
                 reason=reason,
@@ -169,7 +170,7 @@ class _Handover:
             return self.unknown(outcome, answer.text)
         forget(outgoing, key, on_original=True)
         if answer.refusal is not None:
-            return outcome._replace(result=None, error=answer.refusal)
+            return outcome._replace(result=None, error=answer.refusal, refused_by=error)
         if not answer.is_about_email:
             self.failure = answer
         return _not_sent(outcome, error, self._told(answer))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
-from typing import Any
+from typing import Any, ClassVar
 
 import django
 from django.core import mail
@@ -145,4 +145,26 @@ class SlowBackend(locmem.EmailBackend):
         """Send, when it may go on."""
         self.is_sending.set()
         assert self.may_go_on.wait(10)
+        return int(super().send_messages(messages))
+
+
+class ImpatientBackend(locmem.EmailBackend):
+    """Loses its connection where the project does something else meanwhile."""
+
+    opened: ClassVar[set["ImpatientBackend"]] = set()
+
+    def open(self) -> bool:
+        """Connect."""
+        self.opened.add(self)
+        return True
+
+    @classmethod
+    def hang_up(cls, **kwargs: object) -> None:
+        """End all connections, as their server may."""
+        cls.opened.clear()
+
+    def send_messages(self, messages: Sequence[Any]) -> int:
+        """Send, if there is a connection."""
+        if self not in self.opened:
+            raise ConnectionResetError
         return int(super().send_messages(messages))

@@ -196,7 +196,7 @@ class Email(models.Model):
 
     @property
     def recipients(self) -> list[str]:
-        """All addresses that it went to, in the order ``to``, ``cc``, ``bcc``."""
+        """All that it was addressed to, in the order ``to``, ``cc``, ``bcc``."""
         return [*self.to, *self.cc, *self.bcc]
 
 

@@ -32,7 +32,7 @@ class State(models.TextChoices):
     FAILED = "failed", _("failed")
     """It was not sent; the error says why."""
     REJECTED = "rejected", _("rejected")
-    """Truncus refused it, for its recipients above all."""
+    """Truncus or this site refused it, for its recipients above all."""
     DELIVERED = "delivered", _("delivered")
     BOUNCED = "bounced", _("bounced")
     COMPLAINED = "complained", _("complained")

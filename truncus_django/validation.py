@@ -8,6 +8,8 @@ from truncus_django.api.errors import MessageError
 
 MIME_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+", re.ASCII)
 HEADER_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322, 3.6.8
+LONGEST_HEADER = 900
+"""Characters; a line of a header has at most 998 (RFC 5322, 2.1.1)."""
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
 
 

@@ -180,8 +180,8 @@ def _try_again(error: Exception) -> HttpResponse:
     return _answer(500, "Try again.")
 
 
-def _may_be_mailed(record: logging.LogRecord) -> bool:
-    """Drop Django's own log record of each 500 and 503, which may be mailed to the admins.
+def _is_kept(record: logging.LogRecord) -> bool:
+    """Drop Django's own log record of each 500 and 503 of these views, which may be mailed.
 
     That mail goes by way of Truncus, which sends a webhook about it, which fails like the first
     one, and so on without end. And a probe that asks each second would have an outbox that is late
@@ -192,7 +192,7 @@ def _may_be_mailed(record: logging.LogRecord) -> bool:
     return not is_failure or getattr(match, "func", None) not in (webhook, unsubscribe, health)
 
 
-logging.getLogger("django.request").addFilter(_may_be_mailed)
+logging.getLogger("django.request").addFilter(_is_kept)
 
 
 def _report(problem: str, event: str, **fields: str) -> None:

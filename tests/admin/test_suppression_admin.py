@@ -4,6 +4,8 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
@@ -97,6 +99,21 @@ def test_ending_needs_its_permission_and_is_in_the_history(may, entry):
     assert not is_suppressed(ANN, list_name="digest")
     assert LogEntry.objects.get().object_id == str(entry.pk)
     assert "over" in client.get(LIST).text
+
+
+def test_ending_many_takes_as_many_queries_as_ending_two(admin_client):
+    def queries(count):
+        for number in range(count):
+            suppress(f"customer-{number}@example.net")
+        with CaptureQueriesContext(connection) as captured:
+            run(admin_client, "end_now", *SuppressedAddress.objects.in_force())
+        return len(captured)
+
+    assert queries(50) == queries(2)
+    assert LogEntry.objects.count() == 52
+    assert set(LogEntry.objects.values_list("change_message", flat=True)) == {
+        "Ended: may be mailed again."
+    }
 
 
 def test_removing_needs_its_permission_and_is_in_the_history(may, entry):

@@ -33,7 +33,7 @@ from truncus_django.api.errors import MessagesNotSent, TruncusError
 from truncus_django.backend import TruncusBackend
 from truncus_django.db.bulk import insert_new
 from truncus_django.log import recording
-from truncus_django.models import Email, EmailEvent
+from truncus_django.models import Email, EmailEvent, SuppressedAddress
 from truncus_django.signals import post_send
 from truncus_django.states import State
 
@@ -440,6 +440,32 @@ def test_what_is_too_much_for_one_statement_is_recorded_one_by_one(emulator, mes
     TruncusBackend().send_messages(messages(5))
 
     assert Email.objects.count() == 5
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_recorded_again_after_a_deadlock_has_one_record(
+    truncus, messages, monkeypatch, settings
+):
+    """Truncus gave no id, by which the first record could be found."""
+    settings.TRUNCUS = {**settings.TRUNCUS, "SUPPRESS": "learn"}
+    truncus.answers(422, {"error": "No", "code": "ALL_RECIPIENTS_SUPPRESSED"})
+    real, calls = recording.suppress, []
+
+    def deadlock_once(found):
+        calls.append(found)
+        if len(calls) == 1:
+            raise OperationalError("deadlock")
+        return real(found)
+
+    monkeypatch.setattr(recording, "suppress", deadlock_once)
+    [sent] = messages(1)
+    with suppress(TruncusError):
+        sent.send()
+
+    assert len(calls) == 2
+    email = Email.objects.get()
+    assert (email.message_id, email.pk) == (None, sent.truncus_status.email_pk)
+    assert SuppressedAddress.objects.get().email_id == email.pk
 
 
 @pytest.mark.django_db

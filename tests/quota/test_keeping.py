@@ -7,12 +7,14 @@ from threading import Barrier
 from typing import Any
 
 import pytest
+from django.core import mail
 from django.core.mail import EmailMessage, send_mail
 from django.core.signals import request_finished
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from truncus_django.api.errors import QuotaExceeded, RateLimited, ServerError
+from tests.fallback import InterruptedBackend, SilentBackend, use_fallback
+from truncus_django.api.errors import OutcomeUnknown, QuotaExceeded, RateLimited, ServerError
 from truncus_django.api.results import MonthlyQuota, SendResult
 from truncus_django.backend import TruncusBackend
 from truncus_django.conf import get_settings
@@ -138,6 +140,40 @@ def test_a_threshold_a_plan_and_a_refusal_are_written_at_once():
     assert (row.remaining, row.version) == (0, 4)
 
 
+def capped(domain: str) -> Told:
+    return Told(capped_domains=frozenset({domain}))
+
+
+@pytest.mark.parametrize(
+    "alternating",
+    [
+        [capped("a.example"), capped("b.example")],
+        [of_plan(100), Told(is_used_up=True)],
+        [of_plan(10), capped("a.example"), of_plan(11)],
+    ],
+)
+def test_answers_that_alternate_are_written_once(alternating):
+    settings = get_settings()
+    for told in alternating:
+        note_answer("account", told, settings)
+    with CaptureQueriesContext(connection) as captured:
+        for told in alternating:
+            note_answer("account", told, settings)
+    assert len(captured) == 0
+
+
+def test_a_cap_that_is_met_again_is_written_within_a_minute(monkeypatch):
+    settings, at = get_settings(), time.monotonic()
+    for later in (0.0, 50.0):
+        monkeypatch.setattr(keeping.time, "monotonic", lambda later=later: at + later)
+        note_answer("account", capped("a.example"), settings)
+        note_answer("account", of_plan(10 + int(later) * 80 // 50), settings)
+    AccountQuota.objects.update(capped={})
+    monkeypatch.setattr(keeping.time, "monotonic", lambda: at + keeping.WRITE_EVERY_S)
+    note_answer("account", capped("a.example"), settings)
+    assert list(AccountQuota.objects.get().capped) == ["a.example"]
+
+
 # Whose transaction ----------------------------------------------------------------------------
 
 
@@ -231,6 +267,37 @@ def test_a_quota_that_ends_in_the_middle_of_a_batch():
     told = told_by_results(results, ["a@a.example", "b@b.example", "c@c.example"])
 
     assert told == Told(quota, is_used_up=True, capped_domains=frozenset({"b.example"}))
+
+
+@pytest.mark.parametrize("dialect", ["sdk", "manual"])
+def test_a_used_up_quota_is_kept_where_the_fallback_mailer_sends(dialect, settings, emulator, told):
+    use_fallback(settings)
+    emulator.reset(dialect=dialect, monthly_limit=1)
+    send()
+    forget_noted()
+    AccountQuota.objects.all().delete()
+    send(1)
+
+    assert [message.subject for message in mail.outbox] == ["Order 1"]
+    assert AccountQuota.objects.get().remaining == 0
+    assert [one["share"] for one in told][-1] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("mailer", "error"),
+    [(SilentBackend, OutcomeUnknown), (InterruptedBackend, KeyboardInterrupt)],
+)
+def test_a_used_up_quota_is_kept_where_the_fallback_mailer_fails(mailer, error, settings, emulator):
+    use_fallback(settings, f"{mailer.__module__}.{mailer.__qualname__}")
+    mail.outbox = [EmailMessage()]
+    emulator.reset(dialect="sdk", monthly_limit=1)
+    send()
+    forget_noted()
+    AccountQuota.objects.all().delete()
+    with pytest.raises(error):
+        send(1)
+
+    assert AccountQuota.objects.get().remaining == 0
 
 
 def test_a_warm_up_cap_is_inferred_and_ends_with_the_day(emulator):

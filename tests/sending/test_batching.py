@@ -8,7 +8,7 @@ from truncus_django.api.capabilities import Capabilities, WireFormat
 from truncus_django.api.encoding import EmailFields
 from truncus_django.api.errors import MessageError
 from truncus_django.sending.batching import make_batches
-from truncus_django.sending.outgoing import AmbiguousSend, Batch, OutgoingMessage
+from truncus_django.sending.outgoing import AmbiguousSend, Batch, Original, OutgoingMessage
 from truncus_django.sending.requests import MAX_BATCH_BYTES
 
 
@@ -40,6 +40,23 @@ def test_sandbox_and_real_messages_are_never_in_one_request():
     mixed = [outgoing(str(number), sandbox=number % 2 == 1) for number in range(4)]
     planned = make_batches(mixed, now=NOW)
     assert [[one.position for one in batch.messages] for batch in planned] == [[0, 2], [1, 3]]
+
+
+def test_those_of_a_message_with_merge_data_do_not_wait_for_other_messages():
+    originals = [Original(EmailMessage()) for _ in range(3)]
+    taken = []
+
+    def merged():
+        for number in range(9):
+            taken.append(number)
+            yield outgoing(str(number))._replace(original=originals[number // 3])
+        yield outgoing("9")
+
+    batches = make_batches(merged(), now=NOW)
+    first = next(batches)
+    assert taken == [0, 1, 2, 3]
+    found = [[one.position for one in batch.messages] for batch in (first, *batches)]
+    assert found == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
 
 
 def test_a_key_of_its_own_goes_alone():

@@ -58,7 +58,7 @@ def test_a_refusal_of_this_site_tells_nothing_of_truncus(down, settings):
         with pytest.raises(EmailRefused):
             message(to=["ann@example.net"]).send()
     message().send()
-    assert breaker_of(backend().client.account).refuses() is not None
+    assert breaker_of(backend().client.account).admit() is not None
 
 
 def test_the_breaker():
@@ -72,15 +72,15 @@ def test_the_breaker():
     now[0] += WITHIN_S
     for _ in range(FAILURES - 1):
         breaker.note(lost)
-    assert breaker.refuses() is None  # not within a minute
+    assert breaker.admit() is None  # not within a minute
     breaker.note(lost)
-    assert isinstance(breaker.refuses(), errors.AnswerLost)
+    assert isinstance(breaker.admit(), errors.AnswerLost)
     now[0] += OPEN_S
-    assert breaker.refuses() is None  # one tries
-    assert breaker.refuses() is not None  # and the others wait for it
+    assert breaker.admit() is None  # one tries
+    assert breaker.admit() is not None  # and the others wait for it
     breaker.note(lost)
-    assert breaker.refuses() is not None
+    assert breaker.admit() is not None
     now[0] += OPEN_S
-    assert breaker.refuses() is None
+    assert breaker.admit() is None
     breaker.note(EmailRefused("No"))  # Truncus answers
-    assert breaker.refuses() is None
+    assert breaker.admit() is None

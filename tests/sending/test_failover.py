@@ -14,7 +14,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.conftest import BASE_URL
-from tests.fallback import SlowBackend, backend, message, subjects, use_fallback
+from tests.fallback import (
+    ImpatientBackend,
+    SlowBackend,
+    backend,
+    message,
+    subjects,
+    use_fallback,
+)
 from truncus_django.api import errors
 from truncus_django.api.errors import (
     ConnectionFailed,
@@ -238,6 +245,16 @@ def test_all_of_a_list(down):
     messages = [message(number) for number in range(150)]
     assert backend().send_messages(messages) == 150
     assert subjects() == [f"Order {number}" for number in range(150)]
+
+
+def test_no_connection_waits_while_truncus_is_asked_about_the_next_batch(down, settings):
+    use_fallback(settings, f"{ImpatientBackend.__module__}.{ImpatientBackend.__qualname__}")
+    post_send.connect(ImpatientBackend.hang_up)
+    try:
+        assert backend().send_messages([message(number) for number in range(101)]) == 101
+    finally:
+        post_send.disconnect(ImpatientBackend.hang_up)
+    assert len(mail.outbox) == 101
 
 
 def test_a_quota_that_ends_in_the_middle_of_a_batch(truncus_emulator):

@@ -14,7 +14,7 @@ from tests.sending.merged import PEOPLE, by_recipient, merged
 from truncus_django.api.errors import InvalidAddress, MessageError, MessagesNotSent
 from truncus_django.backend import TruncusBackend
 from truncus_django.models import Email, OutboxEntry
-from truncus_django.sending.merge import recipient_of
+from truncus_django.sending.addresses import mailbox
 from truncus_django.signals import post_send, pre_send
 from truncus_django.testing import run_emulator, send_outbox, use_emulator
 
@@ -199,6 +199,7 @@ def test_anymail_unset_is_no_merge_data(emulator):
         ({"esp_extra": {"variables": {"a": "b"}}}, "esp_extra sets 'variables'"),
         ({"merge_global_data": ["a"]}, "merge_global_data must be a dict"),
         ({"merge_global_data": {"name": "Ann"}}, "the data would change nothing"),
+        ({"metadata": "x"}, "metadata must be a dict"),
     ],
 )
 def test_wrong_merge_data_are_an_error_before_any_request(options, text, emulator):
@@ -210,6 +211,31 @@ def test_wrong_merge_data_are_an_error_before_any_request(options, text, emulato
     assert ".org" not in str(caught.value)
     assert emulator.requests == []
     assert message.truncus_status.status == "failed"
+
+
+class Uncopyable(list):
+    def __deepcopy__(self, memo):
+        raise RuntimeError("ann@example.org")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"alternatives": [7], "template_id": "welcome"},
+        {"attachments": [Uncopyable()]},
+        {"extra_headers": 7},
+    ],
+)
+def test_a_message_that_cannot_be_copied_does_not_cost_the_others_of_a_list(options, emulator):
+    bad, good = merged(), merged()
+    for name, value in options.items():
+        setattr(bad, name, value)
+    assert TruncusBackend(fail_silently=True).send_messages([bad, good]) == 2
+    for status in bad.truncus_status.recipients.values():
+        assert isinstance(status.error, MessageError)
+        assert ".org" not in str(status.error)
+    assert len(bad.truncus_status.recipients) == 2
+    assert good.truncus_status.status == "delivered"
 
 
 # Receivers ----------------------------------------------------------------------------------------
@@ -282,8 +308,8 @@ VALUES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc", "C
 def test_everyone_gets_their_own_value_and_nobody_another(people, as_html, names):
     values: dict[str, str] = {}
     for number, (address, value) in enumerate(people.items()):
-        values.setdefault(recipient_of(address, "to"), f"[{number}:{value}]")
-    first = {recipient_of(address, "to"): address for address in reversed(people)}
+        values.setdefault(mailbox(address, "to"), f"[{number}:{value}]")
+    first = {mailbox(address, "to"): address for address in reversed(people)}
     message = EmailMultiAlternatives("To {{ v }}", "{{ v }}", "shop@example.com")
     message.to = [f"Name <{address}>" if names else address for address in people]
     message.merge_data = {first[key]: {"v": value} for key, value in values.items()}
@@ -292,17 +318,17 @@ def test_everyone_gets_their_own_value_and_nobody_another(people, as_html, names
 
     with run_emulator() as emulator, use_emulator(emulator):
         assert message.send() == len(values)
-        found = Counter(recipient_of(email.payload["to"], "to") for email in emulator.emails)
+        found = Counter(mailbox(email.payload["to"], "to") for email in emulator.emails)
         assert found == Counter(list(values))
         assert len(emulator.requests) == math.ceil(len(values) / 100)
         for email in emulator.emails:
             payload = email.payload
-            own = values[recipient_of(payload["to"], "to")]
+            own = values[mailbox(payload["to"], "to")]
             assert payload["text"] == own
             assert payload["subject"] == f"To {own}"
             if as_html:
                 assert payload["html"] == f"<p>{escape(own)}</p>"
             whole = str(payload)
-            others = set(values) - {recipient_of(payload["to"], "to")}
+            others = set(values) - {mailbox(payload["to"], "to")}
             assert not [other for other in others if f"<{other}>" in whole]
             assert payload.keys().isdisjoint({"cc", "bcc", "headers"})

@@ -16,7 +16,6 @@ from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from truncus_django.accounts import get_account
 from truncus_django.admin import resend
 from truncus_django.admin.action_runner import (
     MOST_REQUESTS,
@@ -31,11 +30,10 @@ from truncus_django.admin.csv import csv_response
 from truncus_django.admin.outbox_panel import IN_OUTBOX, outbox_entries
 from truncus_django.admin.pages import log_change_without_object
 from truncus_django.admin.paginator import COUNT_LIMIT
-from truncus_django.api.errors import Conflict, MessageError
+from truncus_django.api.errors import MessageError
 from truncus_django.forget.forgetting import Forgetting
 from truncus_django.forget.person import Person
-from truncus_django.log.ingest import apply_details
-from truncus_django.log.transitions import EmailUpdate, advance_emails
+from truncus_django.log.one_email import ask_about, cancel_scheduled
 from truncus_django.models import Email, OutboxEntry
 from truncus_django.outbox import operations
 from truncus_django.outbox.operations import Decision, OperationResult
@@ -95,19 +93,11 @@ def _sync(run: ActionRun, emails: QuerySet[Email]) -> None:
 
 def _sync_one(email: Email) -> Result:
     before = email.state
-    _ask(email)
+    ask_about(email)
     state = {"state": email.get_state_display()}
     if email.state == before:
         return Result(_("Truncus was asked. Still %(state)s.") % state)
     return Result(_("Truncus was asked. Now %(state)s.") % state)
-
-
-def _ask(email: Email) -> None:
-    """Ask Truncus about an email, and apply what it answers."""
-    message_id = str(email.message_id)
-    details = get_account(email.mailer, email.tenant_id).client.get_email(message_id)
-    apply_details({message_id: details})
-    email.refresh_from_db()
 
 
 # Sending again ------------------------------------------------------------------------------------
@@ -213,14 +203,9 @@ def _cancel(run: ActionRun, emails: QuerySet[Email]) -> None:
 
 
 def _cancel_one(email: Email) -> Result:
-    try:
-        get_account(email.mailer, email.tenant_id).client.cancel(str(email.message_id))
-    except Conflict:
-        _ask(email)
+    if not cancel_scheduled(email):
         text = _("Truncus can no longer cancel it. Now %(state)s.")
         return Result(text % {"state": email.get_state_display()}, messages.WARNING)
-    advance_emails([EmailUpdate(email.pk, State.CANCELLED)], ["state", "reason"])
-    email.refresh_from_db()
     return RESULTS[OperationResult.CANCELLED]
 
 
@@ -241,17 +226,17 @@ def _export(run: ActionRun, emails: QuerySet[Email]) -> HttpResponseBase:
 # Forgetting ---------------------------------------------------------------------------------------
 
 
-def _addresses_in(email: Email) -> list[str]:
-    listed = dict.fromkeys([*email.recipients, email.from_email])
-    return [each for each in listed if each and each != FORGOTTEN]
+def _recipients_of(email: Email) -> list[str]:
+    """Return who can be forgotten; the sender is this site, which stands in most other emails."""
+    return [each for each in dict.fromkeys(email.recipients) if each and each != FORGOTTEN]
 
 
 def _has_somebody(email: Email, entry: OutboxEntry | None) -> bool:
-    return bool(_addresses_in(email))
+    return bool(_recipients_of(email))
 
 
 def _ask_whom_to_forget(emails: Sequence[Email]) -> Question:
-    addresses = [address for email in emails[:1] for address in _addresses_in(email)]
+    addresses = [address for email in emails[:1] for address in _recipients_of(email)]
     warnings = [
         _(
             "This removes the address, and the texts of all emails to or from it, from the log, "
@@ -264,7 +249,7 @@ def _ask_whom_to_forget(emails: Sequence[Email]) -> Question:
 
 def _forget(run: ActionRun, emails: QuerySet[Email]) -> None:
     email, chosen = emails.first(), run.request.POST.get("choice", "")
-    if email is None or chosen not in _addresses_in(email):
+    if email is None or chosen not in _recipients_of(email):
         run.model_admin.message_user(run.request, _("Choose whom to forget."), messages.ERROR)
         return
     try:

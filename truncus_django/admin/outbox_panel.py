@@ -144,7 +144,7 @@ def _held_back(email: Email, entry: OutboxEntry) -> str:
     now = Clock(database()).now()
     for held in held_back(AccountQuota.objects.all(), now=now, count_up_to=1):
         if (held.mailer, held.tenant) == (entry.mailer, entry.tenant):
-            return _("By QUOTA_RESERVE") + why_held_back(held)
+            return _("By QUOTA_RESERVE: %(why)s") % {"why": why_held_back(held)}
     return ""
 
 

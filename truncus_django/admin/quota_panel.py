@@ -65,17 +65,17 @@ def _cap(quota: Quota) -> str:
 
 def held_back_text(held: HeldBack) -> str:
     """Return why emails of low priority wait, and until when."""
-    what = ngettext(
-        "%(count)d email of low priority is held back",
-        "%(count)d emails of low priority are held back",
+    text = ngettext(
+        "%(count)d email of low priority is held back: %(why)s",
+        "%(count)d emails of low priority are held back: %(why)s",
         held.emails,
-    ) % {"count": held.emails}
-    return f"{what}{why_held_back(held)}"
+    )
+    return text % {"count": held.emails, "why": why_held_back(held)}
 
 
 def why_held_back(held: HeldBack) -> str:
-    """Return the reason, and what ends it, to be put behind what is held back."""
+    """Return the reason, and what ends it."""
     return _(
-        ": %(left)d emails are left of this month's quota, and QUOTA_RESERVE keeps %(kept)d. They "
-        "go on when the month ends or the quota grows."
+        "%(left)d emails are left of this month's quota, and QUOTA_RESERVE keeps %(kept)d. Those "
+        "held back go on when the month ends or the quota grows."
     ) % {"left": held.left, "kept": held.kept}

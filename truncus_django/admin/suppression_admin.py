@@ -14,7 +14,6 @@ from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest, StreamingHttpResponse
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
 from django.utils.html import format_html
 from django.utils.translation import gettext, ngettext
@@ -193,10 +192,7 @@ class SuppressedAddressAdmin(SuppressedAddressAdminBase):
             self.message_user(request, text % {"most": MOST_ROWS}, messages.ERROR)
             return
         entries = [entry for entry in chosen if entry.is_in_force]
-        for entry in entries:
-            entry.expires_at = timezone.now()
-            entry.save(update_fields=["expires_at"])
-            self.log_change(request, entry, gettext("Ended: may be mailed again."))
+        views.end(request, entries)
         text = ngettext(
             "%(count)d address may be mailed again.",
             "%(count)d addresses may be mailed again.",

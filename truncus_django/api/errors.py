@@ -430,7 +430,10 @@ class InvalidAnswer(APIError):
 
 
 class EmailRefused(APIError):
-    """Truncus took the request and refused this email: blocked, rejected or failed."""
+    """This email was refused: blocked, rejected or failed.
+
+    Truncus took the request and refused it, or whoever sends did so without a request.
+    """
 
     _retryable_codes = frozenset({contract.PROVIDER_ERROR_CODE})
 

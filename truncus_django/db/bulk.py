@@ -1,9 +1,10 @@
 """Many rows, each with values of its own, in one statement that is cheap to make.
 
-The only SQL written by hand: Django's own calls miss targets of ``benchmarks/targets.py``. With
-``bulk_create()`` recording took 3.7 times the CPU of bare requests one by one, and as a list 0.36
-times Anymail's; with this module 2.8 and 0.19, where at most 2.5 and 0.3 are wanted. (Both runs on
-a busy machine; docs/benchmarks.md has 2.3 on a quiet one.) In microseconds for each row:
+SQL written by hand for its speed; that of other modules does what Django has no call for. Django's
+own calls miss targets of ``benchmarks/targets.py``. With ``bulk_create()`` recording took 3.7 times
+the CPU of bare requests one by one, and as a list 0.36 times Anymail's; with this module 2.8 and
+0.19, where at most 2.5 and 0.3 are wanted. (Both runs on a busy machine; docs/benchmarks.md has 2.3
+on a quiet one.) In microseconds for each row:
 
 ====================================  ======  ==========  =======================
 ..                                    SQLite  PostgreSQL  Django's own calls
@@ -225,6 +226,7 @@ def _adapted(field: "models.Field[Any, Any]", value: Any, connection: BaseDataba
 def _insert_values_sql(
     model: type[models.Model], table: str, using: str, count: int, ignore_conflicts: bool
 ) -> str:
+    # The table is the model's own; it is part of what is cached by, as tests give a model another.
     places = ", ".join(["%s"] * len(model._meta.concrete_fields))
     values = f"VALUES {', '.join([f'({places})'] * count)}"
     return _insert_sql(model, table, using, values, ignore_conflicts)

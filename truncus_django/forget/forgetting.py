@@ -5,6 +5,7 @@ killed at any point: what is done stays done, and the next run finds the rest.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -18,10 +19,9 @@ from truncus_django.db.retry import in_tries
 from truncus_django.forget import tables
 from truncus_django.forget.person import Person
 from truncus_django.forget.tables import Table
+from truncus_django.log import suppression
+from truncus_django.log.one_email import cancel_scheduled
 from truncus_django.log.purge import hold_entries
-from truncus_django.log.suppression import suppress
-from truncus_django.log.transitions import EmailUpdate, advance_emails
-from truncus_django.mailers import get_mailer
 from truncus_django.models import Email, EmailEvent, OutboxEntry, SuppressedAddress
 from truncus_django.outbox import operations
 from truncus_django.outbox.stored_payload import payload_json, read_payload
@@ -219,12 +219,8 @@ class Forgetting:
             operations.cancel(own)
         for email in emails:
             if email.state == State.SCHEDULED and email.message_id:
-                try:
-                    get_mailer(email.mailer).client.cancel(email.message_id)
-                except TruncusError:  # it is left, and told
-                    continue
-                update = EmailUpdate(email.pk, State.CANCELLED)
-                advance_emails([update], ["state", "reason"])
+                with suppress(TruncusError):  # it is left, and told
+                    cancel_scheduled(email)
 
     # The other tables -------------------------------------------------------------------------
 
@@ -324,7 +320,7 @@ class Forgetting:
             # Forgotten before, and suppressed anew since.
             SuppressedAddress.objects.filter(pk=entry.pk).delete()
             entry.address, entry.note, entry.email = digest, "", None
-            suppress([entry])
+            suppression.suppress([entry])
 
     def _others(self, found: Found, table: Table, keys: Sequence[Any]) -> None:
         found.others += self._change(table, keys)

@@ -4,7 +4,7 @@ Each table is read once from its beginning to its end, a portion at a time, so t
 grow with it. The database leaves out most rows, and Python looks at the others exactly.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,20 +119,6 @@ SUPPRESSED = Table(SuppressedAddress.objects.all, texts=("note",), addresses=("a
 REQUESTS = Table(OutboxBatch.objects.all, texts=("error_code", "error"))
 ACCOUNTS = Table(OutboxAccount.objects.all, texts=("error_code", "error"))
 BULKS = Table(BulkEmail.objects.all, keys=("key",))
-
-NOT_LOOKED_AT: Mapping[type[models.Model], Sequence[str]] = {
-    # Ids that Truncus gave, choices, and names that the project gave.
-    Email: (
-        "message_id", "global_message_id", "provider_message_id", "state",
-        "mailer", "sent_by", "tenant_id", "template_id", "unsubscribe_list",
-    ),
-    EmailEvent: ("message_id", "event_id", "type", "source"),
-    OutboxEntry: ("mailer", "tenant", "traceparent"),
-    SuppressedAddress: ("tenant_id", "list_name", "reason", "source"),
-    OutboxBatch: ("idempotency_key", "mailer", "tenant", "account", "handover", "wire_format"),
-    OutboxAccount: ("account", "mailer", "tenant", "recent_requests", "capabilities"),
-}  # fmt: skip
-"""By table, the columns with texts in which nobody is looked for."""
 
 
 def history() -> Table | None:

@@ -16,7 +16,6 @@ from django.db import (
     InterfaceError,
     OperationalError,
     connections,
-    router,
     transaction,
 )
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -35,7 +34,8 @@ from truncus_django.log.ingest import attach
 from truncus_django.log.suppression import learned_from_answer, suppress
 from truncus_django.log.transitions import EmailUpdate, advance_emails, next_sync_at
 from truncus_django.message import TruncusStatus
-from truncus_django.models import SENT_BY_LENGTH, Email, SuppressedAddress
+from truncus_django.models import SENT_BY_LENGTH, Email, SuppressedAddress, database
+from truncus_django.sending.addresses import listed
 from truncus_django.sending.ambiguous import note_records
 from truncus_django.sending.guard import current_guard
 from truncus_django.sending.outgoing import OutgoingMessage, SendOutcome, Sent
@@ -70,7 +70,7 @@ def record(sent: Sequence[Sent], *, alias: str | None, settings: Settings) -> bo
 
 def _record_together_or_alone(sent: Sequence[Sent], alias: str | None, settings: Settings) -> None:
     """Record emails together; where that fails, each alone, for one must not cost the others."""
-    connection = connections[settings.database or router.db_for_write(Email)]
+    connection = connections[database()]
     try:
         _record_over_a_live_connection(sent, connection, alias, settings)
     except Exception as exc:
@@ -155,14 +155,18 @@ def _record(
 ) -> None:
     using = connection.alias
     rows = [_row(outgoing, outcome, alias, settings) for outgoing, outcome in sent]
-    # A savepoint in the caller's transaction, if there is one.
-    with transaction.atomic(using=using) if _is_in_transaction(connection) else nullcontext():
+    # A savepoint in the caller's transaction, if there is one. Otherwise, one statement needs none;
+    # where another follows it that fails, whoever records all again must not find the first done.
+    teaches = bool(_learned(sent, rows))
+    is_atomic = teaches or _is_in_transaction(connection)
+    with transaction.atomic(using=using) if is_atomic else nullcontext():
         written = _update_earlier_records(sent, rows, using)
         new = [row for row in rows if row.pk not in written]
         if new and insert_new(new, using=using) < len(new):
             # A message that Truncus recognised by its key has its record already.
             _name_earlier_records(new, using)
-        suppress(_learned(sent, rows))
+        if teaches:
+            suppress(_learned(sent, rows))  # by the primary keys that the records have now
     for (outgoing, _), row in zip(sent, rows, strict=True):
         _note_row(outgoing, row)
     note_records(
@@ -441,8 +445,7 @@ def _read(message: EmailMessage, attribute: str) -> str:
 
 
 def _addresses(value: Any) -> list[str]:
-    listed = [value] if isinstance(value, str) else value
-    return [storable_text(address) for address in listed] if isinstance(listed, list) else []
+    return [storable_text(address) for address in listed(value)]
 
 
 def _body(value: Any, settings: Settings) -> str | None:

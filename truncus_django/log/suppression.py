@@ -1,4 +1,4 @@
-"""Who must not be mailed: what bounces, complaints and refusals teach, and every write of it."""
+"""Who must not be mailed: what bounces, complaints and refusals teach, and how it is written."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime

@@ -7,23 +7,24 @@ written after it, committed or rolled back. Of several processes that reach a th
 whose write of the row says so tells it.
 """
 
+import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
 from django.core.signals import request_finished
-from django.db import connections, router, transaction
+from django.db import connections, transaction
 
 from truncus_django.api import contract
 from truncus_django.api.errors import QuotaExceeded, RateLimited, TruncusError
 from truncus_django.api.results import MonthlyQuota, SendResult
-from truncus_django.conf import Settings, get_settings
+from truncus_django.conf import Settings
 from truncus_django.db.clock import Clock, moment_of
 from truncus_django.event_loop import off_the_event_loop
 from truncus_django.mailers import Mailer, mailers_by_account
-from truncus_django.models import AccountQuota, Email
+from truncus_django.models import AccountQuota, database
 from truncus_django.quota.figures import DAY_S, Figures, Told, emails_kept, is_plausible, updated
 from truncus_django.quota.overview import figures_of, quota_of
 from truncus_django.sending.outgoing import Sent
@@ -49,11 +50,15 @@ class _Level(NamedTuple):
 
 @dataclass(slots=True)
 class _Noted:
-    """What this process has written of an account: when, in monotonic seconds, and what."""
+    """What this process has written of an account: when, in monotonic seconds, and what.
+
+    Attributes:
+        capped_at: when the cap of each domain was written; at least those of the last minute.
+    """
 
     at: float
     level: _Level
-    capped_domains: set[str] = field(default_factory=set)
+    capped_at: Mapping[str, float] = field(default_factory=dict)
 
 
 class _Waiting(NamedTuple):
@@ -131,9 +136,10 @@ def _told_by_sends(sent: Sequence[Sent]) -> Told:
     for outgoing, outcome in sent:
         if outcome.result is not None and outcome.result.quota is not told.quota:
             told = _together(told, told_by_quota(outcome.result.quota))
-        if outcome.error is not None and outcome.attempts:
+        error = outcome.refused_by or outcome.error
+        if error is not None and outcome.attempts:
             sender = "" if outgoing.payload is None else str(outgoing.payload.email.get("from"))
-            told = _together(told, told_by_error(outcome.error, [sender]))
+            told = _together(told, told_by_error(error, [sender]))
     return told
 
 
@@ -166,8 +172,8 @@ def note_answer(
         name: the mailer and the tenant whose own account it is; no tenant if it is the mailer's.
     """
     _note_tenant(account, name)
-    if told and _is_due(account, told, settings):
-        _in_nobodys_way(partial(_write_outside_transactions, account, told, settings), settings)
+    if told and _mark_if_due(account, told, settings):
+        _in_nobodys_way(partial(_write_outside_transactions, account, told))
 
 
 def _note_tenant(account: str, name: tuple[str, str]) -> None:
@@ -184,13 +190,13 @@ def note_answer_of_outbox(
     those of :func:`note_answer`.
     """
     _note_tenant(account, name)
-    if told and (_is_due(account, told, settings) or settings.quota_reserve):
-        _in_nobodys_way(lambda using: _write(account, told, using=using), settings)
+    if told and (_mark_if_due(account, told, settings) or settings.quota_reserve):
+        _in_nobodys_way(lambda using: _write(account, told, using=using))
 
 
-def _in_nobodys_way(write: Callable[[str], None], settings: Settings) -> None:
-    using = settings.database or router.db_for_write(Email)
+def _in_nobodys_way(write: Callable[[str], None]) -> None:
     try:
+        using = database()
         off_the_event_loop(lambda: write(using))
     except Exception as exc:  # noqa: BLE001  no email depends on it
         _report(exc)
@@ -198,36 +204,34 @@ def _in_nobodys_way(write: Callable[[str], None], settings: Settings) -> None:
         _trouble.clear()
 
 
-def _is_due(account: str, told: Told, settings: Settings) -> bool:
-    """Whether to write now; if so, it counts as written."""
-    noted = _noted.get(account)
+def _mark_if_due(account: str, told: Told, settings: Settings) -> bool:
+    """Return whether to write now; if so, mark it as written."""
     now = time.monotonic()
-    level = _level(told, settings)
-    if level is None:
-        level = noted.level if noted is not None else _Level(0, None, False)
+    noted = _noted.get(account, _Noted(-math.inf, _Level(0, None, False)))
+    level = _level(told, settings, noted.level)
+    capped_at = {domain: at for domain, at in noted.capped_at.items() if now - at < WRITE_EVERY_S}
     is_due = (
-        noted is None
-        or now - noted.at >= WRITE_EVERY_S
+        now - noted.at >= WRITE_EVERY_S
         or level != noted.level
-        or not told.capped_domains <= noted.capped_domains
+        or not told.capped_domains <= capped_at.keys()
     )
     if is_due:
-        _noted[account] = _Noted(now, level, set(told.capped_domains))
+        _noted[account] = _Noted(now, level, capped_at | dict.fromkeys(told.capped_domains, now))
     return is_due
 
 
-def _level(told: Told, settings: Settings) -> _Level | None:
+def _level(told: Told, settings: Settings, noted: _Level) -> _Level:
     quota = told.quota
     if told.is_used_up:
-        return _Level(100, None, True)
+        return _Level(100, noted.limit if quota is None else quota.limit, True)
     if quota is None:
-        return None
+        return noted
     figures = Figures(limit=quota.limit, sent=quota.sent, remaining=quota.remaining)
     kept = emails_kept(settings.quota_reserve, quota.limit)
     return _Level(figures.percent_reached, quota.limit, quota.remaining <= kept)
 
 
-def _write_outside_transactions(account: str, told: Told, settings: Settings, using: str) -> None:
+def _write_outside_transactions(account: str, told: Told, using: str) -> None:
     """Write a row, or if the caller has a transaction open, remember to write it after that.
 
     Inside it, the row would be locked for as long as the caller's transaction lasts, and what a
@@ -236,7 +240,7 @@ def _write_outside_transactions(account: str, told: Told, settings: Settings, us
     connection = connections[using]
     if connection.in_atomic_block:
         _wait(account, told)
-        write = partial(_in_nobodys_way, _write_waiting, settings)
+        write = partial(_in_nobodys_way, _write_waiting)
         transaction.on_commit(write, using=using)
     elif not connection.get_autocommit():
         _wait(account, told)
@@ -269,7 +273,7 @@ def _write_what_was_rolled_back(**kwargs: object) -> None:
         if not connections[using].in_atomic_block:
             _write_waiting(using)
 
-    _in_nobodys_way(write, get_settings())
+    _in_nobodys_way(write)
 
 
 request_finished.connect(_write_what_was_rolled_back, dispatch_uid="truncus_django.quota")

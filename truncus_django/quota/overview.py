@@ -73,7 +73,9 @@ class Quota:
 
 
 def quotas() -> tuple[Quota, ...]:
-    """Return the quotas of the accounts that mailers use, by the mailers' names; one query.
+    """Return the quotas of the accounts that mailers use, by the mailers' names.
+
+    One query, and on a database server one more, for its time.
 
     Raises:
         django.db.DatabaseError: the database does not answer.

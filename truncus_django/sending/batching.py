@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from truncus_django.api import contract
 from truncus_django.api.errors import OutcomeUnknown
 from truncus_django.api.keys import new_idempotency_key
-from truncus_django.sending.outgoing import Batch, OutgoingMessage
+from truncus_django.sending.outgoing import Batch, Original, OutgoingMessage
 from truncus_django.sending.requests import MAX_BATCH_BYTES
 
 
@@ -15,7 +15,8 @@ def make_batches(messages: Iterable[OutgoingMessage], *, now: float) -> Iterator
     * A message with a key of its own goes alone, so that its key stands for this message alone.
     * Messages whose earlier request may have been accepted make up that very request again.
     * The others share requests: up to 100, all sandbox or none, within a bound of bytes. Those of a
-      message with merge data share theirs with no other, so that it can be sent again alone.
+      message with merge data share theirs with no other, so that it can be sent again alone. They
+      come one after the other, and their last batch as soon as another message follows.
 
     Messages that cannot be sent come together, up to 100, without a key, before the next batch.
     They include those whose earlier request cannot be repeated, with an :class:`OutcomeUnknown`.
@@ -23,8 +24,9 @@ def make_batches(messages: Iterable[OutgoingMessage], *, now: float) -> Iterator
     Args:
         now: unix seconds.
     """
-    filling: dict[tuple[bool, int], list[OutgoingMessage]] = {}
-    sizes: dict[tuple[bool, int], int] = {}
+    filling: dict[tuple[bool, bool], list[OutgoingMessage]] = {}
+    sizes: dict[tuple[bool, bool], int] = {}
+    original: Original | None = None
     repeated: dict[str, list[OutgoingMessage]] = {}
     unsendable: list[OutgoingMessage] = []
 
@@ -35,6 +37,10 @@ def make_batches(messages: Iterable[OutgoingMessage], *, now: float) -> Iterator
         yield batch
 
     for outgoing in messages:
+        if outgoing.original is not original:
+            original = outgoing.original
+            for kind in [each for each in filling if each[1]]:
+                yield from after_unsendable(Batch(new_idempotency_key(), filling.pop(kind)))
         payload = outgoing.payload
         if payload is None:
             unsendable.append(outgoing)
@@ -48,7 +54,7 @@ def make_batches(messages: Iterable[OutgoingMessage], *, now: float) -> Iterator
         if outgoing.ambiguous_send is not None:
             repeated.setdefault(outgoing.ambiguous_send.idempotency_key, []).append(outgoing)
             continue
-        kind = payload.is_sandbox, id(outgoing.original) if outgoing.original else 0
+        kind = payload.is_sandbox, original is not None
         members = filling.setdefault(kind, [])
         if members and sizes[kind] + payload.size > MAX_BATCH_BYTES:
             yield from after_unsendable(Batch(new_idempotency_key(), filling.pop(kind)))

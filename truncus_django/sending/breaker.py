@@ -32,11 +32,11 @@ class Breaker:
         self._open_until: float | None = None
         self.last_error: TruncusError | None = None
 
-    def refuses(self) -> TruncusError | None:
-        """Return why Truncus is not to be asked now; ``None`` where it may be.
+    def admit(self) -> TruncusError | None:
+        """Let a request through, and return ``None``; or return why Truncus is not to be asked now.
 
-        When the time is over, the first who asks gets ``None``, and the others wait for what
-        comes of its request.
+        When the time is over, the first request is let through, and the others wait for what
+        comes of it.
         """
         with self._lock:
             now = self._clock()

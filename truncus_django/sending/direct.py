@@ -68,11 +68,11 @@ def send_batches(
             if stopped_by is not None:
                 yield _untried(batch, stopped_by)
                 continue
-            refused_by = None if breaker is None or may_ask else breaker.refuses()
+            refused_by = None if breaker is None or may_ask else breaker.admit()
             if refused_by is not None:
-                held_back, batch = _held_back(batch, now=now)
-                if held_back.messages:
-                    yield _untried(held_back, refused_by)
+                for_fallback, batch = _for_fallback(batch, now=now)
+                if for_fallback.messages:
+                    yield _untried(for_fallback, refused_by)
                 if not batch.messages:
                     continue
             earlier = batch.messages[0].ambiguous_send
@@ -122,16 +122,16 @@ def send_batches(
             yield sent
 
 
-def _held_back(batch: Batch, *, now: float) -> tuple[Batch, Batch]:
+def _for_fallback(batch: Batch, *, now: float) -> tuple[Batch, Batch]:
     """Part a batch into what the fallback mailer can send and what only Truncus can."""
     if any(outgoing.ambiguous_send for outgoing in batch.messages):
         return Batch(batch.key, []), batch  # an earlier request, which is repeated whole
-    held_back: list[OutgoingMessage] = []
+    for_fallback: list[OutgoingMessage] = []
     others: list[OutgoingMessage] = []
     for outgoing in batch.messages:
         can_go = why_not_handed_over(outgoing, now=now) is None
-        (held_back if can_go else others).append(outgoing)
-    return Batch(batch.key, held_back), Batch(batch.key, others)
+        (for_fallback if can_go else others).append(outgoing)
+    return Batch(batch.key, for_fallback), Batch(batch.key, others)
 
 
 def _outage_in(sent: Iterable[Sent]) -> TruncusError | None:

@@ -59,9 +59,11 @@ def hand_over_failed(
         now: unix seconds.
     """
     handover = _Handover(fallback, client, now)
-    with fallback:
-        for sent in sent_batches:
-            done: list[Sent] = []
+    for sent in sent_batches:
+        done: list[Sent] = []
+        # Its server may end a connection that waits while Truncus is asked about the next batch,
+        # and what is sent over it then may have been sent or not.
+        with fallback:
             for index, (outgoing, outcome) in enumerate(sent):
                 try:
                     done.append((outgoing, handover.outcome(outgoing, outcome)))
@@ -70,8 +72,8 @@ def hand_over_failed(
                         outcome = handover.unknown(outcome, "was interrupted")
                     yield [*done, (outgoing, outcome), *sent[index + 1 :]]
                     raise
-            handover.log(sent, done)
-            yield done
+        handover.log(sent, done)
+        yield done
 
 
 @dataclass(slots=True)
@@ -113,6 +115,7 @@ class _Handover:
         return outcome._replace(
             result=None,
             error=error,
+            refused_by=outcome.error,
             idempotency_key=self.key,
             sent_by=self.fallback.name,
         )
@@ -157,6 +160,7 @@ class _Handover:
             return outcome._replace(
                 result=None,
                 error=None,
+                refused_by=error,
                 idempotency_key=key,
                 sent_by=name,
                 reason=reason,
@@ -166,7 +170,7 @@ class _Handover:
             return self.unknown(outcome, answer.text)
         forget(outgoing, key, on_original=True)
         if answer.refusal is not None:
-            return outcome._replace(result=None, error=answer.refusal)
+            return outcome._replace(result=None, error=answer.refusal, refused_by=error)
         if not answer.is_about_email:
             self.failure = answer
         return _not_sent(outcome, error, self._told(answer))

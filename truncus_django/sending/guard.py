@@ -17,6 +17,7 @@ from truncus_django.api.errors import EmailRefused, InvalidAddress
 from truncus_django.conf import get_settings
 from truncus_django.sending.addresses import RECIPIENT_FIELDS, bare_address, listed
 from truncus_django.sending.addresses import address as checked_address
+from truncus_django.validation import LONGEST_HEADER
 
 HEADER = "X-Original-Recipients"
 """The header of a redirected email that says for whom it was."""
@@ -98,8 +99,4 @@ def _header_text(recipients: Mapping[str, list[Any]]) -> str:
         if addresses
     ]
     text = "".join(char if " " <= char <= "~" else "?" for char in "; ".join(parts))
-    return text if len(text) <= _LONGEST_HEADER else f"{text[:_LONGEST_HEADER]}..."
-
-
-_LONGEST_HEADER = 900
-"""Characters; a line of a header has at most 998 (RFC 5322, 2.1.1)."""
+    return text if len(text) <= LONGEST_HEADER else f"{text[:LONGEST_HEADER]}..."

@@ -55,6 +55,8 @@ class Merge:
                 "merge_cc=True if you want that."
             )
         self._global_data = _global_data(self._options)
+        if not isinstance(self._options.get("metadata") or {}, Mapping):
+            raise MessageError("metadata must be a dict.")
         extra = self._options.get("esp_extra") or {}
         if not isinstance(extra, Mapping):
             raise MessageError("esp_extra must be a dict of the API's fields.")
@@ -80,12 +82,22 @@ class Merge:
             )
 
     def message_for(self, recipient: str) -> EmailMessage:
-        """Return a message like the common one to one recipient, its texts not yet filled in.
-
-        It shares no list or dict with the others, which a receiver of ``pre_send`` may change.
-        """
+        """Return a message like the common one to one recipient, without what is their own."""
         message = without_notes(copy.copy(self.message))
         message.to = [self.recipients[recipient]]
+        for name in self._names:
+            setattr(message, name, None)
+        return message
+
+    @sensitive_variables()
+    def fill_in(self, message: EmailMessage, recipient: str) -> None:
+        """Give what :meth:`message_for` returned all that is the recipient's own.
+
+        It shares no list or dict with the others then, which a receiver of ``pre_send`` may change.
+
+        Raises:
+            MessageError: it lacks a variable.
+        """
         message.cc, message.bcc = list(message.cc or ()), list(message.bcc or ())
         message.reply_to = list(message.reply_to or ())
         message.attachments = [
@@ -97,7 +109,7 @@ class Merge:
         message.extra_headers = _with_headers(
             message.extra_headers or {}, self._headers.get(recipient, {})
         )
-        own: dict[str, Any] = dict.fromkeys(self._names)
+        own: dict[str, Any] = {}
         if "metadata" in self._options or recipient in self._metadata:
             metadata = self._options.get("metadata") or {}
             own["metadata"] = {**metadata, **self._metadata.get(recipient, {})}
@@ -110,15 +122,6 @@ class Merge:
             own["idempotency_key"] = _key_of(key, recipient)
         for name, value in own.items():
             setattr(message, name, value)
-        return message
-
-    @sensitive_variables()
-    def fill_in(self, message: EmailMessage, recipient: str) -> None:
-        """Fill the merge data into the texts of what :meth:`message_for` returned.
-
-        Raises:
-            MessageError: it lacks a variable.
-        """
         if self._texts is not None:
             self._texts.fill_in(message, self._values(recipient))
 
@@ -145,7 +148,7 @@ class Merge:
         found: dict[str, Mapping[str, Any]] = {}
         for index, (key, values) in enumerate(given.items()):
             # Most keys are as in 'to': the others are worth a parser's time.
-            recipient = key if key in self.recipients else recipient_of(key, name, index)
+            recipient = key if key in self.recipients else mailbox(key, name, index)
             if recipient not in self.recipients:
                 raise MessageError(
                     f"{name} has an address that is not in 'to', its number {index + 1}."
@@ -161,15 +164,6 @@ class Merge:
         return found
 
 
-def recipient_of(given: Any, field: str, index: int | None = None) -> str:
-    """Return an address as merge data knows it: bare, in small letters, its domain in ASCII.
-
-    Raises:
-        InvalidAddress: it is malformed.
-    """
-    return mailbox(given, field, index)
-
-
 def _recipients(message: EmailMessage) -> dict[str, Any]:
     """Return the addresses in ``to`` by recipient; who is there twice gets one email."""
     given = message.to
@@ -178,7 +172,7 @@ def _recipients(message: EmailMessage) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for index, item in enumerate(given):
         if item:
-            found.setdefault(recipient_of(item, "to", index), item)
+            found.setdefault(mailbox(item, "to", index), item)
     return found
 
 

@@ -80,7 +80,7 @@ class OutgoingMessage(NamedTuple):
         ambiguous_send: an earlier send that may have been accepted, if the message is unchanged.
         error: why it cannot be sent, or ``None``.
         original: what it was made from for one recipient; ``None`` without merge data.
-        recipient: that recipient, as :func:`truncus_django.sending.merge.recipient_of` tells.
+        recipient: that recipient, as :func:`truncus_django.sending.addresses.mailbox` tells.
         tenant: whose own account it goes by; empty for the mailer's own.
     """
 
@@ -141,6 +141,7 @@ class SendOutcome(NamedTuple):
         redirected_to: who got it instead, by the guard; ``None`` where its record tells already.
         sent_by: the fallback mailer that it was handed to; empty where none was.
         reason: why that was.
+        refused_by: what Truncus said of it before.
         left_out: those of its recipients who did not get it, as they are suppressed.
     """
 
@@ -155,6 +156,7 @@ class SendOutcome(NamedTuple):
     redirected_to: Sequence[str] | None = None
     sent_by: str = ""
     reason: str = ""
+    refused_by: TruncusError | None = None
     left_out: Sequence[str] = ()
 
     def __repr__(self) -> str:

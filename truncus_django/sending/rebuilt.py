@@ -14,7 +14,7 @@ from django.core.mail import EmailMultiAlternatives
 
 from truncus_django.api.errors import MessageError
 from truncus_django.api.results import read_moment
-from truncus_django.sending.addresses import address_list
+from truncus_django.sending.addresses import address_list, listed
 from truncus_django.sending.attachments import DEFAULT_TYPE
 from truncus_django.sending.screening import OWN_FIELDS
 
@@ -70,10 +70,10 @@ def _message(email: Mapping[str, Any]) -> EmailMultiAlternatives:
         email["subject"],
         text or html or "",
         email["from"],
-        _listed(email.get("to")),
-        cc=_listed(email.get("cc")),
-        bcc=_listed(email.get("bcc")),
-        reply_to=_listed(reply_to),
+        listed(email.get("to")),
+        cc=listed(email.get("cc")),
+        bcc=listed(email.get("bcc")),
+        reply_to=listed(reply_to),
         headers=dict(email.get("headers") or {}),
     )
     if html and text:
@@ -84,10 +84,6 @@ def _message(email: Mapping[str, Any]) -> EmailMultiAlternatives:
         _attach(message, attachment)
     message.message()  # raises what is wrong with its headers
     return message
-
-
-def _listed(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or ())
 
 
 def _attach(message: EmailMultiAlternatives, attachment: Mapping[str, Any]) -> None:

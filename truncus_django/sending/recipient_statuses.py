@@ -5,7 +5,7 @@ from typing import Any
 
 from truncus_django.api.errors import TruncusError
 from truncus_django.message import TruncusStatus
-from truncus_django.sending.merge import recipient_of
+from truncus_django.sending.addresses import mailbox
 from truncus_django.sending.outgoing import Sent
 
 
@@ -20,7 +20,7 @@ class RecipientStatuses(Mapping[str, TruncusStatus]):
 
     def __getitem__(self, given: str) -> TruncusStatus:
         try:
-            found = self._statuses.get(recipient_of(given, "recipients"))
+            found = self._statuses.get(mailbox(given, "recipients"))
         except TruncusError:
             found = None
         if found is None:  # without the address, as errors hold none

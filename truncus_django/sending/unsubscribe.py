@@ -12,13 +12,11 @@ from truncus_django.message import option
 from truncus_django.sending.addresses import RECIPIENT_FIELDS, listed, mailbox
 from truncus_django.sending.screening import LIST_FIELD, is_on
 from truncus_django.unsubscribe import PLACEHOLDER, Subscription, link_of
-from truncus_django.validation import checked_line
+from truncus_django.validation import LONGEST_HEADER, checked_line
 
 HEADERS = ("List-Unsubscribe", "List-Unsubscribe-Post")
 _BODIES = ("text", "html")
 _LONGEST_LIST_NAME = 100
-_LONGEST_HEADER = 900
-"""Characters; a line of a header has at most 998 (RFC 5322, 2.1.1)."""
 
 
 def add_unsubscribe(message: EmailMessage, email: EmailFields, settings: Settings) -> bool:
@@ -84,7 +82,7 @@ def _headers(link: str, settings: Settings) -> dict[str, str]:
         address = quote(settings.unsubscribe_mailto, safe="@+")
         links.append(f"<mailto:{address}?subject=unsubscribe%20{token}>")
     text = ", ".join(links)
-    if len(text) > _LONGEST_HEADER:
+    if len(text) > LONGEST_HEADER:
         raise InvalidHeader("The unsubscribe link is too long; use a shorter tenant_id.")
     return {"List-Unsubscribe": text, "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
 

@@ -10,8 +10,7 @@ from urllib.parse import urlsplit
 from django.utils.functional import Promise
 
 from truncus_django.api.errors import InvalidAddress
-from truncus_django.sending.addresses import address
-from truncus_django.sending.merge import recipient_of
+from truncus_django.sending.addresses import address, mailbox
 from truncus_django.testing.links import links_in
 from truncus_django.testing.sent_email import SentEmail
 
@@ -59,7 +58,7 @@ class _Recipients:
         self.name = name
         self._is_whole = isinstance(expected, list | tuple)
         self._given = list(expected) if self._is_whole else [expected]
-        self._expected = {recipient_of(item, name) for item in self._given}
+        self._expected = {mailbox(item, name) for item in self._given}
 
     def is_met_by(self, email: SentEmail) -> bool:
         found = set(map(_bare, email.to))
@@ -79,7 +78,7 @@ class _Sender:
     def __init__(self, name: str, expected: Any) -> None:
         self.name = name
         self._given = address(expected, name)
-        self._bare = recipient_of(expected, name)
+        self._bare = mailbox(expected, name)
         self._has_name = self._given.endswith(">")
 
     def is_met_by(self, email: SentEmail) -> bool:
@@ -97,7 +96,7 @@ class _Sender:
 
 def _bare(formatted: str) -> str:
     try:
-        return recipient_of(formatted, "the email")
+        return mailbox(formatted, "the email")
     except InvalidAddress:  # in memory anything can be sent
         return formatted.strip().lower()
 

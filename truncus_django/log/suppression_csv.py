@@ -4,7 +4,7 @@ import csv
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from django.db.models import QuerySet
@@ -187,6 +187,9 @@ def _problem(error: Exception, *, is_long: bool) -> str:
     return "Its address is malformed." if isinstance(error, MessageError) else str(error)
 
 
+_ONE_DAY = timedelta(days=1)
+
+
 def _moment(text: str | None, name: str) -> datetime | None:
     if not text:
         return None
@@ -195,7 +198,9 @@ def _moment(text: str | None, name: str) -> datetime | None:
         if moment is not None:
             if timezone.is_naive(moment):
                 moment = timezone.make_aware(moment)
-            return storable_moment(moment.astimezone(UTC))  # which the first and last days are not
+            for away in (-_ONE_DAY, _ONE_DAY):  # in some time zone it has no date
+                _ = moment.astimezone(UTC) + away
+            return storable_moment(moment)
     except (ValueError, OverflowError):
         pass
-    raise ValueError(f"{name} must be a moment like 2026-01-31T12:00:00+00:00.")
+    raise ValueError(f"{name} must be a moment like 2026-01-31T12:00:00+00:00, or empty.")

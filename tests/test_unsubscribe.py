@@ -170,6 +170,11 @@ def test_a_template_of_the_project_may_show_it(emulator, settings):
         ({"headers": {"list-unsubscribe": "<x>"}}, InvalidHeader, "of its own"),
         ({"tenant_id": "t" * 800}, InvalidHeader, "too long"),
         ({"unsubscribe": None, "text": PLACEHOLDER}, MessageError, "no list"),
+        (
+            {"unsubscribe": None, "template_id": "t", "variables": {"url": PLACEHOLDER}},
+            MessageError,
+            "no list",
+        ),
     ],
 )
 def test_what_cannot_be_is_a_clear_error(emulator, given, error, text):

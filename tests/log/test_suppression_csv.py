@@ -133,6 +133,16 @@ def test_a_missing_quote_costs_its_own_line_alone(file):
     assert {row[0] for row in all_rows()} == set(others)
 
 
+@pytest.mark.parametrize("last", ['zoe@example.net,"a note"', "zoe@example.net,a note"])
+def test_a_note_that_is_not_closed_takes_no_address_along(file, last):
+    lines = ["address,note", 'ann@example.net,"no more', "bob@example.net,", last]
+    err = StringIO()
+    with pytest.raises(CommandError, match="2 addresses of 2 good lines; 1 are bad"):
+        call_command("truncus_suppress", "--import", str(file("\n".join(lines))), stderr=err)
+    assert err.getvalue() == "Line 2: It cannot be read as CSV; is a quote missing?\n"
+    assert [row[0] for row in all_rows()] == ["bob@example.net", "zoe@example.net"]
+
+
 def test_lines_after_a_note_of_several_lines_have_their_own_numbers(file):
     err = StringIO()
     lines = ["address,note", 'ann@example.net,"one', 'two"', "bad,"]

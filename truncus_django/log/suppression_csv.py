@@ -115,7 +115,9 @@ class Import:
             django.db.DatabaseError: what was written before stays, and can be read again.
         """
         numbered = _Lines(lines)
-        reader = csv.reader(numbered)
+        # Else a note that is not closed takes the lines up to the next quote, or to the end of the
+        # file, for a part of itself.
+        reader = csv.reader(numbered, strict=True)
         try:
             columns = _columns(next(reader, []))
         except csv.Error:
@@ -133,6 +135,7 @@ class Import:
                 break
             except (ValueError, csv.Error, MessageError) as error:
                 self.bad += 1
+                self.read += isinstance(error, csv.Error)  # which is raised before it is counted
                 yield BadLine(numbered.first, _problem(error, is_long=numbered.give_back()))
             if len(waiting) >= ROWS_AT_ONCE:
                 self._write(waiting)

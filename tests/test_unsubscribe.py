@@ -170,6 +170,11 @@ def test_a_template_of_the_project_may_show_it(emulator, settings):
         ({"headers": {"list-unsubscribe": "<x>"}}, InvalidHeader, "of its own"),
         ({"tenant_id": "t" * 800}, InvalidHeader, "too long"),
         ({"unsubscribe": None, "text": PLACEHOLDER}, MessageError, "no list"),
+        (
+            {"unsubscribe": None, "template_id": "t", "variables": {"url": PLACEHOLDER}},
+            MessageError,
+            "no list",
+        ),
     ],
 )
 def test_what_cannot_be_is_a_clear_error(emulator, given, error, text):
@@ -203,12 +208,23 @@ def test_without_a_base_url_or_a_page_it_is_a_clear_error(emulator, configure):
         "https://x.example/path",
         "https://me@x.example",
         "https://x.example?a=b",
+        "https://x.example:99999",
+        "https://x..example",
+        "https://x.example>,",
+        "https://x.example;y",
     ],
 )
 def test_a_base_url_that_is_not_https_is_an_error_of_the_checks(emulator, configure, url):
     configure(UNSUBSCRIBE_BASE_URL=url)
     [found] = [each for each in check_settings() if each.id == "truncus.E002"]
     assert "UNSUBSCRIBE_BASE_URL must be an https URL" in found.msg
+
+
+def test_a_base_url_in_unicode_is_ascii_in_the_header(emulator, configure):
+    configure(UNSUBSCRIBE_BASE_URL="https://bücher.example:8443/")
+    message().send()
+    header = emulator.emails[0].payload["headers"]["List-Unsubscribe"]
+    assert header.startswith("<https://xn--bcher-kva.example:8443/truncus/unsubscribe/")
 
 
 # Tokens -------------------------------------------------------------------------------------------

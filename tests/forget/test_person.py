@@ -50,6 +50,10 @@ def test_the_address_goes_in_any_form(text):
         r"Name\n{}\n",
         "&lt;{}&gt;",
         "key:{}-42",
+        "请联系{}谢谢",
+        "ご連絡は{}まで。",
+        "{}로 보내세요",
+        "«{}»",
     ],
 )
 def test_the_address_goes_from_within_a_text(spelled, around):
@@ -96,11 +100,40 @@ def test_what_others_are_called_may_name_her():
         "ann%40b%C3%BCcher.example",
         "ann@b&uuml;cher.example",
         r"ann@b\u00fccher.example",
+        "ann%40B%C3%9CCHER.example",
+        "ann@B&#220;CHER.example",
+        r"ann@B\u00DCCHER.example",
     ],
 )
 def test_both_forms_of_a_domain_are_one(spelled):
     assert IDN.taken_out_of(f"to {spelled}, today") == f"to {FORGOTTEN}, today"
     assert Person("ann@xn--bcher-kva.example").address == IDN.address
+
+
+@pytest.mark.parametrize(
+    ("text", "without"),
+    [
+        ("ann@example.org, bob@example.net", f"{FORGOTTEN}, bob@example.net"),
+        ("team: ann@example.org, bob@example.net;", f"team: {FORGOTTEN}, bob@example.net;"),
+        ("ann@example.org (x)", f"{FORGOTTEN} (x)"),
+    ],
+)
+def test_she_goes_from_what_is_not_one_address(text, without):
+    assert ANN.taken_out_of_address(text) == without
+
+
+@pytest.mark.parametrize(
+    ("name", "without"),
+    [
+        ("ann@example.org.pdf", f"{FORGOTTEN}.pdf"),
+        ("invoice-for-ann@example.org.pdf", f"invoice-for-{FORGOTTEN}.pdf"),
+        ("joann@example.org.pdf", "joann@example.org.pdf"),
+        ("of ann@example.org today.pdf", f"of {FORGOTTEN} today.pdf"),
+        ("ann@example.org", FORGOTTEN),
+    ],
+)
+def test_she_goes_from_the_name_of_a_file(name, without):
+    assert ANN.taken_out_of([{"filename": name}]) == [{"filename": without}]
 
 
 def test_a_plus_address_is_an_address_of_its_own():

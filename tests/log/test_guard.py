@@ -109,6 +109,16 @@ def test_nobody_hides_beside_somebody_who_may(emulator, hidden):
     assert "victim" not in str([request.body.get("to") for request in emulator.requests])
 
 
+@pytest.mark.parametrize("to", ["ann@example.net", "me@ok.example"])
+def test_no_header_names_somebody_beside_the_recipients(emulator, to):
+    headers = {"Bcc": "z@example.net", "cc": "y@example.net", "Resent-To": "x@example.net"}
+    headers |= {"X-Order": "7", "x-original-recipients": "w@example.net"}
+    message(to=[to], esp_extra={"headers": headers}).send()
+    [email] = emulator.emails
+    sent = {name: text for name, text in email.payload["headers"].items() if name != HEADER}
+    assert sent == {"X-Order": "7"}
+
+
 def test_without_somebody_instead_an_email_is_refused_before_any_request(emulator, settings):
     settings.TRUNCUS = {**settings.TRUNCUS, "REDIRECT_TO": []}
     good = message(to=["me@ok.example"])

@@ -222,6 +222,21 @@ def test_the_record_of_a_redirect_names_nobody_who_was_left_out(emulator, config
     assert sorted(told) == [("delivered", ["dev@example.com"])] * 2 + [("rejected", [])] * 2
 
 
+@pytest.mark.parametrize(
+    "to", ["ann@example.net (x)", "team: ann@example.net;", "=?utf-8?q?ann=40example=2Enet?="]
+)
+def test_what_only_a_fallback_mailer_would_take_for_an_address_does_not_reach_it(
+    emulator, settings, to
+):
+    put("ann@example.net")
+    emulator.reset(revoked_keys=[settings.TRUNCUS["API_KEY"]])
+    use_fallback(settings)
+    with pytest.raises(TruncusError, match="'to'") as caught:
+        message("bob@example.net", esp_extra={"to": [to]}).send()
+    assert not caught.value.ambiguous
+    assert mail.outbox == []
+
+
 def test_off_looks_at_nothing(emulator, configure, count_queries):
     configure(SUPPRESS="off", RECORD=False)
     put("ann@example.net")

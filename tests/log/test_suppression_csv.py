@@ -120,7 +120,55 @@ def test_each_bad_line_is_told_and_the_others_are_imported(file):
     assert all_rows()[0][3] == "complaint"
 
 
-@pytest.mark.parametrize("text", ["", "ann@example.net\n", "address,colour\n", "address,address\n"])
+def test_a_missing_quote_costs_its_own_line_alone(file):
+    others = [f"customer-{number}@example.net" for number in range(3000)]
+    lines = ["address,note", '"ann@example.net,', *(f"{each}," for each in others), "bad,"]
+    err = StringIO()
+    with pytest.raises(CommandError, match="3000 addresses of 3000 good lines; 2 are bad"):
+        call_command("truncus_suppress", "--import", str(file("\n".join(lines))), stderr=err)
+    assert err.getvalue().splitlines() == [
+        "Line 2: It cannot be read as CSV; is a quote missing?",
+        "Line 3003: Its address is malformed.",
+    ]
+    assert {row[0] for row in all_rows()} == set(others)
+
+
+@pytest.mark.parametrize("last", ['zoe@example.net,"a note"', "zoe@example.net,a note"])
+def test_a_note_that_is_not_closed_takes_no_address_along(file, last):
+    lines = ["address,note", 'ann@example.net,"no more', "bob@example.net,", last]
+    err = StringIO()
+    with pytest.raises(CommandError, match="2 addresses of 2 good lines; 1 are bad"):
+        call_command("truncus_suppress", "--import", str(file("\n".join(lines))), stderr=err)
+    assert err.getvalue() == "Line 2: It cannot be read as CSV; is a quote missing?\n"
+    assert [row[0] for row in all_rows()] == ["bob@example.net", "zoe@example.net"]
+
+
+def test_lines_after_a_note_of_several_lines_have_their_own_numbers(file):
+    err = StringIO()
+    lines = ["address,note", 'ann@example.net,"one', 'two"', "bad,"]
+    with pytest.raises(CommandError, match="1 are bad"):
+        call_command("truncus_suppress", "--import", str(file("\n".join(lines))), stderr=err)
+    assert err.getvalue() == "Line 4: Its address is malformed.\n"
+    assert all_rows()[0][4] == "one\ntwo"
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["0001-01-01T00:00+12:00", "9999-12-31T23:59:59-12:00", "9999-12-31T23:59:59+00:00"],
+)
+def test_a_moment_that_some_time_zone_does_not_have_costs_its_own_line_alone(file, moment):
+    lines = ["address,until", f"ann@example.net,{moment}", "bob@example.net,2030-01-31"]
+    err = StringIO()
+    with pytest.raises(CommandError, match="1 addresses of 1 good lines; 1 are bad"):
+        call_command("truncus_suppress", "--import", str(file("\n".join(lines))), stderr=err)
+    assert err.getvalue().startswith("Line 2: until must be a moment")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "ann@example.net\n", "address,colour\n", "address,address\n", "x" * 200_000],
+    ids=["empty", "no columns", "unknown column", "a column twice", "no CSV"],
+)
 def test_a_file_without_columns_is_a_clear_error(file, text):
     with pytest.raises(CommandError, match="first line must name the columns"):
         run("--import", file(text))

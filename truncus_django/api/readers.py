@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from truncus_django.api.keys import ApiKey, Secret, is_placeholder
-from truncus_django.api.urls import is_loopback
+from truncus_django.api.urls import is_host, is_loopback
 
 
 class FromEnvironment(str):
@@ -53,14 +53,17 @@ def optional_link_base(value: Any) -> str | None:
     url = text(value)
     try:
         parts = urlsplit(url)
-        host = parts.hostname or ""
+        given, port = parts.hostname or "", parts.port
+        host = _in_ascii(given)
     except ValueError:
-        parts, host = urlsplit(""), ""
+        parts, given, host, port = urlsplit(""), "", "", None
     is_secure = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
     plain = f"{parts.scheme}://{parts.netloc}"
-    if not host or not is_secure or url.rstrip("/") != plain or "@" in url or " " in url:
+    if not is_host(host) or not is_secure or url.rstrip("/") != plain or "@" in url:
         raise ValueError("must be an https URL without a path, like 'https://www.example.com'.")
-    return url.rstrip("/")
+    if given.isascii():
+        return plain
+    return f"{parts.scheme}://{host}" + ("" if port is None else f":{port}")
 
 
 def optional_address(value: Any) -> str | None:
@@ -237,17 +240,23 @@ def _addresses(value: Any, form: re.Pattern[str], problem: str) -> tuple[str, ..
         local, _, domain = text.rpartition("@")
         if not form.fullmatch(text):
             raise ValueError(f"holds something, its number {index}, that {problem}.")
-        if not domain.isascii():
-            import idna  # comes with requests; rarely needed
-
-            try:
-                domain = idna.encode(domain, uts46=True).decode()
-            except (idna.IDNAError, UnicodeError):
-                raise ValueError(
-                    f"holds something, its number {index}, whose domain cannot exist."
-                ) from None
+        try:
+            domain = _in_ascii(domain)
+        except UnicodeError:
+            raise ValueError(
+                f"holds something, its number {index}, whose domain cannot exist."
+            ) from None
         found.append(f"{local}@{domain}")
     return tuple(found)
+
+
+def _in_ascii(domain: str) -> str:
+    """Return a domain in ASCII; raises UnicodeError if it cannot exist."""
+    if domain.isascii():
+        return domain
+    import idna  # comes with requests; rarely needed
+
+    return idna.encode(domain, uts46=True).decode()
 
 
 def one_of(*choices: str) -> Callable[[Any], str]:

@@ -11,6 +11,11 @@ _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*", re.IGNORECASE)
 
 
+def is_host(host: str) -> bool:
+    """Return whether ``host``, as ``urlsplit()`` returns it, can be one that is looked up."""
+    return bool(_HOST.fullmatch(host)) or ":" in host  # with colons, it is an IPv6 address
+
+
 def is_loopback(host: str) -> bool:
     """Return whether ``host`` is this machine, by name or address."""
     if host == "localhost" or host.endswith(".localhost"):
@@ -36,7 +41,7 @@ def check_base_url(base_url: str, plain_http_hosts: tuple[str, ...] = ()) -> str
         host = None
     if host is None or parts.scheme not in {"http", "https"}:
         raise ConfigurationError(f"BASE_URL must be a URL like {contract.DEFAULT_BASE_URL}.")
-    if not _HOST.fullmatch(host) and ":" not in host:  # with colons, it is an IPv6 address
+    if not is_host(host):
         raise ConfigurationError("BASE_URL has no host that can be looked up.")
     if any(character.isspace() for character in base_url):
         raise ConfigurationError("BASE_URL holds a space or a line break.")

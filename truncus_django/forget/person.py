@@ -12,12 +12,16 @@ from truncus_django.sending.addresses import bare_address, mailbox
 from truncus_django.sending.forgotten import FORGOTTEN
 
 _QUOTE = r'(?:\\?"|&quot;|&\#34;|%22)'
+_WITHOUT_SPACES = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+"""Letters of languages that put none around an address: Thai, Lao, Burmese, Khmer, Japanese,
+Chinese, Korean."""
 _BEFORE = (
     r"(?:(?<![\w.+-])(?<!\w')"
+    rf"|(?<=[{_WITHOUT_SPACES}])"
     # What a URL or an escaped line end puts before it is no part of it.
     r"|(?<=%(?:09|0A|0D|20|22|26|27|28|2C|2F|3A|3B|3C|3D|3F|5B|7B|7C))|(?<=\\[nrt]))"
 )
-_AFTER = r"(?![^\W_])(?![\w-]*\.\w)"
+_AFTER = rf"(?![^\W_{_WITHOUT_SPACES}])(?![\w-]*\.\w)"
 _BEFORE_IN_KEY, _AFTER_IN_KEY = r"(?<![^\W_])", r"(?![^\W_])(?!\.\w)"
 _WORD = re.compile(r"[A-Za-z0-9]+")
 _NAMES = {value: name for name, value in html5.items() if len(value) == 1 and name.endswith(";")}
@@ -73,7 +77,10 @@ class Person:
             return FORGOTTEN if self.is_at(value) else self._in_text.sub(FORGOTTEN, value)
         if isinstance(value, Mapping):
             return {
-                self.taken_out_of(name): self.taken_out_of(each) for name, each in value.items()
+                self.taken_out_of(name): self.taken_out_of_file_name(each)
+                if name == "filename" and isinstance(each, str)
+                else self.taken_out_of(each)
+                for name, each in value.items()
             }
         if isinstance(value, list):
             return [self.taken_out_of(each) for each in value]
@@ -83,15 +90,26 @@ class Person:
         """Return :data:`FORGOTTEN` for the address; of others, only their names may change."""
         if self.is_at(address):
             return FORGOTTEN
-        spec = bare_address(address)
-        if spec == address or not self._may_be_in(address):
+        if not self._may_be_in(address):
             return address
+        spec = bare_address(address)
+        try:
+            mailbox(spec, "address")
+        except MessageError:  # several in one, by esp_extra or a receiver of pre_send
+            return self._in_text.sub(FORGOTTEN, address)
         name = address.removesuffix(f"<{spec}>")
         return self._in_text.sub(FORGOTTEN, name) + address[len(name) :]
 
     def taken_out_of_key(self, key: str) -> str:
         """Return an idempotency key without the address, whatever joins it to what is before."""
         return self._in_key.sub(FORGOTTEN, key)
+
+    def taken_out_of_file_name(self, name: str) -> str:
+        """Return the name of a file without the address, also where only the suffix follows it."""
+        stem, dot, suffix = name.rpartition(".")
+        if self._in_key.search(stem):
+            return self._in_key.sub(FORGOTTEN, stem) + dot + suffix
+        return str(self.taken_out_of(name))
 
     def _may_be_in(self, text: str) -> bool:
         lower = text.lower()
@@ -138,8 +156,15 @@ def _spelled(text: str) -> str:
 def _spelled_character(character: str) -> str:
     if character.isascii() and character.isalnum():
         return character
+    # Of a letter that is not ASCII, an encoding of the capital does not look like its own.
+    cases = [each for each in (character, character.upper()) if len(each) == 1]
+    ways = [way for each in dict.fromkeys(cases) for way in _encoded(each)]
+    return f"(?:{'|'.join(dict.fromkeys(ways))})"
+
+
+def _encoded(character: str) -> list[str]:
     code = ord(character)
-    ways = [
+    return [
         re.escape(character),
         # Also where a URL stands in another one.
         "".join(f"%(?:25)*{byte:02X}" for byte in character.encode()),
@@ -149,4 +174,3 @@ def _spelled_character(character: str) -> str:
         *([rf"&{_NAMES[character]}"] if character in _NAMES else []),
         *([re.escape(html.escape(character))] if html.escape(character) != character else []),
     ]
-    return f"(?:{'|'.join(dict.fromkeys(ways))})"

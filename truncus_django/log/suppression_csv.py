@@ -1,9 +1,10 @@
 """Suppressed addresses as CSV, out and in, line by line and in constant memory."""
 
 import csv
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from django.db.models import QuerySet
@@ -43,6 +44,40 @@ def csv_lines(entries: QuerySet[SuppressedAddress]) -> Iterator[str]:
         last = rows[-1][0]
 
 
+class _Lines:
+    """The lines of a file, numbered; those that a missing quote took along can be given back.
+
+    Attributes:
+        first: the number of the line that the record began with.
+    """
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = iter(lines)
+        self._record: list[str] = []
+        self._given_back: deque[str] = deque()
+        self.first = 1
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._given_back.popleft() if self._given_back else next(self._lines)
+        self._record.append(line)
+        return line
+
+    def begin_record(self) -> None:
+        """Note that the lines up to here are done with."""
+        self.first += len(self._record)
+        self._record.clear()
+
+    def give_back(self) -> bool:
+        """Have all lines of the record but its first read again; return whether there are any."""
+        self._given_back.extendleft(reversed(self._record[1:]))
+        taken_along = len(self._record) > 1
+        del self._record[1:]
+        return taken_along
+
+
 @dataclass(frozen=True, slots=True)
 class BadLine:
     """A line that was left out.
@@ -79,10 +114,17 @@ class Import:
             ValueError: the first line is not that.
             django.db.DatabaseError: what was written before stays, and can be read again.
         """
-        reader = csv.reader(lines)
-        columns = _columns(next(reader, []))
+        numbered = _Lines(lines)
+        # Else a note that is not closed takes the lines up to the next quote, or to the end of the
+        # file, for a part of itself.
+        reader = csv.reader(numbered, strict=True)
+        try:
+            columns = _columns(next(reader, []))
+        except csv.Error:
+            raise ValueError(_NO_COLUMNS) from None
         waiting: list[SuppressedAddress] = []
         while True:
+            numbered.begin_record()
             try:
                 values = next(reader)
                 if not values:
@@ -93,7 +135,8 @@ class Import:
                 break
             except (ValueError, csv.Error, MessageError) as error:
                 self.bad += 1
-                yield BadLine(reader.line_num, _problem(error))
+                self.read += isinstance(error, csv.Error)  # which is raised before it is counted
+                yield BadLine(numbered.first, _problem(error, is_long=numbered.give_back()))
             if len(waiting) >= ROWS_AT_ONCE:
                 self._write(waiting)
         self._write(waiting)
@@ -131,19 +174,23 @@ class Import:
 def _columns(names: list[str]) -> tuple[str, ...]:
     found = tuple(name.strip().lower() for name in names)
     if "address" not in found or not set(found) <= set(COLUMNS) or len(set(found)) < len(found):
-        raise ValueError(
-            "The first line must name the columns: address, and any of "
-            f"{', '.join(COLUMNS[1:])}; each once."
-        )
+        raise ValueError(_NO_COLUMNS)
     return found
 
 
-def _problem(error: Exception) -> str:
-    if isinstance(error, MessageError):
-        return "Its address is malformed."
-    if isinstance(error, csv.Error):
+_NO_COLUMNS = (
+    f"The first line must name the columns: address, and any of {', '.join(COLUMNS[1:])}; each "
+    "once."
+)
+
+
+def _problem(error: Exception, *, is_long: bool) -> str:
+    if is_long or isinstance(error, csv.Error):
         return "It cannot be read as CSV; is a quote missing?"
-    return str(error)
+    return "Its address is malformed." if isinstance(error, MessageError) else str(error)
+
+
+_ONE_DAY = timedelta(days=1)
 
 
 def _moment(text: str | None, name: str) -> datetime | None:
@@ -151,10 +198,12 @@ def _moment(text: str | None, name: str) -> datetime | None:
         return None
     try:
         moment = parse_datetime(text) or parse_datetime(f"{text}T00:00")
-    except ValueError:
-        moment = None
-    if moment is None:
-        raise ValueError(f"{name} must be a moment like 2026-01-31T12:00:00+00:00.")
-    if timezone.is_naive(moment):
-        moment = timezone.make_aware(moment)
-    return storable_moment(moment)
+        if moment is not None:
+            if timezone.is_naive(moment):
+                moment = timezone.make_aware(moment)
+            for away in (-_ONE_DAY, _ONE_DAY):  # in some time zone it has no date
+                _ = moment.astimezone(UTC) + away
+            return storable_moment(moment)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(f"{name} must be a moment like 2026-01-31T12:00:00+00:00, or empty.")

@@ -48,6 +48,7 @@ class Guard:
             name: [address for address in found if self._is_allowed(address)]
             for name, found in recipients.items()
         }
+        email = _without_recipient_headers(email)
         if allowed == recipients:
             return email
         if not self.redirect_to:
@@ -89,6 +90,24 @@ def _guard(redirect_to: tuple[str, ...], allow_recipients: tuple[str, ...]) -> G
     # Those who get the emails of others may get their own.
     expressions = [translate(pattern) for pattern in (*patterns, *redirect_to)]
     return Guard(redirect_to, re.compile("|".join(expressions)))
+
+
+def _without_recipient_headers(email: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the email without headers that name recipients, or that the guard writes itself.
+
+    A receiver of ``pre_send`` or ``esp_extra`` wrote them. Whether Truncus mails those whom they
+    name is not published.
+    """
+    headers = email.get("headers")
+    if not isinstance(headers, Mapping):
+        return email
+    kept = {name: text for name, text in headers.items() if not _NAMES_SOMEBODY(str(name))}
+    return email if len(kept) == len(headers) else EmailFields({**email, "headers": kept})
+
+
+_NAMES_SOMEBODY = re.compile(
+    rf"\s*(?:(?:resent-)?(?:to|cc|bcc)|{HEADER})\s*", re.IGNORECASE
+).fullmatch
 
 
 def _header_text(recipients: Mapping[str, list[Any]]) -> str:

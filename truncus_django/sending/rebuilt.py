@@ -14,7 +14,7 @@ from django.core.mail import EmailMultiAlternatives
 
 from truncus_django.api.errors import MessageError
 from truncus_django.api.results import read_moment
-from truncus_django.sending.addresses import address_list, listed
+from truncus_django.sending.addresses import address, address_list, listed
 from truncus_django.sending.attachments import DEFAULT_TYPE
 from truncus_django.sending.screening import OWN_FIELDS
 
@@ -51,7 +51,7 @@ def rebuilt(email: Mapping[str, Any]) -> EmailMultiAlternatives:
     """Return the message that a payload stands for.
 
     Raises:
-        MessageError: a field is not what the API documents.
+        MessageError: a field is not what the API documents, or a recipient is no address.
     """
     try:
         return _message(email)
@@ -70,9 +70,9 @@ def _message(email: Mapping[str, Any]) -> EmailMultiAlternatives:
         email["subject"],
         text or html or "",
         email["from"],
-        listed(email.get("to")),
-        cc=listed(email.get("cc")),
-        bcc=listed(email.get("bcc")),
+        _recipients(email, "to"),
+        cc=_recipients(email, "cc"),
+        bcc=_recipients(email, "bcc"),
         reply_to=listed(reply_to),
         headers=dict(email.get("headers") or {}),
     )
@@ -84,6 +84,15 @@ def _message(email: Mapping[str, Any]) -> EmailMultiAlternatives:
         _attach(message, attachment)
     message.message()  # raises what is wrong with its headers
     return message
+
+
+def _recipients(email: Mapping[str, Any], name: str) -> list[str]:
+    """Return recipients that each reader takes for the same one.
+
+    A receiver of ``pre_send`` or ``esp_extra`` may have written something else. Truncus refuses
+    that; another mailer may read an address in it that nobody has looked up.
+    """
+    return [address(each, name, index) for index, each in enumerate(listed(email.get(name)))]
 
 
 def _attach(message: EmailMultiAlternatives, attachment: Mapping[str, Any]) -> None:

@@ -108,3 +108,11 @@ def _refuse_links(email: EmailFields) -> None:
                 "A body has an unsubscribe link, and the message no list: set the option "
                 "unsubscribe."
             )
+    variables = email.get("variables")
+    if isinstance(variables, dict) and any(
+        isinstance(value, str) and PLACEHOLDER in value for value in variables.values()
+    ):
+        raise MessageError(
+            "A variable has an unsubscribe link, and the message no list: set the option "
+            "unsubscribe."
+        )

@@ -376,6 +376,35 @@ def test_a_worker_that_stood_still_before_a_handover_gives_the_email_back(
     assert (len(mail.outbox), reload(email).state) == (2, State.SENT)
 
 
+def test_a_long_timeout_of_truncus_keeps_nobody_from_a_handover(name, put, dispatcher, settings):
+    """No request could be over before a handover's lease is."""
+    slow = {"BASE_URL": UNREACHABLE, "TIMEOUT": LEASE_S}
+    settings.TRUNCUS = {**settings.TRUNCUS, **slow}
+    [email] = put(1)
+    for _ in range(3):
+        dispatcher.step()
+    assert (reload(email).state, email.sent_by) == (State.SENT, name)
+
+
+def test_a_handover_is_given_back_as_a_whole(down, put, dispatcher, monkeypatch):
+    """Whoever takes the email next writes whom it is handed to, and that must not be undone."""
+    put(1)
+    dispatcher.drain()
+    put(1)
+    is_alone = []
+
+    def look(execute, sql, params, many, context):
+        if sql.startswith("UPDATE") and "sent_by" in sql and "" in params:
+            is_alone.append(not connection.in_atomic_block)
+        return execute(sql, params, many, context)
+
+    monkeypatch.setattr(Claim, "has_time_for_request", False)
+    with connection.execute_wrapper(look):
+        dispatcher.step()
+    assert is_alone == [False]
+    assert OutboxBatch.objects.get().handover == ""
+
+
 # Killed between every two steps -------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connections
 
@@ -178,16 +179,18 @@ class Dispatcher:
 
     def _give_back(self, claim: Claim) -> DispatchResult:
         """Let others make a request that this process makes no more, as it stood still."""
-        attempts = claim.batch.attempts
-        is_given_back = OutboxBatch.objects.filter(pk=claim.batch.pk, lease=claim.lease).update(
-            lease=None,
-            due_at=moment_of(self.clock.now()),
-            is_ambiguous=claim.was_ambiguous,
-            attempts=attempts if claim.is_handover else attempts - 1,
-            handover="" if claim.is_handover else claim.batch.handover,
-        )
-        if is_given_back and claim.is_handover:
-            Email.objects.filter(outbox_entry__batch=claim.batch.pk).update(sent_by="")
+        changes: dict[str, Any] = {"lease": None, "is_ambiguous": claim.was_ambiguous}
+        if claim.is_handover:
+            changes["handover"] = ""
+        else:
+            changes["attempts"] = claim.batch.attempts - 1
+        # At once: the next worker writes whom it hands the email to.
+        with committed(self.clock.using):
+            take_write_lock(OutboxBatch.objects.all())
+            changes["due_at"] = moment_of(self.clock.now())
+            batch = OutboxBatch.objects.filter(pk=claim.batch.pk, lease=claim.lease)
+            if batch.update(**changes) and claim.is_handover:
+                Email.objects.filter(outbox_entry__batch=claim.batch.pk).update(sent_by="")
         return DispatchResult(requests=0)
 
     def _send(

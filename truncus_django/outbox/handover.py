@@ -23,6 +23,8 @@ from truncus_django.sending.rebuilt import why_only_truncus
 
 LEASE_S = 600.0
 """No setting says how long a mailer takes. Only a handover that has ended can be recorded."""
+BEGINS_WITHIN_S = 60.0
+"""A worker that stands still for longer before a handover gives the email back."""
 MOST_SET_ASIDE = 20
 
 

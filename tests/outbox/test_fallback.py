@@ -26,7 +26,7 @@ from truncus_django.models import (
     SuppressedAddress,
 )
 from truncus_django.outbox import operations
-from truncus_django.outbox.claim import Claim
+from truncus_django.outbox.claim import Claim, claim
 from truncus_django.outbox.dispatcher import Dispatcher
 from truncus_django.outbox.handover import LEASE_S
 from truncus_django.outbox.operations import Decision, OperationResult
@@ -232,6 +232,16 @@ def test_the_rest_of_a_batch_gets_another_key(down, put, dispatcher):
     rest = OutboxBatch.objects.get()
     assert rest.idempotency_key != before
     assert (rest.first_request_at, rest.handover) == (None, "")
+
+
+def test_an_email_alone_goes_on_with_the_failures_of_its_batch(down, put, dispatcher):
+    put(2)
+    dispatcher.step()
+    since = datetime(2026, 11, 28, tzinfo=UTC)
+    OutboxBatch.objects.update(failures=5, failing_since=since)
+    claim(dispatcher.clock)
+    told = OutboxBatch.objects.values_list("failures", "failing_since")
+    assert list(told) == [(5, since)] * 2
 
 
 def test_the_guard_holds(down, put, dispatcher, settings):

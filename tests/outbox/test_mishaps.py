@@ -12,7 +12,13 @@ from truncus_django.api.results import SendResult
 from truncus_django.api.transport import Transport
 from truncus_django.db.clock import moment_of
 from truncus_django.log.ingest import IncomingEvent, ingest
-from truncus_django.models import Email, OutboxAccount, OutboxBatch
+from truncus_django.models import (
+    Email,
+    OutboxAccount,
+    OutboxBatch,
+    OutboxEntry,
+    SuppressedAddress,
+)
 from truncus_django.outbox import dispatcher as dispatcher_module
 from truncus_django.outbox.answers import DispatchResult
 from truncus_django.outbox.claim import claim, lease_s
@@ -98,6 +104,29 @@ def test_one_of_a_batch_that_truncus_does_not_schedule_is_held_back(
     travel(61 * 60)
     dispatcher.drain()
     assert states() == ["delivered", "delivered"]
+
+
+def test_a_request_that_is_not_made_is_no_success_of_its_emails(
+    emulator, put, dispatcher, travel, settings
+):
+    """One is suppressed, one cannot be read: the other goes on failing since when it did."""
+    settings.TRUNCUS = {**settings.TRUNCUS, "SUPPRESS": "manual"}
+    _, unreadable, _ = put(3)
+    emulator.faults.next("provider_502")
+    dispatcher.step()
+    before = OutboxBatch.objects.get()
+    assert (before.failures, before.failing_since is None) == (1, False)
+    SuppressedAddress.objects.create(address="customer-0@example.org")
+    travel(60)
+    assert dispatcher.step().requests == 0
+    assert _failing() == (1, before.failing_since, before.error_code, before.error)
+    OutboxEntry.objects.filter(pk=unreadable.pk).update(payload="{")
+    assert dispatcher.step().requests == 0
+    assert _failing() == (1, before.failing_since, before.error_code, before.error)
+
+
+def _failing():
+    return OutboxBatch.objects.values_list("failures", "failing_since", "error_code", "error").get()
 
 
 @pytest.mark.parametrize("use_tz", [True, False])

@@ -33,6 +33,7 @@ from truncus_django.outbox.outcomes import (
     postpone,
     record_outcomes,
     regroup,
+    regroup_without_request,
     text_of,
 )
 from truncus_django.outbox.retry_policy import (
@@ -163,7 +164,7 @@ def record_screening(
     if retried:
         _retry_some(claim, retried, now, jitter)
     if others:
-        regroup(claim.batch, [others], due_at=moment_of(now))
+        regroup_without_request(claim.batch, [others], due_at=moment_of(now))
     delete_batch(claim.batch)
     postponed = len(retried) + len(others)
     return DispatchResult(failed=len(refused), postponed=postponed, requests=0)
@@ -362,7 +363,7 @@ def _set_unreadable_aside(
     record_outcomes(dict.fromkeys(broken, outcome))
     readable = [email.pk for email in emails if email.fields is not None]
     if readable:
-        regroup(claim.batch, [readable], due_at=moment_of(now))
+        regroup_without_request(claim.batch, [readable], due_at=moment_of(now))
     delete_batch(claim.batch)
     return DispatchResult(
         failed=len(broken),

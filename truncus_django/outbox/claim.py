@@ -48,7 +48,7 @@ from truncus_django.models import (
 from truncus_django.outbox import handover
 from truncus_django.outbox.batching import Candidate, allowed, same_request, split_by_lifetime
 from truncus_django.outbox.expiry import expire
-from truncus_django.outbox.outcomes import delete_batch, end, regroup
+from truncus_django.outbox.outcomes import delete_batch, end, regroup_without_request
 from truncus_django.outbox.reserve import MAY_WAIT, Allowance, allowance
 from truncus_django.outbox.retry_policy import KEY_LIFE_S, LONGEST_RETRY_S, account_pause_s
 from truncus_django.outbox.stored_payload import stored_wire_format
@@ -507,15 +507,8 @@ def _renew(
         if not batch.has_own_key:
             batch.idempotency_key = new_idempotency_key()
         batch.first_request_at = batch.wire_format = None
-    regroup(
-        batch,
-        [[entry.pk for entry in part] for part in others],
-        due_at=moment_of(now),
-        failures=batch.failures,
-        failing_since=batch.failing_since,
-        code=batch.error_code,
-        error=batch.error,
-    )
+    parts = [[entry.pk for entry in part] for part in others]
+    regroup_without_request(batch, parts, due_at=moment_of(now))
     return [entry.pk for entry in first]
 
 

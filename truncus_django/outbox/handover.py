@@ -133,6 +133,8 @@ def _alone(entry: OutboxEntry, account: OutboxAccount, now: float) -> OutboxBatc
         created_at=moment_of(now),
         due_at=moment_of(now),
         attempts=0 if old is None else old.attempts,
+        failures=0 if old is None else old.failures,
+        failing_since=None if old is None else old.failing_since,
         size=1,
         error_code="" if old is None else old.error_code,
         error="" if old is None else old.error,

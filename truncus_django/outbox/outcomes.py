@@ -242,6 +242,24 @@ def regroup(
             Email.objects.filter(pk__in=part).update(error_code=new.error_code, error=error)
 
 
+def regroup_without_request(
+    batch: OutboxBatch, parts: Sequence[Sequence[UUID]], *, due_at: datetime
+) -> None:
+    """Make requests of their own of parts of a batch that was not asked about meanwhile.
+
+    So what it met before goes on: its waits get no shorter, and it is given up when it was to be.
+    """
+    regroup(
+        batch,
+        parts,
+        due_at=due_at,
+        failures=batch.failures,
+        failing_since=batch.failing_since,
+        code=batch.error_code,
+        error=batch.error,
+    )
+
+
 def renew_keys(batches: Mapping[UUID, OutboxBatch]) -> None:
     """Delete batches that are empty now; give the others that were requested a new key.
 

@@ -26,10 +26,12 @@ from truncus_django.models import (
     SuppressedAddress,
 )
 from truncus_django.outbox import operations
+from truncus_django.outbox.answers import DispatchResult
 from truncus_django.outbox.claim import Claim, claim
 from truncus_django.outbox.dispatcher import Dispatcher
 from truncus_django.outbox.handover import LEASE_S
 from truncus_django.outbox.operations import Decision, OperationResult
+from truncus_django.outbox.stored_payload import stored_emails
 from truncus_django.states import State
 
 __all__ = ["other_database", "shared_database", "victim"]
@@ -370,6 +372,47 @@ def test_a_worker_that_dies_leaves_it_to_a_person(
     assert (reload(second).state, second.sent_by) == (State.UNKNOWN, name)
     assert subjects() == ["Order 0"]
     assert emulator.emails == []
+
+
+@pytest.fixture
+def slow_handover(down, put, dispatcher, travel):
+    """An email that was handed over; its lease has run out, and another worker ended it."""
+    put(1)
+    dispatcher.drain()
+    [email] = put(1)
+    claimed = claim(dispatcher.clock)
+    emails = stored_emails(claimed.batch, now=dispatcher.clock.now())
+    answer = dispatcher._hand_over(claimed, emails)
+    travel(LEASE_S + 1)
+    Dispatcher().drain()
+    assert (reload(email).state, email.sent_by) == (State.UNKNOWN, "elsewhere")
+    return email, lambda: dispatcher._record(claimed, emails, answer)
+
+
+def test_that_an_email_was_handed_over_is_true_after_the_lease_too(slow_handover):
+    email, record = slow_handover
+    assert record() == DispatchResult(accepted=1, requests=0)
+    assert (reload(email).state, email.sent_by, email.error) == (State.SENT, "elsewhere", "")
+    assert "The fallback mailer 'elsewhere' sent it" in email.reason
+    assert not OutboxEntry.objects.exists()
+    assert len(mail.outbox) == 2
+
+
+def test_a_handover_says_nothing_of_an_email_that_a_person_has_sent_again(
+    slow_handover, dispatcher, travel
+):
+    email, record = slow_handover
+    operations.decide([email.pk], Decision.SEND)
+    assert record() == DispatchResult(requests=0)
+    assert reload(email).state == State.PENDING
+    assert OutboxEntry.objects.get().is_waiting
+    dispatcher.step()
+    assert claim(dispatcher.clock).is_handover
+    travel(LEASE_S + 1)
+    Dispatcher().drain()
+    assert (reload(email).state, email.sent_by) == (State.UNKNOWN, "elsewhere")
+    assert record() == DispatchResult(requests=0)
+    assert reload(email).state == State.UNKNOWN
 
 
 def test_a_worker_that_stood_still_before_a_handover_gives_the_email_back(

@@ -25,7 +25,7 @@ from truncus_django.api.errors import (
 from truncus_django.api.results import SendResult
 from truncus_django.db.clock import moment_of, unix_of
 from truncus_django.log.recording import redirected_to
-from truncus_django.models import Handover, OutboxAccount
+from truncus_django.models import Email, Handover, OutboxAccount
 from truncus_django.outbox.claim import Claim
 from truncus_django.outbox.outcomes import (
     delete_batch,
@@ -55,6 +55,7 @@ from truncus_django.sending.fallback import HandedOver, HandoverFailure, reason_
 from truncus_django.sending.outgoing import SendOutcome
 from truncus_django.sending.requests import Screening, note_acceptance, parts_of, refusal_of
 from truncus_django.sending.screening import left_out_of, with_left_out
+from truncus_django.states import State
 
 logger = logging.getLogger("truncus_django")
 
@@ -233,15 +234,7 @@ def record_handover(
     name = claim.settings.fallback_mailer or ""
     why = log_text_of_code(claim.account.error_code)
     if isinstance(answer, HandedOver):
-        [email] = emails
-        outcome = SendOutcome(
-            attempts=claim.batch.attempts,
-            sent_by=name,
-            reason=reason_of(name, why),
-            redirected_to=redirected_to(with_left_out(email.fields or {}, answer.left_out)),
-            left_out=answer.left_out,
-        )
-        record_outcomes({email.pk: outcome})
+        record_outcomes(_handed_over(claim, emails, answer))
         delete_batch(claim.batch)
         return DispatchResult(accepted=1, requests=0)
     if answer.refusal is not None:
@@ -264,7 +257,39 @@ def record_handover(
     return DispatchResult(postponed=1, requests=0, error=answer.text)
 
 
+def record_late_handover(
+    claim: Claim, emails: Sequence[StoredEmail], answer: HandedOver
+) -> DispatchResult:
+    """Record that an email was handed over after another worker has ended its batch.
+
+    It did not know what came of it, and this one does; unless a person has decided meanwhile.
+    """
+    ended = Email.objects.filter(
+        state=State.UNKNOWN,
+        sent_by=claim.settings.fallback_mailer or "",
+        idempotency_key=claim.batch.idempotency_key,
+    )
+    accepted = record_outcomes(_handed_over(claim, emails, answer), emails=ended)
+    return DispatchResult(accepted=accepted, requests=0)
+
+
 # What follows -------------------------------------------------------------------------------------
+
+
+def _handed_over(
+    claim: Claim, emails: Sequence[StoredEmail], answer: HandedOver
+) -> dict[UUID, SendOutcome]:
+    """Return the outcome of the one email that the fallback mailer has sent."""
+    [email] = emails
+    name = claim.settings.fallback_mailer or ""
+    outcome = SendOutcome(
+        attempts=claim.batch.attempts,
+        sent_by=name,
+        reason=reason_of(name, log_text_of_code(claim.account.error_code)),
+        redirected_to=redirected_to(with_left_out(email.fields or {}, answer.left_out)),
+        left_out=answer.left_out,
+    )
+    return {email.pk: outcome}
 
 
 def _batch_state(

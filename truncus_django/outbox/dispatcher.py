@@ -31,6 +31,7 @@ from truncus_django.outbox.answers import (
     DispatchResult,
     record_failure,
     record_handover,
+    record_late_handover,
     record_results,
     record_screening,
 )
@@ -279,6 +280,8 @@ class Dispatcher:
                                 "truncus_batch": str(claim.batch.pk),
                             },
                         )
+                        if isinstance(answer, HandedOver):
+                            return record_late_handover(claim, emails, answer)
                         return DispatchResult()
                     now, jitter = self.clock.now(), self._jitter()
                     if isinstance(answer, HandedOver | HandoverFailure):

@@ -127,10 +127,13 @@ class Dispatcher:
                 error = _unexpected_error(exc, is_ambiguous=bool(requests))
                 self._record(taken, emails, error)
                 raise
+        if requests:
+            rate_limit.note_answer(taken.account.pk, taken.arrived_by, self.clock)
+        else:
+            self._take_back_request(taken)
         if isinstance(answer, Screening):
             taken.batch.attempts -= 1  # no request was made
             return self._record(taken, emails, answer)
-        rate_limit.note_answer(taken.account.pk, taken.arrived_by, self.clock)
         self._note_quota(taken, emails, answer)
         return self._record(taken, emails, answer)
 
@@ -192,7 +195,12 @@ class Dispatcher:
             batch = OutboxBatch.objects.filter(pk=claim.batch.pk, lease=claim.lease)
             if batch.update(**changes) and claim.is_handover:
                 Email.objects.filter(outbox_entry__batch=claim.batch.pk).update(sent_by="")
+        self._take_back_request(claim)
         return DispatchResult(requests=0)
+
+    def _take_back_request(self, claim: Claim) -> None:
+        """Leave the account's pace to others: no request was made."""
+        rate_limit.take_back_request(claim.account.pk, claim.arrived_by, claim.settings, self.clock)
 
     def _send(
         self, claim: Claim, emails: Sequence[StoredEmail]

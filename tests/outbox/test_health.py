@@ -133,14 +133,16 @@ def test_a_paused_account_tells_its_mailers_and_why(emulator, put, dispatcher, s
     assert "tr_test" not in repr(health())
 
 
-def test_a_mailer_that_is_gone_is_named(emulator, put, dispatcher):
-    OutboxEntry.objects.filter(pk__in=[email.pk for email in put(1)]).update(mailer="gone")
+@pytest.mark.parametrize("name", ["gone", "g" * 100])
+def test_a_mailer_that_is_gone_is_named(emulator, put, dispatcher, name):
+    OutboxEntry.objects.filter(pk__in=[email.pk for email in put(1)]).update(mailer=name)
     dispatcher.drain()
 
     [paused] = health().paused
 
-    assert paused.mailers == ("gone",)
+    assert paused.mailers == (name,)
     assert paused.error_code == "configuration"
+    assert paused.is_misconfigured
 
 
 def test_a_pause_that_is_over_and_one_of_a_replaced_key_are_none(put):

@@ -9,7 +9,6 @@ another one needs, from before the request: ``is_ambiguous``, the key, the membe
 and ``due_at``, when the lease has run out. Then :func:`take_over` has the same request made again.
 """
 
-import hashlib
 import math
 import random
 import time
@@ -52,7 +51,13 @@ from truncus_django.outbox.outcomes import delete_batch, end, regroup_without_re
 from truncus_django.outbox.reserve import MAY_WAIT, Allowance, allowance
 from truncus_django.outbox.retry_policy import KEY_LIFE_S, LONGEST_RETRY_S, account_pause_s
 from truncus_django.outbox.stored_payload import stored_wire_format
-from truncus_django.outbox.waiting import QueueName, waiting_mailers, waiting_tenants
+from truncus_django.outbox.waiting import (
+    QueueName,
+    is_placeholder,
+    placeholders_of_tenants,
+    waiting_mailers,
+    waiting_tenants,
+)
 from truncus_django.sending.fallback import fallback_of
 
 LEASE_MARGIN_S = 5.0
@@ -60,8 +65,6 @@ LOOK_AGAIN_S = 1.0
 SHORTEST_WAIT_S = 0.005
 LONGEST_PACE_S = 70.0
 """No pace holds a request for longer; what seems to was noted before a clock was set back."""
-UNAVAILABLE = "tenant:"
-"""What the names of rows begin with that stand for tenants without an account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +261,7 @@ def _held_tenants(queues: Iterable[QueueName], now: float) -> Mapping[QueueName,
         return {}
     present = moment_of(now)
     is_paced = Q(free_at__gt=present, free_at__lte=moment_of(now + LONGEST_PACE_S))
-    is_held = is_paced | Q(paused_until__gt=present) | Q(account__startswith=UNAVAILABLE)
+    is_held = is_paced | Q(paused_until__gt=present) | placeholders_of_tenants()
     accounts = OutboxAccount.objects.filter(is_held, tenant__gt="").defer(
         "recent_requests", "capabilities", "error"
     )
@@ -267,7 +270,7 @@ def _held_tenants(queues: Iterable[QueueName], now: float) -> Mapping[QueueName,
         name = QueueName(account.mailer, account.tenant)
         if name not in with_work:
             continue
-        is_unavailable = account.pk.startswith(UNAVAILABLE)
+        is_unavailable = is_placeholder(account.pk)
         if is_unavailable and not _is_paused(account, now):
             found.setdefault(name, _HeldTenant(account.pk))
         elif account.paused_until is not None and account.paused_until > present:
@@ -306,7 +309,7 @@ def _name_account(queue: QueueName, account: str) -> None:
     accounts = OutboxAccount.objects.all()
     accounts.bulk_create([OutboxAccount(account=account)], ignore_conflicts=True)
     earlier = accounts.filter(queue.of_entries()).exclude(pk=account)
-    earlier.filter(account__startswith=UNAVAILABLE).delete()
+    earlier.filter(pk=queue.placeholder).delete()
     earlier.update(mailer="", tenant="")
     accounts.filter(pk=account, tenant="").update(mailer=queue.mailer, tenant=queue.tenant)
 
@@ -342,7 +345,7 @@ def _claim_of(
     if found.tenant and (account is None or not account.tenant):
         _name_account(name, digest)
     elif was_unavailable:
-        OutboxAccount.objects.filter(pk=_unavailable(name)).delete()
+        OutboxAccount.objects.filter(pk=name.placeholder).delete()
     if account is not None:
         # A paused account is seen without a lock.
         now = clock.now()
@@ -583,17 +586,9 @@ def lease_s(settings: Settings) -> float:
 # A queue without a usable account -----------------------------------------------------------------
 
 
-def _unavailable(queue: QueueName) -> str:
-    """Return the name of the row that a queue without an account is paused by."""
-    if not queue.tenant:
-        return f"mailer:{queue.mailer}"[:100]
-    name = f"{queue.mailer}\n{queue.tenant}"
-    return UNAVAILABLE + hashlib.sha256(name.encode()).hexdigest()
-
-
 def _pause_misconfigured(queue: QueueName, error: ConfigurationError, clock: Clock) -> Idle:
     """Pause a queue that has no account, and say so on its emails."""
-    name = _unavailable(queue)
+    name = queue.placeholder
     account = OutboxAccount.objects.filter(pk=name).first()
     if account is None or not _is_paused(account, clock.now()):
         with committed(clock.using):
@@ -604,8 +599,7 @@ def _pause_misconfigured(queue: QueueName, error: ConfigurationError, clock: Clo
                 account.paused_until = moment_of(now + pause_s)
                 account.failures += 1
                 account.error_code, account.error = "configuration", str(error)
-                if queue.tenant:
-                    account.mailer, account.tenant = queue
+                account.mailer, account.tenant = queue
                 account.save(using=clock.using)
                 _say_on_emails(queue, account, now)
     until = rate_limit.paused_until(account, now=clock.now())

@@ -22,7 +22,12 @@ from truncus_django.models import (
     database,
 )
 from truncus_django.outbox.reserve import MAY_WAIT, HeldBack, held_back
-from truncus_django.outbox.waiting import HELD_BACK, waiting_mailers, waiting_of_tenants
+from truncus_django.outbox.waiting import (
+    HELD_BACK,
+    is_placeholder,
+    waiting_mailers,
+    waiting_of_tenants,
+)
 from truncus_django.quota.overview import Quota, quotas_of
 from truncus_django.rate_limit import recent_requests
 from truncus_django.states import State
@@ -67,7 +72,7 @@ class PausedAccount:
     @property
     def is_misconfigured(self) -> bool:
         """Whether it stands for a mailer or a tenant whose settings lead to no account."""
-        return self.account.startswith(("mailer:", "tenant:"))
+        return is_placeholder(self.account)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,10 +305,8 @@ def _last_error(accounts: Sequence[OutboxAccount], paused: Sequence[PausedAccoun
 
 
 def _users(account: OutboxAccount, users: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    kind, is_mailer, name = account.account.partition("mailer:")
-    if is_mailer and not kind:
-        return (name,)
-    return users.get(account.account, (account.mailer,) if account.tenant else ())
+    is_named = is_placeholder(account.account) or account.tenant
+    return users.get(account.account, (account.mailer,) if is_named else ())
 
 
 def _number(value: Any) -> float:

@@ -54,7 +54,6 @@ from truncus_django.outbox.stored_payload import stored_wire_format
 from truncus_django.outbox.waiting import (
     QueueName,
     is_placeholder,
-    placeholders_of_tenants,
     waiting_mailers,
     waiting_tenants,
 )
@@ -178,10 +177,10 @@ def claim(clock: Clock, *, mailer: str | None = None) -> Claim | Idle:
     idle_accounts: dict[str, Idle] = {}
     for name in queues:
         known = held.get(name)
-        if known is not None and known.idle is not None and name != renewed:
+        if known is not None and name != renewed:
             idles.append(known.idle)
             continue
-        taken = _claim_of(name, clock, idle_accounts, was_unavailable=known is not None)
+        taken = _claim_of(name, clock, idle_accounts)
         if isinstance(taken, Claim):
             return taken
         idles.append(taken)
@@ -241,13 +240,12 @@ class _HeldTenant:
 
     Attributes:
         account: the account's name.
-        idle: why nothing of it is to be sent now; ``None`` where its account was not to be had,
-            and it is time to ask again.
+        idle: why nothing of it is to be sent now.
         needs_a_person: whether another key, or a tenant that is known again, ends it.
     """
 
     account: str
-    idle: Idle | None = None
+    idle: Idle
     needs_a_person: bool = False
 
 
@@ -261,7 +259,7 @@ def _held_tenants(queues: Iterable[QueueName], now: float) -> Mapping[QueueName,
         return {}
     present = moment_of(now)
     is_paced = Q(free_at__gt=present, free_at__lte=moment_of(now + LONGEST_PACE_S))
-    is_held = is_paced | Q(paused_until__gt=present) | placeholders_of_tenants()
+    is_held = is_paced | Q(paused_until__gt=present)
     accounts = OutboxAccount.objects.filter(is_held, tenant__gt="").defer(
         "recent_requests", "capabilities", "error"
     )
@@ -272,8 +270,8 @@ def _held_tenants(queues: Iterable[QueueName], now: float) -> Mapping[QueueName,
             continue
         is_unavailable = is_placeholder(account.pk)
         if is_unavailable and not _is_paused(account, now):
-            found.setdefault(name, _HeldTenant(account.pk))
-        elif account.paused_until is not None and account.paused_until > present:
+            continue  # it is time to ask again
+        if account.paused_until is not None and account.paused_until > present:
             if account.allows_fallback:
                 continue  # another mailer may send meanwhile
             why = {name.label: log_text_of_code(account.error_code)}
@@ -309,7 +307,6 @@ def _name_account(queue: QueueName, account: str) -> None:
     accounts = OutboxAccount.objects.all()
     accounts.bulk_create([OutboxAccount(account=account)], ignore_conflicts=True)
     earlier = accounts.filter(queue.of_entries()).exclude(pk=account)
-    earlier.filter(pk=queue.placeholder).delete()
     earlier.update(mailer="", tenant="")
     accounts.filter(pk=account, tenant="").update(mailer=queue.mailer, tenant=queue.tenant)
 
@@ -318,11 +315,7 @@ def _name_account(queue: QueueName, account: str) -> None:
 
 
 def _claim_of(
-    name: QueueName,
-    clock: Clock,
-    idle_accounts: MutableMapping[str, Idle],
-    *,
-    was_unavailable: bool,
+    name: QueueName, clock: Clock, idle_accounts: MutableMapping[str, Idle]
 ) -> Claim | Idle:
     """Take a request of a queue.
 
@@ -330,7 +323,6 @@ def _claim_of(
         name: its name.
         clock: of the outbox's database.
         idle_accounts: those that were found idle already: several queues may go by one.
-        was_unavailable: whether the tenant's account was not to be had the last time.
     """
     try:
         found = get_own_account(*name)
@@ -341,11 +333,12 @@ def _claim_of(
     digest = queue.client.account
     if digest in idle_accounts:
         return idle_accounts[digest]
-    account = OutboxAccount.objects.filter(pk=digest).first()
+    rows = OutboxAccount.objects.in_bulk([digest, name.placeholder])
+    account = rows.get(digest)
+    if name.placeholder in rows:
+        OutboxAccount.objects.filter(pk=name.placeholder).delete()
     if found.tenant and (account is None or not account.tenant):
         _name_account(name, digest)
-    elif was_unavailable:
-        OutboxAccount.objects.filter(pk=name.placeholder).delete()
     if account is not None:
         # A paused account is seen without a lock.
         now = clock.now()

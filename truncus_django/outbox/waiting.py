@@ -53,11 +53,6 @@ def is_placeholder(account: str) -> bool:
     return account.startswith((_PLACEHOLDER_OF_MAILER, _PLACEHOLDER_OF_TENANT))
 
 
-def placeholders_of_tenants() -> Q:
-    """Return the condition that rows of ``OutboxAccount`` stand for tenants without one."""
-    return Q(account__startswith=_PLACEHOLDER_OF_TENANT)
-
-
 def waiting_mailers() -> Iterator[str]:
     """Yield the mailers of waiting emails, each by one step through the index, two in a query.
 

@@ -192,6 +192,28 @@ def test_a_paused_account_is_no_lack_of_workers(put, emulator, dispatcher):
     assert not health().is_unattended
 
 
+def test_a_paused_mailer_hides_no_lack_of_workers_for_others(put, emulator, dispatcher):
+    OutboxEntry.objects.filter(pk__in=[email.pk for email in put(1)]).update(mailer="gone")
+    dispatcher.drain()
+    OutboxEntry.objects.update(created_at=timezone.now() - timedelta(seconds=1000))
+    assert health().paused
+    assert not health().is_unattended
+
+    age(put(1), 1000)
+    assert health().is_unattended
+
+
+def test_a_paused_mailer_hides_no_next_try_that_nobody_makes(put, emulator, dispatcher, travel):
+    put(1)
+    emulator.faults.next("provider_502")
+    dispatcher.drain()
+    OutboxEntry.objects.filter(pk__in=[email.pk for email in put(1)]).update(mailer="gone")
+    dispatcher.drain()
+    OutboxBatch.objects.update(due_at=timezone.now() - timedelta(seconds=1000))
+    assert health().paused
+    assert health().is_unattended
+
+
 def test_the_last_request_is_told(put, emulator, dispatcher, settings):
     settings.TRUNCUS = {**settings.TRUNCUS, "REQUESTS_PER_MINUTE": 600}
     put(1)

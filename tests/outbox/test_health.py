@@ -86,14 +86,14 @@ def test_a_request_that_is_tried_again_waits_since_it_was_first_made(
     assert 999 < health().oldest_age_s < 1030
 
 
-def test_what_is_held_back_or_put_back_by_hand_does_not_wait_for_long(
+def test_what_awaits_its_send_at_or_was_put_back_by_hand_does_not_wait_for_long(
     put, emulator, dispatcher, travel
 ):
     [email] = put(1)
     age([email], 1000)
     emulator.faults.next("provider_502")
     dispatcher.step()
-    OutboxBatch.objects.update(error_code="held_back")
+    OutboxBatch.objects.update(error_code="awaits_send_at")
     assert health().oldest_age_s is None
 
     OutboxBatch.objects.update(due_at=timezone.now() - timedelta(days=1), error_code="")

@@ -83,7 +83,7 @@ def test_what_is_no_truncus_costs_no_emails(
     assert len(emulator.emails) == 150
 
 
-def test_one_of_a_batch_that_truncus_does_not_schedule_is_held_back(
+def test_one_of_a_batch_that_truncus_does_not_schedule_awaits_its_send_at(
     emulator, message, dispatcher, travel, states, monkeypatch
 ):
     later = datetime.now(UTC) + timedelta(hours=1)
@@ -100,7 +100,7 @@ def test_one_of_a_batch_that_truncus_does_not_schedule_is_held_back(
     monkeypatch.setattr(dispatcher_module, "request_results", refuse)
     dispatcher.drain()
     assert states() == ["delivered", "sending"]
-    assert OutboxBatch.objects.get().error_code == "held_back"
+    assert OutboxBatch.objects.get().error_code == "awaits_send_at"
     travel(61 * 60)
     dispatcher.drain()
     assert states() == ["delivered", "delivered"]
@@ -130,7 +130,7 @@ def _failing():
 
 
 @pytest.mark.parametrize("use_tz", [True, False])
-def test_a_send_at_at_the_end_of_time_is_not_held_back(
+def test_a_send_at_at_the_end_of_time_is_not_awaited(
     truncus, message, dispatcher, states, settings, use_tz
 ):
     """There is no such moment to go on at."""

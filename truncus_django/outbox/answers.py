@@ -49,7 +49,7 @@ from truncus_django.outbox.stored_payload import (
     store_left_out,
     stored_wire_format,
 )
-from truncus_django.outbox.waiting import HELD_BACK
+from truncus_django.outbox.waiting import AWAITS_SEND_AT
 from truncus_django.sending.breaker import OPEN_S
 from truncus_django.sending.fallback import HandedOver, HandoverFailure, reason_of
 from truncus_django.sending.outgoing import SendOutcome
@@ -96,7 +96,7 @@ def record_results(
     """
     finished: dict[UUID, SendOutcome] = {}
     retried: dict[UUID, TruncusError] = {}
-    held_back: dict[UUID, datetime] = {}
+    awaits_send_at: dict[UUID, datetime] = {}
     for index, (email, result) in enumerate(zip(emails, results, strict=True)):
         error = None if result.is_accepted else refusal_of(result)
         if error is None:
@@ -105,7 +105,7 @@ def record_results(
             retried[email.pk] = error
             continue
         elif email.send_at is not None and _is_about_send_at(error):
-            held_back[email.pk] = email.send_at
+            awaits_send_at[email.pk] = email.send_at
             continue
         finished[email.pk] = SendOutcome(
             result=result,
@@ -118,8 +118,8 @@ def record_results(
             left_out=left_out_of(email.fields or {}),
         )
     record_outcomes(finished)
-    for pk, send_at in held_back.items():
-        regroup(claim.batch, [[pk]], due_at=moment_of(send_at.timestamp()), code=HELD_BACK)
+    for pk, send_at in awaits_send_at.items():
+        regroup(claim.batch, [[pk]], due_at=moment_of(send_at.timestamp()), code=AWAITS_SEND_AT)
     if retried:
         longest, error = _retry_some(claim, retried, now, jitter)
         if any(map(stops_account, retried.values())):
@@ -130,7 +130,7 @@ def record_results(
         _note_success(claim, now)
     delete_batch(claim.batch)
     failed = sum(outcome.error is not None for outcome in finished.values())
-    postponed = len(retried) + len(held_back)
+    postponed = len(retried) + len(awaits_send_at)
     return DispatchResult(len(finished) - failed, failed, postponed=postponed)
 
 
@@ -209,7 +209,7 @@ def record_failure(
     send_at = emails[0].send_at if len(emails) == 1 else None
     if send_at is not None and decision.action is RetryAction.FAIL and _is_about_send_at(error):
         due_at = moment_of(send_at.timestamp())
-        postpone(claim.batch, error, due_at=due_at, is_ambiguous=False, code=HELD_BACK)
+        postpone(claim.batch, error, due_at=due_at, is_ambiguous=False, code=AWAITS_SEND_AT)
         return postponed
     error.ambiguous = decision.action is RetryAction.UNKNOWN
     end(claim.batch, error)
@@ -329,7 +329,7 @@ def _failing_since(claim: Claim, now: float) -> datetime:
 
 
 def _is_about_send_at(error: TruncusError) -> bool:
-    """Whether Truncus does not want to schedule an email, which is then held back here."""
+    """Whether Truncus does not want to schedule an email, which then awaits its time here."""
     return isinstance(error, APIError) and "send_at" in error.message
 
 

@@ -150,7 +150,7 @@ class Dispatcher:
 
         Args:
             deadline: monotonic seconds; no request is begun after this.
-            longest_wait_s: seconds; what the limits hold back for longer is left to a later run.
+            longest_wait_s: seconds; what the limits let wait for longer is left to a later run.
 
         Raises:
             django.db.DatabaseError: nothing is lost.

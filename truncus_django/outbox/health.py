@@ -22,7 +22,7 @@ from truncus_django.models import (
 )
 from truncus_django.outbox.reserve import MAY_WAIT, HeldBack, held_back
 from truncus_django.outbox.waiting import (
-    HELD_BACK,
+    AWAITS_SEND_AT,
     QueueName,
     is_placeholder,
     waiting_mailers,
@@ -87,7 +87,7 @@ class OutboxHealth:
         failed: emails that failed and can be retried: their payload is stored.
         counted_up_to: where counting ended; a count of so many may be more. ``None``: nowhere.
         oldest_age_s: seconds for which the oldest email waits, since it was written or put back by
-            hand; one that is held back, until its ``send_at`` or by ``QUOTA_RESERVE``, does not
+            hand; one that awaits its ``send_at``, or that ``QUOTA_RESERVE`` holds back, does not
             count. ``None``: none waits.
         next_attempt_at: the earliest of the next tries of what waits for one; ``None``: none does.
         last_request_at: when a request was last made, by any worker; ``None`` where nobody noted.
@@ -159,7 +159,7 @@ def health(*, count_up_to: int | None = COUNT_UP_TO) -> OutboxHealth:
     requested = [
         _Requested(QueueName(mailer, tenant), *found)
         for mailer, tenant, *found in batches.annotate(
-            oldest=Min("created_at", filter=~Q(error_code=HELD_BACK) & ~waits_for_quota),
+            oldest=Min("created_at", filter=~Q(error_code=AWAITS_SEND_AT) & ~waits_for_quota),
             next_attempt_at=Min("due_at", filter=Q(lease=None) & ~waits_for_quota),
             overdue=Count("pk", filter=died),
         )

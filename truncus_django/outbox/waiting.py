@@ -10,7 +10,7 @@ from django.db.models import Min, OuterRef, Q, QuerySet, Subquery
 from truncus_django.mailers import label_of
 from truncus_django.models import OutboxEntry
 
-HELD_BACK = "held_back"
+AWAITS_SEND_AT = "awaits_send_at"
 """The code of emails that Truncus does not want to schedule, and that wait here for their time."""
 
 _PLACEHOLDER_OF_MAILER, _PLACEHOLDER_OF_TENANT = "mailer:", "tenant:"

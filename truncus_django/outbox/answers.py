@@ -314,11 +314,11 @@ def _decide_about_one(
 
 def _wait_s(claim: Claim, decision: RetryDecision, error: TruncusError) -> float:
     """Return the seconds until the next try; none where the account's pause is enough."""
-    is_elsewhere = _goes_elsewhere(claim, decision, error) and not decision.is_ambiguous
-    return 0.0 if is_elsewhere else decision.wait_s
+    goes_at_once = _uses_fallback(claim, decision, error) and not decision.is_ambiguous
+    return 0.0 if goes_at_once else decision.wait_s
 
 
-def _goes_elsewhere(claim: Claim, decision: RetryDecision, error: TruncusError) -> bool:
+def _uses_fallback(claim: Claim, decision: RetryDecision, error: TruncusError) -> bool:
     """Whether the account is paused while the fallback mailer sends."""
     has_fallback = claim.settings.fallback_mailer is not None
     return has_fallback and error.is_outage and decision.pause_s > 0
@@ -433,7 +433,7 @@ def _note_failure(claim: Claim, decision: RetryDecision, error: TruncusError, no
         account.update(**changes)
     if decision.pause_s:
         pause_s = decision.pause_s
-        if _goes_elsewhere(claim, decision, error):
+        if _uses_fallback(claim, decision, error):
             pause_s = max(pause_s, OPEN_S)  # emails need not wait for its end
             logger.warning(
                 "The outbox's emails go to the fallback mailer %r for %d s: %s",
@@ -441,7 +441,7 @@ def _note_failure(claim: Claim, decision: RetryDecision, error: TruncusError, no
                 pause_s,
                 log_text(error),
                 extra={
-                    "truncus_event": "outbox_goes_elsewhere",
+                    "truncus_event": "outbox_uses_fallback",
                     "truncus_mailer": claim.settings.fallback_mailer,
                     "truncus_seconds": pause_s,
                     **log_fields(error),

@@ -580,7 +580,7 @@ def lease_s(settings: Settings) -> float:
 
 
 def _pause_misconfigured(queue: QueueName, error: ConfigurationError, clock: Clock) -> Idle:
-    """Pause a queue that has no account, and say so on its emails."""
+    """Pause a queue that has no account, and record the error on its emails."""
     name = queue.placeholder
     account = OutboxAccount.objects.filter(pk=name).first()
     if account is None or not _is_paused(account, clock.now()):
@@ -594,7 +594,7 @@ def _pause_misconfigured(queue: QueueName, error: ConfigurationError, clock: Clo
                 account.error_code, account.error = "configuration", str(error)
                 account.mailer, account.tenant = queue
                 account.save(using=clock.using)
-                _say_on_emails(queue, account, now)
+                _record_error_on_emails(queue, account, now)
     until = rate_limit.paused_until(account, now=clock.now())
     return Idle(until, paused={queue.label: account.error})
 
@@ -604,7 +604,7 @@ def _is_paused(account: OutboxAccount, now: float) -> bool:
     return now < rate_limit.paused_until(account, now=now) <= now + LONGEST_RETRY_S
 
 
-def _say_on_emails(queue: QueueName, account: OutboxAccount, now: float) -> None:
+def _record_error_on_emails(queue: QueueName, account: OutboxAccount, now: float) -> None:
     """Write the error that pauses a queue onto its emails, so many as a request takes."""
     waiting = _waiting(queue, now).values_list("pk", flat=True)
     due = OutboxEntry.objects.filter(

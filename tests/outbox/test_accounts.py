@@ -32,6 +32,7 @@ from truncus_django.models import (
     OutboxAccount,
     OutboxBatch,
     OutboxEntry,
+    SuppressedAddress,
 )
 from truncus_django.outbox import operations
 from truncus_django.outbox.claim import Claim, claim
@@ -338,6 +339,21 @@ def test_each_account_has_a_pace_of_its_own(emulator, keys, extra, put_for):
     assert idle.is_pace
     assert idle.wait_s(dispatcher.clock.now()) > 30
     assert len(emulator.requests) == 3
+
+
+def test_a_request_that_was_not_made_leaves_the_pace_to_the_next(
+    extra, put_for, dispatcher, settings
+):
+    settings.TRUNCUS = {**settings.TRUNCUS, "SUPPRESS": "manual"}
+    extra["requests_per_second"] = 1
+    [suppressed] = put_for("acme", to=["ann@example.net"])
+    SuppressedAddress.objects.create(address="ann@example.net")
+    dispatcher.step()
+    assert reload(suppressed).state == State.REJECTED
+    assert OutboxAccount.objects.get().free_at is None
+    [email] = put_for("acme")
+    dispatcher.step()
+    assert reload(email).state == State.DELIVERED
 
 
 def test_a_quota_reserve_holds_for_its_account_alone(emulator, extra, put_for, dispatcher, keys):

@@ -347,11 +347,12 @@ class OutboxAccount(models.Model):
     """
 
     account = ExactCharField(primary_key=True, max_length=100)
-    """A digest of base URL and API key; ``"mailer:" + name`` where a mailer has no usable one, and
-    ``"tenant:"`` with a digest of its name where a tenant has none."""
+    """A digest of base URL and API key; ``"mailer:"`` or ``"tenant:"`` with a digest of its name
+    where a mailer or a tenant has no usable one."""
     mailer = ExactCharField(max_length=100, blank=True)
     tenant = ExactCharField(max_length=255, blank=True)
-    """Whose own account it is, as ``ACCOUNTS`` told; empty for that of a mailer."""
+    """Both: whose own account it is, as ``ACCOUNTS`` told; empty for that of a mailer. Where there
+    is no account: whose it was to be."""
     free_at = models.DateTimeField(null=True)
     """Of a tenant's: before this, its pace lets no request go."""
     recent_requests = models.JSONField(default=list)

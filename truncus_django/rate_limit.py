@@ -84,15 +84,45 @@ def note_request(account: OutboxAccount, settings: Settings, *, now: float) -> f
     recent = [*recent_requests(account, now=now), arrived_by] if arrived_by else []
     recent = sorted(recent)[-most:]  # no more than the limits look back
     if recent != account.recent_requests:
-        account.recent_requests = recent
-        changes: dict[str, Any] = {"recent_requests": recent}
-        if account.tenant:
-            # Whatever comes of those under way, none goes sooner. So others need not look.
-            free_at = next_request_at(account, limits(settings), now=now)
-            changes["free_at"] = moment_of(free_at) if free_at > now else None
-        rows = OutboxAccount.objects.filter(pk=account.pk)
-        rows.update(**changes)
+        _write_requests(account, recent, settings, now=now)
     return arrived_by
+
+
+def take_back_request(
+    account_name: str, arrived_by: float | None, settings: Settings, clock: Clock
+) -> None:
+    """Let a request not count that was not made after all.
+
+    Where the database fails, it counts all the same.
+
+    Args:
+        account_name: whose request it was to be.
+        arrived_by: what :func:`note_request` returned.
+        settings: as for :func:`note_request`.
+        clock: of the outbox's database.
+    """
+    if arrived_by is None:
+        return
+    with suppress(DatabaseError, InterfaceError), committed(clock.using):
+        account = locked_account(account_name)
+        now = clock.now()
+        recent = recent_requests(account, now=now)
+        if arrived_by in recent:
+            recent.remove(arrived_by)
+            _write_requests(account, recent, settings, now=now)
+
+
+def _write_requests(
+    account: OutboxAccount, recent: list[float], settings: Settings, *, now: float
+) -> None:
+    account.recent_requests = recent
+    changes: dict[str, Any] = {"recent_requests": recent}
+    if account.tenant:
+        # Whatever comes of those under way, none goes sooner. So others need not look.
+        free_at = next_request_at(account, limits(settings), now=now)
+        changes["free_at"] = moment_of(free_at) if free_at > now else None
+    rows = OutboxAccount.objects.filter(pk=account.pk)
+    rows.update(**changes)
 
 
 def note_answer(account_name: str, arrived_by: float | None, clock: Clock) -> None:

@@ -32,6 +32,7 @@ from truncus_django.models import (
     OutboxAccount,
     OutboxBatch,
     OutboxEntry,
+    SuppressedAddress,
 )
 from truncus_django.outbox import operations
 from truncus_django.outbox.claim import Claim, claim
@@ -340,6 +341,21 @@ def test_each_account_has_a_pace_of_its_own(emulator, keys, extra, put_for):
     assert len(emulator.requests) == 3
 
 
+def test_a_request_that_was_not_made_leaves_the_pace_to_the_next(
+    extra, put_for, dispatcher, settings
+):
+    settings.TRUNCUS = {**settings.TRUNCUS, "SUPPRESS": "manual"}
+    extra["requests_per_second"] = 1
+    [suppressed] = put_for("acme", to=["ann@example.net"])
+    SuppressedAddress.objects.create(address="ann@example.net")
+    dispatcher.step()
+    assert reload(suppressed).state == State.REJECTED
+    assert OutboxAccount.objects.get().free_at is None
+    [email] = put_for("acme")
+    dispatcher.step()
+    assert reload(email).state == State.DELIVERED
+
+
 def test_a_quota_reserve_holds_for_its_account_alone(emulator, extra, put_for, dispatcher, keys):
     emulator.reset(monthly_limit=10, **NO_LIMITS)
     extra.update(quota_reserve=9)
@@ -352,6 +368,51 @@ def test_a_quota_reserve_holds_for_its_account_alone(emulator, extra, put_for, d
     [held] = found.held_back
     assert (held.tenant, held.emails, held.kept) == ("acme", 1, 9)
     assert "acme" in {quota.tenant for quota in found.quotas}
+
+
+def _make_late() -> None:
+    long_ago = timezone.now() - timedelta(seconds=1000)
+    OutboxEntry.objects.update(created_at=long_ago)
+    OutboxBatch.objects.update(due_at=long_ago)
+
+
+def test_a_paused_tenant_hides_no_lack_of_workers(emulator, keys, put_for, dispatcher):
+    put_for("acme", "zenith")
+    dispatcher.drain()
+    emulator.reset(revoked_keys=[keys["zenith"]], **NO_LIMITS)
+    put_for("zenith", "zenith")
+    dispatcher.drain()
+    _make_late()
+    assert [paused.tenant for paused in health().paused] == ["zenith"]
+    assert not health().is_unattended
+
+    put_for("acme")
+    _make_late()
+    assert health().is_unattended
+
+
+def test_tenants_that_share_a_paused_account_wait_for_it(emulator, keys, put_for, dispatcher):
+    keys["zenith"] = keys["acme"]
+    emulator.reset(revoked_keys=[keys["acme"]], **NO_LIMITS)
+    put_for("acme", "zenith")
+    dispatcher.drain()
+    _make_late()
+    assert not health().is_unattended
+
+
+def test_a_thousand_paused_tenants_cost_health_no_more_queries(keys, put_for, settings):
+    put_for("acme")
+    with CaptureQueriesContext(connection) as few:
+        health()
+    _add_tenants(1000, keys, settings)
+    later = timezone.now() + timedelta(seconds=50)
+    OutboxAccount.objects.bulk_create(
+        [OutboxAccount(account=name, tenant=name, paused_until=later) for name in keys],
+        batch_size=100,
+    )
+    with CaptureQueriesContext(connection) as many:
+        assert len(health().paused) == len(keys)
+    assert len(many) == len(few)
 
 
 # Many tenants -------------------------------------------------------------------------------------

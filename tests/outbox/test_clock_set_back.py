@@ -13,7 +13,7 @@ from truncus_django.outbox.claim import Claim, Idle, claim
 from truncus_django.outbox.clock_set_back import SET_BACK_S
 from truncus_django.outbox.dispatcher import Dispatcher
 from truncus_django.outbox.stored_payload import stored_emails
-from truncus_django.outbox.waiting import HELD_BACK
+from truncus_django.outbox.waiting import AWAITS_SEND_AT
 
 __all__ = ["other_database", "shared_database", "site"]
 
@@ -168,7 +168,7 @@ def test_a_key_grows_no_younger(emulator, put, dispatcher, worker, travel, state
     assert len(keys_of(emulator)) == asked
 
 
-def test_what_is_held_back_waits_for_the_moment_that_its_sender_named(
+def test_what_awaits_its_send_at_waits_for_the_moment_that_its_sender_named(
     emulator, put, dispatcher, worker, travel
 ):
     emulator.faults.next("error_500", times=2)
@@ -176,7 +176,7 @@ def test_what_is_held_back_waits_for_the_moment_that_its_sender_named(
     dispatcher.step()
     held_at = moment_of(dispatcher.clock.now() + 48 * HOUR_S)
     held = OutboxBatch.objects.filter(idempotency_key="held")
-    held.update(error_code=HELD_BACK, due_at=held_at)
+    held.update(error_code=AWAITS_SEND_AT, due_at=held_at)
     put(1)
     dispatcher.step()
     travel(-HOUR_S)

@@ -26,10 +26,12 @@ from truncus_django.models import (
     SuppressedAddress,
 )
 from truncus_django.outbox import operations
-from truncus_django.outbox.claim import Claim
+from truncus_django.outbox.answers import DispatchResult
+from truncus_django.outbox.claim import Claim, claim
 from truncus_django.outbox.dispatcher import Dispatcher
 from truncus_django.outbox.handover import LEASE_S
 from truncus_django.outbox.operations import Decision, OperationResult
+from truncus_django.outbox.stored_payload import stored_emails
 from truncus_django.states import State
 
 __all__ = ["other_database", "shared_database", "victim"]
@@ -234,6 +236,16 @@ def test_the_rest_of_a_batch_gets_another_key(down, put, dispatcher):
     assert (rest.first_request_at, rest.handover) == (None, "")
 
 
+def test_an_email_alone_goes_on_with_the_failures_of_its_batch(down, put, dispatcher):
+    put(2)
+    dispatcher.step()
+    since = datetime(2026, 11, 28, tzinfo=UTC)
+    OutboxBatch.objects.update(failures=5, failing_since=since)
+    claim(dispatcher.clock)
+    told = OutboxBatch.objects.values_list("failures", "failing_since")
+    assert list(told) == [(5, since)] * 2
+
+
 def test_the_guard_holds(down, put, dispatcher, settings):
     put(1, cc=["bob@example.net"])
     settings.TRUNCUS = {**settings.TRUNCUS, "REDIRECT_TO": ["dev@example.com"]}
@@ -362,6 +374,47 @@ def test_a_worker_that_dies_leaves_it_to_a_person(
     assert emulator.emails == []
 
 
+@pytest.fixture
+def slow_handover(down, put, dispatcher, travel):
+    """An email that was handed over; its lease has run out, and another worker ended it."""
+    put(1)
+    dispatcher.drain()
+    [email] = put(1)
+    claimed = claim(dispatcher.clock)
+    emails = stored_emails(claimed.batch, now=dispatcher.clock.now())
+    answer = dispatcher._hand_over(claimed, emails)
+    travel(LEASE_S + 1)
+    Dispatcher().drain()
+    assert (reload(email).state, email.sent_by) == (State.UNKNOWN, "elsewhere")
+    return email, lambda: dispatcher._record(claimed, emails, answer)
+
+
+def test_that_an_email_was_handed_over_is_true_after_the_lease_too(slow_handover):
+    email, record = slow_handover
+    assert record() == DispatchResult(accepted=1, requests=0)
+    assert (reload(email).state, email.sent_by, email.error) == (State.SENT, "elsewhere", "")
+    assert "The fallback mailer 'elsewhere' sent it" in email.reason
+    assert not OutboxEntry.objects.exists()
+    assert len(mail.outbox) == 2
+
+
+def test_a_handover_says_nothing_of_an_email_that_a_person_has_sent_again(
+    slow_handover, dispatcher, travel
+):
+    email, record = slow_handover
+    operations.decide([email.pk], Decision.SEND)
+    assert record() == DispatchResult(requests=0)
+    assert reload(email).state == State.PENDING
+    assert OutboxEntry.objects.get().is_waiting
+    dispatcher.step()
+    assert claim(dispatcher.clock).is_handover
+    travel(LEASE_S + 1)
+    Dispatcher().drain()
+    assert (reload(email).state, email.sent_by) == (State.UNKNOWN, "elsewhere")
+    assert record() == DispatchResult(requests=0)
+    assert reload(email).state == State.UNKNOWN
+
+
 def test_a_worker_that_stood_still_before_a_handover_gives_the_email_back(
     down, put, dispatcher, monkeypatch
 ):
@@ -374,6 +427,35 @@ def test_a_worker_that_stood_still_before_a_handover_gives_the_email_back(
     assert (len(mail.outbox), reload(email).sent_by) == (1, "")
     assert dispatcher.drain().accepted == 1
     assert (len(mail.outbox), reload(email).state) == (2, State.SENT)
+
+
+def test_a_long_timeout_of_truncus_keeps_nobody_from_a_handover(name, put, dispatcher, settings):
+    """No request could be over before a handover's lease is."""
+    slow = {"BASE_URL": UNREACHABLE, "TIMEOUT": LEASE_S}
+    settings.TRUNCUS = {**settings.TRUNCUS, **slow}
+    [email] = put(1)
+    for _ in range(3):
+        dispatcher.step()
+    assert (reload(email).state, email.sent_by) == (State.SENT, name)
+
+
+def test_a_handover_is_given_back_as_a_whole(down, put, dispatcher, monkeypatch):
+    """Whoever takes the email next writes whom it is handed to, and that must not be undone."""
+    put(1)
+    dispatcher.drain()
+    put(1)
+    is_alone = []
+
+    def look(execute, sql, params, many, context):
+        if sql.startswith("UPDATE") and "sent_by" in sql and "" in params:
+            is_alone.append(not connection.in_atomic_block)
+        return execute(sql, params, many, context)
+
+    monkeypatch.setattr(Claim, "has_time_for_request", False)
+    with connection.execute_wrapper(look):
+        dispatcher.step()
+    assert is_alone == [False]
+    assert OutboxBatch.objects.get().handover == ""
 
 
 # Killed between every two steps -------------------------------------------------------------------

@@ -86,14 +86,14 @@ def test_a_request_that_is_tried_again_waits_since_it_was_first_made(
     assert 999 < health().oldest_age_s < 1030
 
 
-def test_what_is_held_back_or_put_back_by_hand_does_not_wait_for_long(
+def test_what_awaits_its_send_at_or_was_put_back_by_hand_does_not_wait_for_long(
     put, emulator, dispatcher, travel
 ):
     [email] = put(1)
     age([email], 1000)
     emulator.faults.next("provider_502")
     dispatcher.step()
-    OutboxBatch.objects.update(error_code="held_back")
+    OutboxBatch.objects.update(error_code="awaits_send_at")
     assert health().oldest_age_s is None
 
     OutboxBatch.objects.update(due_at=timezone.now() - timedelta(days=1), error_code="")
@@ -133,14 +133,16 @@ def test_a_paused_account_tells_its_mailers_and_why(emulator, put, dispatcher, s
     assert "tr_test" not in repr(health())
 
 
-def test_a_mailer_that_is_gone_is_named(emulator, put, dispatcher):
-    OutboxEntry.objects.filter(pk__in=[email.pk for email in put(1)]).update(mailer="gone")
+@pytest.mark.parametrize("name", ["gone", "g" * 100])
+def test_a_mailer_that_is_gone_is_named(emulator, put, dispatcher, name):
+    OutboxEntry.objects.filter(pk__in=[email.pk for email in put(1)]).update(mailer=name)
     dispatcher.drain()
 
     [paused] = health().paused
 
-    assert paused.mailers == ("gone",)
+    assert paused.mailers == (name,)
     assert paused.error_code == "configuration"
+    assert paused.is_misconfigured
 
 
 def test_a_pause_that_is_over_and_one_of_a_replaced_key_are_none(put):
@@ -188,6 +190,28 @@ def test_a_paused_account_is_no_lack_of_workers(put, emulator, dispatcher):
     dispatcher.drain()
 
     assert not health().is_unattended
+
+
+def test_a_paused_mailer_hides_no_lack_of_workers_for_others(put, emulator, dispatcher):
+    OutboxEntry.objects.filter(pk__in=[email.pk for email in put(1)]).update(mailer="gone")
+    dispatcher.drain()
+    OutboxEntry.objects.update(created_at=timezone.now() - timedelta(seconds=1000))
+    assert health().paused
+    assert not health().is_unattended
+
+    age(put(1), 1000)
+    assert health().is_unattended
+
+
+def test_a_paused_mailer_hides_no_next_try_that_nobody_makes(put, emulator, dispatcher, travel):
+    put(1)
+    emulator.faults.next("provider_502")
+    dispatcher.drain()
+    OutboxEntry.objects.filter(pk__in=[email.pk for email in put(1)]).update(mailer="gone")
+    dispatcher.drain()
+    OutboxBatch.objects.update(due_at=timezone.now() - timedelta(seconds=1000))
+    assert health().paused
+    assert health().is_unattended
 
 
 def test_the_last_request_is_told(put, emulator, dispatcher, settings):

@@ -12,7 +12,13 @@ from truncus_django.api.results import SendResult
 from truncus_django.api.transport import Transport
 from truncus_django.db.clock import moment_of
 from truncus_django.log.ingest import IncomingEvent, ingest
-from truncus_django.models import Email, OutboxAccount, OutboxBatch
+from truncus_django.models import (
+    Email,
+    OutboxAccount,
+    OutboxBatch,
+    OutboxEntry,
+    SuppressedAddress,
+)
 from truncus_django.outbox import dispatcher as dispatcher_module
 from truncus_django.outbox.answers import DispatchResult
 from truncus_django.outbox.claim import claim, lease_s
@@ -77,7 +83,7 @@ def test_what_is_no_truncus_costs_no_emails(
     assert len(emulator.emails) == 150
 
 
-def test_one_of_a_batch_that_truncus_does_not_schedule_is_held_back(
+def test_one_of_a_batch_that_truncus_does_not_schedule_awaits_its_send_at(
     emulator, message, dispatcher, travel, states, monkeypatch
 ):
     later = datetime.now(UTC) + timedelta(hours=1)
@@ -94,14 +100,37 @@ def test_one_of_a_batch_that_truncus_does_not_schedule_is_held_back(
     monkeypatch.setattr(dispatcher_module, "request_results", refuse)
     dispatcher.drain()
     assert states() == ["delivered", "sending"]
-    assert OutboxBatch.objects.get().error_code == "held_back"
+    assert OutboxBatch.objects.get().error_code == "awaits_send_at"
     travel(61 * 60)
     dispatcher.drain()
     assert states() == ["delivered", "delivered"]
 
 
+def test_a_request_that_is_not_made_is_no_success_of_its_emails(
+    emulator, put, dispatcher, travel, settings
+):
+    """One is suppressed, one cannot be read: the other goes on failing since when it did."""
+    settings.TRUNCUS = {**settings.TRUNCUS, "SUPPRESS": "manual"}
+    _, unreadable, _ = put(3)
+    emulator.faults.next("provider_502")
+    dispatcher.step()
+    before = OutboxBatch.objects.get()
+    assert (before.failures, before.failing_since is None) == (1, False)
+    SuppressedAddress.objects.create(address="customer-0@example.org")
+    travel(60)
+    assert dispatcher.step().requests == 0
+    assert _failing() == (1, before.failing_since, before.error_code, before.error)
+    OutboxEntry.objects.filter(pk=unreadable.pk).update(payload="{")
+    assert dispatcher.step().requests == 0
+    assert _failing() == (1, before.failing_since, before.error_code, before.error)
+
+
+def _failing():
+    return OutboxBatch.objects.values_list("failures", "failing_since", "error_code", "error").get()
+
+
 @pytest.mark.parametrize("use_tz", [True, False])
-def test_a_send_at_at_the_end_of_time_is_not_held_back(
+def test_a_send_at_at_the_end_of_time_is_not_awaited(
     truncus, message, dispatcher, states, settings, use_tz
 ):
     """There is no such moment to go on at."""

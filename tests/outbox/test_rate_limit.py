@@ -20,7 +20,7 @@ from truncus_django import rate_limit
 from truncus_django.api.transport import Transport
 from truncus_django.db.clock import unix_of
 from truncus_django.emulator import Emulator
-from truncus_django.models import Email, OutboxAccount
+from truncus_django.models import Email, OutboxAccount, OutboxEntry, SuppressedAddress
 from truncus_django.outbox.answers import DispatchResult
 from truncus_django.outbox.claim import Claim, Idle, claim
 from truncus_django.outbox.dispatcher import Dispatcher
@@ -179,6 +179,44 @@ def test_a_request_of_a_worker_that_died_counts_for_seconds_only(
     assert isinstance(worker.step(), Idle)
     time.present = START + 10
     assert isinstance(worker.step(), DispatchResult)
+
+
+def _suppress(email: Email, settings: Any) -> None:
+    settings.TRUNCUS = {**settings.TRUNCUS, "SUPPRESS": "manual"}
+    SuppressedAddress.objects.create(address="customer-0@example.org")
+
+
+def _spoil(email: Email, settings: Any) -> None:
+    OutboxEntry.objects.filter(pk=email.pk).update(payload="{")
+
+
+def _guard(email: Email, settings: Any) -> None:
+    settings.TRUNCUS = {**settings.TRUNCUS, "ALLOW_RECIPIENTS": ["@example.com"]}
+
+
+@pytest.mark.parametrize("stop", [_suppress, _spoil, _guard])
+def test_a_request_that_was_not_made_does_not_count(
+    limited: Emulator, workers: Any, put: Any, settings: Any, stop: Any
+) -> None:
+    limit_to(settings, 1)
+    [email] = put(1, idempotency_key="one")
+    stop(email, settings)
+    [worker] = workers(1)
+    assert worker.step().failed == 1
+    assert limited.accepted == 0
+    assert OutboxAccount.objects.get().recent_requests == []
+
+
+def test_a_request_that_was_given_back_does_not_count(
+    limited: Emulator, workers: Any, put: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_to(settings, 1)
+    put(1)
+    [worker] = workers(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Claim, "has_time_for_request", False)
+        assert worker.step() == DispatchResult(requests=0)
+    assert worker.step() == DispatchResult(accepted=1)
 
 
 def test_an_answer_that_could_not_be_counted_is_written_down_all_the_same(

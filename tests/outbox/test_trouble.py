@@ -17,6 +17,7 @@ from truncus_django.db.clock import unix_of
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
 from truncus_django.outbox.claim import Idle
 from truncus_django.outbox.dispatcher import Dispatcher
+from truncus_django.outbox.health import health
 from truncus_django.outbox.worker import Worker
 from truncus_django.states import State
 
@@ -158,6 +159,25 @@ def test_mailer_that_is_no_more_keeps_its_emails_until_it_is_back(
     lost.refresh_from_db()
     assert lost.state in SENT
     assert not lost.error
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_mailer_whose_settings_were_corrected_is_as_if_it_never_had_been_wrong(
+    emulator: Any, put: Any, settings: Any
+) -> None:
+    right = settings.TRUNCUS
+    dispatcher = Dispatcher(jitter=lambda: 0.0)
+    for _ in range(2):
+        [email] = put(1)
+        settings.TRUNCUS = {**right, "FALLBACK_MAILER": "nothing"}
+        assert dispatcher.drain().idle.paused
+        [paused] = health().paused
+        assert paused.is_misconfigured
+        assert unix_of(paused.until) < dispatcher.clock.now() + 20
+        settings.TRUNCUS = right
+        assert dispatcher.drain().accepted == 1
+        assert health().paused == ()
+        assert not Email.objects.get(pk=email.pk).error
 
 
 @pytest.mark.django_db(transaction=True)

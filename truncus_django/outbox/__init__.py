@@ -4,6 +4,7 @@
 ``claim``           rows → one request, fixed and leased, when the account's limits allow it
 ``batching``        which emails share a request: pure
 ``dispatcher``      claim → send → record the outcome: the steps that every kind of worker takes
+``handover``        emails → the fallback mailer, one by one, while the account is paused
 ``reserve``         what is kept of the monthly quota for urgent emails
 ``answers``         what an answer means for the emails of its request, and for the account
 ``retry_policy``    when to try again, or never: pure

@@ -25,7 +25,7 @@ from truncus_django.api.errors import (
 from truncus_django.api.results import SendResult
 from truncus_django.db.clock import moment_of, unix_of
 from truncus_django.log.recording import redirected_to
-from truncus_django.models import Handover, OutboxAccount
+from truncus_django.models import Email, Handover, OutboxAccount
 from truncus_django.outbox.claim import Claim
 from truncus_django.outbox.outcomes import (
     delete_batch,
@@ -33,6 +33,7 @@ from truncus_django.outbox.outcomes import (
     postpone,
     record_outcomes,
     regroup,
+    regroup_without_request,
     text_of,
 )
 from truncus_django.outbox.retry_policy import (
@@ -48,12 +49,13 @@ from truncus_django.outbox.stored_payload import (
     store_left_out,
     stored_wire_format,
 )
-from truncus_django.outbox.waiting import HELD_BACK
+from truncus_django.outbox.waiting import AWAITS_SEND_AT
 from truncus_django.sending.breaker import OPEN_S
 from truncus_django.sending.fallback import HandedOver, HandoverFailure, reason_of
 from truncus_django.sending.outgoing import SendOutcome
 from truncus_django.sending.requests import Screening, note_acceptance, parts_of, refusal_of
 from truncus_django.sending.screening import left_out_of, with_left_out
+from truncus_django.states import State
 
 logger = logging.getLogger("truncus_django")
 
@@ -94,7 +96,7 @@ def record_results(
     """
     finished: dict[UUID, SendOutcome] = {}
     retried: dict[UUID, TruncusError] = {}
-    held_back: dict[UUID, datetime] = {}
+    awaits_send_at: dict[UUID, datetime] = {}
     for index, (email, result) in enumerate(zip(emails, results, strict=True)):
         error = None if result.is_accepted else refusal_of(result)
         if error is None:
@@ -103,7 +105,7 @@ def record_results(
             retried[email.pk] = error
             continue
         elif email.send_at is not None and _is_about_send_at(error):
-            held_back[email.pk] = email.send_at
+            awaits_send_at[email.pk] = email.send_at
             continue
         finished[email.pk] = SendOutcome(
             result=result,
@@ -116,8 +118,8 @@ def record_results(
             left_out=left_out_of(email.fields or {}),
         )
     record_outcomes(finished)
-    for pk, send_at in held_back.items():
-        regroup(claim.batch, [[pk]], due_at=moment_of(send_at.timestamp()), code=HELD_BACK)
+    for pk, send_at in awaits_send_at.items():
+        regroup(claim.batch, [[pk]], due_at=moment_of(send_at.timestamp()), code=AWAITS_SEND_AT)
     if retried:
         longest, error = _retry_some(claim, retried, now, jitter)
         if any(map(stops_account, retried.values())):
@@ -128,7 +130,7 @@ def record_results(
         _note_success(claim, now)
     delete_batch(claim.batch)
     failed = sum(outcome.error is not None for outcome in finished.values())
-    postponed = len(retried) + len(held_back)
+    postponed = len(retried) + len(awaits_send_at)
     return DispatchResult(len(finished) - failed, failed, postponed=postponed)
 
 
@@ -163,7 +165,7 @@ def record_screening(
     if retried:
         _retry_some(claim, retried, now, jitter)
     if others:
-        regroup(claim.batch, [others], due_at=moment_of(now))
+        regroup_without_request(claim.batch, [others], due_at=moment_of(now))
     delete_batch(claim.batch)
     postponed = len(retried) + len(others)
     return DispatchResult(failed=len(refused), postponed=postponed, requests=0)
@@ -207,7 +209,7 @@ def record_failure(
     send_at = emails[0].send_at if len(emails) == 1 else None
     if send_at is not None and decision.action is RetryAction.FAIL and _is_about_send_at(error):
         due_at = moment_of(send_at.timestamp())
-        postpone(claim.batch, error, due_at=due_at, is_ambiguous=False, code=HELD_BACK)
+        postpone(claim.batch, error, due_at=due_at, is_ambiguous=False, code=AWAITS_SEND_AT)
         return postponed
     error.ambiguous = decision.action is RetryAction.UNKNOWN
     end(claim.batch, error)
@@ -232,15 +234,7 @@ def record_handover(
     name = claim.settings.fallback_mailer or ""
     why = log_text_of_code(claim.account.error_code)
     if isinstance(answer, HandedOver):
-        [email] = emails
-        outcome = SendOutcome(
-            attempts=claim.batch.attempts,
-            sent_by=name,
-            reason=reason_of(name, why),
-            redirected_to=redirected_to(with_left_out(email.fields or {}, answer.left_out)),
-            left_out=answer.left_out,
-        )
-        record_outcomes({email.pk: outcome})
+        record_outcomes(_handed_over(claim, emails, answer))
         delete_batch(claim.batch)
         return DispatchResult(accepted=1, requests=0)
     if answer.refusal is not None:
@@ -263,7 +257,39 @@ def record_handover(
     return DispatchResult(postponed=1, requests=0, error=answer.text)
 
 
+def record_late_handover(
+    claim: Claim, emails: Sequence[StoredEmail], answer: HandedOver
+) -> DispatchResult:
+    """Record that an email was handed over after another worker has ended its batch.
+
+    It did not know what came of it, and this one does; unless a person has decided meanwhile.
+    """
+    ended = Email.objects.filter(
+        state=State.UNKNOWN,
+        sent_by=claim.settings.fallback_mailer or "",
+        idempotency_key=claim.batch.idempotency_key,
+    )
+    accepted = record_outcomes(_handed_over(claim, emails, answer), emails=ended)
+    return DispatchResult(accepted=accepted, requests=0)
+
+
 # What follows -------------------------------------------------------------------------------------
+
+
+def _handed_over(
+    claim: Claim, emails: Sequence[StoredEmail], answer: HandedOver
+) -> dict[UUID, SendOutcome]:
+    """Return the outcome of the one email that the fallback mailer has sent."""
+    [email] = emails
+    name = claim.settings.fallback_mailer or ""
+    outcome = SendOutcome(
+        attempts=claim.batch.attempts,
+        sent_by=name,
+        reason=reason_of(name, log_text_of_code(claim.account.error_code)),
+        redirected_to=redirected_to(with_left_out(email.fields or {}, answer.left_out)),
+        left_out=answer.left_out,
+    )
+    return {email.pk: outcome}
 
 
 def _batch_state(
@@ -288,11 +314,11 @@ def _decide_about_one(
 
 def _wait_s(claim: Claim, decision: RetryDecision, error: TruncusError) -> float:
     """Return the seconds until the next try; none where the account's pause is enough."""
-    is_elsewhere = _goes_elsewhere(claim, decision, error) and not decision.is_ambiguous
-    return 0.0 if is_elsewhere else decision.wait_s
+    goes_at_once = _uses_fallback(claim, decision, error) and not decision.is_ambiguous
+    return 0.0 if goes_at_once else decision.wait_s
 
 
-def _goes_elsewhere(claim: Claim, decision: RetryDecision, error: TruncusError) -> bool:
+def _uses_fallback(claim: Claim, decision: RetryDecision, error: TruncusError) -> bool:
     """Whether the account is paused while the fallback mailer sends."""
     has_fallback = claim.settings.fallback_mailer is not None
     return has_fallback and error.is_outage and decision.pause_s > 0
@@ -303,7 +329,7 @@ def _failing_since(claim: Claim, now: float) -> datetime:
 
 
 def _is_about_send_at(error: TruncusError) -> bool:
-    """Whether Truncus does not want to schedule an email, which is then held back here."""
+    """Whether Truncus does not want to schedule an email, which then awaits its time here."""
     return isinstance(error, APIError) and "send_at" in error.message
 
 
@@ -362,7 +388,7 @@ def _set_unreadable_aside(
     record_outcomes(dict.fromkeys(broken, outcome))
     readable = [email.pk for email in emails if email.fields is not None]
     if readable:
-        regroup(claim.batch, [readable], due_at=moment_of(now))
+        regroup_without_request(claim.batch, [readable], due_at=moment_of(now))
     delete_batch(claim.batch)
     return DispatchResult(
         failed=len(broken),
@@ -407,7 +433,7 @@ def _note_failure(claim: Claim, decision: RetryDecision, error: TruncusError, no
         account.update(**changes)
     if decision.pause_s:
         pause_s = decision.pause_s
-        if _goes_elsewhere(claim, decision, error):
+        if _uses_fallback(claim, decision, error):
             pause_s = max(pause_s, OPEN_S)  # emails need not wait for its end
             logger.warning(
                 "The outbox's emails go to the fallback mailer %r for %d s: %s",
@@ -415,7 +441,7 @@ def _note_failure(claim: Claim, decision: RetryDecision, error: TruncusError, no
                 pause_s,
                 log_text(error),
                 extra={
-                    "truncus_event": "outbox_goes_elsewhere",
+                    "truncus_event": "outbox_uses_fallback",
                     "truncus_mailer": claim.settings.fallback_mailer,
                     "truncus_seconds": pause_s,
                     **log_fields(error),

@@ -9,7 +9,6 @@ another one needs, from before the request: ``is_ambiguous``, the key, the membe
 and ``due_at``, when the lease has run out. Then :func:`take_over` has the same request made again.
 """
 
-import hashlib
 import math
 import random
 import time
@@ -48,11 +47,16 @@ from truncus_django.models import (
 from truncus_django.outbox import handover
 from truncus_django.outbox.batching import Candidate, allowed, same_request, split_by_lifetime
 from truncus_django.outbox.expiry import expire
-from truncus_django.outbox.outcomes import delete_batch, end, regroup
+from truncus_django.outbox.outcomes import delete_batch, end, regroup_without_request
 from truncus_django.outbox.reserve import MAY_WAIT, Allowance, allowance
 from truncus_django.outbox.retry_policy import KEY_LIFE_S, LONGEST_RETRY_S, account_pause_s
 from truncus_django.outbox.stored_payload import stored_wire_format
-from truncus_django.outbox.waiting import QueueName, waiting_mailers, waiting_tenants
+from truncus_django.outbox.waiting import (
+    QueueName,
+    is_placeholder,
+    waiting_mailers,
+    waiting_tenants,
+)
 from truncus_django.sending.fallback import fallback_of
 
 LEASE_MARGIN_S = 5.0
@@ -60,8 +64,6 @@ LOOK_AGAIN_S = 1.0
 SHORTEST_WAIT_S = 0.005
 LONGEST_PACE_S = 70.0
 """No pace holds a request for longer; what seems to was noted before a clock was set back."""
-UNAVAILABLE = "tenant:"
-"""What the names of rows begin with that stand for tenants without an account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,12 @@ class Claim:
 
     @property
     def has_time_for_request(self) -> bool:
-        """Whether the longest request would be over before the lease is."""
+        """Whether the longest request would be over before the lease is.
+
+        How long a handover takes nobody knows: it begins at once, or not at all.
+        """
+        if self.is_handover:
+            return self.countdown.left_s >= handover.LEASE_S - handover.BEGINS_WITHIN_S
         return self.countdown.left_s >= longest_request_s(self.settings.timeout)
 
 
@@ -170,10 +177,10 @@ def claim(clock: Clock, *, mailer: str | None = None) -> Claim | Idle:
     idle_accounts: dict[str, Idle] = {}
     for name in queues:
         known = held.get(name)
-        if known is not None and known.idle is not None and name != renewed:
+        if known is not None and name != renewed:
             idles.append(known.idle)
             continue
-        taken = _claim_of(name, clock, idle_accounts, was_unavailable=known is not None)
+        taken = _claim_of(name, clock, idle_accounts)
         if isinstance(taken, Claim):
             return taken
         idles.append(taken)
@@ -233,13 +240,12 @@ class _HeldTenant:
 
     Attributes:
         account: the account's name.
-        idle: why nothing of it is to be sent now; ``None`` where its account was not to be had,
-            and it is time to ask again.
+        idle: why nothing of it is to be sent now.
         needs_a_person: whether another key, or a tenant that is known again, ends it.
     """
 
     account: str
-    idle: Idle | None = None
+    idle: Idle
     needs_a_person: bool = False
 
 
@@ -253,7 +259,7 @@ def _held_tenants(queues: Iterable[QueueName], now: float) -> Mapping[QueueName,
         return {}
     present = moment_of(now)
     is_paced = Q(free_at__gt=present, free_at__lte=moment_of(now + LONGEST_PACE_S))
-    is_held = is_paced | Q(paused_until__gt=present) | Q(account__startswith=UNAVAILABLE)
+    is_held = is_paced | Q(paused_until__gt=present)
     accounts = OutboxAccount.objects.filter(is_held, tenant__gt="").defer(
         "recent_requests", "capabilities", "error"
     )
@@ -262,10 +268,10 @@ def _held_tenants(queues: Iterable[QueueName], now: float) -> Mapping[QueueName,
         name = QueueName(account.mailer, account.tenant)
         if name not in with_work:
             continue
-        is_unavailable = account.pk.startswith(UNAVAILABLE)
+        is_unavailable = is_placeholder(account.pk)
         if is_unavailable and not _is_paused(account, now):
-            found.setdefault(name, _HeldTenant(account.pk))
-        elif account.paused_until is not None and account.paused_until > present:
+            continue  # it is time to ask again
+        if account.paused_until is not None and account.paused_until > present:
             if account.allows_fallback:
                 continue  # another mailer may send meanwhile
             why = {name.label: log_text_of_code(account.error_code)}
@@ -301,7 +307,6 @@ def _name_account(queue: QueueName, account: str) -> None:
     accounts = OutboxAccount.objects.all()
     accounts.bulk_create([OutboxAccount(account=account)], ignore_conflicts=True)
     earlier = accounts.filter(queue.of_entries()).exclude(pk=account)
-    earlier.filter(account__startswith=UNAVAILABLE).delete()
     earlier.update(mailer="", tenant="")
     accounts.filter(pk=account, tenant="").update(mailer=queue.mailer, tenant=queue.tenant)
 
@@ -310,11 +315,7 @@ def _name_account(queue: QueueName, account: str) -> None:
 
 
 def _claim_of(
-    name: QueueName,
-    clock: Clock,
-    idle_accounts: MutableMapping[str, Idle],
-    *,
-    was_unavailable: bool,
+    name: QueueName, clock: Clock, idle_accounts: MutableMapping[str, Idle]
 ) -> Claim | Idle:
     """Take a request of a queue.
 
@@ -322,7 +323,6 @@ def _claim_of(
         name: its name.
         clock: of the outbox's database.
         idle_accounts: those that were found idle already: several queues may go by one.
-        was_unavailable: whether the tenant's account was not to be had the last time.
     """
     try:
         found = get_own_account(*name)
@@ -333,11 +333,12 @@ def _claim_of(
     digest = queue.client.account
     if digest in idle_accounts:
         return idle_accounts[digest]
-    account = OutboxAccount.objects.filter(pk=digest).first()
+    rows = OutboxAccount.objects.in_bulk([digest, name.placeholder])
+    account = rows.get(digest)
+    if name.placeholder in rows:
+        OutboxAccount.objects.filter(pk=name.placeholder).delete()
     if found.tenant and (account is None or not account.tenant):
         _name_account(name, digest)
-    elif was_unavailable:
-        OutboxAccount.objects.filter(pk=_unavailable(name)).delete()
     if account is not None:
         # A paused account is seen without a lock.
         now = clock.now()
@@ -502,15 +503,8 @@ def _renew(
         if not batch.has_own_key:
             batch.idempotency_key = new_idempotency_key()
         batch.first_request_at = batch.wire_format = None
-    regroup(
-        batch,
-        [[entry.pk for entry in part] for part in others],
-        due_at=moment_of(now),
-        failures=batch.failures,
-        failing_since=batch.failing_since,
-        code=batch.error_code,
-        error=batch.error,
-    )
+    parts = [[entry.pk for entry in part] for part in others]
+    regroup_without_request(batch, parts, due_at=moment_of(now))
     return [entry.pk for entry in first]
 
 
@@ -585,17 +579,9 @@ def lease_s(settings: Settings) -> float:
 # A queue without a usable account -----------------------------------------------------------------
 
 
-def _unavailable(queue: QueueName) -> str:
-    """Return the name of the row that a queue without an account is paused by."""
-    if not queue.tenant:
-        return f"mailer:{queue.mailer}"[:100]
-    name = f"{queue.mailer}\n{queue.tenant}"
-    return UNAVAILABLE + hashlib.sha256(name.encode()).hexdigest()
-
-
 def _pause_misconfigured(queue: QueueName, error: ConfigurationError, clock: Clock) -> Idle:
-    """Pause a queue that has no account, and say so on its emails."""
-    name = _unavailable(queue)
+    """Pause a queue that has no account, and record the error on its emails."""
+    name = queue.placeholder
     account = OutboxAccount.objects.filter(pk=name).first()
     if account is None or not _is_paused(account, clock.now()):
         with committed(clock.using):
@@ -606,10 +592,9 @@ def _pause_misconfigured(queue: QueueName, error: ConfigurationError, clock: Clo
                 account.paused_until = moment_of(now + pause_s)
                 account.failures += 1
                 account.error_code, account.error = "configuration", str(error)
-                if queue.tenant:
-                    account.mailer, account.tenant = queue
+                account.mailer, account.tenant = queue
                 account.save(using=clock.using)
-                _say_on_emails(queue, account, now)
+                _record_error_on_emails(queue, account, now)
     until = rate_limit.paused_until(account, now=clock.now())
     return Idle(until, paused={queue.label: account.error})
 
@@ -619,7 +604,7 @@ def _is_paused(account: OutboxAccount, now: float) -> bool:
     return now < rate_limit.paused_until(account, now=now) <= now + LONGEST_RETRY_S
 
 
-def _say_on_emails(queue: QueueName, account: OutboxAccount, now: float) -> None:
+def _record_error_on_emails(queue: QueueName, account: OutboxAccount, now: float) -> None:
     """Write the error that pauses a queue onto its emails, so many as a request takes."""
     waiting = _waiting(queue, now).values_list("pk", flat=True)
     due = OutboxEntry.objects.filter(

@@ -10,7 +10,7 @@ from truncus_django.db.clock import Clock, moment_of, unix_of
 from truncus_django.db.locks import lock_free_rows, take_write_lock
 from truncus_django.db.transactions import committed
 from truncus_django.models import OutboxAccount, OutboxBatch
-from truncus_django.outbox.waiting import HELD_BACK
+from truncus_django.outbox.waiting import AWAITS_SEND_AT
 
 logger = logging.getLogger("truncus_django")
 
@@ -53,7 +53,7 @@ def adjust_to_clock_set_back(clock: Clock) -> None:
             failing_since=F("failing_since") - back,
         )
         ahead = batches.filter(due_at__gt=present)
-        ahead.filter(lease=None).exclude(error_code=HELD_BACK).update(due_at=present)
+        ahead.filter(lease=None).exclude(error_code=AWAITS_SEND_AT).update(due_at=present)
         soon = moment_of(now + LEASE_AFTER_SET_BACK_S)
         ahead.filter(lease__isnull=False, due_at__gt=soon).update(due_at=soon)
         for account in accounts:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connections
 
@@ -30,6 +31,7 @@ from truncus_django.outbox.answers import (
     DispatchResult,
     record_failure,
     record_handover,
+    record_late_handover,
     record_results,
     record_screening,
 )
@@ -125,10 +127,13 @@ class Dispatcher:
                 error = _unexpected_error(exc, is_ambiguous=bool(requests))
                 self._record(taken, emails, error)
                 raise
+        if requests:
+            rate_limit.note_answer(taken.account.pk, taken.arrived_by, self.clock)
+        else:
+            self._take_back_request(taken)
         if isinstance(answer, Screening):
             taken.batch.attempts -= 1  # no request was made
             return self._record(taken, emails, answer)
-        rate_limit.note_answer(taken.account.pk, taken.arrived_by, self.clock)
         self._note_quota(taken, emails, answer)
         return self._record(taken, emails, answer)
 
@@ -145,7 +150,7 @@ class Dispatcher:
 
         Args:
             deadline: monotonic seconds; no request is begun after this.
-            longest_wait_s: seconds; what the limits hold back for longer is left to a later run.
+            longest_wait_s: seconds; what the limits let wait for longer is left to a later run.
 
         Raises:
             django.db.DatabaseError: nothing is lost.
@@ -178,17 +183,24 @@ class Dispatcher:
 
     def _give_back(self, claim: Claim) -> DispatchResult:
         """Let others make a request that this process makes no more, as it stood still."""
-        attempts = claim.batch.attempts
-        is_given_back = OutboxBatch.objects.filter(pk=claim.batch.pk, lease=claim.lease).update(
-            lease=None,
-            due_at=moment_of(self.clock.now()),
-            is_ambiguous=claim.was_ambiguous,
-            attempts=attempts if claim.is_handover else attempts - 1,
-            handover="" if claim.is_handover else claim.batch.handover,
-        )
-        if is_given_back and claim.is_handover:
-            Email.objects.filter(outbox_entry__batch=claim.batch.pk).update(sent_by="")
+        changes: dict[str, Any] = {"lease": None, "is_ambiguous": claim.was_ambiguous}
+        if claim.is_handover:
+            changes["handover"] = ""
+        else:
+            changes["attempts"] = claim.batch.attempts - 1
+        # At once: the next worker writes whom it hands the email to.
+        with committed(self.clock.using):
+            take_write_lock(OutboxBatch.objects.all())
+            changes["due_at"] = moment_of(self.clock.now())
+            batch = OutboxBatch.objects.filter(pk=claim.batch.pk, lease=claim.lease)
+            if batch.update(**changes) and claim.is_handover:
+                Email.objects.filter(outbox_entry__batch=claim.batch.pk).update(sent_by="")
+        self._take_back_request(claim)
         return DispatchResult(requests=0)
+
+    def _take_back_request(self, claim: Claim) -> None:
+        """Leave the account's pace to others: no request was made."""
+        rate_limit.take_back_request(claim.account.pk, claim.arrived_by, claim.settings, self.clock)
 
     def _send(
         self, claim: Claim, emails: Sequence[StoredEmail]
@@ -276,6 +288,8 @@ class Dispatcher:
                                 "truncus_batch": str(claim.batch.pk),
                             },
                         )
+                        if isinstance(answer, HandedOver):
+                            return record_late_handover(claim, emails, answer)
                         return DispatchResult()
                     now, jitter = self.clock.now(), self._jitter()
                     if isinstance(answer, HandedOver | HandoverFailure):

@@ -23,6 +23,8 @@ from truncus_django.sending.rebuilt import why_only_truncus
 
 LEASE_S = 600.0
 """No setting says how long a mailer takes. Only a handover that has ended can be recorded."""
+BEGINS_WITHIN_S = 60.0
+"""A worker that stands still for longer before a handover gives the email back."""
 MOST_SET_ASIDE = 20
 
 
@@ -131,6 +133,8 @@ def _alone(entry: OutboxEntry, account: OutboxAccount, now: float) -> OutboxBatc
         created_at=moment_of(now),
         due_at=moment_of(now),
         attempts=0 if old is None else old.attempts,
+        failures=0 if old is None else old.failures,
+        failing_since=None if old is None else old.failing_since,
         size=1,
         error_code="" if old is None else old.error_code,
         error="" if old is None else old.error,

@@ -1,10 +1,9 @@
 """How much waits in the outbox, since when, and what keeps it."""
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.models import Count, Min, Q, Subquery
 
@@ -22,7 +21,13 @@ from truncus_django.models import (
     database,
 )
 from truncus_django.outbox.reserve import MAY_WAIT, HeldBack, held_back
-from truncus_django.outbox.waiting import HELD_BACK, waiting_mailers, waiting_of_tenants
+from truncus_django.outbox.waiting import (
+    AWAITS_SEND_AT,
+    QueueName,
+    is_placeholder,
+    waiting_mailers,
+    waiting_of_tenants,
+)
 from truncus_django.quota.overview import Quota, quotas_of
 from truncus_django.rate_limit import recent_requests
 from truncus_django.states import State
@@ -67,7 +72,7 @@ class PausedAccount:
     @property
     def is_misconfigured(self) -> bool:
         """Whether it stands for a mailer or a tenant whose settings lead to no account."""
-        return self.account.startswith(("mailer:", "tenant:"))
+        return is_placeholder(self.account)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,13 +87,15 @@ class OutboxHealth:
         failed: emails that failed and can be retried: their payload is stored.
         counted_up_to: where counting ended; a count of so many may be more. ``None``: nowhere.
         oldest_age_s: seconds for which the oldest email waits, since it was written or put back by
-            hand; one that is held back, until its ``send_at`` or by ``QUOTA_RESERVE``, does not
+            hand; one that awaits its ``send_at``, or that ``QUOTA_RESERVE`` holds back, does not
             count. ``None``: none waits.
         next_attempt_at: the earliest of the next tries of what waits for one; ``None``: none does.
         last_request_at: when a request was last made, by any worker; ``None`` where nobody noted.
         last_error: what keeps emails that wait for another try; empty where nothing does.
         overdue_leases: requests whose worker died over a minute ago and that nobody took over,
             though their account is not paused.
+        is_unattended: whether no worker seems to run, though something could be sent; what waits
+            for a paused account could not.
         paused: the accounts that make no request at present.
         held_back: emails of low priority that ``QUOTA_RESERVE`` keeps waiting. They count as
             pending, and nowhere else.
@@ -106,6 +113,7 @@ class OutboxHealth:
     last_request_at: datetime | None
     last_error: str
     overdue_leases: int
+    is_unattended: bool = False
     paused: tuple[PausedAccount, ...] = field(default=())
     held_back: tuple[HeldBack, ...] = field(default=())
     quotas: tuple[Quota, ...] = field(default=())
@@ -118,29 +126,11 @@ class OutboxHealth:
         """
         return self.overdue_leases == 0 and (self.oldest_age_s or 0.0) <= max_age_s
 
-    @property
-    def is_unattended(self) -> bool:
-        """Whether no worker seems to run, though there is something that could be sent."""
-        if self.overdue_leases:
-            return True
-        if self.paused:
-            return False  # which is reason enough for what waits
-        idle_s = min(
-            self.oldest_age_s or 0.0,
-            math.inf if self.last_request_at is None else self._seconds_since(self.last_request_at),
-        )
-        if self.pending and idle_s > UNATTENDED_S:
-            return True
-        due_at = self.next_attempt_at
-        return due_at is not None and self._seconds_since(due_at) > UNATTENDED_S
-
-    def _seconds_since(self, moment: datetime) -> float:
-        return unix_of(self.at) - unix_of(moment)
-
     def as_dict(self) -> dict[str, float]:
         """Return numbers by name, as Prometheus and its like take them; times in unix seconds."""
         numbers = asdict(self)
         del numbers["last_error"], numbers["counted_up_to"], numbers["at"], numbers["quotas"]
+        del numbers["is_unattended"]
         numbers["held_back"] = sum(each.emails for each in self.held_back)
         numbers["quota_share"] = max((quota.share or 0.0 for quota in self.quotas), default=0.0)
         return {f"truncus_outbox_{name}": _number(value) for name, value in numbers.items()}
@@ -165,14 +155,26 @@ def health(*, count_up_to: int | None = COUNT_UP_TO) -> OutboxHealth:
     waits_for_quota = MAY_WAIT & Q(lease=None) & _of_queues(held)
     died = Q(lease__isnull=False, due_at__lt=moment_of(now - LEASE_GRACE_S))
     died &= ~Q(account__in=[account.account for account in paused])
-    batches = OutboxBatch.objects.aggregate(
-        next_attempt_at=Min("due_at", filter=Q(lease=None) & ~waits_for_quota),
-        oldest=Min("created_at", filter=~Q(error_code=HELD_BACK) & ~waits_for_quota),
-        overdue=Count("pk", filter=died),
-    )
-    oldest = min(filter(None, [batches["oldest"], *_oldest_waiting(held)]), default=None)
+    batches = OutboxBatch.objects.order_by().values_list("mailer", "tenant")
+    requested = [
+        _Requested(QueueName(mailer, tenant), *found)
+        for mailer, tenant, *found in batches.annotate(
+            oldest=Min("created_at", filter=~Q(error_code=AWAITS_SEND_AT) & ~waits_for_quota),
+            next_attempt_at=Min("due_at", filter=Q(lease=None) & ~waits_for_quota),
+            overdue=Count("pk", filter=died),
+        )
+    ]
+    waiting = list(_oldest_waiting(held))
+    since = [moment for _, moment in waiting] + [each.oldest for each in requested]
+    oldest = min(filter(None, since), default=None)
+    next_tries = [each.next_attempt_at for each in requested]
+    next_attempt_at = min(filter(None, next_tries), default=None)
+    overdue = sum(each.overdue for each in requested)
     recent = [recent_requests(account, now=now) for account in accounts]
-    moments = [min(requests[-1], now) for requests in recent if requests]
+    last_request = max((min(moments[-1], now) for moments in recent if moments), default=None)
+    open_queues = _open_queues(
+        {queue for queue, _ in waiting} | {each.queue for each in requested}, accounts, paused
+    )
     return OutboxHealth(
         at=moment_of(now),
         pending=_count(State.PENDING, count_up_to),
@@ -181,10 +183,17 @@ def health(*, count_up_to: int | None = COUNT_UP_TO) -> OutboxHealth:
         failed=_count_retryable(count_up_to),
         counted_up_to=count_up_to,
         oldest_age_s=None if oldest is None else max(0.0, now - unix_of(oldest)),
-        next_attempt_at=batches["next_attempt_at"],
-        last_request_at=moment_of(max(moments)) if moments else None,
-        last_error=_last_error(accounts, paused) if batches["next_attempt_at"] else "",
-        overdue_leases=batches["overdue"],
+        next_attempt_at=next_attempt_at,
+        last_request_at=None if last_request is None else moment_of(last_request),
+        last_error=_last_error(accounts, paused) if next_attempt_at else "",
+        overdue_leases=overdue,
+        is_unattended=bool(overdue)
+        or _waits_for_worker(
+            [moment for queue, moment in waiting if queue in open_queues],
+            [each.next_attempt_at for each in requested if each.queue in open_queues],
+            last_request=last_request,
+            now=now,
+        ),
         paused=paused,
         held_back=held,
         quotas=quotas_of(account_quotas, now=now),
@@ -236,6 +245,55 @@ def paused_accounts(
 # The parts ----------------------------------------------------------------------------------------
 
 
+class _Requested(NamedTuple):
+    """What the batches of a queue tell, as :class:`OutboxHealth` has it of all."""
+
+    queue: QueueName
+    oldest: datetime | None
+    next_attempt_at: datetime | None
+    overdue: int
+
+
+def _open_queues(
+    queues: Iterable[QueueName],
+    accounts: Iterable[OutboxAccount],
+    paused: Sequence[PausedAccount],
+) -> Set[QueueName]:
+    """Return those of the queues whose account is not paused, as far as is known.
+
+    Several tenants may share an account, and its row names one of them. So while any is paused, a
+    tenant that no row names may be waiting for it.
+    """
+    if not paused:
+        return set(queues)
+    names = {each.account for each in paused}
+    tenants = {
+        QueueName(account.mailer, account.tenant): account.account
+        for account in accounts
+        if account.tenant
+    }
+    closed = {QueueName(mailer, each.tenant) for each in paused for mailer in each.mailers}
+    closed |= {queue for queue, account in tenants.items() if account in names}
+    return {
+        queue for queue in queues if queue not in closed and (not queue.tenant or queue in tenants)
+    }
+
+
+def _waits_for_worker(
+    waiting: Iterable[datetime],
+    next_tries: Iterable[datetime | None],
+    *,
+    last_request: float | None,
+    now: float,
+) -> bool:
+    """Return whether something could have been sent for long, and no worker did."""
+    late = moment_of(now - UNATTENDED_S)
+    was_none_made = last_request is None or moment_of(last_request) < late
+    return any(moment < late for moment in filter(None, next_tries)) or (
+        was_none_made and any(moment < late for moment in waiting)
+    )
+
+
 def _count(state: State, limit: int | None) -> int:
     """Count emails in a state, as far as the limit."""
     return Email.objects.filter(state=state).order_by()[:limit].count()
@@ -258,8 +316,10 @@ def _of_queues(held: Sequence[HeldBack]) -> Q:
     return found
 
 
-def _oldest_waiting(held: Sequence[HeldBack]) -> Iterator[datetime | None]:
-    """Yield since when the first of each mailer and priority waits, each a step into the index.
+def _oldest_waiting(held: Sequence[HeldBack]) -> Iterator[tuple[QueueName, datetime]]:
+    """Yield since when the first of each queue waits; of a mailer's, of each priority.
+
+    For mailers, each is a step into the index.
 
     One query for a mailer, and one for all tenants with accounts of their own, as there may be
     many.
@@ -267,7 +327,9 @@ def _oldest_waiting(held: Sequence[HeldBack]) -> Iterator[datetime | None]:
     of_tenants = waiting_of_tenants()
     if any(each.tenant for each in held):
         of_tenants = of_tenants.exclude(_of_queues(held), priority=Priority.LOW)
-    yield of_tenants.aggregate(first=Min("created_at"))["first"]
+    firsts_of_tenants = of_tenants.values_list("mailer", "tenant").annotate(Min("created_at"))
+    for mailer, tenant, moment in firsts_of_tenants:
+        yield QueueName(mailer, tenant), moment
     left_out = {(each.mailer, Priority.LOW) for each in held if not each.tenant}
     waiting = OutboxEntry.objects.filter(is_waiting=True, tenant="")
     for mailer in waiting_mailers():
@@ -279,7 +341,8 @@ def _oldest_waiting(held: Sequence[HeldBack]) -> Iterator[datetime | None]:
             if (mailer, priority) not in left_out
         ]
         for row in of_mailer.values_list(*firsts)[:1]:
-            yield from row
+            for moment in filter(None, row):
+                yield QueueName(mailer), moment
 
 
 def _last_error(accounts: Sequence[OutboxAccount], paused: Sequence[PausedAccount]) -> str:
@@ -300,10 +363,8 @@ def _last_error(accounts: Sequence[OutboxAccount], paused: Sequence[PausedAccoun
 
 
 def _users(account: OutboxAccount, users: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    kind, is_mailer, name = account.account.partition("mailer:")
-    if is_mailer and not kind:
-        return (name,)
-    return users.get(account.account, (account.mailer,) if account.tenant else ())
+    is_named = is_placeholder(account.account) or account.tenant
+    return users.get(account.account, (account.mailer,) if is_named else ())
 
 
 def _number(value: Any) -> float:

@@ -25,7 +25,7 @@ from truncus_django.log.suppression import (
     tells_of_suppression,
 )
 from truncus_django.log.transitions import EmailUpdate
-from truncus_django.models import Email, OutboxBatch, OutboxEntry
+from truncus_django.models import Email, EmailQuerySet, OutboxBatch, OutboxEntry
 from truncus_django.sending.guard import current_guard
 from truncus_django.sending.outgoing import SendOutcome
 from truncus_django.states import State
@@ -37,26 +37,36 @@ _FIELDS = [
 ]
 
 
-def record_outcomes(outcomes: Mapping[UUID, SendOutcome]) -> None:
+def record_outcomes(
+    outcomes: Mapping[UUID, SendOutcome], *, emails: EmailQuerySet | None = None
+) -> int:
     """Write down what became of emails, and drop or retain their payloads.
 
     The payload of a sent email is dropped, unless ``STORE_BODIES``; that of a failed one stays, so
     that a person can retry it.
+
+    Args:
+        emails: the records that may be written, all if ``None``; of the others nothing is changed.
+
+    Returns:
+        how many emails were written.
     """
     if not outcomes:
-        return
+        return 0
     now = timezone.now()  # one for all, which costs the database less than one for each
     updates = [_email_update(pk, outcome, now) for pk, outcome in outcomes.items()]
     _leave_out_known_ids(updates)
     # A further column costs each email; only a staging site pays.
     fields = [*_FIELDS, "redirected_to"] if current_guard() else _FIELDS
-    transitions.advance_emails(updates, fields)
+    written = transitions.advance_emails(updates, fields, emails=emails)
+    outcomes = {pk: outcome for pk, outcome in outcomes.items() if pk in written}
     drop_sent([pk for pk, outcome in outcomes.items() if outcome.error is None])
     failed = [pk for pk, outcome in outcomes.items() if outcome.error is not None]
     if failed:
         OutboxEntry.objects.filter(pk__in=failed).update(is_waiting=False, batch=None)
     _learn(outcomes, now)
-    _attach_after_commit(updates)
+    _attach_after_commit([update for update in updates if update.pk in written])
+    return len(written)
 
 
 def _learn(outcomes: Mapping[UUID, SendOutcome], now: datetime) -> None:
@@ -240,6 +250,24 @@ def regroup(
         OutboxEntry.objects.filter(pk__in=part).update(batch=new)
         if error:
             Email.objects.filter(pk__in=part).update(error_code=new.error_code, error=error)
+
+
+def regroup_without_request(
+    batch: OutboxBatch, parts: Sequence[Sequence[UUID]], *, due_at: datetime
+) -> None:
+    """Make requests of their own of parts of a batch that was not asked about meanwhile.
+
+    So what it met before goes on: its waits get no shorter, and it is given up when it was to be.
+    """
+    regroup(
+        batch,
+        parts,
+        due_at=due_at,
+        failures=batch.failures,
+        failing_since=batch.failing_since,
+        code=batch.error_code,
+        error=batch.error,
+    )
 
 
 def renew_keys(batches: Mapping[UUID, OutboxBatch]) -> None:

@@ -1,5 +1,6 @@
 """What waits in the outbox, looked at without reading it all."""
 
+import hashlib
 from collections.abc import Iterator
 from datetime import datetime
 from typing import NamedTuple
@@ -9,8 +10,10 @@ from django.db.models import Min, OuterRef, Q, QuerySet, Subquery
 from truncus_django.mailers import label_of
 from truncus_django.models import OutboxEntry
 
-HELD_BACK = "held_back"
+AWAITS_SEND_AT = "awaits_send_at"
 """The code of emails that Truncus does not want to schedule, and that wait here for their time."""
+
+_PLACEHOLDER_OF_MAILER, _PLACEHOLDER_OF_TENANT = "mailer:", "tenant:"
 
 
 class QueueName(NamedTuple):
@@ -29,9 +32,25 @@ class QueueName(NamedTuple):
         """The name as logs may hold it: a tenant's id may be an address."""
         return label_of(self.mailer, self.tenant)
 
+    @property
+    def placeholder(self) -> str:
+        """The name of the row of ``OutboxAccount`` that it is paused by while it has no account.
+
+        Of a fixed length, as a name may be as long as its own column; the row's ``mailer`` and
+        ``tenant`` say whose it is.
+        """
+        kind = _PLACEHOLDER_OF_TENANT if self.tenant else _PLACEHOLDER_OF_MAILER
+        name = f"{self.mailer}\n{self.tenant}"
+        return kind + hashlib.sha256(name.encode()).hexdigest()
+
     def of_entries(self) -> Q:
         """Return the condition that entries, or batches, are of this queue."""
         return Q(mailer=self.mailer, tenant=self.tenant)
+
+
+def is_placeholder(account: str) -> bool:
+    """Return whether a row of ``OutboxAccount``, by its name, stands for a queue without one."""
+    return account.startswith((_PLACEHOLDER_OF_MAILER, _PLACEHOLDER_OF_TENANT))
 
 
 def waiting_mailers() -> Iterator[str]:

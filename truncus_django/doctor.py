@@ -577,7 +577,7 @@ def _examine_outbox(found: OutboxHealth) -> Iterator[Finding]:
             "outbox: reserve",
             f"{waits}{mailer} with low priority held back: {held.left:,} emails are left of this "
             f"month's quota, and QUOTA_RESERVE keeps {held.kept:,}.",
-            "They go on when the month ends or the quota grows. Choose a larger plan in Truncus, "
+            "They go out when the month ends or the quota grows. Choose a larger plan in Truncus, "
             "or lower QUOTA_RESERVE.",
         )
     if found.unknown:

@@ -5,6 +5,7 @@ Each function knows an address in any case, with or without a name.
 
 from datetime import datetime
 
+from truncus_django.db.text import storable_text
 from truncus_django.log import suppression
 from truncus_django.models import SuppressedAddress
 from truncus_django.sending.addresses import mailbox
@@ -19,7 +20,7 @@ def suppress(
     list_name: str | None = "",
     tenant_id: str | None = "",
     reason: str = SuppressedAddress.Reason.BY_HAND,
-    note: str = "",
+    note: str | None = "",
     expires_at: datetime | None = None,
 ) -> bool:
     """Let nobody mail an address; return whether that is new.
@@ -34,15 +35,15 @@ def suppress(
 
     Raises:
         InvalidAddress: it is malformed.
-        ValueError: there is no such reason.
+        ValueError: there is no such reason, or the name of the list or tenant is none.
     """
     entry = SuppressedAddress(
         address=mailbox(address, "address"),
-        list_name=_name(list_name),
-        tenant_id=tenant_id or "",
+        list_name=_checked("list_name", _name(list_name)),
+        tenant_id=_checked("tenant_id", tenant_id or ""),
         reason=SuppressedAddress.Reason(reason),
         source=SuppressedAddress.Source.CODE,
-        note=note[:300],
+        note=storable_text(note)[:300],
         expires_at=expires_at,
     )
     return bool(suppression.suppress([entry]))
@@ -83,6 +84,14 @@ def is_suppressed(address: str, *, list_name: str | None = "", tenant_id: str | 
 def _name(of_list: str | None) -> str:
     """Return the name of a list as emails have it."""
     return (of_list or "").strip()
+
+
+def _checked(name: str, value: str) -> str:
+    """Return what fits into a column; raise :class:`ValueError` for what no email can have."""
+    most = SuppressedAddress._meta.get_field(name).max_length or 0
+    if len(value) > most or "\x00" in value:
+        raise ValueError(f"{name} may have {most} characters, and no NUL.")
+    return value
 
 
 def unsubscribe(token: str) -> Subscription | None:

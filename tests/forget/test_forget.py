@@ -26,6 +26,7 @@ from truncus_django.forget import forget, tables
 from truncus_django.forget.forgetting import Forgetting
 from truncus_django.forget.person import Person
 from truncus_django.log.ingest import ingest
+from truncus_django.log.suppression import unsubscribe_address
 from truncus_django.message import TruncusMessage
 from truncus_django.models import (
     AccountQuota,
@@ -42,6 +43,7 @@ from truncus_django.sending.forgotten import FORGOTTEN, is_digest
 from truncus_django.states import State
 from truncus_django.suppression import allow_again, is_suppressed, suppress
 from truncus_django.testing import send_outbox
+from truncus_django.unsubscribe import Subscription
 
 pytestmark = pytest.mark.django_db
 
@@ -178,6 +180,17 @@ def test_she_can_come_back(send):
     forget(ANN)
     assert allow_again(ANN) == 1
     assert send(ANN).to == [ANN]
+
+
+def test_who_was_forgotten_and_unsubscribes_then_is_not_stored_again():
+    suppress(ANN)
+    forget(ANN)
+    unsubscribe_address(Subscription(ANN, "digest", ""))
+    assert {entry.list_name for entry in SuppressedAddress.objects.all()} == {"", "digest"}
+    assert all(is_digest(entry.address) for entry in SuppressedAddress.objects.all())
+    allow_again(ANN, list_name="")
+    assert is_suppressed(ANN, list_name="digest")
+    assert not is_suppressed(ANN)
 
 
 def test_forgotten_twice_is_one_entry_that_holds_the_longer():

@@ -183,7 +183,7 @@ def test_a_file_that_is_not_there_is_a_clear_error(tmp_path):
 
 def test_options_are_for_what_the_file_does_not_have(file):
     path = file("address,list\nann@example.net,\nbob@example.net,news\n")
-    run("--import", path, "--list", "digest", "--reason", "unsubscribed", "--tenant", "acme")
+    run("--import", path, "--list", " digest ", "--reason", "unsubscribed", "--tenant", "acme")
     assert [row[:4] for row in all_rows()] == [
         ("ann@example.net", "acme", "digest", "unsubscribed"),
         ("bob@example.net", "acme", "news", "unsubscribed"),

@@ -162,3 +162,17 @@ def test_purge_keeps_the_entry_and_forgets_its_email():
     ingest([incoming("complained")])
     row.delete()
     assert SuppressedAddress.objects.get().email is None
+
+
+@pytest.mark.parametrize("name", ["list_name", "tenant_id"])
+@pytest.mark.parametrize("value", ["x" * 300, "x\x00"])
+def test_a_name_that_no_email_can_have_is_a_clear_error(name, value):
+    with pytest.raises(ValueError, match=f"{name} may have"):
+        suppress("ann@example.org", **{name: value})
+    assert not SuppressedAddress.objects.exists()
+
+
+@pytest.mark.parametrize("note", [None, "by phone\x00"])
+def test_any_note_is_stored(note):
+    assert suppress("ann@example.org", note=note)
+    assert SuppressedAddress.objects.get().note == ("by phone" if note else "")

@@ -10,7 +10,7 @@ from django.utils import timezone
 from truncus_django.db.clock import Clock, moment_of
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
 from truncus_django.outbox.claim import Claim, claim, lease_s
-from truncus_django.outbox.health import OutboxHealth, health, is_in_use
+from truncus_django.outbox.health import HeldBack, OutboxHealth, _of_queues, health, is_in_use
 from truncus_django.outbox.operations import retry
 from truncus_django.states import State
 
@@ -252,6 +252,17 @@ def test_it_asks_as_much_about_many_as_about_few(put):
     put(40)
 
     assert few <= queries() <= 12
+
+
+def test_any_number_of_tenants_may_be_held_back(put):
+    put(1, priority="low")
+    held = [
+        HeldBack(mailer="", tenant=f"t{n}", emails=1, left=0, kept=1, until=timezone.now())
+        for n in range(1_500)
+    ]
+    assert not OutboxEntry.objects.filter(_of_queues(held)).exists()
+    OutboxEntry.objects.update(tenant="t7")
+    assert OutboxEntry.objects.filter(_of_queues(held)).exists()
 
 
 @pytest.mark.skipif(connection.vendor == "mysql", reason="it scans a small table in any case")

@@ -46,9 +46,14 @@ def suppress(found: Iterable[SuppressedAddress]) -> list[SuppressedAddress]:
 
 
 def unsubscribe_address(subscription: Subscription) -> None:
-    """Write that somebody unsubscribed, and send the signal where that is new."""
+    """Write that somebody unsubscribed, and send the signal where that is new.
+
+    For somebody who was forgotten, a digest stands in the table, and stays all that does.
+    """
+    digests = digests_of(subscription.address)
+    was_forgotten = SuppressedAddress.objects.filter(address__in=digests).exists()
     entry = SuppressedAddress(
-        address=subscription.address,
+        address=digests[0] if was_forgotten else subscription.address,
         tenant_id=subscription.tenant_id,
         list_name=subscription.list_name,
         reason=Reason.UNSUBSCRIBED,

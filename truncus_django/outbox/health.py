@@ -308,11 +308,13 @@ def _count_retryable(limit: int | None) -> int:
 
 def _of_queues(held: Sequence[HeldBack]) -> Q:
     """Return the condition that entries, or batches, are of one of these queues."""
-    mailers = [each.mailer for each in held if not each.tenant]
-    found = Q(mailer__in=mailers, tenant="")
+    # One condition for each mailer: SQLite takes no thousand of them, one for each tenant.
+    tenants: dict[str, list[str]] = {}
     for each in held:
-        if each.tenant:
-            found |= Q(mailer=each.mailer, tenant=each.tenant)
+        tenants.setdefault(each.mailer, []).append(each.tenant)
+    found = Q(pk__in=[])
+    for mailer, of_mailer in tenants.items():
+        found |= Q(mailer=mailer, tenant__in=of_mailer)
     return found
 
 

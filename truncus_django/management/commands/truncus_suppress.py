@@ -70,7 +70,8 @@ class Command(CommandWithExamples):
         self.stderr.write(f"Exported {count} addresses.")
 
     def _import(self, options: dict[str, Any]) -> None:
-        given = {name: options[name] for name in ("tenant", "list", "reason") if options[name]}
+        names = ("tenant", "list", "reason")
+        given = {name: options[name].strip() for name in names if options[name].strip()}
         work = Import(given, is_dry_run=options["dry_run"])
         with self._opened(options["source"], "r") as file:
             try:

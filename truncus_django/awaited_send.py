@@ -71,7 +71,7 @@ def current_awaited_send() -> AwaitedSend | None:
     return None if send is None or send.is_over else send
 
 
-def once_answer_is_learned(work: Callable[[], None]) -> None:
+def after_answer(work: Callable[[], None]) -> None:
     """Do ``work`` when whoever sends knows the answer: now, or when a coroutine has it."""
     send = current_awaited_send()
     if send is None:

@@ -576,7 +576,7 @@ def _examine_outbox(found: OutboxHealth) -> Iterator[Finding]:
         yield _warn(
             "outbox: reserve",
             f"{waits}{mailer} with low priority held back: {held.left:,} emails are left of this "
-            f"month's quota, and QUOTA_RESERVE keeps {held.kept:,}.",
+            f"month's quota, and QUOTA_RESERVE keeps {held.reserved:,}.",
             "They go out when the month ends or the quota grows. Choose a larger plan in Truncus, "
             "or lower QUOTA_RESERVE.",
         )

@@ -88,7 +88,7 @@ def _name(of_list: str | None) -> str:
 
 def _checked(name: str, value: str) -> str:
     """Return what fits into a column; raise :class:`ValueError` for what no email can have."""
-    most = SuppressedAddress._meta.get_field(name).max_length or 0
+    most: int = SuppressedAddress._meta.get_field(name).max_length  # type: ignore[union-attr, assignment]
     if len(value) > most or "\x00" in value:
         raise ValueError(f"{name} may have {most} characters, and no NUL.")
     return value

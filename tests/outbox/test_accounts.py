@@ -366,7 +366,7 @@ def test_a_quota_reserve_holds_for_its_account_alone(emulator, extra, put_for, d
     assert states_of(emails) == [State.PENDING, State.DELIVERED]
     found = health()
     [held] = found.held_back
-    assert (held.tenant, held.emails, held.kept) == ("acme", 1, 9)
+    assert (held.tenant, held.emails, held.reserved) == ("acme", 1, 9)
     assert "acme" in {quota.tenant for quota in found.quotas}
 
 

@@ -257,7 +257,7 @@ def test_it_asks_as_much_about_many_as_about_few(put):
 def test_any_number_of_tenants_may_be_held_back(put):
     put(1, priority="low")
     held = [
-        HeldBack(mailer="", tenant=f"t{n}", emails=1, left=0, kept=1, until=timezone.now())
+        HeldBack(mailer="", tenant=f"t{n}", emails=1, left=0, reserved=1, until=timezone.now())
         for n in range(1_500)
     ]
     assert not OutboxEntry.objects.filter(_of_queues(held)).exists()

@@ -225,7 +225,7 @@ def test_health_tells_what_is_held_back_and_does_not_ask_for_a_worker(held_back)
     found = health()
 
     [held] = found.held_back
-    assert (held.mailer, held.emails, held.left, held.kept) == (low[0].mailer, 5, 10, 10)
+    assert (held.mailer, held.emails, held.left, held.reserved) == (low[0].mailer, 5, 10, 10)
     assert found.pending == 5
     assert found.oldest_age_s is None
     assert found.is_healthy()

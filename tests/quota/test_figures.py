@@ -14,7 +14,6 @@ from truncus_django.quota.figures import (
     Figures,
     Told,
     day_ends_at,
-    emails_kept,
     held_back_until,
     in_month,
     is_plausible,
@@ -23,6 +22,7 @@ from truncus_django.quota.figures import (
     month_begins_at,
     month_ends_at,
     month_of,
+    reserved_emails,
     runs_out_at,
     updated,
 )
@@ -275,7 +275,7 @@ def test_what_should_have_run_out_by_now_runs_out_now():
     [(0.0, 1000, 0), (50.0, 1000, 50), (0.05, 999, 50), (0.5, None, 0)],
 )
 def test_a_reserve_is_a_number_or_a_share(reserve, limit, kept):
-    assert emails_kept(reserve, limit) == kept
+    assert reserved_emails(reserve, limit) == kept
 
 
 @pytest.mark.parametrize(("sent", "left"), [(0, 900), (899, 1), (900, 0), (950, 0), (1000, 0)])

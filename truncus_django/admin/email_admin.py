@@ -186,7 +186,7 @@ class EmailAdmin(EmailAdminBase):
         """Return an email's HTML, for the sandboxed frame on its page."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        return views.framed_html(self.get_object(request, object_id))
+        return views.html_response(self.get_object(request, object_id))
 
     # The dashboard ----------------------------------------------------------------------------
 

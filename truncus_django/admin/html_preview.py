@@ -6,7 +6,7 @@ from truncus_django.html_preview import HEADERS, preview_page
 from truncus_django.models import Email
 
 
-def framed_html(email: Email | None) -> HttpResponse:
+def html_response(email: Email | None) -> HttpResponse:
     """Return the HTML preview of an email, under a policy that runs nothing and loads nothing.
 
     Raises:

@@ -78,4 +78,4 @@ def why_held_back(held: HeldBack) -> str:
     return _(
         "%(left)d emails are left of this month's quota, and QUOTA_RESERVE keeps %(kept)d. Those "
         "held back go on when the month ends or the quota grows."
-    ) % {"left": held.left, "kept": held.kept}
+    ) % {"left": held.left, "kept": held.reserved}

@@ -4,7 +4,7 @@ from truncus_django.admin.actions import ACTIONS
 from truncus_django.admin.changelist import EmailChangeList
 from truncus_django.admin.dashboard import dashboard_context
 from truncus_django.admin.detail import page_context
-from truncus_django.admin.html_preview import framed_html
+from truncus_django.admin.html_preview import html_response
 from truncus_django.admin.outbox_panel import panel, parts_of_requests, waiting_cell
 from truncus_django.admin.quota_panel import quota_rows
 from truncus_django.admin.resume import resume_page
@@ -13,7 +13,7 @@ __all__ = [
     "ACTIONS",
     "EmailChangeList",
     "dashboard_context",
-    "framed_html",
+    "html_response",
     "page_context",
     "panel",
     "parts_of_requests",

@@ -35,7 +35,7 @@ from truncus_django.log.engagement import (
     count_webhooks,
     is_after_answers,
 )
-from truncus_django.log.suppression import learned_from_event
+from truncus_django.log.suppression import suppressions_from_event
 from truncus_django.log.transitions import Changes, next_sync_at
 from truncus_django.models import Email, EmailEvent
 from truncus_django.states import OPENED, outranks, state_of, state_of_event, usual_word
@@ -272,7 +272,7 @@ def _merge(
             continue
         changed.append(known)
         if email is not None:
-            known.reason = _kept_reason(email, known.reason)
+            known.reason = _storable_reason(email, known.reason)
             _apply_event(email, known, changes)
             if known.type in COUNT_FIELDS:
                 is_after = is_after_answers(known, email)
@@ -309,7 +309,7 @@ def _apply_stored_events(
     repeated = _reported_by_both(events) if events else set()
     for event in events:
         event.email = emails[event.message_id]
-        event.reason = _kept_reason(event.email, event.reason)
+        event.reason = _storable_reason(event.email, event.reason)
         _apply_event(event.email, event, changes)
         if event.email.forgotten_at is not None:
             event.recipient, event.payload = "", {}
@@ -324,7 +324,7 @@ def _apply_stored_events(
     update_each(EmailEvent.objects.all(), events, fields)
 
 
-def _kept_reason(email: Email, reason: str) -> str:
+def _storable_reason(email: Email, reason: str) -> str:
     """Return a reason as it is kept: of an email with somebody forgotten, without addresses."""
     return "" if email.forgotten_at is not None and "@" in reason else reason
 
@@ -336,7 +336,7 @@ def _apply_event(email: Email, event: EmailEvent, changes: Changes) -> None:
     state = state_of_event(event.type)
     if state is not None:
         changes.advance(email, state, at=at, reason=event.reason)
-        changes.suppressed += learned_from_event(
+        changes.suppressed += suppressions_from_event(
             email, state, event.reason, recipient=event.recipient, source=event.source, at=at
         )
 
@@ -352,9 +352,9 @@ def _apply_answer(email: Email, answer: EmailDetails, changes: Changes) -> None:
     if state is not None:
         at = storable_moment(answer.updated_at) if answer.updated_at else timezone.now()
         told = answer.intelligence.get("failure_reason")
-        reason = _kept_reason(email, storable_text(told) if isinstance(told, str) else "")
+        reason = _storable_reason(email, storable_text(told) if isinstance(told, str) else "")
         if outranks(state, email.state):  # else it teaches again what a person may have removed
-            changes.suppressed += learned_from_event(
+            changes.suppressed += suppressions_from_event(
                 email, state, reason, recipient="", source=EmailEvent.Source.SYNC, at=at
             )
         changes.advance(email, state, at=at, reason=reason)

@@ -31,7 +31,7 @@ from truncus_django.db.text import storable_text
 from truncus_django.db.timestamps import storable_moment
 from truncus_django.event_loop import off_the_event_loop
 from truncus_django.log.ingest import attach
-from truncus_django.log.suppression import learned_from_answer, suppress
+from truncus_django.log.suppression import suppress, suppressions_from_answer
 from truncus_django.log.transitions import EmailUpdate, advance_emails, next_sync_at
 from truncus_django.message import TruncusStatus
 from truncus_django.models import SENT_BY_LENGTH, Email, SuppressedAddress, database
@@ -157,16 +157,16 @@ def _record(
     rows = [_row(outgoing, outcome, alias, settings) for outgoing, outcome in sent]
     # A savepoint in the caller's transaction, if there is one. Otherwise, one statement needs none;
     # where another follows it that fails, whoever records all again must not find the first done.
-    teaches = bool(_learned(sent, rows))
-    is_atomic = teaches or _is_in_transaction(connection)
+    has_suppressions = bool(_suppressions(sent, rows))
+    is_atomic = has_suppressions or _is_in_transaction(connection)
     with transaction.atomic(using=using) if is_atomic else nullcontext():
         written = _update_earlier_records(sent, rows, using)
         new = [row for row in rows if row.pk not in written]
         if new and insert_new(new, using=using) < len(new):
             # A message that Truncus recognised by its key has its record already.
             _name_earlier_records(new, using)
-        if teaches:
-            suppress(_learned(sent, rows))  # by the primary keys that the records have now
+        if has_suppressions:
+            suppress(_suppressions(sent, rows))  # by the primary keys that the records have now
     for (outgoing, _), row in zip(sent, rows, strict=True):
         _note_row(outgoing, row)
     note_records(
@@ -182,12 +182,12 @@ def _record(
         transaction.on_commit(lambda: _attach(accepted), using=using)
 
 
-def _learned(sent: Sequence[Sent], rows: Sequence[Email]) -> list[SuppressedAddress]:
+def _suppressions(sent: Sequence[Sent], rows: Sequence[Email]) -> list[SuppressedAddress]:
     now = timezone.now()
     return [
         entry
         for (_, outcome), row in zip(sent, rows, strict=True)
-        for entry in learned_from_answer(row, outcome, at=now)
+        for entry in suppressions_from_answer(row, outcome, at=now)
     ]
 
 

@@ -137,7 +137,7 @@ def _renewed(rows: Sequence[SuppressedAddress]) -> list[SuppressedAddress]:
 # What is learned ----------------------------------------------------------------------------------
 
 
-def learned_from_event(
+def suppressions_from_event(
     email: Email, state: State | None, reason: str, *, recipient: str, source: str, at: datetime
 ) -> list[SuppressedAddress]:
     """Return what an event or an answer about an email teaches.
@@ -156,7 +156,7 @@ def learned_from_event(
     return _entries(email, [recipient] if recipient else [], why, source=source, at=at, note=reason)
 
 
-def learned_from_answer(
+def suppressions_from_answer(
     email: Email, outcome: SendOutcome, *, at: datetime
 ) -> list[SuppressedAddress]:
     """Return what the answer to a send teaches."""

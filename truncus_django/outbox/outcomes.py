@@ -20,8 +20,8 @@ from truncus_django.log import transitions
 from truncus_django.log.ingest import attach
 from truncus_django.log.recording import ANSWER_FIELDS, apply_outcome
 from truncus_django.log.suppression import (
-    learned_from_answer,
     suppress,
+    suppressions_from_answer,
     tells_of_suppression,
 )
 from truncus_django.log.transitions import EmailUpdate
@@ -64,12 +64,12 @@ def record_outcomes(
     failed = [pk for pk, outcome in outcomes.items() if outcome.error is not None]
     if failed:
         OutboxEntry.objects.filter(pk__in=failed).update(is_waiting=False, batch=None)
-    _learn(outcomes, now)
+    _suppress_reported(outcomes, now)
     _attach_after_commit([update for update in updates if update.pk in written])
     return len(written)
 
 
-def _learn(outcomes: Mapping[UUID, SendOutcome], now: datetime) -> None:
+def _suppress_reported(outcomes: Mapping[UUID, SendOutcome], now: datetime) -> None:
     """Put those into the table of suppressed addresses of whom an answer says so."""
     telling = [pk for pk, outcome in outcomes.items() if tells_of_suppression(outcome)]
     if not telling:
@@ -78,7 +78,7 @@ def _learn(outcomes: Mapping[UUID, SendOutcome], now: datetime) -> None:
     suppress(
         entry
         for pk, email in emails.items()
-        for entry in learned_from_answer(email, outcomes[pk], at=now)
+        for entry in suppressions_from_answer(email, outcomes[pk], at=now)
     )
 
 

@@ -17,7 +17,7 @@ from truncus_django.db.clock import moment_of
 from truncus_django.mailers import mailers_by_account
 from truncus_django.models import AccountQuota, OutboxBatch, OutboxEntry, Priority
 from truncus_django.outbox.waiting import QueueName
-from truncus_django.quota.figures import Figures, emails_kept, held_back_until
+from truncus_django.quota.figures import Figures, held_back_until, reserved_emails
 from truncus_django.quota.figures import low_priority_left as left_by_figures
 from truncus_django.quota.overview import figures_of
 
@@ -57,14 +57,14 @@ class HeldBack:
         tenant: whose own account it is; empty for the mailer's own.
         emails: how many, as far as is counted.
         left: emails that the account may send in this month.
-        kept: those of them that the reserve keeps, if there are so many.
+        reserved: those of them that the reserve keeps, if there are so many.
         until: when one of them asks whether the quota has grown, or the month ends.
     """
 
     mailer: str
     emails: int
     left: int
-    kept: int
+    reserved: int
     until: datetime
     tenant: str = ""
 
@@ -94,10 +94,9 @@ def allowance(account: str, reserve: float, *, now: float) -> Allowance:
 
 
 def _why(known: Figures, reserve: float) -> str:
-    kept = emails_kept(reserve, known.limit)
-    return (
-        f"{known.remaining} emails are left of this month's quota, and QUOTA_RESERVE keeps {kept}"
-    )
+    reserved = reserved_emails(reserve, known.limit)
+    left = f"{known.remaining} emails are left of this month's quota"
+    return f"{left}, and QUOTA_RESERVE keeps {reserved}"
 
 
 def held_back(
@@ -156,6 +155,6 @@ def _held_back_of(
         tenant=queue.tenant,
         emails=waiting + tried,
         left=known.remaining or 0,
-        kept=emails_kept(reserve, known.limit),
+        reserved=reserved_emails(reserve, known.limit),
         until=moment_of(held_back_until(known, now=now)),
     )

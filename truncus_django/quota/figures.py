@@ -240,7 +240,7 @@ def runs_out_at(known: Figures, *, now: float) -> float | None:
     return max(now, moment) if moment < month_ends_at(now) else None
 
 
-def emails_kept(reserve: float, limit: int | None) -> int:
+def reserved_emails(reserve: float, limit: int | None) -> int:
     """Return how many emails a reserve keeps: it is a number of them, or below 1 a share."""
     return math.ceil(reserve * (limit or 0)) if reserve < 1 else int(reserve)
 
@@ -258,7 +258,7 @@ def low_priority_left(known: Figures, reserve: float, *, now: float) -> int | No
     """
     if not reserve or known.month != month_of(now) or known.remaining is None:
         return None
-    left = known.remaining - emails_kept(reserve, known.limit)
+    left = known.remaining - reserved_emails(reserve, known.limit)
     return max(left, 1 if is_stale(known, now=now) else 0)
 
 

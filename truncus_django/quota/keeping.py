@@ -25,7 +25,14 @@ from truncus_django.db.clock import Clock, moment_of
 from truncus_django.event_loop import off_the_event_loop
 from truncus_django.mailers import Mailer, mailers_by_account
 from truncus_django.models import AccountQuota, database
-from truncus_django.quota.figures import DAY_S, Figures, Told, emails_kept, is_plausible, updated
+from truncus_django.quota.figures import (
+    DAY_S,
+    Figures,
+    Told,
+    is_plausible,
+    reserved_emails,
+    updated,
+)
 from truncus_django.quota.overview import figures_of, quota_of
 from truncus_django.sending.outgoing import Sent
 from truncus_django.sending.requests import domain_of, refusal_of
@@ -227,7 +234,7 @@ def _level(told: Told, settings: Settings, noted: _Level) -> _Level:
     if quota is None:
         return noted
     figures = Figures(limit=quota.limit, sent=quota.sent, remaining=quota.remaining)
-    kept = emails_kept(settings.quota_reserve, quota.limit)
+    kept = reserved_emails(settings.quota_reserve, quota.limit)
     return _Level(figures.percent_reached, quota.limit, quota.remaining <= kept)
 
 

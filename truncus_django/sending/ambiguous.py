@@ -14,7 +14,7 @@ from django.core.mail import EmailMessage
 from truncus_django.api.capabilities import WireFormat
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.encoding import EmailFields
-from truncus_django.awaited_send import once_answer_is_learned
+from truncus_django.awaited_send import after_answer
 from truncus_django.sending.fingerprint import fingerprint
 from truncus_django.sending.outgoing import (
     AmbiguousSend,
@@ -153,7 +153,7 @@ class MergedSends:
         )
         for place, (message, keys) in self._keys.items():
             if place not in self._ambiguous:
-                once_answer_is_learned(partial(_forget_requests, message, keys))
+                after_answer(partial(_forget_requests, message, keys))
 
 
 class _Accepted:

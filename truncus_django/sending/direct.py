@@ -21,7 +21,7 @@ from truncus_django.api.errors import (
 )
 from truncus_django.api.keys import new_idempotency_key
 from truncus_django.api.results import SendResult
-from truncus_django.awaited_send import current_awaited_send, once_answer_is_learned
+from truncus_django.awaited_send import after_answer, current_awaited_send
 from truncus_django.sending.ambiguous import forget, remember
 from truncus_django.sending.breaker import Breaker
 from truncus_django.sending.failover import why_not_handed_over
@@ -91,7 +91,7 @@ def send_batches(
                     sent = _answered(batch, answer)
                     if awaited is not None:  # whoever is cancelled learns no answer
                         remember(batch, client, now=now, is_ambiguous=True, wire_format=wire_format)
-                    once_answer_is_learned(partial(_forget, batch))
+                    after_answer(partial(_forget, batch))
             except BaseException:
                 # The request may have been on its way, or its answer is not noted yet.
                 remember(batch, client, now=now, is_ambiguous=True, wire_format=wire_format)

@@ -9,7 +9,7 @@ from functools import partial
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import OutcomeUnknown, TruncusError, log_summary
 from truncus_django.api.keys import new_idempotency_key
-from truncus_django.awaited_send import current_awaited_send, once_answer_is_learned
+from truncus_django.awaited_send import after_answer, current_awaited_send
 from truncus_django.sending.ambiguous import forget, remember
 from truncus_django.sending.fallback import (
     FallbackMailer,
@@ -154,7 +154,7 @@ class _Handover:
         self.is_under_way = False
         if isinstance(answer, HandedOver):
             # Whoever is cancelled learns no answer, and may send the message again.
-            once_answer_is_learned(partial(forget, outgoing, key))
+            after_answer(partial(forget, outgoing, key))
             name, why = self.fallback.name, log_summary(error)
             reason = reason_of(name, why)
             return outcome._replace(

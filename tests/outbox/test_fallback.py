@@ -375,7 +375,7 @@ def test_a_worker_that_dies_leaves_it_to_a_person(
 
 
 @pytest.fixture
-def slow_handover(down, put, dispatcher, travel):
+def slow_handover(name, down, put, dispatcher, travel):
     """An email that was handed over; its lease has run out, and another worker ended it."""
     put(1)
     dispatcher.drain()
@@ -385,7 +385,7 @@ def slow_handover(down, put, dispatcher, travel):
     answer = dispatcher._hand_over(claimed, emails)
     travel(LEASE_S + 1)
     Dispatcher().drain()
-    assert (reload(email).state, email.sent_by) == (State.UNKNOWN, "elsewhere")
+    assert (reload(email).state, email.sent_by) == (State.UNKNOWN, name)
     return email, lambda: dispatcher._record(claimed, emails, answer)
 
 
@@ -410,7 +410,7 @@ def test_a_handover_says_nothing_of_an_email_that_a_person_has_sent_again(
     assert claim(dispatcher.clock).is_handover
     travel(LEASE_S + 1)
     Dispatcher().drain()
-    assert (reload(email).state, email.sent_by) == (State.UNKNOWN, "elsewhere")
+    assert (reload(email).state, email.sent_by) == (State.UNKNOWN, name)
     assert record() == DispatchResult(requests=0)
     assert reload(email).state == State.UNKNOWN
 

@@ -2,20 +2,19 @@
 
 SQL written by hand for its speed; that of other modules does what Django has no call for. Django's
 own calls miss targets of ``benchmarks/targets.py``. With ``bulk_create()`` recording took 3.7 times
-the CPU of bare requests one by one, and as a list 0.36 times Anymail's; with this module 2.8 and
-0.19, where at most 2.5 and 0.3 are wanted. (Both runs on a busy machine; docs/benchmarks.md has 2.3
-on a quiet one.) In microseconds for each row:
+the CPU of bare requests one by one, and as a list 0.36 times Anymail's; with this module 2.5 to 2.8
+and 0.21, where at most 2.5 and 0.3 are wanted. In microseconds for each row:
 
 ====================================  ======  ==========  =======================
 ..                                    SQLite  PostgreSQL  Django's own calls
 ====================================  ======  ==========  =======================
-insert 1 row                             560         740  950, 1050
-insert 100 rows                           72          79  280, 270
-update 13 fields of each of 100 rows      62          80  3470, 3930
+insert 1 row                             630         190  900, 460
+insert 100 rows                           55          19  170, 130
+update 13 fields of each of 100 rows      48          26  1450, 1420
 ====================================  ======  ==========  =======================
 
-On PostgreSQL it counts that values of many rows are one JSON text: with a parameter for each, 100
-rows take 260 for each, and as arrays 79.
+On PostgreSQL it counts that values of many rows are one JSON text: as arrays, rows took about half
+as long again, and with a parameter for each value several times as long.
 """
 
 import json

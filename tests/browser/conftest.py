@@ -50,6 +50,11 @@ def page(
     """A page of a browser in which an administrator is signed in."""
     context = browser.new_context(base_url=live_server.url, accept_downloads=True)
     sign_in(context, live_server, admin_user)
+    yield from page_without_errors(context, under_way)
+
+
+def page_without_errors(context: Any, under_way: "UnderWay") -> Iterator[Any]:
+    """Yield a page, on which no script may fail; then close its context."""
     opened = context.new_page()
     errors: list[str] = []
     opened.on("pageerror", lambda error: errors.append(str(error)))

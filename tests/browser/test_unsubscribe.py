@@ -19,7 +19,7 @@ from django.template import Context, Template
 from django.test import override_settings
 
 from tests.browser.chromium import expect
-from tests.browser.conftest import UnderWay
+from tests.browser.conftest import UnderWay, page_without_errors
 from tests.browser.test_hostile_mail import note_trouble
 from truncus_django.message import TruncusMessage
 from truncus_django.models import SuppressedAddress
@@ -36,14 +36,7 @@ SUBMITS = "button, input[type=submit], input[type=image]"
 @pytest.fixture
 def visitor(browser: Any, live_server: Any, under_way: UnderWay) -> Iterator[Any]:
     """A page of a browser in which nobody is signed in."""
-    context = browser.new_context(base_url=live_server.url)
-    opened = context.new_page()
-    errors: list[str] = []
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    yield opened
-    context.close()
-    under_way.wait_until_none()
-    assert errors == []
+    yield from page_without_errors(browser.new_context(base_url=live_server.url), under_way)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from tests.fallback import InterruptedBackend, SilentBackend, use_fallback
-from truncus_django.api.errors import OutcomeUnknown, QuotaExceeded, RateLimited, ServerError
+from truncus_django.api.errors import OutcomeUnknown, QuotaExceeded, ServerError, refusal
 from truncus_django.api.results import MonthlyQuota, SendResult
 from truncus_django.backend import TruncusBackend
 from truncus_django.conf import get_settings
@@ -235,6 +235,11 @@ def test_a_table_that_is_missing_costs_no_email(emulator, caplog):
 # Refusals -------------------------------------------------------------------------------------
 
 
+def _told_to_wait(seconds, *, by_proxy=False):
+    body = None if by_proxy else {"error": "rate_limit_exceeded", "message": "Wait"}
+    return refusal(429, body, {"Retry-After": str(seconds)}, now=0.0)
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
@@ -243,12 +248,11 @@ def test_a_table_that_is_missing_costs_no_email(emulator, caplog):
             QuotaExceeded("No", code="WARMUP_CAP_EXCEEDED"),
             Told(capped_domains=frozenset({"example.com"})),
         ),
-        (RateLimited("Wait", retry_after=60), Told()),
-        (RateLimited("Wait", retry_after=5 * 86400), Told(is_used_up=True)),
-        (
-            RateLimited("Wait", retry_after=7200),
-            Told(capped_domains=frozenset({"example.com"})),
-        ),
+        (_told_to_wait(60), Told()),
+        (_told_to_wait(5 * 86400), Told(is_used_up=True)),
+        (_told_to_wait(7200), Told(capped_domains=frozenset({"example.com"}))),
+        (_told_to_wait(7200, by_proxy=True), Told()),
+        (_told_to_wait(5 * 86400, by_proxy=True), Told()),
         (ServerError("Down", retry_after=7200), Told()),
     ],
 )

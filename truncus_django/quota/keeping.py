@@ -26,7 +26,6 @@ from truncus_django.event_loop import off_the_event_loop
 from truncus_django.mailers import Mailer, mailers_by_account
 from truncus_django.models import AccountQuota, database
 from truncus_django.quota.figures import (
-    DAY_S,
     Figures,
     Told,
     is_plausible,
@@ -101,17 +100,19 @@ def told_by_error(error: TruncusError, senders: Iterable[str]) -> Told:
     """Return what a refusal of emails tells.
 
     One of Truncus's dialects has a single code for all its limits. Those of requests last a minute
-    at most, so that a longer wait is that for a cap, and one of more than a day for the month's.
+    at most, so that a longer wait is that for a cap, and one of more than a day for the month's
+    (:class:`RateLimited`). What a proxy asks for tells nothing of the account.
 
     Args:
         error: why they were refused.
         senders: of the emails; a daily cap is that of a domain.
     """
-    wait_s = error.retry_after or 0.0
-    is_long = isinstance(error, RateLimited) and wait_s > LONGEST_BURST_S
-    if error.code == contract.WARMUP_CODE or (is_long and wait_s <= DAY_S):
+    is_limit = isinstance(error, RateLimited) and error.is_from_truncus
+    is_month = isinstance(error, QuotaExceeded) or (is_limit and error.is_outage)
+    is_long = is_limit and (error.retry_after or 0.0) > LONGEST_BURST_S
+    if error.code == contract.WARMUP_CODE or (is_long and not is_month):
         return Told(capped_domains=frozenset(map(domain_of, senders)))
-    return Told(is_used_up=is_long or isinstance(error, QuotaExceeded))
+    return Told(is_used_up=is_month)
 
 
 def told_by_results(results: Sequence[SendResult], senders: Sequence[str]) -> Told:

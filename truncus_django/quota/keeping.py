@@ -181,7 +181,7 @@ def note_answer(
     """
     _note_tenant(account, name)
     if told and _mark_if_due(account, told, settings):
-        _in_nobodys_way(partial(_write_outside_transactions, account, told))
+        _best_effort(partial(_write_outside_transactions, account, told))
 
 
 def _note_tenant(account: str, name: tuple[str, str]) -> None:
@@ -199,10 +199,10 @@ def note_answer_of_outbox(
     """
     _note_tenant(account, name)
     if told and (_mark_if_due(account, told, settings) or settings.quota_reserve):
-        _in_nobodys_way(lambda using: _write(account, told, using=using))
+        _best_effort(lambda using: _write(account, told, using=using))
 
 
-def _in_nobodys_way(write: Callable[[str], None]) -> None:
+def _best_effort(write: Callable[[str], None]) -> None:
     try:
         using = database()
         off_the_event_loop(lambda: write(using))
@@ -248,7 +248,7 @@ def _write_outside_transactions(account: str, told: Told, using: str) -> None:
     connection = connections[using]
     if connection.in_atomic_block:
         _wait(account, told)
-        write = partial(_in_nobodys_way, _write_waiting)
+        write = partial(_best_effort, _write_waiting)
         transaction.on_commit(write, using=using)
     elif not connection.get_autocommit():
         _wait(account, told)
@@ -281,7 +281,7 @@ def _write_what_was_rolled_back(**kwargs: object) -> None:
         if not connections[using].in_atomic_block:
             _write_waiting(using)
 
-    _in_nobodys_way(write)
+    _best_effort(write)
 
 
 request_finished.connect(_write_what_was_rolled_back, dispatch_uid="truncus_django.quota")

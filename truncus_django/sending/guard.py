@@ -101,11 +101,11 @@ def _without_recipient_headers(email: Mapping[str, Any]) -> Mapping[str, Any]:
     headers = email.get("headers")
     if not isinstance(headers, Mapping):
         return email
-    kept = {name: text for name, text in headers.items() if not _NAMES_SOMEBODY(str(name))}
+    kept = {name: text for name, text in headers.items() if not _is_recipient_header(str(name))}
     return email if len(kept) == len(headers) else EmailFields({**email, "headers": kept})
 
 
-_NAMES_SOMEBODY = re.compile(
+_is_recipient_header = re.compile(
     rf"\s*(?:(?:resent-)?(?:to|cc|bcc)|{HEADER})\s*", re.IGNORECASE
 ).fullmatch
 

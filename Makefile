@@ -105,6 +105,7 @@ chaos-kills: $(VENV)/.test
 	$(BIN)/python -m tests.chaos --database sqlite --replay duplicate $(ARGS)
 	$(BIN)/python -m tests.chaos --database postgresql --mails 2000 $(ARGS)
 	$(BIN)/python -m tests.chaos --database postgresql --runner celery --mails 1000 $(ARGS)
+	$(BIN)/python -m tests.chaos --database mariadb --mails 1000 $(ARGS)
 	$(BIN)/python -m tests.chaos --database mariadb --mails 1000 --all-features --fault-rate 0.02 $(ARGS)
 
 chaos-pace: $(VENV)/.test

@@ -11,7 +11,18 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchmarks import admin_pages, bulk, css, memory, outbox, startup, sync, webhook
+from benchmarks import (
+    admin_pages,
+    bulk,
+    css,
+    growth,
+    memory,
+    outbox,
+    purging,
+    startup,
+    sync,
+    webhook,
+)
 from benchmarks.contenders import CONTENDERS
 from benchmarks.processes import WrongWork
 from benchmarks.rounds import WARM_UP_MAILS, Figures, entries, run
@@ -30,6 +41,8 @@ the environment that requests or a contender would read are taken out. Recording
 to a file of SQLite, set up as Django does, or (WAL) as sites in production do."""
 
 PARTS = ("memory", "startup", "pages", "sync", "outbox", "css", "bulk", "webhook")
+LONG_PARTS = ("growth",)
+"""Those that take an hour, and are measured only if they are asked for."""
 GROUPS = {"log": ("truncus", "recording", "recording-wal", "requests", "anymail", "pages", "sync")}
 """What ``--only`` takes for several at once: all that the log's targets need."""
 
@@ -71,6 +84,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--rows", type=int, default=admin_pages.ROWS, help="emails in the pages' databases"
     )
+    parser.add_argument(
+        "--grown", type=int, default=growth.ROWS, help="emails of the larger log of growth"
+    )
+    parser.add_argument(
+        "--alone", type=float, default=purging.ALONE_S, metavar="S", help="its sender, unpurged"
+    )
     parser.add_argument("--emails", type=int, default=sync.EMAILS, help="emails to sync")
     parser.add_argument(
         "--queued", type=int, default=outbox.MAILS, help="emails to enqueue and to drain"
@@ -82,7 +101,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only",
         nargs="+",
-        choices=[*CONTENDERS, *PARTS, *GROUPS],
+        choices=[*CONTENDERS, *PARTS, *LONG_PARTS, *GROUPS],
         help="measure only these; log: " + " ".join(GROUPS["log"]),
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all rounds to a file")
@@ -115,7 +134,8 @@ def _measure(options: argparse.Namespace) -> Results:
     )
     inlined = css.run(_progress) if "css" in wanted else None
     received = webhook.run(_progress) if "webhook" in wanted else None
-    return Results(figures, used, started, pages, synced, queued, inlined, sent, received)
+    grown = growth.run(options.grown, options.alone, _progress) if "growth" in wanted else None
+    return Results(figures, used, started, pages, synced, queued, inlined, sent, received, grown)
 
 
 def _progress(text: str) -> None:
@@ -145,6 +165,10 @@ def _print(results: Results, found: Sequence[Target], options: argparse.Namespac
         print(f"\n{bulk.as_table(results.bulk)}")
     if results.webhooks:
         print(f"\n{webhook.as_table(results.webhooks)}")
+    if results.growth:
+        print(f"\n{growth.as_tables(results.growth)}")
+    elif "growth" in _wanted(options):
+        print(f"\n{growth.NOT_MEASURED}")
     print(f"\n{as_table(found)}")
 
 
@@ -220,6 +244,7 @@ def _write(path: Path, results: Results, found: Sequence[Target]) -> None:
         "css": [asdict(each) for each in results.css or ()],
         "bulk": [asdict(each) for each in results.bulk or ()],
         "webhooks": [asdict(each) for each in results.webhooks or ()],
+        "growth": results.growth and asdict(results.growth),
         "targets": [{**asdict(each), "verdict": each.decision} for each in found],
     }
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -45,12 +45,20 @@ PAGES = (
     Page("frequent", "log", "search: a frequent word"),
     Page("nothing", "log", "search: nothing found"),
     Page("state", "log", "filter: bounced"),
+    Page("tenant", "log", "filter: a tenant"),
+    Page("mailer", "log", "filter: a mailer"),
+    Page("sandbox", "log", "filter: sandbox"),
+    Page("clicked", "log", "filter: clicked"),
+    Page("week", "log", "filter: the last 7 days"),
+    Page("detail", "log", "an email with its events"),
     Page("dashboard", "log", f"dashboard, {DASHBOARD_DAYS} days"),
     Page("list", "post_office", "list"),
     Page("address", "post_office", "search: an address"),
 )
 SEARCHES = ("address", "rare", "frequent", "nothing")
 """The keys of the log's searches."""
+FILTERS = ("state", "tenant", "mailer", "sandbox", "clicked", "week")
+"""The keys of the log's filters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,8 @@ class PageFigures:
     """All openings of a page."""
 
     page: Page
+    first_ms: float
+    """The first opening, before ``times_ms``."""
     times_ms: Sequence[float]
     queries: int
     found: int
@@ -92,17 +102,31 @@ def run(rows: int = ROWS, progress: Callable[[str], None] = lambda text: None) -
             progress(f"pages: {rows:,} emails for {name}")
             database = stack.enter_context(scratch_database(name))
             workers[name] = stack.enter_context(Worker(name, serve, name, database))
-            workers[name].ask(("fill", rows))
-        first = {page: workers[page.site].ask(("open", page.key)) for page in PAGES}
-        times: dict[Page, list[float]] = {page: [] for page in PAGES}
-        for turn in range(REPEATS):
-            progress(f"pages: turn {turn + 1} of {REPEATS}")
-            for page in PAGES[turn:] + PAGES[:turn]:
-                times[page].append(workers[page.site].ask(("open", page.key)).ms)
-    return Pages(
-        rows,
-        [PageFigures(page, times[page], first[page].queries, first[page].found) for page in PAGES],
-    )
+            workers[name].ask(("fill", rows), progress)
+        for worker in workers.values():
+            worker.ask(("prepare", rows))
+        figures = measure([(page, workers[page.site]) for page in PAGES], progress)
+    return Pages(rows, figures)
+
+
+def measure(
+    pages: Sequence[tuple[Page, Worker]], progress: Callable[[str], None] = lambda text: None
+) -> list[PageFigures]:
+    """Open each page at its worker, and then :data:`REPEATS` times more, in turns."""
+    first: list[Opened] = []
+    for page, worker in pages:
+        progress(f"pages: {page.site}, {page.title}")
+        first.append(worker.ask(("open", page.key)))
+    times: list[list[float]] = [[] for _ in pages]
+    for turn in range(REPEATS):
+        progress(f"pages: turn {turn + 1} of {REPEATS}")
+        for place in (*range(turn, len(pages)), *range(turn)):
+            page, worker = pages[place]
+            times[place].append(worker.ask(("open", page.key)).ms)
+    return [
+        PageFigures(page, opened.ms, times_ms, opened.queries, opened.found)
+        for (page, _), opened, times_ms in zip(pages, first, times, strict=True)
+    ]
 
 
 def as_table(pages: Pages | None) -> str:
@@ -146,12 +170,23 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
+class Size:
+    """Bytes of a row, in its table and in all its indexes."""
+
+    rows: int
+    table_bytes: float
+    index_bytes: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Aim:
     """Where a page is, and what it must show.
 
     Attributes:
+        arguments: of the view.
         rows: how many lines its list has; ``None`` where it is no list.
         texts: what it has.
+        counts: which text it has how often.
         number: what it tells, whatever stands between thousands; within the tolerance.
     """
 
@@ -162,6 +197,8 @@ class _Aim:
     texts: Sequence[str] = ()
     number: int | None = None
     tolerance: float = 0.0
+    arguments: Sequence[Any] = ()
+    counts: tuple[str, int] | None = None
 
 
 class Site:
@@ -179,6 +216,8 @@ class Site:
     tolerance: ClassVar[float] = 0.0
     """How far the list's count of all emails may be off."""
     fill_sql: ClassVar[str]
+    filled: ClassVar[Sequence[str]]
+    """The tables that it fills."""
 
     def __init__(self, database: dict[str, Any]) -> None:
         import django
@@ -227,16 +266,25 @@ class Site:
         )
         django.setup()
 
-    def fill(self, rows: int) -> None:
-        """Make the tables, ``rows`` emails, the planner's statistics, and a superuser."""
-        from django.contrib.auth import get_user_model
+    def fill(self, rows: int) -> Generator[str]:
+        """Make the tables, ``rows`` emails, and the planner's statistics."""
         from django.core.management import call_command
-        from django.test import Client
 
         call_command("migrate", verbosity=0)
-        fill(self.fill_sql, rows)
+        yield from fill(self.fill_sql, self.filled, rows)
+
+    def prepare(self, rows: int) -> None:
+        """Log a superuser in, and find out what the pages must show of so many emails.
+
+        Shortly before they are opened: the dashboard's days end at midnight.
+        """
+        from django.contrib.auth import get_user_model
+        from django.test import Client
+
         self.rows = rows
-        user = get_user_model().objects.create(username="ann", is_staff=True, is_superuser=True)
+        user, _ = get_user_model().objects.get_or_create(
+            username="ann", is_staff=True, is_superuser=True
+        )
         self.client = Client()
         self.client.force_login(user)
         self.aims = dict(self.aimed())
@@ -279,13 +327,25 @@ class Site:
             raise WrongWork(f"nothing found: {sql}")
         return row[0]
 
+    def sizes(self) -> list[Size]:
+        """Return how large a row of each of its tables is."""
+        found = []
+        for name in self.filled:
+            rows = self._one(f"SELECT count(*) FROM {name}")
+            table_bytes, index_bytes = (
+                self._one(f"SELECT {measured}(%s)", name) / rows
+                for measured in ("pg_table_size", "pg_indexes_size")
+            )
+            found.append(Size(rows, table_bytes, index_bytes))
+        return found
+
     def open(self, key: str) -> Opened:
         """Open a page and look that it shows what it must."""
         from django.db import connection
         from django.urls import reverse
 
         aim = self.aims[key]
-        url = reverse(f"admin:{self.admin_name}_{aim.view}")
+        url = reverse(f"admin:{self.admin_name}_{aim.view}", args=aim.arguments)
         queries = 0
 
         def count(execute: Callable[..., Any], *arguments: Any) -> Any:
@@ -311,6 +371,12 @@ def _check(aim: _Aim, status: int, content: str) -> None:
     for text in aim.texts:
         if text not in content:
             raise WrongWork(f"{aim.view} {aim.query}: {text!r} is missing")
+    if aim.counts is not None:
+        text, times = aim.counts
+        if content.count(text) != times:
+            raise WrongWork(
+                f"{aim.view}: {text!r} is there {content.count(text)} times, not {times}"
+            )
     if aim.number is not None:
         numbers = {int(re.sub(r"\D", "", each)) for each in _NUMBER.findall(content)}
         if not any(abs(told - aim.number) <= aim.number * aim.tolerance for told in numbers):
@@ -328,6 +394,7 @@ class Log(Site):
     per_page = 50
     tolerance = 0.02  # of a large log it is the planner's estimate
     fill_sql = LOG_SQL
+    filled = ("truncus_django_email", "truncus_django_emailevent")
 
     def aimed(self) -> Iterator[tuple[str, _Aim]]:
         """Yield each page's key and what it is to show."""
@@ -336,10 +403,36 @@ class Log(Site):
         yield "frequent", self._search("password", shown="password")
         yield "nothing", self._search("nobody.known@nowhere.example", shown=None)
         counted = f"SELECT count(*) FROM {self.table} WHERE"
-        bounced = self._one(f"{counted} state = 'bounced'")
-        rows = min(self.per_page, bounced)
-        yield "state", _Aim("changelist", {"state__exact": "bounced"}, bounced, rows, ["bounced"])
+        for key, condition, query, text in (
+            ("state", "state = 'bounced'", {"state__exact": "bounced"}, "bounced"),
+            ("tenant", "tenant_id = 'school'", {"tenant_id": "school"}, "school"),
+            ("mailer", "mailer = 'newsletter'", {"mailer": "newsletter"}, "newsletter"),
+            ("sandbox", "is_sandbox", {"is_sandbox__exact": "1"}, "sandbox"),
+            ("clicked", "click_count > 0", {"engagement": "clicked"}, " click"),
+        ):
+            found = self._one(f"{counted} {condition}")
+            yield key, _Aim("changelist", query, found, min(self.per_page, found), [text])
+        yield "week", self._week(counted)
+        yield "detail", self._detail()
         yield "dashboard", self._dashboard(counted)
+
+    def _week(self, counted: str) -> _Aim:
+        since = self._one("SELECT now() - interval '7 days'").isoformat()
+        found = self._one(f"{counted} created_at >= %s", since)
+        return _Aim("changelist", {"created_at__gte": since}, found, min(self.per_page, found))
+
+    def _detail(self) -> _Aim:
+        """Return the page of an email that was opened and clicked, which shows each event."""
+        pk = self._one(
+            f"""SELECT id FROM {self.table} WHERE open_count > 1 AND click_count > 0
+            ORDER BY created_at OFFSET %s LIMIT 1""",
+            self.rows // 100,
+        )
+        events = self._one(
+            "SELECT count(*) FROM truncus_django_emailevent WHERE email_id = %s", str(pk)
+        )
+        texts = ["clicked", "opened", "delivered"]
+        return _Aim("change", {}, 1, None, texts, arguments=[pk], counts=("email.delivery", events))
 
     def _dashboard(self, counted: str) -> _Aim:
         sent = self._one(
@@ -361,18 +454,19 @@ class PostOffice(Site):
     table, searched, address = "post_office_email", "lower(\"to\" || ' ' || subject)", '"to"'
     per_page = 100
     fill_sql = POST_OFFICE_SQL
+    filled = ("post_office_email",)
 
 
 SITES: dict[str, type[Site]] = {"log": Log, "post_office": PostOffice}
 
 
 def serve(name: str, database: dict[str, Any]) -> Callable[[Any], Any]:
-    """Be a site's process: return what answers ``("fill", rows)`` and ``("open", key)``."""
+    """Be a site's process: return what answers a method's name and its arguments."""
     site = SITES[name](database)
 
-    def respond(order: tuple[str, Any]) -> Any:
-        what, value = order
-        return site.fill(value) if what == "fill" else site.open(value)
+    def respond(order: tuple[Any, ...]) -> Any:
+        method, *arguments = order
+        return getattr(site, method)(*arguments)
 
     return respond
 

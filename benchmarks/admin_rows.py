@@ -1,14 +1,40 @@
 """What the databases of :mod:`benchmarks.admin_pages` hold: the same made-up emails in both.
 
-Each email has random numbers of its own, the same in each run.
+Each email has random numbers of its own, the same in each run. The log has three events for most.
 """
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
 
 DAYS = 365
 """The emails are spread over so many, up to now."""
+SLICE = 100_000
+"""So many are filled in at a time."""
+
+_SETTINGS = (
+    "synchronous_commit = off",
+    "maintenance_work_mem = '1GB'",
+    "work_mem = '128MB'",
+    "jit = off",
+)
+"""Of the session, while it fills."""
+_CONSTRAINTS_SQL = """
+    SELECT format('ALTER TABLE %%s DROP CONSTRAINT %%I', conrelid::regclass, conname),
+        format('ALTER TABLE %%s ADD CONSTRAINT %%I %%s', conrelid::regclass, conname,
+            pg_get_constraintdef(oid))
+    FROM pg_constraint
+    WHERE conrelid = ANY(%s::regclass[]) AND contype IN ('u', 'f')
+    ORDER BY contype DESC
+"""
+_INDEXES_SQL = """
+    SELECT format('DROP INDEX %%s', indexrelid::regclass), pg_get_indexdef(indexrelid)
+    FROM pg_index WHERE indrelid = ANY(%s::regclass[]) AND NOT indisprimary
+"""
 
 _MAILS_SQL = """
     SELECT n, fate, engagement,
-        now() - (1 - n::float / %(rows)s) * interval '1 day' * %(days)s AS moment,
+        %(until)s - (1 - n::float / %(rows)s) * interval '1 day' * %(days)s AS moment,
         md5(n::text) AS digest,
         (ARRAY['shop', 'newsletter', 'support', 'blog', 'billing', 'events', 'jobs', 'partners',
             'press', 'school', 'travel', ''])[1 + floor(12 * whose ^ 3)::int] AS tenant,
@@ -35,11 +61,11 @@ _MAILS_SQL = """
     FROM (
         SELECT n, random() AS fate, random() AS engagement, random() AS whose, random() AS first,
             random() AS last, random() AS which, random() AS host, random() AS topic
-        FROM generate_series(1, %(rows)s) AS n
+        FROM generate_series(%(first)s::int, %(last)s::int) AS n
     ) AS numbers
 """
 
-LOG_SQL = f"""
+EMAILS_SQL = f"""
     INSERT INTO truncus_django_email (
         id, message_id, global_message_id, provider_message_id, idempotency_key, batch_index,
         mailer, state, reason, error_code, error, from_email, "to", cc, bcc, subject, search_text,
@@ -68,7 +94,7 @@ LOG_SQL = f"""
         'Shop <shop@example.com>', jsonb_build_array(address),
         CASE WHEN n %% 40 = 0 THEN '["archive@example.com"]' ELSE '[]' END::jsonb, '[]', subject,
         lower(address || ' ' || CASE WHEN n %% 40 = 0 THEN 'archive@example.com ' ELSE '' END
-            || subject),
+            || subject || ' ' || n),
         tenant, CASE WHEN tenant = 'newsletter' THEN 'weekly' ELSE '' END,
         jsonb_build_object('order', n::text), n %% 100 = 1, NULL, NULL,
         CASE WHEN n %% 20 = 0 THEN
@@ -84,8 +110,8 @@ LOG_SQL = f"""
         CASE WHEN opened THEN moment + engagement * interval '4 days' END,
         CASE WHEN opened THEN 1 + n %% 4 ELSE 0 END,
         CASE WHEN opened AND engagement < 0.1 THEN 1 + n %% 2 ELSE 0 END,
-        1, CASE WHEN state IN ('sent', 'delivered') AND moment > now() - interval '90 days'
-            THEN now() + engagement * interval '7 days' END,
+        1, CASE WHEN state IN ('sent', 'delivered') AND moment > %(until)s - interval '90 days'
+            THEN %(until)s + engagement * interval '7 days' END,
         NULL, '[]', '[]', '', '', NULL, ''
     FROM (
         SELECT *, state IN ('delivered', 'complained') AS arrived,
@@ -104,6 +130,39 @@ LOG_SQL = f"""
     ) AS emails
     ORDER BY n
 """
+
+EVENTS_SQL = """
+    INSERT INTO truncus_django_emailevent (
+        id, email_id, message_id, event_id, type, reason, recipient, occurred_at, received_at,
+        source, payload
+    )
+    SELECT
+        (lpad(to_hex((extract(epoch FROM moment) * 1000)::bigint), 12, '0') || '7'
+            || substr(digest, 1, 3) || 'a' || substr(digest, 4, 15))::uuid,
+        email_id, message_id, digest || md5(digest), type, reason, recipient, moment, moment,
+        'webhook', jsonb_build_object('event', 'email.delivery', 'message_id', message_id,
+            'status', type, 'timestamp', extract(epoch FROM moment)::bigint)
+    FROM (
+        SELECT emails.id AS email_id, message_id, md5(emails.id::text || type || number) AS digest,
+            type, CASE WHEN type = 'bounced' THEN reason ELSE '' END AS reason,
+            "to"->>0 AS recipient, happened AS moment
+        FROM emails, LATERAL (
+            SELECT 'sent' AS type, 1 AS number, sent_at AS happened
+            UNION ALL SELECT 'delivered', 1, delivered_at
+            UNION ALL SELECT 'bounced', 1, bounced_at
+            UNION ALL SELECT 'complained', 1, complained_at
+            UNION ALL SELECT 'opened', number, first_opened_at
+                + (last_opened_at - first_opened_at) * (number - 1) / greatest(open_count - 1, 1)
+                FROM generate_series(1, open_count) AS number
+            UNION ALL SELECT 'clicked', number, first_opened_at + number * interval '5 s'
+                FROM generate_series(1, click_count) AS number
+        ) AS told
+        WHERE happened IS NOT NULL
+    ) AS events
+    ORDER BY moment
+"""
+
+LOG_SQL = f"WITH emails AS ({EMAILS_SQL} RETURNING *) {EVENTS_SQL}"
 
 POST_OFFICE_SQL = f"""
     INSERT INTO post_office_email (
@@ -124,11 +183,31 @@ POST_OFFICE_SQL = f"""
 """
 
 
-def fill(sql: str, rows: int) -> None:
-    """Fill one of the tables with so many emails, and let the planner know them."""
+def fill(sql: str, tables: Sequence[str], rows: int) -> Iterator[str]:
+    """Fill tables with so many emails, and let the planner know them; yield how far it is.
+
+    Indexes and foreign keys are made afterwards, which takes less time.
+    """
     from django.db import connection
 
     with connection.cursor() as cursor:
+        for setting in _SETTINGS:
+            cursor.execute(f"SET {setting}")
+        made_again = []
+        for select in (_CONSTRAINTS_SQL, _INDEXES_SQL):
+            cursor.execute(select, [list(tables)])
+            for drop, create in cursor.fetchall():
+                cursor.execute(drop)
+                made_again.append(create)
         cursor.execute("SELECT setseed(0.5)")
-        cursor.execute(sql, {"rows": rows, "days": DAYS})
+        span: dict[str, Any] = {"rows": rows, "days": DAYS, "until": datetime.now(UTC)}
+        for first in range(1, rows + 1, SLICE):
+            yield f"{first - 1:,} of {rows:,} emails"
+            cursor.execute(sql, {**span, "first": first, "last": min(rows, first + SLICE - 1)})
+        for create in reversed(made_again):
+            yield create
+            cursor.execute(create)
+        yield "VACUUM ANALYZE"
         cursor.execute("VACUUM ANALYZE")
+        for setting in _SETTINGS:
+            cursor.execute(f"RESET {setting.partition(' ')[0]}")

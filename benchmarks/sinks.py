@@ -130,7 +130,7 @@ class HTTPConnection(_Connection):
         number = ledger.last_id
         return {
             "status": "sent",
-            "message_id": f"cm5wq{number:020}",
+            "message_id": f"cm6wq{number:020}",
             "global_message_id": f"gm_0af1{number:020}",
             "provider_message_id": f"0100019{number:033}-000000",
         }

@@ -3,13 +3,16 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks.admin_pages import ROWS, SEARCHES, Pages
+from benchmarks import growth as growth_part
+from benchmarks.admin_pages import FILTERS, ROWS, SEARCHES, Pages
 from benchmarks.bulk import FEW, MANY, Bulk
 from benchmarks.contenders import BATCH_SIZE, Mode
 from benchmarks.css import Inlined
+from benchmarks.growth import Growth
 from benchmarks.memory import Memory
 from benchmarks.outbox import Outbox
 from benchmarks.pending import LEVELS
+from benchmarks.purging import KINDS
 from benchmarks.rounds import Figures
 from benchmarks.startup import Startup
 from benchmarks.sync import Sync
@@ -49,6 +52,7 @@ class Results:
     css: list[Inlined] | None = None
     bulk: Sequence[Bulk] | None = None
     webhooks: Sequence[Received] | None = None
+    growth: Growth | None = None
 
     def find(self, contender: str, mode: Mode, latency_ms: float) -> Figures | None:
         """Return the figures of an entry, if it was measured."""
@@ -114,6 +118,16 @@ def targets(results: Results) -> Iterator[Target]:
     yield Target("webhook, PostgreSQL, CPU", 1.2, cpu_ms, unit="ms")
     queries = max((each.queries for each in on_postgresql), default=None)
     yield Target("webhook, PostgreSQL, queries", 5, queries, unit="")
+    yield from _growth_targets(results.growth)
+
+
+_KINDS_OF_PAGES = {
+    "log page": ["list"],
+    "its filters, the slowest": FILTERS,
+    "search, the slowest": SEARCHES,
+    "an email's page": ["detail"],
+    "dashboard": ["dashboard"],
+}
 
 
 def _page_targets(pages: Pages | None) -> Iterator[Target]:
@@ -123,13 +137,7 @@ def _page_targets(pages: Pages | None) -> Iterator[Target]:
     )
     peer = pages.find("post_office", "list").ms if pages else None
     rows = f"{pages.rows if pages else ROWS:,}"
-    kinds = {
-        "log page": ["list"],
-        "its filter by state": ["state"],
-        "search, the slowest": SEARCHES,
-        "dashboard": ["dashboard"],
-    }
-    for name, keys in kinds.items():
+    for name, keys in _KINDS_OF_PAGES.items():
         slowest = max((ours[key].ms for key in keys if key in ours), default=None)
         value = slowest / peer if slowest is not None and peer else None
         yield Target(f"{rows} emails, {name}: post_office's list", 0.5, value)
@@ -138,6 +146,22 @@ def _page_targets(pages: Pages | None) -> Iterator[Target]:
     yield Target(f"{rows} emails, search by address: post_office's", 0.5, value)
     most = max((each.queries for each in ours.values()), default=None)
     yield Target("queries of any of these pages", 19, most, unit="")
+
+
+def _growth_targets(growth: Growth | None) -> Iterator[Target]:
+    """Yield what a log ten times as large may take; of filters and searches, the worst counts."""
+    many = growth.rows if growth else growth_part.ROWS
+    few = many // growth_part.FACTOR
+    for name, keys in _KINDS_OF_PAGES.items():
+        value = max((growth.ratio(key) for key in keys), default=None) if growth else None
+        yield Target(f"{many:,} emails, {name}: {few:,}", 2, value)
+    most = max((each.queries for _, each in growth.pages), default=None) if growth else None
+    yield Target(f"{many:,} emails, queries of any of these pages", 19, most, unit="")
+    for kind in KINDS:
+        value = growth.purging.p99_ratio(kind) if growth else None
+        yield Target(f"during a purge, {kind}, 99th percentile: without", 2, value)
+    value = growth.purging.purged.slowdown if growth else None
+    yield Target("purge, its fastest tenth: its last", 1.5, value)
 
 
 def _outbox_targets(outbox: Outbox | None) -> Iterator[Target]:

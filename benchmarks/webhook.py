@@ -26,7 +26,7 @@ from benchmarks.workers import Worker
 
 EVENTS = 500
 ROUNDS = 5
-_SECRET = "whsec_benchmarks"
+SECRET = "whsec_benchmarks"
 _KINDS = ("delivered", "opened")
 
 
@@ -98,8 +98,8 @@ def serve(view: str, database: Mapping[str, Any]) -> Callable[[str], tuple[str, 
         ALLOWED_HOSTS=["*"],
         INSTALLED_APPS=["truncus_django", "anymail", "django_ses"],
         DATABASES={"default": dict(database)},
-        TRUNCUS={"API_KEY": "tr_test_benchmarks", "WEBHOOK_SECRETS": [_SECRET]},
-        ANYMAIL={"WEBHOOK_SECRET": "name:secret"},
+        TRUNCUS={"API_KEY": "tr_test_benchmarks", "WEBHOOKSECRETS": [SECRET]},
+        ANYMAIL={"WEBHOOKSECRET": "name:secret"},
         AWS_SES_VERIFY_EVENT_SIGNATURES=False,
     )
     django.setup()
@@ -123,7 +123,7 @@ def _round(view: Any, kind: str, number: int) -> tuple[float, float]:
 
     ids = [f"m-{kind}-{number}-{place}" for place in range(EVENTS)]
     view.prepare(ids)
-    requests = [WSGIRequest(_environ(*view.request(kind, message_id))) for message_id in ids]
+    requests = [WSGIRequest(environ_of(*view.request(kind, message_id))) for message_id in ids]
 
     started = time.process_time()
     for request in requests:
@@ -139,13 +139,14 @@ def _round(view: Any, kind: str, number: int) -> tuple[float, float]:
     connection.force_debug_cursor = True
     connection.queries_log.clear()
     for message_id in more:
-        view.view(WSGIRequest(_environ(*view.request(kind, message_id))))
+        view.view(WSGIRequest(environ_of(*view.request(kind, message_id))))
     queries = len(connection.queries_log)
     connection.force_debug_cursor = False
     return cpu / EVENTS * 1e6, queries / len(more)
 
 
-def _environ(body: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
+def environ_of(body: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
+    """Return a webhook as WSGI hands it over."""
     names = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()}
     return {
         "REQUEST_METHOD": "POST",
@@ -157,6 +158,27 @@ def _environ(body: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
         "CONTENT_TYPE": "application/json",
         "CONTENT_LENGTH": str(len(body)),
         **names,
+    }
+
+
+def signed_request(kind: str, message_id: str) -> tuple[bytes, Mapping[str, str]]:
+    """Return body and headers of a webhook of Truncus, signed with :data:`SECRET`."""
+    from truncus_django.api import contract
+    from truncus_django.api.webhooks import sign
+
+    now = int(time.time())
+    fields = {
+        "event": f"email.{kind}",
+        "event_id": f"e-{message_id}",
+        "message_id": message_id,
+        "recipient": "ann@example.org",
+        "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
+    }
+    body = json.dumps(fields).encode()
+    signature = sign(body, secret=SECRET, timestamp=now)
+    return body, {
+        contract.SIGNATURE_HEADER: signature,
+        contract.TIMESTAMP_HEADER: str(now),
     }
 
 
@@ -184,23 +206,7 @@ class _ThisPackage:
         )
 
     def request(self, kind: str, message_id: str) -> tuple[bytes, Mapping[str, str]]:
-        from truncus_django.api import contract
-        from truncus_django.api.webhooks import sign
-
-        now = int(time.time())
-        fields = {
-            "event": f"email.{kind}",
-            "event_id": f"e-{message_id}",
-            "message_id": message_id,
-            "recipient": "ann@example.org",
-            "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
-        }
-        body = json.dumps(fields).encode()
-        signature = sign(body, secret=_SECRET, timestamp=now)
-        return body, {
-            contract.SIGNATURE_HEADER: signature,
-            contract.TIMESTAMP_HEADER: str(now),
-        }
+        return signed_request(kind, message_id)
 
     def check(self, kind: str, ids: Sequence[str]) -> None:
         from truncus_django.models import Email

@@ -20,20 +20,21 @@ JOBS ?= 3
 PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 # Which tests run on which database; "none" leaves a server out. Those that start processes and kill
 # them take most of the time: make test ON_POSTGRESQL= runs them there, too.
-ON_DATABASES = tests/admin tests/db tests/forget tests/log tests/metrics tests/outbox tests/quota tests/telemetry
+ON_DATABASES = tests/admin tests/db tests/forget tests/log tests/metrics tests/outbox tests/quota tests/telemetry \
+	tests/test_benchmarks.py
 ON_SQLITE ?=
 ON_POSTGRESQL ?= not processes
 ON_MARIADB ?= not processes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo admin emulator test test-sqlite test-databases test-browser test-oldest test-middle test-newest check package format chaos chaos-kills chaos-pace bench docs coverage clean
+.PHONY: help demo admin emulator test test-sqlite test-databases test-browser check package format chaos chaos-kills chaos-pace bench docs site coverage clean
 
 help:
 	@sed -n '3,8p' Makefile | cut -c3-
 	@echo '  make admin    serves the log that the demo has filled, in the Django admin'
 	@echo '  make emulator a local Truncus on port 8025, with an inbox to look at'
 	@echo '  make package  builds sdist and wheel, and looks at them as users get them'
-	@echo '  make coverage, make format, make clean'
+	@echo '  make site, make coverage, make format, make clean'
 
 demo: $(VENV)/.emulator
 	$(BIN)/python example_project/manage.py demo $(ARGS)
@@ -68,20 +69,6 @@ test-databases: $(VENV)/.test
 test-browser: $(VENV)/.browser
 	$(PYTEST) tests/browser $(ARGS)
 
-# Both ends of the support range, and Django 6.0; deprecation warnings are errors in all runs. Each
-# test runs on each database, but not with each Django: that would take hours on a small machine.
-test-oldest:
-	$(MAKE) test PYTHON=python3.11 VENV=.venv-oldest DJANGO='django~=5.2.0' \
-		ON_SQLITE='not processes and not projects' ON_MARIADB=none
-
-test-middle:
-	$(MAKE) test-sqlite PYTHON=python3.13 VENV=.venv-middle DJANGO='django~=6.0.0' \
-		ON_SQLITE='not processes and not projects' ARGS='--ignore tests/api --ignore tests/emulator'
-
-test-newest:
-	$(MAKE) test PYTHON=python3.13 VENV=.venv-newest DJANGO='django~=6.1.0' \
-		ON_POSTGRESQL=processes ON_MARIADB='steps or not processes'
-
 check: $(VENV)/.check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -114,9 +101,12 @@ chaos-pace: $(VENV)/.test
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(ARGS)
 
-docs: $(VENV)/.test $(VENV)/.docs
+docs: site
+	$(PYTEST) tests/test_docs.py tests/test_moving.py tests/test_public_surface.py $(ARGS)
+
+# What it imports to describe it needs the packages of the tests.
+site: $(VENV)/.test $(VENV)/.docs
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs build/docs
-	$(BIN)/python -m pytest tests/test_docs.py tests/test_moving.py tests/test_public_surface.py $(ARGS)
 
 coverage: $(VENV)/.test
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered $(ARGS)

@@ -1,7 +1,7 @@
 """A browser, somebody signed in, a log, and a server elsewhere that must see nothing."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -115,19 +115,36 @@ class Elsewhere(LocalServer):
         super().__init__(_Note)
         self.connections = 0
         self.paths: list[str] = []
+        self.referrers: list[str] = []
+        """Of the requests that had one."""
         self.html = b""
+        self._changed = threading.Condition()
 
     def get_request(self) -> Any:
         accepted = super().get_request()
-        self.connections += 1
+        with self._changed:
+            self.connections += 1
+            self._changed.notify_all()
         return accepted
+
+    def note(self, path: str, referrer: str | None) -> None:
+        """Note a request."""
+        with self._changed:
+            self.paths.append(path)
+            self.referrers += [referrer] if referrer else []
+            self._changed.notify_all()
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait until ``condition`` is true of what was noted."""
+        with self._changed:
+            assert self._changed.wait_for(condition, timeout=30)
 
 
 class _Note(QuietHandler):
     server: Elsewhere
 
     def do_GET(self) -> None:  # noqa: N802
-        self.server.paths.append(self.path)
+        self.server.note(self.path, self.headers["Referer"])
         self.send_response(200)
         self.send_header("Content-Type", "text/html")
         self.send_header("Content-Length", str(len(self.server.html)))
@@ -139,5 +156,12 @@ class _Note(QuietHandler):
 
 @pytest.fixture
 def elsewhere() -> Iterator[Elsewhere]:
+    with serving(Elsewhere()) as server:
+        yield server
+
+
+@pytest.fixture
+def unprotected() -> Iterator[Elsewhere]:
+    """A server of pages that are under no policy."""
     with serving(Elsewhere()) as server:
         yield server

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from django.utils import timezone
 
 from example_project.shop import history
+from truncus_django.log.search_text import search_text
 from truncus_django.models import Email, EmailEvent
 from truncus_django.states import State
 
@@ -25,7 +26,7 @@ def write_present(*, now: datetime | None = None) -> Email:
             from_email="Leaf & Kettle <tea@example.com>",
             to=to,
             subject=subject,
-            search_text=" ".join([*to, subject]).lower(),
+            search_text=search_text(to, subject, fields.get("metadata", {})),
             created_at=at,
             attempts=1,
             **{"mailer": "default", "tenant_id": "shop", "state": State.DELIVERED, **fields},

@@ -96,8 +96,6 @@ def _signed_in(browser: Any, url: str, scheme: str) -> Any:
     page.fill("#id_username", "mira")
     page.fill("#id_password", "mira")
     page.click("input[type=submit]")
-    # The sidebar of other models is of no interest.
-    page.evaluate("localStorage.setItem('django.admin.navSidebarIsOpen', 'false')")
     return page
 
 

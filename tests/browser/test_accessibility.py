@@ -98,7 +98,7 @@ def test_the_check_finds_what_is_wrong_and_where(browser, live_server):
 def test_no_page_of_the_admin_has_a_serious_violation(
     browser, live_server, admin_user, settings, emulator, scheme
 ):
-    history.write(days=40, per_day=3)
+    history.write(days=12, per_day=3)
     shown = write_present()
     settings.TRUNCUS = {**settings.TRUNCUS, "DELIVERY": "outbox"}
     write_outbox()
@@ -126,6 +126,8 @@ def test_no_page_of_the_admin_has_a_serious_violation(
             page.goto(path)
             checker.check(name)
         page.goto(f"{LOG}{shown.pk}/change/")
+        page.click("summary >> text=More")
+        checker.check("menu of an email")
         page.click("text=Forget a recipient")
         checker.check("forgetting")
         for state in SHOWN_STATES:
@@ -140,9 +142,15 @@ def test_no_page_of_the_admin_has_a_serious_violation(
             page.wait_for_selector("input[type=submit], .cancel-link")
             assert page.locator("#result_list").count() == 0
             checker.check(action)
+        page.goto(SUPPRESSED)
+        page.check("#action-toggle")
+        page.select_option("select[name=action]", "end_now")
+        page.click("button[name=index]")
+        page.wait_for_selector("input[name=confirmed]")
+        checker.check("letting addresses be mailed again")
 
     assert checker.found == {}
-    assert len(checker.checked) == 13 + len(SHOWN_STATES) + len(ACTIONS)
+    assert len(checker.checked) == 15 + len(SHOWN_STATES) + len(ACTIONS)
 
 
 def test_the_pages_to_unsubscribe_work_without_scripts_and_have_no_serious_violation(

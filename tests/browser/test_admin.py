@@ -10,7 +10,8 @@ from django.contrib.admin.models import LogEntry
 from django.utils import timezone
 
 from tests.browser.chromium import expect
-from tests.browser.conftest import LOG
+from tests.browser.conftest import LOG, sign_in
+from tests.browser.scene import write_past
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email
 from truncus_django.states import State
@@ -65,6 +66,7 @@ def test_an_id_is_copied_with_one_click(page, send):
 def press(page: Any, email: Email, button: str) -> None:
     """Press a button on an email's page and confirm."""
     page.goto(f"{LOG}{email.pk}/change/")
+    page.click("summary >> text=More")
     page.click(f".truncus-actions >> text={button}")
     page.click("input[name=confirmed]")
 
@@ -97,7 +99,7 @@ def test_send_again(page, send, emulator):
 def test_cancel(page, send):
     email = send("Tomorrow", send_at=timezone.now() + timedelta(days=1))
 
-    press(page, email, "Cancel")
+    press(page, email, "Cancel sending")
 
     expect(page.locator(".messagelist")).to_contain_text("Cancelled.")
     expect(page.locator("h1 .truncus-state")).to_have_text("cancelled")
@@ -109,10 +111,79 @@ def test_no_is_no(page, send, emulator):
     page.goto(f"{LOG}{email.pk}/change/")
 
     page.click(".truncus-actions >> text=Resend")
-    page.click("text=No, take me back")
+    page.click("text=No, go back")
 
     page.wait_for_url(f"**/{email.pk}/change/")
     assert emulator.accepted == 1
+
+
+@pytest.mark.parametrize("width", [1400, 900, 390])
+def test_both_answers_to_a_question_are_of_the_same_size(page, send, width):
+    email = send("Tomorrow", send_at=timezone.now() + timedelta(days=1))
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(f"{LOG}{email.pk}/change/")
+
+    page.click(".truncus-actions >> text=Cancel sending")
+
+    yes, no = (page.locator(f".truncus-answers > {name}") for name in ("input", "a"))
+    expect(yes).to_have_value("Do not send 1 email")
+    expect(no).to_have_text("No, go back")
+    sizes = [(box["width"], box["height"]) for box in (yes.bounding_box(), no.bounding_box())]
+    assert sizes[0] == sizes[1]
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+@pytest.mark.parametrize("width", [1400, 900, 390])
+def test_the_menu_opens_by_keyboard_and_without_scripts(
+    browser, live_server, admin_user, send, under_way, width
+):
+    email = send("Your order")
+    context = browser.new_context(
+        base_url=live_server.url,
+        java_script_enabled=False,
+        viewport={"width": width, "height": 900},
+    )
+    sign_in(context, live_server, admin_user)
+    page = context.new_page()
+    page.goto(f"{LOG}{email.pk}/change/")
+    expect(page.get_by_role("link", name="History")).to_be_hidden()
+
+    page.focus(".truncus-menu summary")
+    page.keyboard.press("Enter")
+
+    # Each is in view, and nothing lies on top of it.
+    page.get_by_role("link", name="History").click(trial=True)
+    page.get_by_role("link", name="Delete", exact=True).click(trial=True)
+    menu = page.locator(".truncus-menu > div").bounding_box()
+    assert menu["x"] >= 0
+    assert menu["x"] + menu["width"] <= width
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text("Export as CSV")
+    context.close()
+    under_way.wait_until_none()
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_the_html_is_reached_and_scrolled_by_keyboard(page, send, width):
+    email = send("Your order", html="<p>Line</p>" * 200)
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(f"{LOG}{email.pk}/change/")
+    lines = page.frame_locator("iframe").locator("p")
+    expect(lines.first).to_be_visible()
+
+    page.focus(".truncus-menu summary")
+    page.keyboard.press("Tab")
+    page.wait_for_function("document.activeElement.className === 'truncus-frame'")
+    page.keyboard.press("PageDown")
+    expect(lines.first).not_to_be_in_viewport()
+    page.keyboard.press("Home")
+    expect(lines.first).to_be_in_viewport()
+    for _ in range(3):
+        page.keyboard.press("ArrowDown")
+    expect(lines.first).not_to_be_in_viewport()
+    page.keyboard.press("End")
+    expect(lines.last).to_be_in_viewport()
 
 
 def test_export_from_the_list(page, send):
@@ -164,8 +235,29 @@ def test_the_dashboard(page, send):
         assert box["height"] > 100
     bar = page.locator("rect.plot-bar.plot-good")
     assert bar.evaluate("bar => getComputedStyle(bar).fill") != "rgb(0, 0, 0)"
-    assert "mailbox_does_not_exist" in page.get_by_label("Why emails bounced").inner_text()
+    assert "no such mailbox" in page.get_by_label("Why emails bounced").inner_text()
     assert "249,999" in page.get_by_label("Monthly quota").inner_text()
+
+
+OVERLAPPING_LABELS = """() => [...document.querySelectorAll("figure svg")].flatMap(svg => {
+    const boxes = [...svg.querySelectorAll("text")].map(text => text.getBoundingClientRect())
+        .filter(box => box.width);
+    return boxes.filter((box, i) => box.height < 8 || box.left < 0 || boxes.some((other, j) =>
+        i < j && box.left < other.right && other.left < box.right
+        && box.top < other.bottom && other.top < box.bottom));
+})"""
+
+
+def test_what_plots_are_labelled_with_can_be_read(page):
+    write_past()
+    page.goto(f"{LOG}dashboard/?days=90")
+    overlapping = {}
+    for width in (1400, 900, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.locator("figure svg text:visible").count() > 15
+        overlapping[width] = page.evaluate(OVERLAPPING_LABELS)
+
+    assert overlapping == {1400: [], 900: [], 390: []}
 
 
 @pytest.mark.parametrize("path", ["", "dashboard/"])

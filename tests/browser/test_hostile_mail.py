@@ -10,6 +10,7 @@ import pytest
 from tests.browser.chromium import everyday_browser, expect
 from tests.browser.conftest import LOG, Elsewhere, sign_in
 from tests.browser.hostile_html import HOSTILE, hostile_html
+from tests.servers import serving
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email
 from truncus_django.states import State
@@ -18,6 +19,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 ELSEWHERE, NOWHERE = "elsewhere.test", "nowhere.test"
 """Names below these lead to this machine, and to none."""
+CONTROL = "control.test"
+"""Names below this one lead to this machine, too, and are in no email."""
 VIEWS = ("admin page", "admin frame", "inbox page", "inbox frame")
 
 
@@ -38,23 +41,68 @@ class Watched:
 @contextmanager
 def watched_browser(browser: Any, folder: Path) -> Iterator[Watched]:
     log = folder / "log.json"
-    rule = f"--host-resolver-rules=MAP *.{ELSEWHERE} 127.0.0.1"
-    with everyday_browser(browser, folder / "profile", f"--log-net-log={log}", rule) as context:
+    rules = f"--host-resolver-rules=MAP *.{ELSEWHERE} 127.0.0.1, MAP *.{CONTROL} 127.0.0.1"
+    with everyday_browser(browser, folder / "profile", f"--log-net-log={log}", rules) as context:
         yield Watched(context, log)
 
 
-def test_a_watched_browser_tells_whom_it_looks_for(browser, elsewhere, tmp_path):
-    port = elsewhere.server_port
-    elsewhere.html = (
-        f"<link rel=preconnect href=http://connect.{ELSEWHERE}:{port}>"
-        f"<link rel=dns-prefetch href=//name.{NOWHERE}><img src=/lure>"
+def connect_ahead(page: Any) -> None:
+    """See that the browser connects where a page asks for it, which does nothing else.
+
+    Whatever it was asked for before, it has done by then.
+    """
+    with serving(Elsewhere()) as unprotected, serving(Elsewhere()) as target:
+        url = f"http://ahead.{CONTROL}:{target.server_port}"
+        unprotected.html = f'{ICON}<link rel="preconnect" href="{url}">'.encode()
+        page.goto(unprotected.url)
+        target.wait_for(lambda: target.connections > 0)
+
+
+ICON = '<!doctype html><link rel="icon" href="data:,">'
+LURES = {
+    "preconnect": '<link rel="preconnect" href="{url}">',
+    "prefetch": '<link rel="prefetch" href="{url}">',
+    "img": '<img src="{url}">',
+    "ping": '<a href="#" ping="{url}">Click</a>',
+    "speculation-rules": '<script type="speculationrules">{{"prefetch": [{{"urls": ["{url}"], '
+    '"eagerness": "immediate"}}]}}</script>',
+}
+"""What an everyday browser follows by itself; each on a page that does nothing else."""
+
+
+@pytest.mark.parametrize("lure", LURES)
+def test_a_watched_browser_connects_where_an_unprotected_page_asks_for_it(
+    browser, elsewhere, unprotected, tmp_path, lure
+):
+    # Speculation rules need a target that is trusted.
+    host = "localhost" if lure == "speculation-rules" else f"lure.{ELSEWHERE}"
+    url = f"http://{host}:{elsewhere.server_port}/lure"
+    unprotected.html = (ICON + LURES[lure].format(url=url)).encode()
+    with watched_browser(browser, tmp_path) as watched:
+        page = watched.context.new_page()
+        page.goto(unprotected.url)
+        if lure == "ping":
+            page.click("a")
+        elsewhere.wait_for(lambda: lure == "preconnect" or "/lure" in elsewhere.paths)
+        elsewhere.wait_for(lambda: elsewhere.connections > 0)
+
+    assert elsewhere.paths == ([] if lure == "preconnect" else ["/lure"])
+    assert watched.asked_for(host)
+
+
+def test_a_watched_browser_tells_which_names_it_looks_up(browser, unprotected, tmp_path):
+    unprotected.html = (
+        f'{ICON}<link rel="dns-prefetch" href="//name.{NOWHERE}">'
+        f'<a href="http://link.{NOWHERE}">Link</a>'
     ).encode()
     with watched_browser(browser, tmp_path) as watched:
-        watched.context.new_page().goto(elsewhere.url, wait_until="networkidle")
+        page = watched.context.new_page()
+        page.goto(unprotected.url)
+        page.hover("a")
+        connect_ahead(page)
 
-    assert "/lure" in elsewhere.paths
-    for name in (f"connect.{ELSEWHERE}", f"name.{NOWHERE}", "/lure"):
-        assert watched.asked_for(name)
+    assert watched.asked_for(f"name.{NOWHERE}")
+    assert watched.asked_for(f"link.{NOWHERE}")
 
 
 @pytest.fixture
@@ -91,8 +139,9 @@ def test_no_mail_speaks_to_anybody(
                 "inbox frame": f"{emulator.url}/mail/{message_id}/html",
             }[view]
             page.goto(url)
-            if trouble := provoke(page, url, happened):
+            if trouble := provoke(page, url, happened, follow_links="admin" in view):
                 found[kind] = trouble
+        connect_ahead(page)
 
     assert found == {}
     assert [word for word in (ELSEWHERE, NOWHERE, "/lure") if watched.asked_for(word)] == []
@@ -117,9 +166,12 @@ def note_trouble(page: Any) -> list[str]:
     return happened
 
 
-def provoke(page: Any, url: str, happened: list[str]) -> list[str]:
-    """Click on everything in the email at ``url``; return what happened since, and forget it."""
-    click_on_everything(page.frames[-1])
+def provoke(page: Any, url: str, happened: list[str], *, follow_links: bool) -> list[str]:
+    """Click on everything in the email at ``url``; return what happened since, and forget it.
+
+    Without ``follow_links``, those that can be followed are pointed at.
+    """
+    click_on_everything(page.frames[-1], follow_links=follow_links)
     if page.url != url:
         happened.append(f"left for {page.url}")
     if "pwned" in page.title():
@@ -129,10 +181,84 @@ def provoke(page: Any, url: str, happened: list[str]) -> list[str]:
     return trouble
 
 
-def click_on_everything(mail: Any) -> None:
-    for target in mail.locator("a, button, img, input, rect, summary").all()[:4]:
+def click_on_everything(mail: Any, *, follow_links: bool) -> None:
+    targets = ":is(a, button, img, input, rect, summary)"
+    if not follow_links:
+        targets += ":not(a[href], a[href] *)"
+        for link in mail.locator("a[href]").all():
+            link.hover()
+    for target in mail.locator(targets).all()[:4]:
         if target.is_visible():
-            target.click(force=True, timeout=1_000, no_wait_after=True)
+            target.click(force=True, no_wait_after=True)
+
+
+def test_no_link_of_the_inbox_is_looked_up_before_it_is_followed(browser, emulator, tmp_path):
+    html, text = (f"http://{part}.{NOWHERE}/" for part in ("html", "text"))
+    message = TruncusMessage("Links", text, "a@example.com", ["b@example.org"])
+    message.attach_alternative(f'<a href="{html}">Link</a>', "text/html")
+    message.send()
+    with watched_browser(browser, tmp_path) as watched:
+        page = watched.context.new_page()
+        page.goto(f"{emulator.url}/mail/{message.truncus_status.id}")
+        for frame in page.frames:
+            for link in frame.locator("a[target]").all():
+                link.hover()
+        connect_ahead(page)
+
+    assert watched.asked_for(NOWHERE) == []
+
+
+LINKED = {
+    "image-map",
+    "link",
+    "link-download",
+    "link-new",
+    "link-top",
+    "meta-dns",
+    "overlay",
+}
+"""The kinds with a link that can be followed where links can be."""
+
+
+@pytest.mark.parametrize("view", ["inbox page", "inbox frame"])
+def test_a_click_on_a_link_opens_its_url_and_nothing_else(
+    browser, hostilemails, elsewhere, emulator, tmp_path, view
+):
+    opened: dict[str, list[str]] = {}
+    elsewhere.html = f"{ICON}<title>Elsewhere</title>".encode()
+    with watched_browser(browser, tmp_path) as watched:
+        page = watched.context.new_page()
+        for kind, (_, message_id) in hostilemails.items():
+            if "<a" not in HOSTILE[kind].lower():
+                continue
+            path = f"/mail/{message_id}{'/html' if view == 'inbox frame' else ''}"
+            page.goto(f"{emulator.url}{path}")
+            opened[kind] = follow_links(page)
+
+    followed = {
+        kind: [f"http://{kind}.{ELSEWHERE}:{elsewhere.server_port}/lure/{kind}"] for kind in LINKED
+    }
+    assert {kind: urls for kind, urls in opened.items() if urls} == followed
+    assert sorted(elsewhere.paths) == sorted(f"/lure/{kind}" for kind in LINKED)
+    assert elsewhere.referrers == []
+    assert watched.asked_for(NOWHERE) == []
+
+
+def follow_links(page: Any) -> list[str]:
+    """Click on all links of the email, and see that no tab knows where it was opened."""
+    urls = []
+    at, frame_at = page.url, page.frames[-1].url
+    for link in page.frames[-1].locator("a[href]").all():
+        with page.context.expect_page() as opening:
+            link.click()
+        tab = opening.value
+        tab.wait_for_load_state()
+        assert tab.evaluate("[opener, document.referrer, history.length]") == [None, "", 1]
+        urls.append(tab.url)
+        tab.close()
+    assert len(page.context.pages) == 2  # with the one that was there at first
+    assert (page.url, page.frames[-1].url) == (at, frame_at)
+    return urls
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ def drain() -> None:
 def press(page: Any, email: Email, button: str) -> None:
     """Press a button on an email's page and confirm."""
     page.goto(f"{LOG}{email.pk}/change/")
+    page.click("summary >> text=More")
     page.get_by_role("button", name=button, exact=True).click()
     page.click("input[name=confirmed]")
 
@@ -117,7 +118,7 @@ def test_what_waits_is_not_shown(page, put):
 def test_cancel_and_take_back(page, put, outbox):
     email = put("Your order")
 
-    press(page, email, "Cancel")
+    press(page, email, "Cancel sending")
     expect(page.locator(".messagelist")).to_contain_text("Cancelled.")
     expect(page.locator("h1 .truncus-state")).to_have_text("cancelled")
     press(page, email, "Try again now")
@@ -172,7 +173,7 @@ def test_a_paused_account_goes_on(page, put, outbox):
 
     expect(page.locator(".truncus-outbox .truncus-warning")).to_contain_text("paused until")
     page.click("text=Resume sending")
-    page.click("input[type=submit][value='Yes: Resume sending']")
+    page.click("input[type=submit][value='Resume sending']")
 
     expect(page.locator(".messagelist")).to_contain_text("Sending resumed.")
     drain()

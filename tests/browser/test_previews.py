@@ -13,6 +13,8 @@ from tests.browser.test_accessibility import checking
 from tests.browser.test_hostile_mail import (
     ELSEWHERE,
     NOWHERE,
+    connect_ahead,
+    follow_links,
     note_trouble,
     provoke,
     watched_browser,
@@ -52,13 +54,30 @@ def test_no_previewed_email_speaks_to_anybody(
             url = f"{live_server.url}{HOSTILE_EMAIL}{'html/' if view == 'frame' else ''}"
             assert page.goto(url).status == 200
             assert len(page.frames) == (3 if view == "page" else 1)
-            if trouble := provoke(page, url, happened):
+            if trouble := provoke(page, url, happened, follow_links=False):
                 found[kind] = trouble
+        connect_ahead(page)
 
     assert found == {}
     # The source of the HTML is on the page, where nothing of it is a link.
     assert [word for word in (ELSEWHERE, NOWHERE, "/lure") if watched.asked_for(word)] == []
     assert elsewhere.connections == 0
+
+
+def test_a_link_of_a_previewed_email_opens_a_tab_that_knows_nothing(
+    browser, elsewhere, live_server, admin_user, monkeypatch, tmp_path
+):
+    elsewhere.html = b"<link rel=icon href=data:,>"  # or its request has a referrer
+    with watched_browser(browser, tmp_path) as watched:
+        sign_in(watched.context, live_server, admin_user)
+        page = watched.context.new_page()
+        monkeypatch.setattr(HostilePreviews, "html", hostile("link-new", elsewhere))
+        page.goto(f"{live_server.url}{HOSTILE_EMAIL}")
+        [url] = follow_links(page)
+
+    assert url == f"http://link-new.{ELSEWHERE}:{elsewhere.server_port}/lure/link-new"
+    assert "/lure/link-new" in elsewhere.paths
+    assert elsewhere.referrers == []
 
 
 def hostile(kind: str, elsewhere: Elsewhere) -> str:

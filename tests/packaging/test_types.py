@@ -1,5 +1,6 @@
 """A project that installs the package sees its types, under mypy --strict with django-stubs."""
 
+import fcntl
 import subprocess
 from pathlib import Path
 
@@ -87,9 +88,14 @@ def problems(python: Path, folder: Path, modules: dict[str, str], *options: str)
     for name, code in {"__init__": "", "settings": SETTINGS, **modules}.items():
         (shop / f"{name}.py").write_text(code)
     (folder / "mypy.ini").write_text(MYPY)
-    cache = f"--cache-dir={python.parent.parent / 'mypy'}"
-    command = [str(python), "-m", "mypy", cache, *options, "--no-error-summary", "shop"]
-    return subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True).stdout
+    cache = python.parent.parent / "mypy"
+    cached = f"--cache-dir={cache}"
+    command = [str(python), "-m", "mypy", cached, *options, "--no-error-summary", "shop"]
+    # One after the other: the first reads Django's stubs for all of them.
+    with cache.with_name("mypy.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True)
+    return done.stdout
 
 
 @pytest.mark.parametrize("code", [LOG, MESSAGES], ids=["log", "messages"])

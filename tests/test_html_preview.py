@@ -2,19 +2,30 @@
 
 import re
 import sys
+from html import escape
 
 import pytest
 
 from tests.browser.hostile_html import HOSTILE, hostile_html
+from tests.test_links import NO_LINKS
 from truncus_django.api.contract import MAX_HTML_BYTES
-from truncus_django.html_preview import MAX_DEPTH, preview_page
+from truncus_django.html_preview import (
+    LINKS_HEADERS,
+    LINKS_SANDBOX,
+    MAX_DEPTH,
+    links_of,
+    preview_page,
+)
+from truncus_django.links import REL
 
 GIF = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
 
 
-def left_of(html: str) -> str:
+def left_of(html: str, *, links: bool = False) -> str:
     """Return what the page shows of ``html``."""
-    body = preview_page(html).partition('<body tabindex="0">')[2].rpartition("</body>")[0]
+    body = (
+        preview_page(html, links=links).partition('<body tabindex="0">')[2].rpartition("</body>")[0]
+    )
     return body.strip()
 
 
@@ -34,6 +45,118 @@ def test_nothing_hostile_is_left(kind):
         texts_apart = re.sub(r' (?:title|alt)="[^"]*"', "", tag)
         assert not re.search(r"evil|lure|href|script|url|\bon|position|@", texts_apart), tag
     assert not re.search(r"<(?:a?link|meta|i?frame|frameset|object|svg|math|form|style)", left)
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_of_hostile_html_with_links_only_links_to_the_web_are_left_besides(kind):
+    url = "https://evil.example/lure"
+    left = left_of(hostile_html(kind, url), links=True)
+
+    for link in re.findall(r"<a [^>]*href[^>]*>", left):
+        assert f'href="{url}"' in link
+        assert link.count("href") == link.count('="_blank"') == link.count(f'rel="{REL}"') == 1
+    a_tags = r"</?a\b[^>]*>"
+    assert re.sub(a_tags, "", left) == re.sub(a_tags, "", left_of(hostile_html(kind, url)))
+    assert links_of(hostile_html(kind, url)) in {(), (url,)}
+
+
+def link(url: str, style: str = "", content: str = "x") -> str:
+    """Return a link as it is left where links can be followed."""
+    url = escape(url)
+    style = f' style="{style}"' if style else ""
+    return f'<a href="{url}"{style} title="{url}" target="_blank" rel="{REL}">{content}</a>'
+
+
+@pytest.mark.parametrize(
+    ("html", "url"),
+    [
+        ('<a href="https://example.com/reset/?a=1&copy=2&amp;b">x</a>',
+         "https://example.com/reset/?a=1&copy=2&b"),
+        ("<a href=http://localhost:8000/x>x</a>", "http://localhost:8000/x"),
+        ("<a href='&#104;ttps&colon;//example.com/'>x</a>", "https://example.com/"),
+        ('<a href=" https://example.com/\n">x</a>', "https://example.com/"),
+        ('<A HREF="https://example.com/" href="/" title="https://bank.test/" target="_top">x</A>',
+         "https://example.com/"),
+        ('<a href="https://example.com/" rel="opener" ping="/" download>x</a>',
+         "https://example.com/"),
+    ],
+)  # fmt: skip
+def test_a_link_opens_in_a_new_tab_and_says_where_it_leads(html, url):
+    assert left_of(html, links=True) == link(url)
+    assert links_of(html) == (url,)
+    assert "href" not in left_of(html)
+
+
+@pytest.mark.parametrize("url", [url for url in NO_LINKS if "\ud800" not in url])
+@pytest.mark.parametrize("form", ["as it is", "in entities"])
+def test_no_other_link_leads_anywhere(url, form):
+    written = escape(url) if form == "as it is" else "".join(f"&#{ord(c)};" for c in url)
+    html = f'<a href="{written}">x</a>'
+
+    assert set(links_of(html)) <= {"https://example.com/"}
+    if url.rstrip() != "https://example.com/":
+        assert "href" not in left_of(html, links=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "is_link"),
+    [
+        ("x", True),
+        ("<b><i>x</i></b>", True),
+        ("<img>", True),
+        ("<table><tr><td>x", True),
+        ("", False),
+        (" &nbsp;&#8203;\xad\n", False),
+        ("<b></b><br>", False),
+        ("<title>x</title><!-- x -->", False),
+    ],
+)
+def test_a_link_needs_something_to_click_on(content, is_link):
+    html = f'<a href="https://example.com/">{content}</a> after'
+
+    assert ("href" in left_of(html, links=True)) is is_link
+
+
+def test_a_link_that_ends_where_another_begins_needs_something_itself():
+    html = '<a href="https://example.com/1"><b><a href="https://example.com/2">x</a> after'
+
+    assert links_of(html) == ("https://example.com/2",)
+
+
+@pytest.mark.parametrize(
+    "style",
+    [
+        "padding:12px 24px;margin:0 auto",
+        "border:1px solid rgb(200, 200, 200);border-radius:50%",
+        "border-color:#999999;padding-top:1.25em",
+        "display:inline-block;padding:5vw;margin-left:300px",
+    ],
+)
+def test_a_link_may_look_like_a_button(style):
+    html = f'<a href="https://example.com/" style="{style}">x</a>'
+
+    assert left_of(html, links=True) == link("https://example.com/", style)
+
+
+@pytest.mark.parametrize(
+    "style",
+    ["padding:0 25em", "padding:calc(1em + 2px)", "margin:-1px", "margin-top:calc(1px - 9px)",
+     "border-top:240px solid"],
+)  # fmt: skip
+def test_an_email_looks_the_same_where_its_links_can_be_followed(style):
+    html = f'<p style="{style}">x</p>'
+
+    assert left_of(html, links=True) == left_of(html) == html
+
+
+def test_a_frame_with_links_may_open_tabs_and_nothing_else():
+    assert LINKS_HEADERS["Content-Security-Policy"] == (
+        "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'; img-src data:; "
+        "style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'; frame-ancestors 'self'"
+    )
+    assert LINKS_SANDBOX == "allow-popups allow-popups-to-escape-sandbox"
+    assert LINKS_HEADERS["Referrer-Policy"] == "no-referrer"
+    assert LINKS_HEADERS["X-DNS-Prefetch-Control"] == "off"
 
 
 @pytest.mark.parametrize(
@@ -132,6 +255,23 @@ def test_no_markup_costs_more_than_its_length(part):
 def test_larger_html_than_truncus_accepts_is_not_shown():
     assert "larger than 256 KB" in left_of("ä" * (MAX_HTML_BYTES // 2) + "<p>")
     assert left_of("ä" * (MAX_HTML_BYTES // 2)).startswith("ä")
+
+
+@pytest.mark.parametrize(
+    ("part", "is_link"),
+    [
+        ("<a href=https://a/{}>x</a>", True),
+        ("<a href=https://a/{}>", False),
+        ("<b><a href=https://a/{}>", False),
+    ],
+)
+def test_of_as_many_links_as_an_email_can_hold_each_is_found(part, is_link):
+    """Where the time grew with the square of the number of links, this would not end."""
+    numbers = range(MAX_HTML_BYTES // len(part.format(9999)))
+    html = "".join(part.format(number) for number in numbers)
+
+    urls = [f"https://a/{number}" for number in numbers] if is_link else []
+    assert links_of(html) == tuple(urls)
 
 
 def test_without_nh3_no_html_is_shown_and_the_page_says_what_to_install(monkeypatch):

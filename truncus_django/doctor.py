@@ -64,7 +64,7 @@ SKEW_NOTED_S = 30.0
 OVERDUE = timedelta(hours=1)
 ORPHAN = timedelta(minutes=10)
 """How long an event may wait for its email to be recorded."""
-MOST_PAUSED = 20
+MAX_PAUSED = 20
 """So many paused accounts are named: each of a thousand tenants may have one."""
 QUOTA_NOTED_SHARE = 0.8
 """From this used part of a quota on it is worth a word."""
@@ -552,7 +552,7 @@ def _examine_outbox(found: OutboxHealth) -> Iterator[Finding]:
             "Change their engine to InnoDB.",
         )
     yield _examine_depth(found)
-    for account in found.paused[:MOST_PAUSED]:
+    for account in found.paused[:MAX_PAUSED]:
         left = span(account.until.timestamp() - found.at.timestamp())
         hint = hint_for(account.error_code)
         # Not what Truncus wrote, which may be about an email: reports end up in logs.
@@ -566,8 +566,8 @@ def _examine_outbox(found: OutboxHealth) -> Iterator[Finding]:
             f"No requests for {_label(account)} for another {left}: {reason}.",
             hint or "Put right what it says; it goes on by itself, or at once from the admin.",
         )
-    if len(found.paused) > MOST_PAUSED:
-        more = len(found.paused) - MOST_PAUSED
+    if len(found.paused) > MAX_PAUSED:
+        more = len(found.paused) - MAX_PAUSED
         yield _warn("outbox: accounts", f"{more} more accounts are paused.", "See the log's admin.")
     for held in found.held_back:
         label = _label(held)

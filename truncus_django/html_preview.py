@@ -1,15 +1,19 @@
-"""The HTML of an email as a page on which nothing is left that loads, leads or runs.
+"""The HTML of an email as a page on which nothing is left that loads or runs.
 
-Only text, inline styles and images inside the HTML itself (``data:``) are left. The emulator's
-inbox and the Django admin show the same page. It is made in two steps: the markup is written down
+Only text, inline styles and images inside the HTML itself (``data:``) are left. Its links lead
+nowhere in the Django admin, where they are a customer's, and can be followed by developers, in the
+emulator's inbox and in the previews. The page is made in two steps: the markup is written down
 again, well nested and no deeper than a browser can lay out at once; then nh3, an HTML sanitizer,
 removes all that is not allowed. nh3 is optional: ``pip install "truncus-django[preview]"``.
 """
 
 import re
 from collections.abc import Mapping
+from html import unescape
+from typing import NamedTuple
 
 from truncus_django.api.contract import MAX_HTML_BYTES
+from truncus_django.links import REL, web_url
 
 POLICY = (
     "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
@@ -26,6 +30,13 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 """All headers to serve the page with in a frame of the same site."""
+LINKS_SANDBOX = "allow-popups allow-popups-to-escape-sandbox"
+"""The ``sandbox`` of a frame whose links open in new tabs."""
+LINKS_HEADERS = {
+    **HEADERS,
+    "Content-Security-Policy": POLICY.replace("sandbox", f"sandbox {LINKS_SANDBOX}", 1),
+}
+"""All headers to serve the page with where its links can be followed."""
 MAX_DEPTH = 100
 """How deep elements may be nested; newsletters come to about half of it.
 
@@ -62,7 +73,11 @@ ATTRIBUTES = _names(
     "align bgcolor border cellpadding cellspacing color colspan dir face height hspace lang nowrap "
     "rowspan size start style title valign vspace width"
 )
-"""The attributes that are left of any element; of ``img``, ``alt`` and ``src`` besides."""
+"""The attributes that are left of any element; of ``img``, ``alt`` and ``src`` besides.
+
+Of a link that can be followed, ``href`` is left, and ``title`` says where it leads: a link may hold
+all of an email, or lie over other parts of it.
+"""
 STYLES = _names(
     "background background-color border border-bottom border-bottom-color "
     "border-bottom-left-radius border-bottom-right-radius border-bottom-style "
@@ -95,36 +110,64 @@ font: 14px/1.5 sans-serif }}
 """
 
 
-def preview_page(html: str) -> str:
+class _Preview(NamedTuple):
+    html: str = ""
+    note: str = ""
+    urls: tuple[str, ...] = ()
+    """Where its links lead, each once."""
+
+
+def preview_page(html: str, *, links: bool = False) -> str:
     """Return a page that shows the HTML of an email, or says why it does not.
 
     To be served with :data:`HEADERS`. It takes about a second for the slowest HTML that there is.
+    With ``links``, links to absolute URLs of the web open in new tabs; to be served with
+    :data:`LINKS_HEADERS`, in a frame with :data:`LINKS_SANDBOX`.
     """
+    preview = _preview(html, links=links)
+    note = f'<p class="preview-note">{preview.note}</p>\n' if preview.note else ""
+    return _PAGE.format(note=note, html=preview.html)
+
+
+def links_of(html: str) -> tuple[str, ...]:
+    """Return where the links lead that ``preview_page(html, links=True)`` shows, each URL once."""
+    return _preview(html, links=True).urls
+
+
+def _preview(html: str, *, links: bool) -> _Preview:
     html = html.encode("utf-8", "replace").decode()  # JSON can hold lone surrogates
     if len(html.encode()) > MAX_HTML_BYTES:
-        return _page(note=TOO_LARGE)
+        return _Preview(note=TOO_LARGE)
     try:
         import nh3  # optional: the extra "preview"
     except ImportError:
-        return _page(note=MISSING)
-    rewritten, is_flattened = _rewritten(html)
+        return _Preview(note=MISSING)
+    urls: dict[str, None] = {}
+
+    def attribute(tag: str, name: str, value: str) -> str | None:
+        """Return an attribute's value as it may stay, or ``None`` for one that may not."""
+        if tag == "a" and name in {"href", "title"} and links:
+            url = web_url(value)
+            if url and name == "href":
+                urls[url] = None
+            return url
+        return _attribute(name, value)
+
+    rewritten, is_flattened = _rewritten(html, links=links)
+    attributes = {"*": ATTRIBUTES, "img": {"alt", "src"}, "a": {"href"} if links else set()}
     clean = nh3.clean(
         rewritten,
         tags=TAGS,
         clean_content_tags=DROPPED,
-        attributes={"*": ATTRIBUTES, "img": {"alt", "src"}},
-        attribute_filter=_attribute,
+        attributes=attributes,
+        attribute_filter=attribute,
         filter_style_properties=STYLES,
-        link_rel=None,
-        url_schemes={"data"},
+        link_rel=REL if links else None,
+        set_tag_attribute_values={"a": {"target": "_blank"}} if links else None,
+        url_schemes={"data", "http", "https"} if links else {"data"},
         url_relative="deny",
     )
-    return _page(note=FLATTENED if is_flattened else "", html=clean)
-
-
-def _page(*, note: str, html: str = "") -> str:
-    shown = f'<p class="preview-note">{note}</p>\n' if note else ""
-    return _PAGE.format(note=shown, html=html)
+    return _Preview(clean, FLATTENED if is_flattened else "", tuple(urls))
 
 
 # What is left of an attribute -------------------------------------------------------------------
@@ -137,7 +180,7 @@ _FUNCTIONS = frozenset({"calc", "hsl", "hsla", "rgb", "rgba"})
 _DISPLAYS = frozenset({"block", "inline", "inline-block", "list-item", "none"})
 
 
-def _attribute(tag: str, name: str, value: str) -> str | None:
+def _attribute(name: str, value: str) -> str | None:
     """Return an attribute's value as it may stay, or ``None`` for an attribute that may not.
 
     nh3 calls it with what a browser would read, and sees to names and CSS properties itself.
@@ -157,7 +200,7 @@ def _style(value: str) -> str | None:
     if re.search(r"[\\{}]|/\*", value):  # any name can be written with them
         return None
     value = _URL.sub("none", value)  # for the colour beside it
-    return ";".join(kept for each in value.split(";") if (kept := _declaration(each)))
+    return ";".join(filter(None, map(_declaration, value.split(";"))))
 
 
 def _declaration(text: str) -> str:
@@ -201,28 +244,18 @@ _ENDED_BY: Mapping[str, frozenset[str]] = {
 """Element → those that end where it begins, as their end tags may be left out."""
 
 
-def _rewritten(html: str) -> tuple[str, bool]:
+def _rewritten(html: str, *, links: bool) -> tuple[str, bool]:
     """Return the markup with allowed names alone and every element ended; whether it was too deep.
+
+    With ``links``, links keep where they lead if there is something in them to click on.
 
     An HTML parser takes quadratic time, or memory, for elements that are nested deep or never
     ended, and for thousands of attributes. It finds none of them here.
     """
-    parts: list[str] = []
-    open_names: list[str] = []
-    shown = 0  # of the open elements, the outermost ones
-    is_flattened = False
+    writer = _Writer(links=links)
     at = 0
-
-    def end(down_to: int) -> None:
-        nonlocal shown
-        while len(open_names) > down_to:
-            name = open_names.pop()
-            if len(open_names) < shown:
-                parts.append(f"</{name}>")
-                shown -= 1
-
     for found in _MARKUP.finditer(html):
-        parts.append(html[at : found.start()].replace("<", "&lt;"))
+        writer.text(html[at : found.start()])
         at = found.end()
         name = (found["name"] or "").lower()
         if name == "body":
@@ -230,21 +263,75 @@ def _rewritten(html: str) -> tuple[str, bool]:
         if name not in TAGS:
             continue
         if found["end"]:
-            if (begun := _place_of(name, open_names)) is not None:
-                end(begun)
-            continue
-        while open_names and open_names[-1] in _ENDED_BY.get(name, ()):
-            end(len(open_names) - 1)
-        is_shown = shown == len(open_names) < MAX_DEPTH
-        is_flattened = is_flattened or not is_shown
+            writer.end_tag(name)
+        else:
+            writer.start_tag(name, found["attributes"])
+    writer.text(html[at:])
+    writer.end_all()
+    return "".join(writer.parts), writer.is_flattened
+
+
+class _Writer:
+    """Writes markup down in which every element is ended where it should be."""
+
+    def __init__(self, *, links: bool) -> None:
+        self.parts: list[str] = []
+        self.is_flattened = False
+        self._links = links
+        self._open_names: list[str] = []
+        self._shown = 0  # of the open elements, the outermost ones
+        # Which of the parts begins the open link, and which one is seen last.
+        self._link = self._seen = -1
+
+    def text(self, text: str) -> None:
+        if _is_seen(text):
+            self._seen = len(self.parts)
+        self.parts.append(text.replace("<", "&lt;"))
+
+    def start_tag(self, name: str, attributes: str) -> None:
+        while self._open_names and self._open_names[-1] in _ENDED_BY.get(name, ()):
+            self._end(len(self._open_names) - 1)
+        is_shown = self._shown == len(self._open_names) < MAX_DEPTH
         if is_shown:
-            parts.append(f"<{name}{_attributes(found['attributes'])}>")
+            self._write_start(name, _attributes(attributes))
+        else:
+            self.is_flattened = True
         if name not in _VOID:
-            open_names.append(name)
-            shown += is_shown
-    parts.append(html[at:].replace("<", "&lt;"))
-    end(0)
-    return "".join(parts), is_flattened
+            self._open_names.append(name)
+            self._shown += is_shown
+
+    def end_tag(self, name: str) -> None:
+        begun = _place_of(name, self._open_names)
+        if begun is not None:
+            self._end(begun)
+
+    def end_all(self) -> None:
+        self._end(0)
+
+    def _write_start(self, name: str, attributes: dict[str, str]) -> None:
+        if name == "a":
+            self._end_link()  # a parser, too, ends it where another one begins
+            self._link = len(self.parts)
+            if self._links and "href" in attributes:
+                attributes["title"] = attributes["href"]  # wherever the email says that it leads
+        elif name == "img":
+            self._seen = len(self.parts)
+        written = "".join(f" {key}={value}" for key, value in attributes.items())
+        self.parts.append(f"<{name}{written}>")
+
+    def _end(self, down_to: int) -> None:
+        while len(self._open_names) > down_to:
+            name = self._open_names.pop()
+            if len(self._open_names) < self._shown:
+                if name == "a":
+                    self._end_link()
+                self.parts.append(f"</{name}>")
+                self._shown -= 1
+
+    def _end_link(self) -> None:
+        if self._seen < self._link:
+            self.parts[self._link] = "<a>"
+        self._link = -1
 
 
 def _place_of(name: str, open_names: list[str]) -> int | None:
@@ -257,12 +344,17 @@ def _place_of(name: str, open_names: list[str]) -> int | None:
     return None
 
 
-def _attributes(text: str) -> str:
+def _is_seen(text: str) -> bool:
+    return any(each.isprintable() and not each.isspace() for each in unescape(text))
+
+
+def _attributes(text: str) -> dict[str, str]:
+    """Return an element's attributes, as far as one may be left; the values are in quotes."""
     kept: dict[str, str] = {}
     for name, value in _ATTRIBUTE.findall(text):
-        if name.lower() in ATTRIBUTES or name.lower() in {"alt", "src"}:
-            kept.setdefault(name.lower(), value)
-    return "".join(f' {name}="{_unquoted(value)}"' for name, value in kept.items())
+        if name.lower() in ATTRIBUTES | {"alt", "href", "src"}:
+            kept.setdefault(name.lower(), f'"{_unquoted(value)}"')
+    return kept
 
 
 def _unquoted(value: str) -> str:

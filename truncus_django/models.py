@@ -481,6 +481,10 @@ class OutboxBatch(models.Model):
     def __str__(self) -> str:
         return str(self.id)
 
+    def is_being_sent(self, now: datetime) -> bool:
+        """Return whether a worker has it; of one that died, until its lease has run out."""
+        return self.lease is not None and self.due_at > now
+
 
 class OutboxEntry(models.Model):
     """What is to be sent of an email, for as long as it may have to be sent.

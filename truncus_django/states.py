@@ -36,7 +36,7 @@ class State(models.TextChoices):
     DELIVERED = "delivered", _("delivered")
     BOUNCED = "bounced", _("bounced")
     COMPLAINED = "complained", _("complained")
-    """The recipient called it spam."""
+    """The recipient reported it as spam."""
 
 
 RANKS: Mapping[str, int] = {
@@ -68,12 +68,16 @@ FINAL_STATES = frozenset(
 )
 """States that nothing follows. A delivered email can still bounce or be complained about."""
 
+OUTBOX_STATES = frozenset({State.PENDING, State.SENDING})
+"""States of emails that the outbox still tries to send."""
+
 UNSENT_STATES = frozenset({State.PENDING, State.SENDING, State.UNKNOWN, State.SCHEDULED})
 """States of emails that must not be forgotten: something is still to be done with them."""
 
-RESTARTABLE_STATES = frozenset(
-    {State.UNKNOWN, State.CANCELLED, State.EXPIRED, State.FAILED, State.REJECTED}
-)
+NEVER_SENT_STATES = frozenset({State.CANCELLED, State.EXPIRED, State.FAILED, State.REJECTED})
+"""States of emails that were surely not sent, and will not be unless a person wants it."""
+
+RESTARTABLE_STATES = NEVER_SENT_STATES | {State.UNKNOWN}
 """States from which a person may put an email into the outbox again."""
 
 OPENED, CLICKED = "opened", "clicked"

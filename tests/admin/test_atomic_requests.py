@@ -68,7 +68,7 @@ def test_a_resend_whose_record_was_rolled_back_is_not_sent_a_second_time(
     with monkeypatch.context() as patched:
         patched.setattr("truncus_django.admin.action_runner.ActionRun._show", fail)
         with pytest.raises(RuntimeError):
-            answer(admin_client, question, "resend", sent)
+            answer(admin_client, question)
     assert not Email.objects.filter(resend_of=sent).exists()
     confirm(admin_client, "resend", sent)
 

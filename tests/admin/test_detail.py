@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from tests.admin.pages import LOG, confirm, make, page_of
+from tests.admin.pages import LOG, confirm, make, page_of, store
 from tests.conftest import FakeTruncus
 from truncus_django.api.errors import TruncusError
 from truncus_django.log.ingest import ingest
@@ -71,20 +71,97 @@ def test_tells_what_to_do_about_an_error(admin_client):
 
     page = admin_client.get(page_of(email)).text
 
-    assert "No such domain" in page
-    assert page.count("in Truncus and verify it.") == 1
+    assert "Truncus did not send it: it does not know the domain of the sender." in page
+    assert "Ask a developer to add the domain in Truncus and to verify it. Then send" in page
+    assert "Error message: <bdi>No such domain (DOMAIN_NOT_FOUND, HTTP 403).</bdi>" in page
+    assert "DEFAULT_FROM_EMAIL" not in page
 
 
 @pytest.mark.parametrize(
     ("state", "advice"),
     [
-        (State.BOUNCED, "Ask for another address"),
-        (State.COMPLAINED, "called it spam"),
-        (State.UNKNOWN, "mark it as not sent, or send it"),
+        (State.BOUNCED, "ask for another address"),
+        (State.COMPLAINED, "Do not write to this address again"),
+        (State.UNKNOWN, "or “Mark as not sent and send it”, if it is still needed"),
     ],
 )
 def test_tells_what_to_do_about_a_state(admin_client, state, advice):
     assert advice in admin_client.get(page_of(make(state=state))).text
+
+
+def test_a_reason_is_told_in_a_sentence_beside_its_word(admin_client):
+    page = admin_client.get(page_of(make(state=State.COMPLAINED, reason="abuse"))).text
+
+    assert "<p>The recipient reported it as spam. <code>abuse</code></p>" in page
+    assert "Error message:" not in page
+
+
+def test_what_went_wrong_is_not_told_of_what_still_waits(admin_client):
+    email = make(state=State.SENDING, error="HTTP 502.", error_code="PROVIDER_ERROR")
+
+    page = admin_client.get(page_of(email)).text
+
+    assert "Why it still waits" in page
+    assert "What went wrong" not in page
+
+
+@pytest.mark.parametrize(
+    ("stores", "attempts", "told"),
+    [
+        (True, 0, "Its text is not stored, as it was refused before any request."),
+        (True, 1, "STORE_BODIES was off when it was sent, or truncus_purge has dropped it since."),
+        (False, 0, "TRUNCUS[&#x27;STORE_BODIES&#x27;] stores the texts of later emails"),
+    ],
+)
+def test_nobody_is_advised_to_turn_on_what_is_on(admin_client, settings, stores, attempts, told):
+    settings.TRUNCUS = {**settings.TRUNCUS, "STORE_BODIES": stores}
+
+    page = admin_client.get(page_of(make(state=State.REJECTED, attempts=attempts))).text
+
+    assert page.count(told) == 2  # below, and why it cannot be sent again
+
+
+def test_of_a_template_nobody_looks_for_a_text_that_was_never_here(admin_client, settings):
+    settings.TRUNCUS = {**settings.TRUNCUS, "STORE_BODIES": True}
+
+    page = admin_client.get(page_of(make(template_id="welcome"))).text
+
+    assert "Truncus makes its text from the template." in page
+    assert "STORE_BODIES" not in page
+
+
+def test_the_title_and_the_breadcrumbs_name_the_email(admin_client):
+    email = make(subject="Your order 42", to=["Ann <ann@example.org>"])
+
+    page = admin_client.get(page_of(email)).text
+
+    title = "Your order 42 to Ann &lt;ann@example.org&gt; | Email | Django site admin"
+    assert f"<title>{title}</title>" in page
+    assert "<bdi>Your order 42</bdi>" in breadcrumbs(page)
+
+
+def breadcrumbs(page: str) -> str:
+    [found] = re.findall(r'class="breadcrumbs">(.*?)</(?:ol|div)>', page, re.DOTALL)
+    return found
+
+
+def test_an_email_without_subject_and_recipients_has_a_title(admin_client):
+    page = admin_client.get(page_of(make(subject="", to=[]))).text
+
+    assert "<title>(no subject) | Email | Django site admin</title>" in page
+    assert "<bdi>(no subject)</bdi>" in breadcrumbs(page)
+
+
+def test_a_hostile_subject_is_short_where_it_stands_among_others(admin_client):
+    subject = ("\u202e<b>Hi</b>\n" + "W" * 900)[:900]
+
+    page = admin_client.get(page_of(make(subject=subject))).text
+
+    short = "&lt;b&gt;Hi&lt;/b&gt; " + "W" * 49 + "…"
+    assert f"<title>{short} to " in page
+    assert f"<bdi>{short}</bdi>" in breadcrumbs(page)
+    assert "<b>Hi" not in page
+    assert page.count("W" * 800) == 1  # among the facts
 
 
 def test_names_the_fallback_mailer(admin_client):
@@ -110,6 +187,8 @@ def test_buttons_say_what_they_do_and_a_disabled_one_says_why(admin_client):
     page = admin_client.get(page_of(make(state=State.UNKNOWN, message_id=None))).text
 
     buttons = re.findall(r'value="(\w+)"( disabled[^>]*)?>([^<]*)</button>', page)
+    main = page[: page.index("<details")]
+    assert re.findall(r'name="action" value="(\w+)">', main) == ["decide_sent", "decide_not_sent"]
     assert {name: text for name, _, text in buttons} == {
         "decide_sent": "Mark as sent",
         "decide_send": "Mark as not sent and send it",
@@ -124,6 +203,33 @@ def test_buttons_say_what_they_do_and_a_disabled_one_says_why(admin_client):
     for name, extra in why_not.items():
         assert f'aria-describedby="truncus-why-{name}"' in extra
         assert re.search(rf'<span class="truncus-none" id="truncus-why-{name}">\w+', page)
+
+
+@pytest.mark.parametrize(
+    ("state", "is_stored", "expected"),
+    [
+        (State.PENDING, True, ["cancel"]),
+        (State.SCHEDULED, False, ["cancel", "sync_now"]),
+        (State.UNKNOWN, True, ["decide_sent", "decide_send"]),
+        (State.FAILED, True, ["retry", "resend"]),
+        (State.FAILED, False, ["resend"]),
+        (State.BOUNCED, False, ["sync_now", "resend"]),
+        (State.BOUNCED, True, ["sync_now", "resend"]),
+        (State.COMPLAINED, True, ["sync_now"]),
+        (State.DELIVERED, True, ["resend", "sync_now"]),
+    ],
+)
+def test_there_are_at_most_two_main_buttons(admin_client, state, is_stored, expected):
+    email = make(state=state)
+    if is_stored:
+        store(email)
+
+    context = admin_client.get(page_of(email)).context
+
+    assert [button.name for button in context["main_buttons"]] == expected
+    others = {button.name for button in context["more_buttons"]}
+    assert others.isdisjoint(expected)
+    assert others | {*expected} == {button.name for button in context["buttons"]}
 
 
 def test_html_is_framed_without_any_permission(admin_client):
@@ -205,8 +311,40 @@ def test_queries_do_not_grow_with_events(admin_client):
 
     assert queries() == few
     page = admin_client.get(page_of(email))
-    assert len(page.context["timeline"]) == 202
+    assert len(page.context["timeline"]) == 203  # also sent, delivered, recorded
     assert "There are older events" in page.text
+
+
+def test_opens_are_cut_off_and_not_when_it_was_delivered(admin_client):
+    email = make(delivered_at=None)
+    now = timezone.now()
+    EmailEvent.objects.bulk_create(
+        EmailEvent(
+            email=email,
+            message_id="m",
+            event_id=f"e{number}",
+            type="opened" if number else "delivered",
+            occurred_at=now - timedelta(hours=1) + timedelta(seconds=number),
+            source="sync",
+        )
+        for number in range(250)
+    )
+
+    page = admin_client.get(page_of(email))
+
+    [delivered] = [entry for entry in page.context["timeline"] if entry.title == "delivered"]
+    assert delivered.at == now - timedelta(hours=1)
+    assert "There are older events" in page.text
+
+
+@pytest.mark.parametrize("subject", ["", "   ", "\u200f\u200b \u200f"])
+def test_a_subject_that_nobody_can_see_has_words_instead(admin_client, subject):
+    email = make(subject=subject)
+
+    page = admin_client.get(page_of(email))
+
+    assert page.context["heading"] == page.context["title"] == "(no subject)"
+    assert "(no subject)" in admin_client.get(LOG).text
 
 
 @pytest.mark.parametrize("name", ["00000000-0000-7000-8000-000000000000", "x", "1"])

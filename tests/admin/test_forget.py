@@ -3,7 +3,7 @@
 import pytest
 from django.contrib.admin.models import LogEntry
 
-from tests.admin.pages import LOG, answer, confirm, make, messages_of, page_of, run
+from tests.admin.pages import LOG, answer, confirm, confirm_unasked, make, messages_of, page_of, run
 from truncus_django.models import Email
 from truncus_django.sending.forgotten import FORGOTTEN
 from truncus_django.states import State
@@ -20,9 +20,12 @@ def test_the_question_names_whom_to_choose_and_one_is_forgotten_everywhere(admin
 
     question = run(admin_client, "forget", email)
     assert question.context["asked"].choices == ["bob@example.org", ANN]
-    told = messages_of(admin_client, answer(admin_client, question, "forget", email, choice=ANN))
+    asked = "Whom do you want to forget? This cannot be undone."
+    assert f"<fieldset><legend><strong>{asked}</strong></legend>" in question.text
+    assert question.text.count(asked) == 1
+    told = messages_of(admin_client, answer(admin_client, question, choice=ANN))
 
-    assert "Forgot somebody in 2 emails." in told
+    assert "Removed the address from 2 emails." in told
     tos = {each.pk: each.to for each in Email.objects.all()}
     assert tos == {
         email.pk: ["bob@example.org", FORGOTTEN],
@@ -32,10 +35,10 @@ def test_the_question_names_whom_to_choose_and_one_is_forgotten_everywhere(admin
     entry = LogEntry.objects.get()
     assert (entry.object_id, entry.change_message) == (
         str(email.pk),
-        "Forgot somebody in 2 emails.",
+        "Removed the address from 2 emails.",
     )
     page = admin_client.get(page_of(email)).text
-    assert "Somebody was forgotten" in page
+    assert "Address removed" in page
     assert "Its text is not stored, as somebody was forgotten." in page
 
 
@@ -44,7 +47,7 @@ def test_without_the_permission_there_is_no_such_action(may):
     client = may("view_email", "delete_email", "resend_email", "export_email")
     assert 'value="forget"' not in client.get(LOG).text
     assert "Forget a recipient" not in client.get(page_of(email)).text
-    run(client, "forget", email, confirmed="Yes", choice=ANN)
+    confirm_unasked(client, "forget", email, choice=ANN)
     email.refresh_from_db()
     assert email.to == [ANN]
 
@@ -56,7 +59,7 @@ def test_with_the_permission_there_is(may):
     confirm(client, "forget", email, choice=ANN)
     email.refresh_from_db()
     assert email.to == [FORGOTTEN]
-    assert LogEntry.objects.get().change_message == "Forgot somebody in 1 email."
+    assert LogEntry.objects.get().change_message == "Removed the address from 1 email."
 
 
 def test_somebody_who_is_not_in_the_email_is_not_forgotten(admin_client):

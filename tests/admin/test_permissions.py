@@ -5,7 +5,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from tests.admin.pages import LOG, make, page_of, run
+from tests.admin.pages import LOG, confirm_unasked, make, page_of
 from truncus_django.models import Email, EmailEvent
 
 pytestmark = pytest.mark.django_db
@@ -66,7 +66,7 @@ def test_an_action_needs_the_csrf_token(admin_user, emulator):
     strict.force_login(admin_user)
     email = make()
 
-    response = run(strict, "sync_now", email, confirmed="Yes")
+    response = confirm_unasked(strict, "sync_now", email)
 
     assert response.status_code == 403
     assert emulator.requests == []

@@ -5,7 +5,16 @@ import uuid
 import pytest
 from django.contrib.admin.models import LogEntry
 
-from tests.admin.pages import answer, confirm, make, messages_of, page_of, run
+from tests.admin.pages import (
+    answer,
+    confirm,
+    confirm_unasked,
+    make,
+    messages_of,
+    page_of,
+    run,
+    store,
+)
 from truncus_django.admin.resend import resend
 from truncus_django.api.errors import SendCancelled
 from truncus_django.models import Email, OutboxEntry
@@ -35,7 +44,7 @@ def test_resend_sends_the_same_to_the_same_and_links_both(admin_client, sent, em
 def test_one_confirmation_sends_once(admin_client, sent, emulator):
     click = str(uuid.uuid4())
     for _ in range(3):
-        run(admin_client, "resend", sent, confirmed="Yes", click=click)
+        confirm_unasked(admin_client, "resend", sent, click=click)
 
     assert Email.objects.count() == 2
     assert emulator.accepted == 2
@@ -43,15 +52,16 @@ def test_one_confirmation_sends_once(admin_client, sent, emulator):
 
 @pytest.mark.parametrize("click", ["", "x"])
 def test_a_confirmation_without_its_mark_sends_nothing(admin_client, sent, emulator, click):
-    run(admin_client, "resend", sent, confirmed="Yes", click=click)
+    confirm_unasked(admin_client, "resend", sent, click=click)
 
     assert emulator.accepted == 1
 
 
 def test_what_was_not_kept_cannot_be_sent_again(admin_client, emulator):
     email = make()
+    click = str(uuid.uuid4())
 
-    told = messages_of(admin_client, confirm(admin_client, "resend", email))
+    told = messages_of(admin_client, confirm_unasked(admin_client, "resend", email, click=click))
 
     assert "is not stored" in told
     assert emulator.accepted == 0
@@ -106,9 +116,9 @@ def test_a_resend_that_a_receiver_keeps_back_is_not_told_as_sent(
     assert emulator.accepted == 1
 
 
-def confirm_again(client, question, *emails: Email) -> str:
+def confirm_again(client, question) -> str:
     """Answer a question once more, as after the browser's way back; return what is told."""
-    return messages_of(client, answer(client, question, "resend", *emails))
+    return messages_of(client, answer(client, question))
 
 
 def test_the_confirmation_of_a_resend_that_failed_counts_again(
@@ -118,8 +128,8 @@ def test_the_confirmation_of_a_resend_that_failed_counts_again(
     question = run(admin_client, "resend", sent)
     emulator.faults.next("rate_limit")
 
-    refused = confirm_again(admin_client, question, sent)
-    told = confirm_again(admin_client, question, sent)
+    refused = confirm_again(admin_client, question)
+    told = confirm_again(admin_client, question)
 
     assert "Sent again" not in refused
     assert "Sent again." in told
@@ -131,7 +141,7 @@ def test_a_resend_that_never_went_out_is_no_resend(admin_client, sent, emulator,
     question = run(admin_client, "resend", sent)
     make(resend_of=sent, state=state)
 
-    assert "Sent again." in confirm_again(admin_client, question, sent)
+    assert "Sent again." in confirm_again(admin_client, question)
     assert emulator.accepted == 2
 
 
@@ -140,10 +150,10 @@ def test_after_a_resend_that_truncus_rejected_the_next_has_another_key(
 ):
     emulator.reset(suppressed=["open@example.org"])
     question = run(admin_client, "resend", sent)
-    confirm_again(admin_client, question, sent)
+    confirm_again(admin_client, question)
     emulator.unsuppress("open@example.org")
 
-    assert "Sent again." in confirm_again(admin_client, question, sent)
+    assert "Sent again." in confirm_again(admin_client, question)
     assert emulator.accepted == 1
 
 
@@ -153,10 +163,10 @@ def test_an_ambiguous_resend_is_shown_and_asked_about_before_another(
     settings.TRUNCUS = {**settings.TRUNCUS, "MAX_RETRIES": 0}
     question = run(admin_client, "resend", sent)
     emulator.faults.next("reset_before")
-    confirm_again(admin_client, question, sent)
+    confirm_again(admin_client, question)
     [lost] = Email.objects.filter(resend_of=sent, state=State.UNKNOWN)
 
-    told = confirm_again(admin_client, question, sent)
+    told = confirm_again(admin_client, question)
 
     assert "May have been sent again before" in told
     assert page_of(lost) in told
@@ -164,7 +174,7 @@ def test_an_ambiguous_resend_is_shown_and_asked_about_before_another(
 
     question = run(admin_client, "resend", sent)
     assert "may have been sent again before" in question.text
-    assert "Sent again." in confirm_again(admin_client, question, sent)
+    assert "Sent again." in confirm_again(admin_client, question)
     assert emulator.accepted == 2
 
 
@@ -198,8 +208,8 @@ def test_who_was_asked_before_somebody_else_confirmed_does_not_send_another(
 ):
     question, other = (run(admin_client, "resend", sent) for _ in range(2))
 
-    assert "Sent again." in confirm_again(admin_client, question, sent)
-    assert "Was already sent again, and not sent now." in confirm_again(admin_client, other, sent)
+    assert "Sent again." in confirm_again(admin_client, question)
+    assert "Was already sent again, and not sent now." in confirm_again(admin_client, other)
     assert emulator.accepted == 2
 
 
@@ -229,9 +239,43 @@ def test_two_who_confirm_at_once_send_once(shared_database, sent, emulator, in_t
     assert len({one.record.pk for one in outcomes if one.record}) == 1
 
 
-def test_a_stored_payload_that_cannot_be_read_is_made_from_the_log(admin_client, sent, emulator):
+def test_a_stored_payload_that_cannot_be_read_is_not_sent_as_less_than_it_was(
+    admin_client, sent, emulator
+):
     OutboxEntry.objects.create(email=sent, payload="{", size=1, is_waiting=False)
-    confirm(admin_client, "resend", sent)
 
-    new = Email.objects.exclude(pk=sent.pk).get()
-    assert (new.subject, new.text_body) == (sent.subject, sent.text_body)
+    told = messages_of(admin_client, confirm(admin_client, "resend", sent))
+
+    assert "What was stored of the email cannot be read; it was not sent" in told
+    assert emulator.accepted == 1
+
+
+def test_what_a_worker_could_not_read_is_not_offered_to_be_sent(admin_client):
+    email = make(state=State.FAILED, error_code="unreadable_payload", text_body="Hello")
+    OutboxEntry.objects.create(email=email, payload="{", size=1, is_waiting=False)
+
+    why_not = {
+        each.name: each.why_not for each in admin_client.get(page_of(email)).context["buttons"]
+    }
+
+    assert why_not["resend"] == "What the outbox stores of it cannot be read."
+    assert "retry" not in why_not
+    assert why_not["resend"] in run(admin_client, "retry", email).text
+
+
+def test_what_was_dropped_after_the_question_is_not_sent_as_less_than_it_was(
+    admin_client, sent, emulator
+):
+    store(sent)
+    question = run(admin_client, "resend", sent)
+    assert "Reply-To and headers" not in question.text
+    OutboxEntry.objects.all().delete()
+
+    told = confirm_again(admin_client, question)
+
+    assert "It has changed since you were asked." in told
+    assert emulator.accepted == 1
+
+    question = run(admin_client, "resend", sent)
+    assert "Reply-To and headers" in question.text
+    assert "Sent again." in confirm_again(admin_client, question)

@@ -10,6 +10,7 @@ Exit status 1, with what differs, if not.
 
 import argparse
 import random
+import signal
 import sys
 import time
 
@@ -39,6 +40,8 @@ def main() -> int:
     parser.add_argument("--pace", action="store_true", help="measure the use of the limits")
     parser.add_argument("--seconds", type=float, default=120.0, help="of --pace")
     parser.add_argument("--latency", type=float, default=0.05, help="seconds, of --pace")
+    # Whoever ends this run ends its processes with it, which are in sessions of their own.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     told = vars(parser.parse_args())
     is_pace, seconds, latency_s = told.pop("pace"), told.pop("seconds"), told.pop("latency")
     if is_pace:

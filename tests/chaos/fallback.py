@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+import django
 from django.conf import settings
 from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 
 BACKEND = "tests.chaos.fallback.FolderBackend"
+FALLBACK = "folder" if django.VERSION >= (6, 1) else BACKEND
+"""What names it in ``FALLBACK_MAILER``."""
 LATENCY_S = 0.03
 """So long a handover takes before the email is sent, and so long after it."""
 _BEGUN, _SENT = ".begun", ".sent"

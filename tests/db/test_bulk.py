@@ -4,7 +4,7 @@ import pytest
 from django.db import DataError, transaction
 from django.utils import timezone
 
-from truncus_django.db.bulk import insert, update_each
+from truncus_django.db.bulk import insert, update_each, update_rows
 from truncus_django.models import Email, EmailEvent
 from truncus_django.states import State
 
@@ -16,7 +16,16 @@ def emails():
     return Email.objects.bulk_create(Email(state=State.SENT, subject="Old") for _ in range(600))
 
 
-def test_each_row_gets_its_own_values_and_other_fields_stay(emails):
+def _update_each(rows, names):
+    return update_each(Email.objects.all(), rows, names)
+
+
+def _update_rows(rows, names):
+    return update_rows(Email, rows, names, using="default")
+
+
+@pytest.mark.parametrize("update", [_update_each, _update_rows])
+def test_each_row_gets_its_own_values_and_other_fields_stay(update, emails):
     moment = timezone.now()
     for number, email in enumerate(emails):
         email.state = State.DELIVERED
@@ -24,9 +33,8 @@ def test_each_row_gets_its_own_values_and_other_fields_stay(emails):
         email.delivered_at = moment if number % 2 else None
         email.message_id = f"m-{number}" if number % 3 else None
         email.subject = "New"
-    assert update_each(
-        Email.objects.all(), emails, ["state", "open_count", "delivered_at", "message_id"]
-    ) == len(emails)
+    names = ["state", "open_count", "delivered_at", "message_id"]
+    assert update(emails, names) == len(emails)
     for number, email in enumerate(Email.objects.order_by("open_count")):
         assert email.open_count == number
         assert email.delivered_at == (moment if number % 2 else None)
@@ -42,6 +50,16 @@ def test_a_relation_is_written_by_its_id(emails):
     update_each(EmailEvent.objects.all(), [event], ["email"])
     event.refresh_from_db()
     assert event.email == emails[0]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_one_query_updates_rows_and_tells_how_many_are_left(
+    count, emails, django_assert_num_queries
+):
+    rows = emails[:count]
+    Email.objects.filter(pk__in=[email.pk for email in rows[1:]]).delete()
+    with django_assert_num_queries(min(count, 1)):
+        assert update_rows(Email, rows, ["subject"], using="default") == min(count, 1)
 
 
 def test_rows_outside_the_query_set_stay(emails):
@@ -88,11 +106,12 @@ def test_what_is_inserted_comes_back_as_it_was():
         assert [getattr(stored, name) for name in names] == [getattr(email, name) for name in names]
 
 
-def test_odd_texts_are_written_to_the_rows_they_belong_to(emails):
+@pytest.mark.parametrize("update", [_update_each, _update_rows])
+def test_odd_texts_are_written_to_the_rows_they_belong_to(update, emails):
     several = emails[: len(ODD_TEXTS)]
     for email, text in zip(several, ODD_TEXTS, strict=True):
         email.subject = text
-    update_each(Email.objects.all(), several, ["subject"])
+    update(several, ["subject"])
     found = Email.objects.in_bulk([email.pk for email in several])
     assert [found[email.pk].subject for email in several] == ODD_TEXTS
 

@@ -1,9 +1,13 @@
 """The inbox: hostile mail stays text, nothing loads from outside, other sites get nothing."""
 
 import base64
+import re
 import sys
+import time
 
 import pytest
+
+from truncus_django.emulator import inbox
 
 from .conftest import an_email
 
@@ -35,6 +39,19 @@ def test_long_address_breaks_before_its_at_sign_and_is_whole_in_the_title(manual
 def test_scheduled_mail_shows_its_time(manual):
     manual.send(send_at="2099-01-01T12:00:00Z")
     assert "2099-01-01" in page_of(manual).text
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])
+def test_the_last_moment_there_is_can_be_shown_in_any_time_zone(manual, monkeypatch, zone):
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        message_id = manual.send(send_at="9999-12-31T23:59:00Z").json()["message_id"]
+        assert "9999-12-31" in page_of(manual).text
+        assert "9999-12-31" in page_of(manual, f"/mail/{message_id}").text
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_search_finds_by_recipient_subject_and_text(manual):
@@ -111,7 +128,8 @@ def test_html_is_framed_under_a_policy_that_loads_nothing(manual):
     manual.send(html=f"<h1>Hello</h1>{HOSTILE}")
     path = f"/mail/{manual.emulator.emails[0].id}"
     page = page_of(manual, path)
-    assert f'<iframe sandbox="" src="{path}/html"' in page.text
+    sandbox = "allow-popups allow-popups-to-escape-sandbox"
+    assert f'<iframe sandbox="{sandbox}" src="{path}/html"' in page.text
     assert "Hello" not in page.text
     frame = page_of(manual, f"{path}/html")
     assert "<h1>Hello</h1>" in frame.text
@@ -122,7 +140,44 @@ def test_html_is_framed_under_a_policy_that_loads_nothing(manual):
         assert "script-src" not in answer.headers["Content-Security-Policy"]
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Referrer-Policy"] == "no-referrer"
-    assert frame.headers["Content-Security-Policy"].startswith("sandbox;")
+        assert answer.headers["X-DNS-Prefetch-Control"] == "off"
+    assert frame.headers["Content-Security-Policy"].startswith(f"sandbox {sandbox};")
+    assert frame.headers["X-Frame-Options"] == "SAMEORIGIN"
+
+
+RESET = "https://shop.example/reset/MQ/x-1/?a&amp;b"
+RESET_LINK = f'<a href="{RESET}" target="_blank" rel="noopener noreferrer nofollow">{RESET}</a>'
+
+
+def test_links_of_the_html_are_listed_below_it_each_once(manual):
+    link = f'<a href="{RESET}">reset</a>'
+    manual.send(html=f'{link}{link}<a href="javascript:x">x</a><a href="/x">x</a>', text="")
+    page = page_of(manual, f"/mail/{manual.emulator.emails[0].id}").text
+    assert "Links in this email" in page
+    assert page.count(RESET_LINK) == 1
+    assert page.count("_blank") == 1
+
+
+def test_html_without_links_has_no_list_of_them(manual):
+    manual.send(html="<p>Hello</p>")
+    page = page_of(manual, f"/mail/{manual.emulator.emails[0].id}").text
+    assert "Links in this email" not in page
+
+
+def test_links_in_text_can_be_followed_without_nh3(manual, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nh3", None)
+    manual.send(html="<p>x</p>", text="Reset: https://shop.example/reset/MQ/x-1/?a&b.")
+    page = page_of(manual, f"/mail/{manual.emulator.emails[0].id}").text
+    assert f"Reset: {RESET_LINK}." in page
+
+
+def test_the_newest_event_is_on_top_with_its_seconds(manual):
+    manual.send(to="bounce@example.com")
+    email = manual.emulator.emails[0]
+    page = page_of(manual, f"/mail/{email.id}").text
+    shown = re.findall(r">(?:[\d-]+ )?\d\d:\d\d:\d\d</time></span> <b>(\w+)</b>", page)
+    assert shown == [event.type for event in reversed(email.events)]
+    assert (shown[0], shown[-1]) == ("bounced", "queued")
 
 
 def test_without_nh3_the_html_is_not_shown(manual, monkeypatch):
@@ -160,6 +215,26 @@ def test_international_filename_is_kept(manual):
     manual.send(attachments=[{"filename": "Größe.pdf", "content": content}])
     path = f"/mail/{manual.emulator.emails[0].id}/attachments/0"
     assert "Gr%C3%B6%C3%9Fe.pdf" in page_of(manual, path).headers["Content-Disposition"]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("", "links_of"), ("", "mail_page"), ("/html", "preview_page")]
+)
+def test_emails_are_taken_while_a_page_is_made(manual, monkeypatch, path, name):
+    make = getattr(inbox, name)
+    answers = []
+
+    def slow(*arguments, **options):
+        answers.append(manual.send(subject="Meanwhile").status_code)
+        return make(*arguments, **options)
+
+    manual.send()
+    path = f"/mail/{manual.emulator.emails[0].id}{path}"
+    monkeypatch.setattr(inbox, name, slow)
+
+    page_of(manual, path)
+
+    assert answers == [200]
 
 
 def test_text_that_is_no_unicode_is_shown_all_the_same(manual):

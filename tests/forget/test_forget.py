@@ -103,6 +103,19 @@ def test_a_text_for_others_keeps_all_but_her_address(send):
     assert new.forgotten_at is None
 
 
+def test_metadata_that_names_her_is_not_found_by_her_address_any_more(send):
+    alone = send(ANN, metadata={"customer": "kunde-42"})
+    mention = send("bob@example.org", metadata={"by": f"Ann <{ANN}>", "order": "LK-42"})
+    long = send("bob@example.org", metadata={"note": f"{ANN} {'x' * 100}"})
+    assert all(ANN in email.search_text for email in (alone, mention))
+    assert ANN not in long.search_text
+    forget(ANN)
+    assert "kunde-42" not in reload(alone).search_text
+    assert reload(mention).search_text.endswith(f" {FORGOTTEN} lk-42")
+    assert ANN not in reload(long).metadata["note"] + long.search_text
+    assert ANN not in dump()
+
+
 def test_events_of_an_email_to_her_alone_lose_what_they_tell(send):
     email = send(ANN)
     ingest([incoming("clicked", 1, email.message_id, payload={"ip": "192.0.2.7"})])

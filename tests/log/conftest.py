@@ -56,7 +56,7 @@ def messages() -> Callable[..., list[TruncusMessage]]:
 
 @pytest.fixture
 def other_database(
-    transactional_db: None, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    transactional_db: None, settings: Any, tmp_path: Path
 ) -> Iterator[Callable[..., str]]:
     """Return a function that gives the log a database of its own, on disk; it returns the alias."""
     # A thread that lives on, such as asgiref's, would keep its connection to the file of an alias.
@@ -64,7 +64,6 @@ def other_database(
     # Django's test case refuses every alias that it did not know when it began.
     guarded = getclosurevars(BaseDatabaseWrapper.ensure_connection).nonlocals
     real = guarded["real_ensure_connection"]
-    monkeypatch.setattr(BaseDatabaseWrapper, "ensure_connection", real)
 
     def make(*, path: Path = tmp_path / "log.sqlite3", with_tables: bool = True) -> str:
         connections.settings[alias] = {
@@ -80,7 +79,10 @@ def other_database(
         settings.TRUNCUS = {**settings.TRUNCUS, "DATABASE": alias}
         return alias
 
-    yield make
+    # Undone before the test case ends, which puts back what refuses databases between tests.
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(BaseDatabaseWrapper, "ensure_connection", real)
+        yield make
     if alias in connections.settings:
         connections[alias].close()
         del connections[alias]

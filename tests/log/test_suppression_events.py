@@ -123,6 +123,32 @@ def test_an_entry_stays_as_it_is_unless_it_ends_sooner():
     assert entry.note == ""
 
 
+@pytest.mark.parametrize("reason", ["complaint", "unsubscribed"])
+@pytest.mark.parametrize("until", [None, timezone.now() + timedelta(days=9)])
+def test_who_asks_for_no_emails_is_written_over_another_reason_and_for_as_long(reason, until):
+    suppress(ANN, reason="hard_bounce", note="see the ticket", expires_at=until)
+    before = SuppressedAddress.objects.get()
+    sooner = timezone.now() + timedelta(days=1)
+    assert not suppress(ANN, reason=reason, expires_at=sooner)
+    entry = SuppressedAddress.objects.get()
+    assert (entry.pk, entry.reason, entry.expires_at) == (before.pk, reason, until)
+    assert entry.note == "see the ticket"
+    assert entry.created_at > before.created_at
+    for other in ("hard_bounce", "complaint", "unsubscribed"):
+        suppress(ANN, reason=other, expires_at=sooner)
+        entry.refresh_from_db()
+        assert entry.reason == reason
+
+
+def test_a_wish_that_is_over_changes_no_entry():
+    over = timezone.now() - timedelta(days=1)
+    suppress(ANN, reason="hard_bounce")
+    suppress("bob@example.net", reason="hard_bounce", expires_at=over)
+    for address in (ANN, "bob@example.net"):
+        assert not suppress(address, reason="unsubscribed", expires_at=over - timedelta(days=1))
+    assert {reason for _, reason in suppressed()} == {"hard_bounce"}
+
+
 def test_what_is_over_is_begun_anew():
     suppress(ANN, expires_at=timezone.now() - timedelta(days=1))
     assert not is_suppressed(ANN)

@@ -13,8 +13,9 @@ from truncus_django.conf import get_settings
 from truncus_django.db.clock import moment_of, unix_of
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry
 from truncus_django.outbox.answers import DispatchResult
-from truncus_django.outbox.claim import LEASE_MARGIN_S, Claim, Countdown, Idle, claim, lease_s
+from truncus_django.outbox.claim import LEASE_MARGIN_S, Claim, Countdown, claim, lease_s
 from truncus_django.outbox.dispatcher import Dispatcher
+from truncus_django.outbox.idle import Idle
 
 pytestmark = pytest.mark.django_db
 

@@ -9,9 +9,10 @@ from tests.outbox.conftest import keys_of
 from tests.outbox.processes import other_database, shared_database, site
 from truncus_django.db.clock import Clock, moment_of
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
-from truncus_django.outbox.claim import Claim, Idle, claim
+from truncus_django.outbox.claim import Claim, claim
 from truncus_django.outbox.clock_set_back import SET_BACK_S
 from truncus_django.outbox.dispatcher import Dispatcher
+from truncus_django.outbox.idle import Idle
 from truncus_django.outbox.stored_payload import stored_emails
 from truncus_django.outbox.waiting import AWAITS_SEND_AT
 

@@ -509,10 +509,6 @@ FAULTS = st.sampled_from(
 )
 
 
-@pytest.mark.skipif(
-    connection.vendor != "sqlite",
-    reason="it is about the answers of two mailers; the tests above run on each database",
-)
 @hypothesis_settings(
     max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )

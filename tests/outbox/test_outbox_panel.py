@@ -1,7 +1,9 @@
 """The outbox in the admin: what it shows, to whom, and what may be done there."""
 
+import re
 from collections.abc import Iterable
 from datetime import timedelta
+from html import unescape
 from typing import Any
 from uuid import uuid4
 
@@ -14,11 +16,13 @@ from django.urls import reverse
 from django.utils import timezone
 
 from tests.admin import pages
-from tests.admin.pages import LOG, messages_of, page_of, run
+from tests.admin.pages import LOG, confirm_unasked, messages_of, page_of, run, shown
 from tests.outbox.conftest import NO_LIMITS, put_all, reload
 from truncus_django.admin.actions import ACTIONS
+from truncus_django.admin.outbox_panel import facts, outbox_entries
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry
+from truncus_django.outbox import operations
 from truncus_django.states import State
 
 pytestmark = pytest.mark.django_db
@@ -37,6 +41,14 @@ def age(emails: Iterable[Email], length: timedelta) -> None:
     ids = [email.pk for email in emails]
     Email.objects.filter(pk__in=ids).update(created_at=moment)
     OutboxEntry.objects.filter(pk__in=ids).update(created_at=moment)
+
+
+def _let_be_tried(*, due_in_s: float, **fields: Any) -> None:
+    """Put all that waits into one request, whose next try or lease is due in so many seconds."""
+    due_at = timezone.now() + timedelta(seconds=due_in_s)
+    batch = OutboxBatch.objects.create(idempotency_key="k", priority=5, due_at=due_at, **fields)
+    OutboxEntry.objects.update(batch=batch, is_waiting=False)
+    Email.objects.update(state=State.SENDING)
 
 
 @pytest.fixture
@@ -92,9 +104,20 @@ class TestPanel:
     def test_a_paused_account_is_shown_with_its_reason(self, admin_client, paused):
         page = admin_client.get(LOG).text
 
-        assert "paused until" in page
+        assert re.search(
+            r"The account of <b>\w+</b> is paused until <time[^>]*>[^<]*</time>: ", page
+        )
         assert "revoked" in page
         assert f"{RESUME}?account={paused.account}" in page
+
+    def test_what_can_be_tried_again_is_what_the_link_shows(self, admin_client, failed):
+        Email.objects.create(state=State.FAILED, subject="Sent directly")
+        page = admin_client.get(LOG).text
+
+        [(link, number)] = re.findall(r'<a href="([^"]*state__exact=failed[^"]*)">(\d+)</a>', page)
+        listed = admin_client.get(unescape(link))
+        assert int(number) == len(shown(listed)) == len(failed)
+        assert "Content: <b>stored in the outbox</b>" in listed.text
 
     def test_that_no_worker_runs_is_shown(self, admin_client, put):
         put(1)
@@ -139,9 +162,40 @@ class TestOneEmail:
         page = admin_client.get(LOG).text
 
         assert "waiting: less than a minute" in page
-        assert "next try" in page
+        assert "next attempt" in page
         assert "<code>PROVIDER_ERROR</code>" in page
         assert "priority high" in page
+
+    def test_what_is_tried_again_by_hand_waits_since_then(self, admin_client, failed):
+        age(failed, timedelta(weeks=3))
+        operations.retry([failed[0].pk])
+
+        in_list, page = admin_client.get(LOG).text, admin_client.get(page_of(failed[0])).text
+
+        assert 'title="Since it was put into the outbox">waiting: less than a minute<' in in_list
+        assert "for less than a minute" in page
+
+    def test_less_than_a_minute_is_told_in_a_language_that_marks_its_direction(
+        self, admin_client, put, settings
+    ):
+        settings.LANGUAGE_CODE = "ckb"
+        put(2)
+        _let_be_tried(due_in_s=30)
+
+        page = admin_client.get(LOG).text
+
+        assert page.count("waiting: less than a minute") == 2
+        assert page.count("next attempt now") == 2
+
+    def test_its_place_in_the_outbox_takes_few_queries(self, put):
+        [email] = put(1, priority="low")
+        entry = outbox_entries([email])[email.pk]
+
+        with CaptureQueriesContext(connection) as captured:
+            facts(email, entry)
+
+        for_the_clock = connection.vendor in {"postgresql", "mysql"}
+        assert len(captured) == 2 + for_the_clock
 
     def test_its_page_tells_where_it_stands(self, admin_client, message, dispatcher, emulator):
         [email] = put_all([message(0, priority="low", expires_at=timedelta(hours=2))])
@@ -153,8 +207,34 @@ class TestOneEmail:
         dispatcher.drain()
 
         page = admin_client.get(page_of(email)).text
-        assert "Was not accepted. Next try at" in page
+        assert "Was not accepted. Next attempt at" in page
         assert "PROVIDER_ERROR" in page
+
+    @pytest.mark.parametrize(
+        ("lease_s", "in_list", "on_page"),
+        [
+            (60, "being sent", "A worker is sending it"),
+            (-60, "next attempt now", "May have been accepted. The same request will be repeated"),
+        ],
+    )
+    def test_what_a_dead_worker_left_is_not_told_as_being_sent(
+        self, admin_client, put, lease_s, in_list, on_page
+    ):
+        [email] = put(1)
+        _let_be_tried(due_in_s=lease_s, lease=uuid4(), is_ambiguous=True)
+
+        assert f'<span class="truncus-more">{in_list}</span>' in admin_client.get(LOG).text
+        assert on_page in admin_client.get(page_of(email)).text
+
+    def test_whether_it_is_being_sent_goes_by_the_clock_of_the_database(
+        self, admin_client, put, travel
+    ):
+        [email] = put(1)
+        _let_be_tried(due_in_s=60, lease=uuid4())
+        travel(120)
+
+        assert '<span class="truncus-more">next attempt now</span>' in admin_client.get(LOG).text
+        assert "A worker is sending it" not in admin_client.get(page_of(email)).text
 
     def test_its_page_says_that_its_account_is_paused(self, admin_client, paused):
         page = admin_client.get(page_of(Email.objects.get())).text
@@ -181,7 +261,7 @@ class TestOneEmail:
         def offered(email: Email) -> set[str]:
             page = admin_client.get(page_of(email))
             always = {"sync_now", "resend", "export_csv", "forget"}
-            return {b["name"] for b in page.context["buttons"] if not b["why_not"]} - always
+            return {b.name for b in page.context["buttons"] if not b.why_not} - always
 
         [waits] = put(1)
         delivered = Email.objects.create(state=State.DELIVERED, to=["a@example.org"])
@@ -203,7 +283,11 @@ class TestOneEmail:
         Email.objects.update(state=State.SENDING)
 
         assert "the answer was lost" in admin_client.get(page_of(email)).text
-        assert "the answer was lost" in confirm(admin_client, "cancel", email)
+        question = run(admin_client, "cancel", email)
+        assert "the answer was lost" in question.text
+        assert 'name="confirmed"' not in question.text
+        done = confirm_unasked(admin_client, "cancel", email)
+        assert "the answer was lost" in messages_of(admin_client, done)
         assert reload(email).state == State.SENDING
 
 
@@ -235,7 +319,7 @@ class TestActions:
         told = confirm(admin_client, "cancel", *scheduled, *waiting, delivered)
 
         assert "<b>2 emails</b>: Cancelled." in told
-        assert "<b>Gone out</b>: It is neither scheduled nor waiting." in told
+        assert "Gone out" not in told  # the question has said why not
         assert {reload(email).state for email in [*scheduled, *waiting]} == {State.CANCELLED}
         assert LogEntry.objects.filter(change_message="Cancelled.").count() == 3
         assert dispatcher.drain().requests == 0
@@ -266,7 +350,7 @@ class TestActions:
     def test_queries_are_as_many_for_many(self, admin_client, put):
         def queries(emails: list[Email]) -> int:
             with CaptureQueriesContext(connection) as captured:
-                run(admin_client, "cancel", *emails, confirmed="Yes")
+                confirm_unasked(admin_client, "cancel", *emails)
             return len(captured)
 
         queries(put(1))
@@ -279,7 +363,7 @@ class TestActions:
         before = [email.state for email in emails]
         clerk = may("view_email", *({each.permission for each in ACTIONS} - {action.permission}))
 
-        run(clerk, action.name, *emails, confirmed="Yes", click=str(uuid4()))
+        confirm_unasked(clerk, action.name, *emails, click=str(uuid4()))
 
         assert [reload(email).state for email in emails] == before
         assert not LogEntry.objects.exists()
@@ -326,6 +410,14 @@ class TestGoingOn:
         told = messages_of(admin_client, admin_client.post(RESUME, {"account": account}))
         assert "is no longer paused" in told
 
+    def test_one_that_goes_on_while_the_user_confirms_is_told(
+        self, admin_client, paused, monkeypatch
+    ):
+        monkeypatch.setattr(operations, "resume", lambda account: False)
+        told = messages_of(admin_client, admin_client.post(RESUME, {"account": paused.account}))
+        assert "is no longer paused" in told
+        assert not LogEntry.objects.exists()
+
     def test_it_takes_the_permission(self, may, paused):
         clerk = may("view_email", "cancel_email")
 
@@ -370,14 +462,23 @@ class TestSendingAgain:
     def test_what_failed_can_be_sent_as_a_new_one(self, admin_client, failed, dispatcher, emulator):
         told = confirm(admin_client, "resend", failed[0])
 
-        assert "Sent again" in told
+        assert "Queued to be sent." in told
+        assert "Sent again" not in told
         dispatcher.drain()
         assert [email.subject for email in emulator.emails] == ["Order 0"]
 
+    @pytest.mark.parametrize("action", ["resend", "retry"])
+    def test_that_no_worker_runs_is_told(self, admin_client, failed, put, action):
+        warning = "No worker seems to run: nothing is sent from the outbox."
+        assert warning not in confirm(admin_client, action, failed[0])
+        age(put(1), timedelta(hours=1))
+        OutboxAccount.objects.update(recent_requests=[])
+
+        assert warning in confirm(admin_client, action, failed[1])
+
     def test_what_may_have_been_sent_is_decided_first(self, admin_client, unknown, emulator):
-        assert "Mark it as sent or as not sent first." in confirm(
-            admin_client, "resend", unknown[0]
-        )
+        done = confirm_unasked(admin_client, "resend", unknown[0], click=str(uuid4()))
+        assert "Mark it as sent or as not sent first." in messages_of(admin_client, done)
         assert not Email.objects.filter(resend_of=unknown[0]).exists()
 
     def test_nothing_is_said_to_be_lost_that_was_stored(self, admin_client, failed):

@@ -22,8 +22,9 @@ from truncus_django.db.clock import unix_of
 from truncus_django.emulator import Emulator
 from truncus_django.models import Email, OutboxAccount, OutboxEntry, SuppressedAddress
 from truncus_django.outbox.answers import DispatchResult
-from truncus_django.outbox.claim import Claim, Idle, claim
+from truncus_django.outbox.claim import Claim, claim
 from truncus_django.outbox.dispatcher import Dispatcher
+from truncus_django.outbox.idle import Idle
 from truncus_django.testing import run_emulator, use_emulator
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -1,5 +1,6 @@
 """QUOTA_RESERVE: what is left of the month's quota is kept for what is urgent."""
 
+import time
 from datetime import timedelta
 from io import StringIO
 
@@ -13,9 +14,10 @@ from truncus_django.bulk import BulkInterrupted, send_bulk
 from truncus_django.doctor import Level, examine_outbox
 from truncus_django.management.commands.truncus_worker import _Output
 from truncus_django.models import AccountQuota, Email, OutboxBatch, OutboxEntry, Priority
-from truncus_django.outbox.claim import Idle
 from truncus_django.outbox.health import health
-from truncus_django.quota.figures import DAY_S
+from truncus_django.outbox.idle import Idle
+from truncus_django.quota import figures
+from truncus_django.quota.figures import DAY_S, month_of
 from truncus_django.states import State
 
 pytestmark = pytest.mark.django_db
@@ -142,8 +144,15 @@ def test_after_a_day_without_an_answer_one_email_asks(held_back, dispatcher, emu
     assert sent_of(low) == 5
 
 
+@pytest.fixture
+def no_new_month(monkeypatch):
+    """Let the present month last, however far a test travels."""
+    month = month_of(time.time())
+    monkeypatch.setattr(figures, "month_of", lambda now: month)
+
+
 def test_a_request_that_failed_waits_and_its_first_email_asks(
-    plan, put, dispatcher, emulator, travel
+    plan, put, dispatcher, emulator, travel, no_new_month
 ):
     plan(20)
     low = put(3, priority="low")
@@ -167,7 +176,7 @@ def test_a_request_that_failed_waits_and_its_first_email_asks(
 
 
 def test_a_request_that_may_have_been_accepted_is_repeated_all_the_same(
-    plan, put, dispatcher, emulator, travel
+    plan, put, dispatcher, emulator, travel, no_new_month
 ):
     plan(20)
     low = put(3, priority="low")

@@ -6,7 +6,7 @@ from truncus_django.db.clock import Clock, moment_of
 from truncus_django.log.sync import SyncJob
 from truncus_django.mailers import get_mailer
 from truncus_django.models import OutboxAccount
-from truncus_django.outbox.claim import Idle
+from truncus_django.outbox.idle import Idle
 from truncus_django.rate_limit import SharedPacer, limits, next_request_at
 
 pytestmark = pytest.mark.django_db

@@ -15,9 +15,9 @@ from django.utils import timezone
 from tests.log.conftest import other_database, shared_database
 from truncus_django.db.clock import unix_of
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
-from truncus_django.outbox.claim import Idle
 from truncus_django.outbox.dispatcher import Dispatcher
 from truncus_django.outbox.health import health
+from truncus_django.outbox.idle import Idle
 from truncus_django.outbox.worker import Worker
 from truncus_django.states import State
 

@@ -12,8 +12,8 @@ from django.db import OperationalError, connections
 from tests.outbox.processes import Process, other_database, shared_database, site, until
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
 from truncus_django.outbox import worker as worker_module
-from truncus_django.outbox.claim import Idle
 from truncus_django.outbox.dispatcher import Dispatcher
+from truncus_django.outbox.idle import Idle
 from truncus_django.outbox.worker import Watcher, Worker
 
 __all__ = ["other_database", "shared_database", "site"]

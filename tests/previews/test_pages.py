@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core import mail
+from django.core.mail import EmailMessage
 from django.test import Client
 from django.utils.html import escape
 
@@ -14,7 +15,7 @@ from tests.conftest import FakeTruncus
 from tests.previews.conftest import LIST
 from tests.previews.gallery import email_previews as gallery
 from truncus_django.api.errors import SendCancelled
-from truncus_django.html_preview import POLICY
+from truncus_django.html_preview import LINKS_HEADERS
 from truncus_django.models import Email
 from truncus_django.signals import pre_send
 
@@ -146,17 +147,30 @@ def test_an_email_is_shown_with_all_its_fields(shown):
     assert "The preview failed" not in page
 
 
-def test_the_frame_shows_the_html_under_the_policy_of_the_admin(client, shown):
+def test_the_frame_shows_the_html_under_a_policy_that_lets_links_open_tabs_alone(client, shown):
     page = shown("OrderPreviews/confirmation")
-    assert page.count('sandbox=""') == 2
+    assert page.count('sandbox="allow-popups allow-popups-to-escape-sandbox"') == 2
+    assert page.count("sandbox=") == 2
     assert page.count(f'src="{CONFIRMATION}html/?language=') == 2
 
     frame = client.get(f"{CONFIRMATION}html/")
-    assert frame["Content-Security-Policy"] == POLICY
-    assert frame["X-Frame-Options"] == "SAMEORIGIN"
-    assert frame["X-Content-Type-Options"] == "nosniff"
+    assert {name: frame[name] for name in LINKS_HEADERS} == LINKS_HEADERS
     assert b"<h1>Thank you!</h1>" in frame.content
-    assert b"https://example.com/" not in frame.content
+    assert b'<a href="https://example.com/"' in frame.content
+
+
+def test_a_link_in_the_text_can_be_followed(client, monkeypatch, shown):
+    text = "Go to https://example.com/?a&b <script>"
+    monkeypatch.setattr(
+        gallery.OrderPreviews, "greeting", lambda self: EmailMessage("Hi", text, to=["a@b.example"])
+    )
+
+    page = shown("OrderPreviews/greeting")
+
+    assert '<a href="https://example.com/?a&amp;b" target="_blank" rel="noopener' in page
+    assert "<script>" not in page
+    response = client.get(f"{LIST}gallery/OrderPreviews/greeting/")
+    assert response["X-DNS-Prefetch-Control"] == "off"
 
 
 def test_an_email_without_html_has_no_frame(client, shown):

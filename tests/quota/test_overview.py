@@ -7,11 +7,13 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from truncus_django.admin.quota_panel import held_back_text
 from truncus_django.db.clock import Clock, moment_of
 from truncus_django.doctor import Finding, Level, examine_quota
 from truncus_django.doctor import examine as examine_all
 from truncus_django.mailers import get_mailer
 from truncus_django.models import AccountQuota
+from truncus_django.outbox.reserve import HeldBack
 from truncus_django.quota.figures import DAY_S
 from truncus_django.quota.keeping import forget_noted
 from truncus_django.quota.overview import quotas
@@ -104,7 +106,7 @@ def test_figures_of_another_month_are_those_of_another_month(admin_client):
 
     assert finding().level is Level.OK
     assert finding().found == "Truncus has not told it in this month; renewed in 20 d 0 h."
-    assert "not told in this month" in dashboard(admin_client)
+    assert "not reported this month" in dashboard(admin_client)
 
 
 def test_stale_figures_are_said_to_be(admin_client):
@@ -112,7 +114,17 @@ def test_stale_figures_are_said_to_be(admin_client):
 
     assert finding().level is Level.OK
     assert finding().found.endswith("That was told 3 d 0 h ago.")
-    assert "not known: told too long ago" in dashboard(admin_client)
+    assert "not known: reported too long ago" in dashboard(admin_client)
+
+
+@pytest.mark.parametrize(("left", "words"), [(1, "1 email is left"), (2, "2 emails are left")])
+def test_what_the_reserve_keeps_waiting_is_said_in_good_english(left, words):
+    held = HeldBack(mailer="", emails=3, left=left, reserved=5, until=moment_of(NOW))
+
+    assert held_back_text(held) == (
+        f"3 emails of low priority are held back: {words} of this month's quota, and QUOTA_RESERVE "
+        "keeps 5. Those held back are sent when the month ends or the quota grows."
+    )
 
 
 def test_a_daily_cap_is_said_to_be_inferred(admin_client):

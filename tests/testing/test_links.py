@@ -75,6 +75,10 @@ def test_links_of_html(markup, links):
         ),
         ("http:// https://... mailto: www.example.com ann@example.org", []),
         ("https://a.example/c1abc-0f3_", ["https://a.example/c1abc-0f3_"]),
+        (
+            "Done.https://a.example/ com.example.app://x",
+            ["https://a.example/", "com.example.app://x"],
+        ),
     ],
 )
 def test_links_of_text(text, links):

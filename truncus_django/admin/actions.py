@@ -3,8 +3,10 @@
 To add an action, add a row to :data:`ACTIONS` and, above it, the functions that the row names.
 """
 
+import time
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,20 +16,22 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
 
 from truncus_django.admin import resend
 from truncus_django.admin.action_runner import (
-    MOST_REQUESTS,
-    MOST_ROWS,
+    MAX_REQUESTS,
+    MAX_ROWS,
     RESULTS,
     Action,
     ActionRun,
     Question,
     Result,
+    always_possible,
+    ids_in,
+    shortened,
 )
 from truncus_django.admin.csv import csv_response
-from truncus_django.admin.outbox_panel import IN_OUTBOX, outbox_entries
 from truncus_django.admin.pages import log_change_without_object
 from truncus_django.admin.paginator import COUNT_LIMIT
 from truncus_django.api.errors import MessageError
@@ -38,15 +42,54 @@ from truncus_django.models import Email, OutboxEntry
 from truncus_django.outbox import operations
 from truncus_django.outbox.operations import Decision, OperationResult
 from truncus_django.sending.forgotten import FORGOTTEN
-from truncus_django.states import RESTARTABLE_STATES, State
+from truncus_django.states import NEVER_SENT_STATES, OUTBOX_STATES, State
 
 
 def _always(email: Email, entry: OutboxEntry | None) -> bool:
     return True
 
 
-def _nothing(email: Email, entry: OutboxEntry | None) -> str:
-    return ""
+def _told(result: OperationResult) -> str:
+    return str(RESULTS[result].text)
+
+
+def _versions(
+    emails: Sequence[Email], entries: Mapping[uuid.UUID, OutboxEntry]
+) -> dict[uuid.UUID, str]:
+    """Return what tells whether an email was sent, or may have been, since somebody was asked."""
+    return {email.pk: _version(email, entries.get(email.pk)) for email in emails}
+
+
+def _version(email: Email, entry: OutboxEntry | None) -> str:
+    if email.state in OUTBOX_STATES:
+        return "waits"
+    stored_at = "" if entry is None else f"{entry.created_at.timestamp():.6f}"
+    return f"{email.state}/{email.attempts}/{stored_at}"
+
+
+def _versions_with_resends(
+    emails: Sequence[Email], entries: Mapping[uuid.UUID, OutboxEntry]
+) -> dict[uuid.UUID, str]:
+    versions = _versions(emails, entries)
+    for each in _sent_again(emails):
+        if each.resend_of_id is not None:
+            versions[each.resend_of_id] += f"/{each.pk.hex}"
+    return versions
+
+
+def _sent_again(emails: Sequence[Email]) -> list[Email]:
+    """Return the resends of emails that were sent, are to be sent, or may have been sent."""
+    return [each for each in resend.resends_of(emails) if each.state not in NEVER_SENT_STATES]
+
+
+def _ask_about_sending(
+    emails: Sequence[Email], entries: Mapping[uuid.UUID, OutboxEntry]
+) -> Question:
+    """Warn of emails that were sent as other ones, by “Resend”."""
+    again = {each.resend_of_id for each in _sent_again(emails)}
+    text = _("“%(subject)s” was sent again before, as another email: its recipients get it twice.")
+    subjects = [shortened(email.subject) for email in emails if email.pk in again]
+    return Question([text % {"subject": subject} for subject in subjects])
 
 
 # Marking an ambiguous email -----------------------------------------------------------------------
@@ -56,8 +99,13 @@ def _is_unknown(email: Email, entry: OutboxEntry | None) -> bool:
     return email.state == State.UNKNOWN
 
 
+def _why_not_decided(email: Email, entry: OutboxEntry | None) -> str:
+    return "" if _is_unknown(email, entry) else _("It is known whether it was sent.")
+
+
 def _why_not_sent_now(email: Email, entry: OutboxEntry | None) -> str:
-    return str(RESULTS[OperationResult.NOT_STORED].text) if entry is None else ""
+    why_not = _why_not_decided(email, entry)
+    return why_not or (_told(OperationResult.NOT_STORED) if entry is None else "")
 
 
 def _decide(decision: Decision) -> Callable[[ActionRun, QuerySet[Email]], None]:
@@ -69,11 +117,15 @@ def _decide(decision: Decision) -> Callable[[ActionRun, QuerySet[Email]], None]:
 
 
 def _can_be_retried(email: Email, entry: OutboxEntry | None) -> bool:
-    if entry is None or entry.is_waiting or email.state == State.UNKNOWN:
-        return False
-    if entry.batch is None:
-        return email.state in RESTARTABLE_STATES
-    return entry.batch.lease is None
+    return not _why_not_retried(email, entry)
+
+
+def _why_not_retried(email: Email, entry: OutboxEntry | None) -> str:
+    batch = None if entry is None else entry.batch
+    result = operations.result_of_retry(email, entry, batch, now=time.time())
+    if result is OperationResult.DOES_NOT_APPLY:
+        return _("It is neither waiting nor failed.")
+    return resend.why_not_readable(email) if result.is_done else _told(result)
 
 
 def _retry(run: ActionRun, emails: QuerySet[Email]) -> None:
@@ -88,7 +140,7 @@ def _why_not_synced(email: Email, entry: OutboxEntry | None) -> str:
 
 
 def _sync(run: ActionRun, emails: QuerySet[Email]) -> None:
-    run.one_by_one(list(emails[:MOST_REQUESTS]), _sync_one)
+    run.one_by_one(list(emails[:MAX_REQUESTS]), _sync_one)
 
 
 def _sync_one(email: Email) -> Result:
@@ -105,49 +157,58 @@ def _sync_one(email: Email) -> Result:
 
 def _why_not_resent(email: Email, entry: OutboxEntry | None) -> str:
     if email.state == State.UNKNOWN and entry is not None:
-        return str(RESULTS[OperationResult.NEEDS_DECISION].text)
+        return _told(OperationResult.NEEDS_DECISION)
     return resend.why_not_resendable(email, is_stored=entry is not None)
 
 
-def _ask_about_resends(emails: Sequence[Email]) -> Question:
+def _ask_about_resends(
+    emails: Sequence[Email], entries: Mapping[uuid.UUID, OutboxEntry]
+) -> Question:
     earlier = resend.resends_of(emails)
     ambiguous = {each.resend_of_id for each in earlier if each.state == State.UNKNOWN}
-    entries = outbox_entries(emails)
     warnings = []
     for email in emails:
+        if email.state == State.UNKNOWN:
+            text = _(
+                "“%(subject)s” may have been sent: the answer was lost. Look for it in the Truncus "
+                "dashboard first."
+            )
+            warnings.append(text % {"subject": shortened(email.subject)})
         lost = [] if email.pk in entries else resend.what_is_lost(email)
         if lost:
             text = _("“%(subject)s” is sent without what the log does not store: %(lost)s.")
-            warnings.append(text % {"subject": email.subject, "lost": ", ".join(lost)})
+            warnings.append(text % {"subject": shortened(email.subject), "lost": ", ".join(lost)})
         if email.pk in ambiguous:
             text = _(
                 "“%(subject)s” may have been sent again before: the answer was lost. Look for its "
                 "recipient in the Truncus dashboard first."
             )
-            warnings.append(text % {"subject": email.subject})
-    known = " ".join(each.pk.hex for each in earlier)
+            warnings.append(text % {"subject": shortened(email.subject)})
+    # One that was not sent may be by the time the question is answered.
+    known = " ".join(each.pk.hex for each in earlier if each.state not in NEVER_SENT_STATES)
     return Question(warnings, {"click": str(uuid.uuid4()), "known_resends": known})
 
 
 def _resend(run: ActionRun, emails: QuerySet[Email]) -> None:
-    click = _uuid(run.request.POST.get("click", ""))
-    if click is None:
+    click = ids_in(run.request.POST.get("click", ""))
+    if len(click) != 1:
         run.model_admin.message_user(run.request, _("Please confirm again."), messages.ERROR)
         return
-    words = run.request.POST.get("known_resends", "").split()
-    known = [known_id for word in words if (known_id := _uuid(word)) is not None]
-    do = partial(_resend_one, click=click, known=known, url_of=run.url_of)
-    run.one_by_one(list(emails[:MOST_REQUESTS]), do)
+    known = ids_in(run.request.POST.get("known_resends", ""))
+    queued: list[Email] = []
+
+    def resend_one(email: Email) -> Result:
+        done = resend.resend(email, click=click[0], known=known)
+        return _resend_result(done, run.url_of, queued)
+
+    run.one_by_one(list(emails[:MAX_REQUESTS]), resend_one)
+    if queued:
+        run.warn_if_unattended()
 
 
-def _resend_one(
-    email: Email,
-    *,
-    click: uuid.UUID,
-    known: Collection[uuid.UUID],
-    url_of: Callable[[uuid.UUID], str],
+def _resend_result(
+    done: resend.Resend, url_of: Callable[[uuid.UUID], str], queued: list[Email]
 ) -> Result:
-    done = resend.resend(email, click=click, known=known)
     text, level = _("Sent again."), messages.SUCCESS
     if done.outcome is resend.Outcome.SENT_BEFORE:
         text, level = _("Was already sent again, and not sent now."), messages.INFO
@@ -160,46 +221,49 @@ def _resend_one(
             ),
             messages.WARNING,
         )
+    elif done.record is not None and done.record.state in OUTBOX_STATES:
+        text = _("Queued to be sent.")
+        queued.append(done.record)
     if done.record is None:
         return Result(text, level)
     url = url_of(done.record.pk)
     return Result(format_html('{} <a href="{}">{}</a>', text, url, done.record.pk), level)
 
 
-def _uuid(text: str) -> uuid.UUID | None:
-    try:
-        return uuid.UUID(text)
-    except ValueError:
-        return None
-
-
 # Cancelling ---------------------------------------------------------------------------------------
 
 
 def _can_be_cancelled(email: Email, entry: OutboxEntry | None) -> bool:
-    return email.state in {*IN_OUTBOX, State.SCHEDULED}
+    return email.state in {*OUTBOX_STATES, State.SCHEDULED}
 
 
 def _why_not_cancelled(email: Email, entry: OutboxEntry | None) -> str:
-    if email.state == State.SCHEDULED and email.message_id:
-        return ""
-    if email.state not in IN_OUTBOX:
+    if email.state == State.SCHEDULED:
+        return _why_not_synced(email, entry)
+    batch = None if entry is None else entry.batch
+    result = operations.result_of_cancel(email, entry, batch, now=time.time())
+    if email.state not in OUTBOX_STATES or result is OperationResult.DOES_NOT_APPLY:
         return _("It is neither scheduled nor waiting.")
-    if entry is None or (entry.batch is not None and entry.batch.lease is not None):
-        return str(RESULTS[OperationResult.BEING_SENT].text)
-    if entry.batch is not None and entry.batch.is_ambiguous:
-        return str(RESULTS[OperationResult.AMBIGUOUS].text)
-    return ""
+    return "" if result.is_done else _told(result)
+
+
+def _why_too_many_to_cancel(emails: QuerySet[Email]) -> str:
+    """Return why none of them is cancelled, rather than half of them."""
+    scheduled = emails.filter(state=State.SCHEDULED, message_id__isnull=False).order_by()
+    if scheduled[: MAX_REQUESTS + 1].count() <= MAX_REQUESTS:
+        return ""
+    return ngettext(
+        "Choose at most %(count)d scheduled email at once: each takes a request to Truncus.",
+        "Choose at most %(count)d scheduled emails at once: each takes a request to Truncus.",
+        MAX_REQUESTS,
+    ) % {"count": MAX_REQUESTS}
 
 
 def _cancel(run: ActionRun, emails: QuerySet[Email]) -> None:
     """Cancel emails of the outbox in the database, and scheduled ones with Truncus."""
-    others = list(emails.exclude(state__in=IN_OUTBOX)[: MOST_REQUESTS + 1])
-    run.in_database(emails.filter(state__in=IN_OUTBOX), operations.cancel)
-    if len(others) > MOST_REQUESTS:
-        run.refuse(MOST_REQUESTS)
-    else:
-        run.one_by_one(others, _cancel_one)
+    others = list(emails.exclude(state__in=OUTBOX_STATES).defer("text_body", "html_body"))
+    run.in_database(emails.filter(state__in=OUTBOX_STATES), operations.cancel)
+    run.one_by_one(others, _cancel_one)
 
 
 def _cancel_one(email: Email) -> Result:
@@ -219,7 +283,8 @@ def _export(run: ActionRun, emails: QuerySet[Email]) -> HttpResponseBase:
         run.model_admin.log_change(run.request, emails[0], text)
     else:
         shown = f"> {COUNT_LIMIT}" if count > COUNT_LIMIT else str(count)
-        log_change_without_object(run.request, _("%(count)s emails") % {"count": shown}, text)
+        emails_text = ngettext("%(count)s email", "%(count)s emails", count) % {"count": shown}
+        log_change_without_object(run.request, emails_text, text)
     return csv_response(emails)
 
 
@@ -235,7 +300,13 @@ def _has_somebody(email: Email, entry: OutboxEntry | None) -> bool:
     return bool(_recipients_of(email))
 
 
-def _ask_whom_to_forget(emails: Sequence[Email]) -> Question:
+def _why_nobody_is_forgotten(email: Email, entry: OutboxEntry | None) -> str:
+    return "" if _has_somebody(email, entry) else _("It names nobody who could be forgotten.")
+
+
+def _ask_whom_to_forget(
+    emails: Sequence[Email], entries: Mapping[uuid.UUID, OutboxEntry]
+) -> Question:
     addresses = [address for email in emails[:1] for address in _recipients_of(email)]
     warnings = [
         _(
@@ -260,8 +331,8 @@ def _forget(run: ActionRun, emails: QuerySet[Email]) -> None:
         return
     found = Forgetting(person=person).run()
     done = ngettext(
-        "Forgot somebody in %(count)d email.",
-        "Forgot somebody in %(count)d emails.",
+        "Removed the address from %(count)d email.",
+        "Removed the address from %(count)d emails.",
         found.changed,
     )
     run.tell([email], Result(done % {"count": found.changed}))
@@ -282,59 +353,94 @@ ACTIONS: Sequence[Action] = (
         permission="decide_email",
         button=gettext_lazy("Mark as sent"),
         label=gettext_lazy("Mark unknown ones as sent"),
-        question=gettext_lazy(
-            "Mark as sent? Look for it in the Truncus dashboard first: it will not be sent again."
+        question=ngettext_lazy(
+            "Mark this email as sent? Look for it in the Truncus dashboard first: it will not be "
+            "sent again.",
+            "Mark these %(count)d emails as sent? Look for them in the Truncus dashboard first: "
+            "they will not be sent again.",
+            "count",
         ),
-        limit=MOST_ROWS,
+        confirm=ngettext_lazy(
+            "Mark %(count)d email as sent", "Mark %(count)d emails as sent", "count"
+        ),
+        limit=MAX_ROWS,
         has_button=_is_unknown,
-        why_not=_nothing,
+        why_not=_why_not_decided,
         run=_decide(Decision.SENT),
+        versions=_versions,
     ),
     Action(
         name="decide_send",
         permission="decide_email",
         button=gettext_lazy("Mark as not sent and send it"),
         label=gettext_lazy("Mark unknown ones as not sent and send them"),
-        question=gettext_lazy(
-            "Send it? Look for it in the Truncus dashboard first: if it is there, its recipients "
-            "get it twice."
+        question=ngettext_lazy(
+            "Send this email? Look for it in the Truncus dashboard first: if it is there, its "
+            "recipients get it twice.",
+            "Send these %(count)d emails? Look for them in the Truncus dashboard first: the "
+            "recipients of those that are there get them twice.",
+            "count",
         ),
-        limit=MOST_ROWS,
+        confirm=ngettext_lazy("Send %(count)d email", "Send %(count)d emails", "count"),
+        limit=MAX_ROWS,
         has_button=_is_unknown,
         why_not=_why_not_sent_now,
         run=_decide(Decision.SEND),
+        versions=_versions_with_resends,
+        ask=_ask_about_sending,
     ),
     Action(
         name="decide_not_sent",
         permission="decide_email",
         button=gettext_lazy("Mark as not sent"),
         label=gettext_lazy("Mark unknown ones as not sent"),
-        question=gettext_lazy("Mark as not sent? It counts as failed and will not be sent."),
-        limit=MOST_ROWS,
+        question=ngettext_lazy(
+            "Mark this email as not sent? It counts as failed and will not be sent.",
+            "Mark these %(count)d emails as not sent? They count as failed and will not be sent.",
+            "count",
+        ),
+        confirm=ngettext_lazy(
+            "Mark %(count)d email as not sent", "Mark %(count)d emails as not sent", "count"
+        ),
+        limit=MAX_ROWS,
         has_button=_is_unknown,
-        why_not=_nothing,
+        why_not=_why_not_decided,
         run=_decide(Decision.NOT_SENT),
+        versions=_versions,
     ),
     Action(
         name="retry",
         permission="retry_email",
         button=gettext_lazy("Try again now"),
         label=gettext_lazy("Try again now"),
-        question=gettext_lazy(
-            "Try to send it again now? It is sent as it was stored, attachments included."
+        question=ngettext_lazy(
+            "Try to send this email again now? It is sent as it was stored, attachments included.",
+            "Try to send these %(count)d emails again now? They are sent as they were stored, "
+            "attachments included.",
+            "count",
         ),
-        limit=MOST_ROWS,
+        confirm=ngettext_lazy(
+            "Try %(count)d email again now", "Try %(count)d emails again now", "count"
+        ),
+        limit=MAX_ROWS,
         has_button=_can_be_retried,
-        why_not=_nothing,
+        why_not=_why_not_retried,
         run=_retry,
+        versions=_versions_with_resends,
+        ask=_ask_about_sending,
     ),
     Action(
         name="sync_now",
         permission="sync_email",
         button=gettext_lazy("Sync now"),
         label=gettext_lazy("Sync now"),
-        question=gettext_lazy("Ask Truncus for the present state?"),
-        limit=MOST_REQUESTS,
+        question=ngettext_lazy(
+            "Ask Truncus for the present state of this email?",
+            "Ask Truncus for the present states of these %(count)d emails?",
+            "count",
+        ),
+        confirm=ngettext_lazy("Sync %(count)d email", "Sync %(count)d emails", "count"),
+        limit=MAX_REQUESTS,
         has_button=_always,
         why_not=_why_not_synced,
         run=_sync,
@@ -344,22 +450,38 @@ ACTIONS: Sequence[Action] = (
         permission="resend_email",
         button=gettext_lazy("Resend"),
         label=gettext_lazy("Resend"),
-        question=gettext_lazy("Send it again, as a new email to the same recipients?"),
-        limit=MOST_REQUESTS,
+        question=ngettext_lazy(
+            "Send this email again, as a new email to the same recipients?",
+            "Send these %(count)d emails again, as new emails to the same recipients?",
+            "count",
+        ),
+        confirm=ngettext_lazy("Resend %(count)d email", "Resend %(count)d emails", "count"),
+        limit=MAX_REQUESTS,
         has_button=_always,
         why_not=_why_not_resent,
         run=_resend,
+        versions=_versions,
         ask=_ask_about_resends,
+        looks_at_bodies=True,
     ),
     Action(
         name="cancel",
         permission="cancel_email",
-        button=gettext_lazy("Cancel"),
+        button=gettext_lazy("Cancel sending"),
         label=gettext_lazy("Cancel those that are scheduled or waiting"),
-        question=gettext_lazy("Cancel it, so that it is not sent?"),
-        limit=MOST_ROWS,
+        question=ngettext_lazy(
+            "Cancel this email, so that it is not sent?",
+            "Cancel these %(count)d emails, so that they are not sent?",
+            "count",
+        ),
+        # "Cancel" could be taken for the way back.
+        confirm=ngettext_lazy(
+            "Do not send %(count)d email", "Do not send %(count)d emails", "count"
+        ),
+        limit=MAX_ROWS,
         has_button=_can_be_cancelled,
         why_not=_why_not_cancelled,
+        why_too_many=_why_too_many_to_cancel,
         run=_cancel,
     ),
     Action(
@@ -367,12 +489,18 @@ ACTIONS: Sequence[Action] = (
         permission="export_email",
         button=gettext_lazy("Export as CSV"),
         label=gettext_lazy("Export as CSV"),
-        question=gettext_lazy(
-            "Download as a CSV file? It holds addresses and subjects, but no bodies."
+        # Without their number, which is not known of more than the list counts.
+        question=ngettext_lazy(
+            "Download this email as a CSV file? The file holds addresses and subjects, but no "
+            "bodies.",
+            "Download these emails as a CSV file? The file holds addresses and subjects, but no "
+            "bodies.",
+            "count",
         ),
+        confirm=ngettext_lazy("Export the email", "Export the emails", "count"),
         limit=None,
         has_button=_always,
-        why_not=_nothing,
+        why_not=always_possible,
         run=_export,
     ),
     Action(
@@ -381,13 +509,26 @@ ACTIONS: Sequence[Action] = (
         button=gettext_lazy("Forget a recipient"),
         label=gettext_lazy("Forget a recipient, in all emails"),
         question=gettext_lazy("Whom do you want to forget? This cannot be undone."),
+        confirm=gettext_lazy("Forget the recipient in all emails"),
         limit=1,
         has_button=_has_somebody,
-        why_not=_nothing,
+        why_not=_why_nobody_is_forgotten,
         run=_forget,
         ask=_ask_whom_to_forget,
     ),
 )
+
+_MAX_MAIN = 2
+_MAIN: Mapping[str, Sequence[str]] = {
+    State.PENDING: ("cancel", "retry"),
+    State.SENDING: ("retry", "cancel"),
+    State.UNKNOWN: ("decide_sent", "decide_send", "decide_not_sent"),
+    State.SCHEDULED: ("cancel", "sync_now"),
+    State.BOUNCED: ("sync_now", "resend"),
+    State.COMPLAINED: ("sync_now",),
+    **dict.fromkeys(NEVER_SENT_STATES, ("retry", "resend")),
+}
+"""State → the actions that somebody who opens an email in it is most likely to want."""
 
 
 def allowed_actions(request: HttpRequest) -> list[Action]:
@@ -395,10 +536,31 @@ def allowed_actions(request: HttpRequest) -> list[Action]:
     return [action for action in ACTIONS if action.is_allowed(request)]
 
 
-def buttons(request: HttpRequest, email: Email, entry: OutboxEntry | None) -> list[dict[str, Any]]:
-    """Return the buttons on the page of an email; a disabled one has a reason."""
+@dataclass(frozen=True, slots=True)
+class Button:
+    """A button on the page of an email.
+
+    Attributes:
+        name: that of its action.
+        why_not: why it is disabled; the empty string if it is not.
+    """
+
+    name: str
+    text: Any
+    why_not: str
+
+
+def buttons(request: HttpRequest, email: Email, entry: OutboxEntry | None) -> list[Button]:
+    """Return the buttons on the page of an email."""
     return [
-        {"name": action.name, "text": action.button, "why_not": action.why_not(email, entry)}
+        Button(action.name, action.button, action.why_not(email, entry))
         for action in allowed_actions(request)
         if action.has_button(email, entry)
     ]
+
+
+def main_buttons(email: Email, among: Sequence[Button]) -> list[Button]:
+    """Return the buttons that the page shows outside its menu: two at most, enabled ones first."""
+    wanted = _MAIN.get(email.state, ("resend", "sync_now"))
+    found = [button for name in wanted for button in among if button.name == name]
+    return sorted(found, key=lambda button: bool(button.why_not))[:_MAX_MAIN]

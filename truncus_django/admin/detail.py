@@ -1,66 +1,31 @@
 """An email's page: what was sent, all its ids, and all its events."""
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import Q
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.text import Truncator
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import pgettext
 
 from truncus_django.admin import display, outbox_panel
-from truncus_django.admin.actions import buttons
+from truncus_django.admin.actions import buttons, main_buttons
+from truncus_django.admin.reasons import explanation_of
+from truncus_django.admin.resend import why_no_text
+from truncus_django.admin.timeline import timeline
 from truncus_django.api.errors import AMBIGUOUS_HINT, hint_for
 from truncus_django.models import Email, EmailEvent
-from truncus_django.states import State
+from truncus_django.states import CLICKED, OPENED, OUTBOX_STATES
 
-MOST_EVENTS = 200
+MAX_EVENTS = 200
 """Machines open some emails a thousand times."""
-
-_ADVICE: Mapping[str, Any] = {
-    State.UNKNOWN: gettext_lazy(
-        "It is not known whether this email was sent: the answer from Truncus was lost. Look for "
-        "the recipient in the Truncus dashboard. If the email is there, mark it as sent. If it is "
-        "not, mark it as not sent, or send it."
-    ),
-    State.BOUNCED: gettext_lazy(
-        "The recipient's server refused it. Ask for another address. Sending to this one again "
-        "harms the reputation of your domain."
-    ),
-    State.COMPLAINED: gettext_lazy(
-        "The recipient called it spam. Do not write to this address again without being asked."
-    ),
-}
-
-_HANDED_OVER = gettext_lazy(
-    "It is not known whether this email was sent: it was handed to the fallback mailer, and what "
-    "came of that was lost. Look for it in the logs of that mailer. If it was sent, mark it as "
-    "sent. If it was not, mark it as not sent, or send it."
-)
-
-
-@dataclass(frozen=True)
-class Moment:
-    """One line of the timeline."""
-
-    at: datetime
-    title: str
-    kind: str
-    reason: str = ""
-    recipient: str = ""
-    source: str = ""
-    payload: str = field(default="", repr=False)
-
-    @property
-    def time(self) -> SafeString:
-        """The time as the page shows it."""
-        return display.moment(self.at)
+_LONGEST_HEADING = 200
+_LONGEST_NAME = 60
 
 
 def page_context(
@@ -68,33 +33,45 @@ def page_context(
 ) -> dict[str, Any]:
     """Return what the template of the page shows; 4 queries without those for permissions.
 
-    If the email waits in the outbox, one more asks whether its account is paused.
+    If the email waits in the outbox, :func:`~truncus_django.admin.outbox_panel.facts` makes more.
     """
-    known_events = EmailEvent.objects.filter(email=email).order_by("-occurred_at", "-id")
-    events = list(known_events[: MOST_EVENTS + 1])
+    # The opens and clicks are cut off, and not what tells since when it is in its state.
+    known_events = EmailEvent.objects.filter(email=email).alias(
+        is_engagement=Q(type__in=(OPENED, CLICKED))
+    )
+    events = list(known_events.order_by("is_engagement", "-occurred_at", "-id")[: MAX_EVENTS + 1])
     linked = Email.objects.only("id", "state", "created_at").order_by("created_at")
     entry = outbox_panel.outbox_entries([email]).get(email.pk)
+    all_buttons = buttons(request, email, entry)
+    main = main_buttons(email, all_buttons)
+    subject = display.subject(email)
     return {
-        "title": _("Email"),
+        "title": display.in_one_line(subject, _LONGEST_NAME),
+        "browser_title": _browser_title(email, subject),
+        "heading": Truncator(subject).chars(_LONGEST_HEADING),
+        "is_whole_subject": len(subject) <= _LONGEST_HEADING,
         "subtitle": None,
         "original": email,
         "change": True,
         "email": email,
         "state": display.state_label(email.state),
         "sandbox": display.sandbox_label() if email.is_sandbox else "",
-        "timeline": _timeline(email, events[:MOST_EVENTS]),
-        "has_more_events": len(events) > MOST_EVENTS,
+        "timeline": timeline(email, events[:MAX_EVENTS]),
+        "has_more_events": len(events) > MAX_EVENTS,
         "ids": _ids(email),
         "facts": list(_facts(email)),
         "outbox_facts": outbox_panel.facts(email, entry),
-        "error": _error(email),
+        "trouble": _trouble(email),
+        "why_no_text": why_no_text(email, is_stored=entry is not None),
         "metadata": sorted(email.metadata.items()),
         "html_url": reverse(
             f"{model_admin.admin_site.name}:truncus_django_email_html", args=[email.pk]
         ),
         "resend_of": linked.filter(resends=email).first(),
         "resends": list(linked.filter(resend_of=email)),
-        "buttons": buttons(request, email, entry),
+        "buttons": all_buttons,
+        "main_buttons": main,
+        "more_buttons": [button for button in all_buttons if button not in main],
         "may_delete": model_admin.has_delete_permission(request, email),
     }
 
@@ -102,38 +79,17 @@ def page_context(
 # The parts --------------------------------------------------------------------------------------
 
 
-def _timeline(email: Email, events: list[EmailEvent]) -> list[Moment]:
-    """Return the events and the moments of the record, newest first."""
-    known_events = {event.type for event in events}
-    moments = [_from_event(event, names_recipient=len(email.recipients) > 1) for event in events]
-    known = (
-        (State.COMPLAINED, email.complained_at),
-        (State.BOUNCED, email.bounced_at),
-        (State.DELIVERED, email.delivered_at),
-        (State.SENT, email.sent_at),
-    )
-    moments += [
-        Moment(at, str(state.label), display.KINDS[state])
-        for state, at in known
-        if at is not None and state not in known_events
-    ]
-    moments.append(Moment(email.created_at, _("recorded"), "quiet"))
-    return sorted(moments, key=lambda moment: moment.at, reverse=True)
+def _browser_title(email: Email, subject: str) -> str:
+    """Return what tells this email from others in the tabs of a browser."""
+    words = {
+        "subject": display.in_one_line(subject, _LONGEST_NAME),
+        "recipient": display.in_one_line(_first(email.recipients), _LONGEST_NAME),
+    }
+    return _("%(subject)s to %(recipient)s") % words if words["recipient"] else words["subject"]
 
 
-def _from_event(event: EmailEvent, *, names_recipient: bool) -> Moment:
-    kind = {"opened": "good", "clicked": "good"}.get(event.type) or display.KINDS.get(event.type)
-    return Moment(
-        at=event.occurred_at,
-        title=str(State(event.type).label) if event.type in State else event.type,
-        kind=kind or "quiet",
-        reason=event.reason,
-        recipient=event.recipient if names_recipient else "",
-        source=str(EmailEvent.Source(event.source).label)
-        if event.source in EmailEvent.Source
-        else "",
-        payload=json.dumps(event.payload, indent=2, ensure_ascii=False) if event.payload else "",
-    )
+def _first(recipients: list[str]) -> str:
+    return recipients[0] if recipients else ""
 
 
 def _ids(email: Email) -> list[tuple[str, str]]:
@@ -151,7 +107,7 @@ def _facts(email: Email) -> Iterator[tuple[str, list[Any]]]:
     """Yield names and values of other facts, each value on a line of its own."""
     yes_or_no = {True: _("yes"), False: _("no"), None: _("as the account says")}
     facts: list[tuple[str, Any]] = [
-        (_("From"), [email.from_email] if email.from_email else []),
+        (pgettext("of an email", "From"), [email.from_email] if email.from_email else []),
         (_("To"), email.to),
         (_("Cc"), email.cc),
         (_("Bcc"), email.bcc),
@@ -169,7 +125,7 @@ def _facts(email: Email) -> Iterator[tuple[str, list[Any]]]:
         (_("Clicks tracked"), yes_or_no[email.track_clicks]),
         (_("Requests"), str(email.attempts) if email.attempts else ""),
         (_("Place in its batch"), "" if email.batch_index is None else str(email.batch_index + 1)),
-        (_("Somebody was forgotten"), email.forgotten_at and display.moment(email.forgotten_at)),
+        (_("Address removed"), email.forgotten_at and display.moment(email.forgotten_at)),
         (_("Next sync"), email.next_sync_at and display.moment(email.next_sync_at)),
     ]
     for name, value in facts:
@@ -185,18 +141,20 @@ def _engagement(count: int, first: datetime | None, last: datetime | None) -> An
     return format_html("{} · {} – {}", count, display.moment(first), display.moment(last))
 
 
-def _error(email: Email) -> dict[str, Any] | None:
-    """Return what went wrong, and what to do about it."""
-    bad = email.state in {State.BOUNCED, State.COMPLAINED, State.REJECTED, State.FAILED}
-    if not (bad or email.error or email.state == State.UNKNOWN):
+def _trouble(email: Email) -> dict[str, Any] | None:
+    """Return what went wrong, what to do about it, and the error as it was reported."""
+    found = explanation_of(email)
+    if found is None:
         return None
-    hint = hint_for(email.error_code) or hint_for(email.reason) or ""
-    text = email.error or email.reason
-    is_handed_over = email.state == State.UNKNOWN and email.sent_by
-    for advice in (hint, AMBIGUOUS_HINT):  # shown below; meant for developers
-        text = text.replace(advice, "").strip()
+    report = email.error or email.reason
+    # Meant for developers, or for the command line.
+    for hint in (hint_for(email.error_code), hint_for(email.reason), AMBIGUOUS_HINT):
+        report = report.replace(hint or "", "").strip()
+    code = email.error_code or (email.reason if " " not in email.reason else "")
     return {
-        "code": email.error_code,
-        "text": text,
-        "advice": hint or (_HANDED_OVER if is_handed_over else _ADVICE.get(email.state, "")),
+        "is_waiting": email.state in OUTBOX_STATES,
+        "text": found.text,
+        "advice": found.advice,
+        "report": "" if report == code else report,
+        "code": code,
     }

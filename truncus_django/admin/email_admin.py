@@ -15,18 +15,22 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.template.response import TemplateResponse
 from django.urls import path
 from django.utils.functional import SimpleLazyObject
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from truncus_django.admin import display
-from truncus_django.admin.filters import EngagementFilter, MailerFilter, TenantFilter
+from truncus_django.admin.filters import (
+    CreatedFilter,
+    EngagementFilter,
+    MailerFilter,
+    StateFilter,
+    TenantFilter,
+)
 from truncus_django.admin.pages import page_basics
 from truncus_django.admin.paginator import LogPaginator
-from truncus_django.admin.search import search
 from truncus_django.models import Email
-from truncus_django.states import State
 
 if TYPE_CHECKING:
     from django.contrib.admin.views.main import ChangeList
@@ -44,30 +48,30 @@ class EmailAdmin(EmailAdminBase):
 
     list_display = (
         "state_label",
+        "sent",
         "recipients",
         "subject_line",
         "tenant",
-        "opens",
-        "clicks",
-        "sent",
+        "engagement",
     )
     list_display_links = ("recipients", "subject_line")
     list_filter = (
-        "state",
+        ("state", StateFilter),
         TenantFilter,
         MailerFilter,
         "is_sandbox",
         EngagementFilter,
-        "created_at",
+        ("created_at", CreatedFilter),
     )
     list_per_page = 50
     list_max_show_all = 200
-    search_fields = ("search_text",)  # search() looks for ids, too
-    search_help_text = _("An address, words of the subject, or any id.")
+    search_fields = ("search_text",)  # views.search() looks for ids, too
+    search_help_text = _(
+        'An address, words of the subject, "a phrase of it", a value of the metadata, or any id.'
+    )
     sortable_by = ("sent",)
     # All columns named: Django would add "-pk", which no index of MariaDB serves.
     ordering = ("-created_at", "pk")
-    paginator = LogPaginator
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     actions_selection_counter = True
@@ -94,9 +98,10 @@ class EmailAdmin(EmailAdminBase):
 
     @admin.display(description=_("state"))
     def state_label(self, email: Email) -> SafeString:
-        """Return the state as a coloured label."""
-        label = display.state_label(email.state)
-        return format_html("{} {}", label, display.sandbox_label()) if email.is_sandbox else label
+        """Return the state as a coloured label, and the reason for it."""
+        sandbox = display.sandbox_label() if email.is_sandbox else ""
+        reason = display.reason(email)
+        return format_html("{} {}{}", display.state_label(email.state), sandbox, reason)
 
     @admin.display(description=_("recipients"))
     def recipients(self, email: Email) -> SafeString:
@@ -105,40 +110,34 @@ class EmailAdmin(EmailAdminBase):
 
     @admin.display(description=_("subject"))
     def subject_line(self, email: Email) -> SafeString:
-        """Return the subject, in its own direction of writing."""
-        return format_html("<bdi>{}</bdi>", email.subject or gettext("(no subject)"))
+        """Return the subject, in its own direction of writing; the page may cut it off."""
+        subject = display.subject(email)
+        return format_html('<bdi class="truncus-cut" title="{0}">{0}</bdi>', subject)
 
-    @admin.display(description=_("tenant"))
+    @admin.display(description=_("tenant"), empty_value="")
     def tenant(self, email: Email) -> SafeString:
         """Return the tenant as a small label."""
         if not email.tenant_id:
             return SafeString("")
-        return format_html('<span class="truncus-tag">{}</span>', email.tenant_id)
+        return format_html('<span class="truncus-tag" title="{0}">{0}</span>', email.tenant_id)
 
-    @admin.display(description=_("opens"))
-    def opens(self, email: Email) -> SafeString:
-        """Return how often it was opened."""
-        return _count(email.open_count)
+    @admin.display(description=_("engagement"), empty_value="")
+    def engagement(self, email: Email) -> SafeString:
+        """Return how often it was opened, and its links were clicked."""
+        opens, clicks = email.open_count, email.click_count
+        texts = []
+        if opens:
+            texts.append(ngettext("%(count)d open", "%(count)d opens", opens) % {"count": opens})
+        if clicks:
+            text = ngettext("%(count)d click", "%(count)d clicks", clicks)
+            texts.append(text % {"count": clicks})
+        return format_html_join(" ", "<span>{}</span>", ([each] for each in texts))
 
-    @admin.display(description=_("clicks"))
-    def clicks(self, email: Email) -> SafeString:
-        """Return how often its links were clicked."""
-        return _count(email.click_count)
-
-    @admin.display(description=_("sent"), ordering="created_at")
+    @admin.display(description=_("time"), ordering="created_at")
     def sent(self, email: Email) -> SafeString:
-        """Return when it was sent, will be sent or was tried, or for how long it has waited."""
-        if email.state in {State.PENDING, State.SENDING}:
-            return views.waiting_cell(email, getattr(email, "entry", None))
-        if email.sent_at is not None:
-            return display.moment(email.sent_at)
-        if email.send_at is not None:
-            return format_html(
-                '<span class="truncus-none">{}</span> {}',
-                gettext("for"),
-                display.moment(email.send_at),
-            )
-        return format_html('<span class="truncus-none">{}</span>', display.moment(email.created_at))
+        """Return when it was sent, will be sent or was written, or for how long it has waited."""
+        waiting_cell: SafeString | None = getattr(email, "waiting_cell", None)  # by the list
+        return display.when(email) if waiting_cell is None else waiting_cell
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> "type[ChangeList]":
         """Return the list that reads only the columns it shows."""
@@ -148,7 +147,12 @@ class EmailAdmin(EmailAdminBase):
         self, request: HttpRequest, queryset: QuerySet[Email], search_term: str
     ) -> tuple[QuerySet[Email], bool]:
         """Return what the search finds, without duplicates."""
-        return search(queryset, search_term), False
+        return views.search(queryset, search_term), False
+
+    def get_paginator(self, request: HttpRequest, *args: Any, **kwargs: Any) -> LogPaginator:
+        """Return what counts emails; those that are searched for less far."""
+        is_search = bool(request.GET.get(views.SEARCH_VAR))
+        return LogPaginator(*args, is_search=is_search, **kwargs)
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
@@ -236,8 +240,3 @@ class EmailAdmin(EmailAdminBase):
     def has_change_permission(self, request: HttpRequest, obj: Email | None = None) -> bool:
         """Return ``False``: a sent email does not change."""
         return False
-
-
-def _count(number: int) -> SafeString:
-    kind = "truncus-count" if number else "truncus-none"
-    return format_html('<span class="{}">{}</span>', kind, number)

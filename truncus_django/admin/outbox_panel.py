@@ -4,8 +4,8 @@ The payload of an email that waits is never shown: it may hold a reset link that
 texts of an email are shown only if ``STORE_BODIES`` keeps them.
 """
 
-from collections.abc import Iterable, Iterator
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from django.utils.timesince import timesince, timeuntil
+from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 
 from truncus_django.admin import display
@@ -24,28 +24,30 @@ from truncus_django.mailers import name_of
 from truncus_django.models import AccountQuota, Email, OutboxEntry, Priority, database
 from truncus_django.outbox.health import COUNT_UP_TO, health, is_in_use, paused_accounts
 from truncus_django.outbox.reserve import HeldBack, held_back
-from truncus_django.states import State
+from truncus_django.states import OUTBOX_STATES
 
-MOST_PAUSED = 20
+MAX_PAUSED = 20
 """So many paused accounts are shown: each of a thousand tenants may have one."""
-IN_OUTBOX = frozenset({State.PENDING, State.SENDING})
 
 
 def panel(request: HttpRequest) -> dict[str, Any] | None:
-    """Return what the panel shows, or ``None`` if there is no outbox; those of ``health()``."""
+    """Return what the panel shows, or ``None`` if there is no outbox.
+
+    Makes the queries of ``health()``.
+    """
     if not is_in_use():
         return None
     found = health()
     oldest = ""
     if found.oldest_age_s is not None:
-        oldest = _length(moment_of(found.at.timestamp() - found.oldest_age_s))
+        oldest = _age(found.at - timedelta(seconds=found.oldest_age_s), found.at)
     return {
         "health": found,
         "oldest": oldest,
         "next_attempt": display.moment(found.next_attempt_at) if found.next_attempt_at else "",
         "counted_up_to": COUNT_UP_TO,
-        "paused": [(each.account, each.name, pause(each)) for each in found.paused[:MOST_PAUSED]],
-        "more_paused": max(0, len(found.paused) - MOST_PAUSED),
+        "paused": [(each.account, pause(each)) for each in found.paused[:MAX_PAUSED]],
+        "more_paused": max(0, len(found.paused) - MAX_PAUSED),
         "held_back": [(_name(each), held_back_text(each)) for each in found.held_back],
         "may_resume": may_resume(request),
     }
@@ -64,23 +66,38 @@ def outbox_entries(emails: Iterable[Email]) -> dict[UUID, OutboxEntry]:
     return entries.in_bulk([email.pk for email in emails])
 
 
-def waiting_cell(email: Email, entry: OutboxEntry | None) -> SafeString:
-    """Return what the list shows about an email that is still to be sent."""
+def waiting_cells(emails: Sequence[Email]) -> dict[UUID, SafeString]:
+    """Return what the list shows about emails that are still to be sent, by their ids.
+
+    Makes no query if there are none; otherwise 1, and 1 for the clock of PostgreSQL or MySQL.
+    """
+    if not emails:
+        return {}
+    entries, now = outbox_entries(emails), moment_of(Clock(database()).now())
+    return {email.pk: _waiting_cell(email, entries.get(email.pk), now) for email in emails}
+
+
+def _waiting_cell(email: Email, entry: OutboxEntry | None, now: datetime) -> SafeString:
+    if entry is None:
+        title, since_when = _("Since this email was written"), email.created_at
+    else:
+        title, since_when = _("Since it was put into the outbox"), entry.created_at
     since = format_html(
         '<span class="truncus-none" title="{}">{}</span>',
-        _("Since this email was written"),
-        _("waiting: %(time)s") % {"time": _length(email.created_at)},
+        title,
+        _("waiting: %(time)s") % {"time": _age(since_when, now)},
     )
     lines: list[Any] = []
     if entry is not None:
         batch = entry.batch
         code = email.error_code
-        if batch is not None and batch.lease is not None:
+        if batch is not None and batch.is_being_sent(now):
             lines.append(_("being sent"))
+            code = ""
         elif batch is not None:
-            lines.append(_next_try(batch.due_at))
+            lines.append(_next_try(batch.due_at, now))
             code = batch.error_code or code
-        if code and (batch is None or batch.lease is None):
+        if code:
             lines.append(format_html("<code>{}</code>", code))
         if entry.priority != Priority.NORMAL:
             lines.append(_("priority %(name)s") % {"name": Priority(entry.priority).label})
@@ -90,24 +107,30 @@ def waiting_cell(email: Email, entry: OutboxEntry | None) -> SafeString:
     return since + more
 
 
-def _next_try(due_at: datetime) -> str:
-    text = timeuntil(due_at, depth=1)
-    return _("next try now") if text.startswith("0") else _("next try in %(time)s") % {"time": text}
+def _next_try(due_at: datetime, now: datetime) -> str:
+    length = _length(now, due_at)
+    return _("next attempt in %(time)s") % {"time": length} if length else _("next attempt now")
 
 
 def facts(email: Email, entry: OutboxEntry | None) -> list[tuple[str, Any]]:
-    """Return what an email's page shows about its place in the outbox; 1 query if it waits."""
+    """Return what an email's page shows about its place in the outbox.
+
+    If it waits, makes 1 query for its account, 1 for the clock of PostgreSQL or MySQL, and, if its
+    priority is low, those for what ``QUOTA_RESERVE`` holds back.
+    """
     return [(name, value) for name, value in _facts(email, entry) if value]
 
 
 def _facts(email: Email, entry: OutboxEntry | None) -> Iterator[tuple[str, Any]]:
     if entry is None:
         return
-    if email.state in IN_OUTBOX:
-        yield _("Waiting"), _("for %(time)s") % {"time": _length(email.created_at)}
-        yield _("Progress"), _progress(entry)
-        yield _("Account"), _account(entry)
-        yield _("Held back"), _held_back(email, entry)
+    if email.state in OUTBOX_STATES:
+        now = Clock(database()).now()
+        present = moment_of(now)
+        yield _("Waiting"), _("for %(time)s") % {"time": _age(entry.created_at, present)}
+        yield _("Progress"), _progress(entry, present)
+        yield _("Account"), _account(entry, now)
+        yield _("Held back"), _held_back(entry, now)
         yield _("Priority"), Priority(entry.priority).label
         yield _("Expires"), entry.expires_at and display.moment(entry.expires_at)
     yield (
@@ -116,32 +139,35 @@ def _facts(email: Email, entry: OutboxEntry | None) -> Iterator[tuple[str, Any]]
     )
 
 
-def _progress(entry: OutboxEntry) -> Any:
+def _progress(entry: OutboxEntry, now: datetime) -> Any:
     if entry.batch is None:
         return _("Waits for its first request")
-    if entry.batch.lease is not None:
+    if entry.batch.is_being_sent(now):
         return _("A worker is sending it")
     if entry.batch.is_ambiguous:
-        text = _("May have been accepted. The same request will be repeated at")
+        text = _("May have been accepted. The same request will be repeated at {time}")
     else:
-        text = _("Was not accepted. Next try at")
-    return format_html("{} {}", text, display.moment(entry.batch.due_at))
+        text = _("Was not accepted. Next attempt at {time}")
+    return format_html(text, time=display.moment(entry.batch.due_at))
 
 
-def _account(entry: OutboxEntry) -> Any:
-    for account in paused_accounts(Clock(database()).now()):
+def _account(entry: OutboxEntry, now: float) -> Any:
+    for account in paused_accounts(now):
         if entry.mailer in account.mailers and entry.tenant == account.tenant:
             return pause(account)
     return ""
 
 
-def _held_back(email: Email, entry: OutboxEntry) -> str:
-    """Return why an email of low priority waits; at most 3 queries, and none for others."""
+def _held_back(entry: OutboxEntry, now: float) -> str:
+    """Return why an email of low priority waits.
+
+    No query for others. Otherwise 1, 1 if tenants have accounts, and 2 for each account whose
+    reserve is reached.
+    """
     batch = entry.batch
     is_under_way = batch is not None and (batch.lease is not None or batch.is_ambiguous)
     if entry.priority != Priority.LOW or is_under_way:
         return ""
-    now = Clock(database()).now()
     for held in held_back(AccountQuota.objects.all(), now=now, count_up_to=1):
         if (held.mailer, held.tenant) == (entry.mailer, entry.tenant):
             return _("By QUOTA_RESERVE: %(why)s") % {"why": why_held_back(held)}
@@ -159,7 +185,12 @@ def parts_of_requests(emails: Iterable[Email]) -> list[str]:
     return [_("%(email)s, a part of a request") % {"email": part.email} for part in parts]
 
 
-def _length(since: datetime) -> str:
+def _age(since: datetime, now: datetime) -> str:
     """Return how long ago a moment was, to one unit."""
-    text = timesince(since, depth=1)
-    return _("less than a minute") if text.startswith("0") else text
+    return _length(since, now) or _("less than a minute")
+
+
+def _length(start: datetime, end: datetime) -> str:
+    """Return how long it is between two moments, to one unit; empty for less than a minute."""
+    is_short = (end - start).total_seconds() < 60
+    return "" if is_short else timesince(start, end, depth=1)

@@ -11,7 +11,7 @@ from truncus_django.templatetags.truncus_admin import percent, thousands
 WIDE, NARROW = 1120, 545
 """Widths, about those on the page, so that all texts have the same size."""
 HEIGHT = 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 6, 10, 24
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 6, 10, 26
 _PLOT_HEIGHT = HEIGHT - _TOP - _BOTTOM
 _X_LABEL_WIDTH = 100
 
@@ -123,6 +123,7 @@ def _plot(
         "description": description,
         "series": series,
         "width": width,
+        "is_wide": width == WIDE,
         "height": HEIGHT,
         "left": _LEFT,
         "right": width - _RIGHT,

@@ -11,7 +11,7 @@ from truncus_django.admin import display
 from truncus_django.outbox.reserve import HeldBack
 from truncus_django.quota.overview import Quota, quotas
 
-MOST_TENANTS = 20
+MAX_TENANTS = 20
 
 
 def quota_rows(found: Sequence[Quota] | None = None) -> list[dict[str, Any]]:
@@ -25,8 +25,8 @@ def quota_rows(found: Sequence[Quota] | None = None) -> list[dict[str, Any]]:
         (quota for quota in shown if quota.tenant), key=lambda quota: -(quota.share or 0.0)
     )
     return [
-        {"quota": quota, "lasts": _lasts(quota), "told": _told(quota), "cap": _cap(quota)}
-        for quota in [*(each for each in shown if not each.tenant), *of_tenants[:MOST_TENANTS]]
+        {"quota": quota, "lasts": _lasts(quota), "reported": _reported(quota), "cap": _cap(quota)}
+        for quota in [*(each for each in shown if not each.tenant), *of_tenants[:MAX_TENANTS]]
     ]
 
 
@@ -36,9 +36,9 @@ def _lasts(quota: Quota) -> str:
     if quota.is_used_up:
         return _("used up; renewed in %(time)s") % {"time": renewed}
     if quota.left is None:
-        return _("not told in this month")
+        return _("not reported this month")
     if quota.is_stale:
-        return _("not known: told too long ago")
+        return _("not known: reported too long ago")
     if quota.runs_out_at is None:
         return _("until it is renewed in %(time)s") % {"time": renewed}
     return _("%(time)s; renewed in %(renewed)s") % {
@@ -47,7 +47,7 @@ def _lasts(quota: Quota) -> str:
     }
 
 
-def _told(quota: Quota) -> Any:
+def _reported(quota: Quota) -> Any:
     return "" if quota.told_at is None else display.moment(quota.told_at)
 
 
@@ -56,7 +56,7 @@ def _cap(quota: Quota) -> str:
         return ""
     return _(
         "Emails from %(domains)s were refused today. It seems that a daily cap of the warm-up is "
-        "used up; it is renewed in %(time)s. Truncus tells no figures of these caps."
+        "used up; it is renewed in %(time)s. Truncus does not report these caps."
     ) % {
         "domains": ", ".join(quota.capped_domains),
         "time": timeuntil(quota.capped_until, quota.at, depth=1),
@@ -75,7 +75,11 @@ def held_back_text(held: HeldBack) -> str:
 
 def why_held_back(held: HeldBack) -> str:
     """Return the reason, and what ends it."""
-    return _(
+    text = ngettext(
+        "%(left)d email is left of this month's quota, and QUOTA_RESERVE keeps %(kept)d. Those "
+        "held back are sent when the month ends or the quota grows.",
         "%(left)d emails are left of this month's quota, and QUOTA_RESERVE keeps %(kept)d. Those "
-        "held back go on when the month ends or the quota grows."
-    ) % {"left": held.left, "kept": held.reserved}
+        "held back are sent when the month ends or the quota grows.",
+        held.left,
+    )
+    return text % {"left": held.left, "kept": held.reserved}

@@ -11,14 +11,13 @@ from truncus_django.api import contract
 from truncus_django.api.encoding import EmailFields
 from truncus_django.api.errors import SendCancelled
 from truncus_django.backend import TruncusBackend
+from truncus_django.conf import ConfigurationError
 from truncus_django.mailers import get_mailer
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, OutboxEntry
-from truncus_django.outbox.stored_payload import read_payload
+from truncus_django.outbox.stored_payload import UnreadablePayload, read_payload
 from truncus_django.sending.forgotten import FORGOTTEN
-from truncus_django.states import UNSENT_STATES, State
-
-_NEVER_WENT_OUT = frozenset({State.FAILED, State.REJECTED, State.CANCELLED, State.EXPIRED})
+from truncus_django.states import NEVER_SENT_STATES, UNSENT_STATES, State
 
 
 class Outcome(Enum):
@@ -56,13 +55,53 @@ def why_not_resendable(email: Email, *, is_stored: bool) -> str:
         return _("It has no recipient.")
     if FORGOTTEN in {email.from_email, *email.recipients}:
         return _("One of its recipients, or its sender, was forgotten.")
-    is_recorded = email.text_body is not None or email.html_body is not None or email.template_id
-    if not is_recorded and not is_stored:
-        return _(
-            "Its text is not stored: STORE_BODIES was off when it was sent, or truncus_purge has "
-            "dropped it since."
-        )
+    if is_stored and (why_not := why_not_readable(email)):
+        return why_not
+    return "" if is_stored or email.template_id else why_no_text(email, is_stored=is_stored)
+
+
+def why_not_readable(email: Email) -> str:
+    """Return why what the outbox stores of an email cannot be sent; the empty string if it can."""
+    if email.error_code == UnreadablePayload.CODE:
+        return _("What the outbox stores of it cannot be read.")
     return ""
+
+
+def why_no_text(email: Email, *, is_stored: bool) -> str:
+    """Return why the log has no text of an email; the empty string if it has.
+
+    Args:
+        is_stored: whether the outbox stores its payload.
+    """
+    if email.text_body is not None or email.html_body is not None:
+        return ""
+    if email.template_id:
+        return _("Truncus makes its text from the template.")
+    if email.forgotten_at is not None:
+        return _("Its text is not stored, as somebody was forgotten.")
+    if is_stored:
+        return _(
+            "Its text is not shown: it may hold a reset link that still works. "
+            "TRUNCUS['STORE_BODIES'] stores and shows texts."
+        )
+    if not _stores_bodies(email.mailer):
+        return _(
+            "Its text is not stored, or truncus_purge has dropped it since. "
+            "TRUNCUS['STORE_BODIES'] stores the texts of later emails, which may hold reset links."
+        )
+    if email.state in {State.FAILED, State.REJECTED} and not email.attempts:
+        return _("Its text is not stored, as it was refused before any request.")
+    return _(
+        "Its text is not stored: STORE_BODIES was off when it was sent, or truncus_purge has "
+        "dropped it since."
+    )
+
+
+def _stores_bodies(mailer: str) -> bool:
+    try:
+        return get_mailer(mailer).settings.store_bodies
+    except ConfigurationError:  # such as of a mailer that is gone
+        return False
 
 
 def what_is_lost(email: Email) -> list[str]:
@@ -77,18 +116,23 @@ def what_is_lost(email: Email) -> list[str]:
     return lost
 
 
-def build_message(email: Email, *, key: str) -> TruncusMessage:
+def _build_message(email: Email, payload: str | None, *, key: str) -> TruncusMessage:
     """Return a new message with the same content for the same recipients.
 
-    If the outbox stores the payload, the message carries it unchanged, with attachments. Otherwise,
-    or if the payload cannot be read, it is made from what the log stores.
-
     Args:
+        payload: what the outbox stores of the email, which the message carries unchanged, with
+            attachments. If ``None``, the message is made from what the log stores.
         key: the idempotency key, the same for all who confirm at once.
+
+    Raises:
+        UnreadablePayload: the payload cannot be read.
     """
-    stored = OutboxEntry.objects.filter(pk=email.pk).values_list("payload", flat=True).first()
-    fields = None if stored is None else read_payload(stored)
-    message = _from_log(email) if fields is None else _from_payload(fields)
+    if payload is None:
+        message = _from_log(email)
+    elif (fields := read_payload(payload)) is not None:
+        message = _from_payload(fields)
+    else:
+        raise UnreadablePayload
     message.sandbox = True if email.is_sandbox else None  # else as the settings say today
     message.idempotency_key = key
     message.truncus_resend_of = email.pk
@@ -143,20 +187,23 @@ def resend(email: Email, *, click: UUID, known: Collection[UUID] = ()) -> Resend
         TruncusError: it was not sent.
     """
     earlier = resends_of([email])
-    since = [each for each in earlier if each.pk not in known and each.state not in _NEVER_WENT_OUT]
+    since = [
+        each for each in earlier if each.pk not in known and each.state not in NEVER_SENT_STATES
+    ]
     for each in since:
         if each.state != State.UNKNOWN:
             return Resend(Outcome.SENT_BEFORE, each)
     if since:
         return Resend(Outcome.AMBIGUOUS, since[-1])
+    payload = OutboxEntry.objects.filter(pk=email.pk).values_list("payload", flat=True).first()
     backend = TruncusBackend(**get_mailer(email.mailer).options)
     backend.alias = email.mailer or None  # the new record names it, too
     key = _key(email, earlier) if backend.settings.record else f"resend-{click.hex}-{email.pk.hex}"
-    message = build_message(email, key=key)
+    message = _build_message(email, payload, key=key)
     if not backend.send_messages([message]):
         raise SendCancelled  # by a receiver, which may have removed all recipients
     records = Email.objects.filter(resend_of=email, idempotency_key=key)
-    record = records.exclude(state__in=_NEVER_WENT_OUT).order_by("-created_at").first()
+    record = records.exclude(state__in=NEVER_SENT_STATES).order_by("-created_at").first()
     status = message.truncus_status
     is_repeat = status is not None and status.status == contract.DUPLICATE
     return Resend(Outcome.SENT_BEFORE if is_repeat else Outcome.SENT, record)

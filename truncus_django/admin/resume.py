@@ -23,10 +23,13 @@ def may_resume(request: HttpRequest) -> bool:
 
 
 def pause(account: PausedAccount) -> SafeString:
-    """Return until when an account is paused, and why."""
-    return format_html(
-        "{} {}: {}", _("paused until"), display.moment(account.until), account.reason or "–"
-    )
+    """Return a sentence that tells until when an account is paused, and why."""
+    if account.reason:
+        text = _("The account of <b>{mailers}</b> is paused until {time}: {reason}")
+    else:
+        text = _("The account of <b>{mailers}</b> is paused until {time}.")
+    time = display.moment(account.until)
+    return format_html(text, mailers=account.name, time=time, reason=account.reason)
 
 
 def resume_page(model_admin: "admin.ModelAdmin[Email]", request: HttpRequest) -> HttpResponse:
@@ -39,10 +42,7 @@ def resume_page(model_admin: "admin.ModelAdmin[Email]", request: HttpRequest) ->
     log = reverse(f"{model_admin.admin_site.name}:truncus_django_email_changelist")
     paused = {account.account: account for account in paused_accounts(Clock(database()).now())}
     account = paused.get(given.get("account", ""))
-    if account is None:
-        model_admin.message_user(request, _("This account is no longer paused."), messages.INFO)
-        return HttpResponseRedirect(log)
-    if request.method != "POST":
+    if account is not None and request.method != "POST":
         context = {
             **page_basics(model_admin, request),
             "title": _("Resume sending"),
@@ -52,8 +52,10 @@ def resume_page(model_admin: "admin.ModelAdmin[Email]", request: HttpRequest) ->
             "back_url": log,
         }
         return TemplateResponse(request, "admin/truncus_django/email/resume.html", context)
-    if operations.resume(account.account):
+    if account is not None and operations.resume(account.account):
         about = _("Account of %(mailers)s") % {"mailers": account.name}
         log_change_without_object(request, about, _("Sending resumed before the pause ended."))
         model_admin.message_user(request, _("Sending resumed."), messages.SUCCESS)
+    else:
+        model_admin.message_user(request, _("This account is no longer paused."), messages.INFO)
     return HttpResponseRedirect(log)

@@ -9,14 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
-from django.http import HttpRequest, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.urls import reverse
 from django.utils.functional import SimpleLazyObject
 from django.utils.html import format_html
-from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from truncus_django.admin import display
@@ -31,9 +31,6 @@ else:
     views = SimpleLazyObject(partial(import_module, "truncus_django.admin.suppression_views"))
     SuppressedAddressAdminBase = admin.ModelAdmin
     SuppressedAddressFormBase = forms.ModelForm
-
-MOST_ROWS = 10_000
-"""How many entries an action takes that writes into the history of each."""
 
 
 class SuppressedAddressForm(SuppressedAddressFormBase):
@@ -85,7 +82,7 @@ class SuppressedAddressAdmin(SuppressedAddressAdminBase):
 
     form = SuppressedAddressForm
     list_display = (
-        "address",
+        "whom",
         "tenant",
         "unsubscribe_list",
         "reason",
@@ -119,15 +116,20 @@ class SuppressedAddressAdmin(SuppressedAddressAdminBase):
 
     # The list ---------------------------------------------------------------------------------
 
+    @admin.display(description=_("address"), ordering="address")
+    def whom(self, entry: SuppressedAddress) -> str:
+        """Return the address."""
+        return display.address(entry.address)
+
     @admin.display(description=_("tenant"))
     def tenant(self, entry: SuppressedAddress) -> str:
         """Return the tenant that it holds for."""
-        return entry.tenant_id or gettext("all")
+        return entry.tenant_id or display.quiet(gettext("all"))
 
     @admin.display(description=_("list"))
     def unsubscribe_list(self, entry: SuppressedAddress) -> str:
         """Return the list that it holds for."""
-        return entry.list_name or gettext("all emails")
+        return entry.list_name or display.quiet(gettext("all emails"))
 
     @admin.display(description=_("since"), ordering="created_at")
     def since(self, entry: SuppressedAddress) -> Any:
@@ -138,7 +140,7 @@ class SuppressedAddressAdmin(SuppressedAddressAdminBase):
     def until(self, entry: SuppressedAddress) -> Any:
         """Return when it ends."""
         if entry.expires_at is None:
-            return gettext("for ever")
+            return display.quiet(gettext("for ever"))
         return display.moment(entry.expires_at) if entry.is_in_force else gettext("over")
 
     def get_search_results(
@@ -184,28 +186,18 @@ class SuppressedAddressAdmin(SuppressedAddressAdminBase):
     @admin.action(
         description=_("Let the selected addresses be mailed again"), permissions=["change"]
     )
-    def end_now(self, request: HttpRequest, queryset: QuerySet[SuppressedAddress]) -> None:
-        """End entries, which stay in the table."""
-        chosen = list(queryset[: MOST_ROWS + 1])
-        if len(chosen) > MOST_ROWS:
-            text = gettext("At most %(most)d addresses at once; choose fewer.")
-            self.message_user(request, text % {"most": MOST_ROWS}, messages.ERROR)
-            return
-        entries = [entry for entry in chosen if entry.is_in_force]
-        views.end(request, entries)
-        text = ngettext(
-            "%(count)d address may be mailed again.",
-            "%(count)d addresses may be mailed again.",
-            len(entries),
-        )
-        self.message_user(request, text % {"count": len(entries)})
+    def end_now(
+        self, request: HttpRequest, queryset: QuerySet[SuppressedAddress]
+    ) -> HttpResponse | None:
+        """End entries, which stay in the table, once the user has confirmed."""
+        return views.ask_then_end(self, request, queryset)
 
     @admin.action(description=_("Export the selected addresses as CSV"), permissions=["export"])
     def export_as_csv(
         self, request: HttpRequest, queryset: QuerySet[SuppressedAddress]
     ) -> StreamingHttpResponse:
         """Return them as a file, which ``truncus_suppress --import`` reads."""
-        return views.csv_response(queryset)
+        return views.export(self, request, queryset)
 
     def has_export_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may take addresses out of the admin."""

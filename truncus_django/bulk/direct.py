@@ -12,7 +12,6 @@ from truncus_django.api.contract import MAX_BATCH_SIZE
 from truncus_django.api.errors import QuotaExceeded, TruncusError, kind_of, log_text_of_code
 from truncus_django.bulk.statuses import (
     STATUS_FIELDS,
-    UNFINISHED,
     status_of_deleted,
     status_of_record,
 )
@@ -23,8 +22,9 @@ from truncus_django.message import TruncusStatus
 from truncus_django.models import Email, OutboxAccount, OutboxEntry, Priority, database
 from truncus_django.outbox.claim import lease_s
 from truncus_django.outbox.dispatcher import Dispatcher
+from truncus_django.states import OUTBOX_STATES
 
-MOST_UNFINISHED = 1000
+MAX_UNFINISHED = 1000
 """So many emails may wait for their next try while others go on."""
 LOOK_AGAIN_S = 1.0
 MARGIN_S = 5.0
@@ -103,7 +103,7 @@ class DirectSender:
             if not unfinished:
                 return
             paused = self._paused_account()
-            if paused is None and not is_last and len(unfinished) <= MOST_UNFINISHED:
+            if paused is None and not is_last and len(unfinished) <= MAX_UNFINISHED:
                 return
             wait_s = idle.wait_s(self._dispatcher.clock.now())
             is_too_long = time.monotonic() - progressed_at + wait_s > self._patience_s
@@ -146,7 +146,7 @@ def _finished(
     found = []
     for pk in list(unfinished):
         email = records.get(pk)
-        if email is None or email.state not in UNFINISHED:
+        if email is None or email.state not in OUTBOX_STATES:
             status = status_of_deleted(pk) if email is None else status_of_record(email)
             found.append((unfinished.pop(pk), status))
     return found

@@ -15,14 +15,14 @@ from truncus_django.api.errors import TruncusError, log_text
 from truncus_django.backend import TruncusBackend
 from truncus_django.bulk.deduplication import NOT_SENT, enqueue_new, known_emails
 from truncus_django.bulk.direct import (
-    MOST_UNFINISHED,
+    MAX_UNFINISHED,
     AccountPaused,
     DirectSender,
     refuse_open_transaction,
 )
 from truncus_django.bulk.reader import CHUNK, MessageReader, PreparedEmail
 from truncus_django.bulk.result import BulkInterrupted, BulkResult
-from truncus_django.bulk.statuses import UNFINISHED, counted_as, reason_of, status_of_record
+from truncus_django.bulk.statuses import counted_as, reason_of, status_of_record
 from truncus_django.mailers import Mailer
 from truncus_django.message import TruncusMessage, TruncusStatus
 from truncus_django.models import BulkEmail, Email
@@ -30,12 +30,13 @@ from truncus_django.outbox.enqueue import Row, enqueue
 from truncus_django.outbox.notify import while_sending
 from truncus_django.sending.recipient_statuses import note_recipient
 from truncus_django.signals import outermost, post_send, send_failed, send_safely
+from truncus_django.states import OUTBOX_STATES
 
 OnResult = Callable[[EmailMessage, TruncusStatus], object]
 
 _RESET_EVERY = 1000
 """After so many messages; the tests of a project may count the queries of a few."""
-_MOST_LEFT = 1000
+_MAX_LEFT = 1000
 """So many emails that earlier runs have left are waited for at the end."""
 
 
@@ -181,7 +182,7 @@ class BulkJob:
                 for each, status in finished:
                     each.status = status
                 self._tell([each for each, _ in finished])
-            if not is_last and len(self._unfinished) <= MOST_UNFINISHED:
+            if not is_last and len(self._unfinished) <= MAX_UNFINISHED:
                 return
         for pk, each in self._unfinished.items():
             each.status = TruncusStatus(status="pending", email_pk=pk)
@@ -189,8 +190,8 @@ class BulkJob:
         self._tell(waiting)
 
     def _left_by_earlier_runs(self) -> dict[UUID, None]:
-        left = BulkEmail.objects.filter(key=self._key, email__state__in=UNFINISHED)
-        return dict.fromkeys(left.values_list("email_id", flat=True)[:_MOST_LEFT])
+        left = BulkEmail.objects.filter(key=self._key, email__state__in=OUTBOX_STATES)
+        return dict.fromkeys(left.values_list("email_id", flat=True)[:_MAX_LEFT])
 
     # What became of messages ------------------------------------------------------------------
 

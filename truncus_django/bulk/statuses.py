@@ -14,8 +14,6 @@ from truncus_django.message import TruncusStatus
 from truncus_django.models import Email
 from truncus_django.states import State
 
-UNFINISHED = frozenset({State.PENDING, State.SENDING})
-
 STATUS_FIELDS = (
     "state",
     "reason",

@@ -6,7 +6,7 @@ from typing import TypeVar
 from django.db import Error, InterfaceError, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-__all__ = ["PASSING", "in_tries"]
+__all__ = ["PASSING", "in_tries", "is_in_transaction", "over_a_live_connection"]
 
 PASSING: tuple[type[Error], ...] = (OperationalError, InterfaceError)
 """What may be over by the next try. An ``InterfaceError`` is no ``DatabaseError``."""
@@ -34,6 +34,30 @@ def in_tries(
         except worth_another:
             _close_if_ended(connections[using])
     return work()
+
+
+def over_a_live_connection(work: Callable[[], _Result], *, using: str) -> _Result:
+    """Return what ``work`` returns; once more over a new connection where this one was ended.
+
+    In a transaction of the caller's, which ended with its connection, what was raised is raised.
+
+    Args:
+        work: all or nothing, so that it can be done again.
+        using: the alias of the database.
+    """
+    connection = connections[using]
+    if is_in_transaction(connection):
+        return work()
+    try:
+        return in_tries(work, using=using, tries=2)
+    except PASSING:
+        _close_if_ended(connection)  # the caller has more to do with it
+        raise
+
+
+def is_in_transaction(connection: BaseDatabaseWrapper) -> bool:
+    """Return whether a transaction is open, also one after ``set_autocommit(False)``."""
+    return connection.in_atomic_block or not connection.get_autocommit()
 
 
 def _close_if_ended(connection: BaseDatabaseWrapper) -> None:

@@ -1,4 +1,7 @@
-"""The inbox in the browser: reads only, loads nothing from outside, runs no script."""
+"""The inbox in the browser: reads only, loads nothing from outside, runs no script.
+
+A link in an email can be followed: it opens in a new tab, which learns nothing of the inbox.
+"""
 
 import base64
 import math
@@ -12,10 +15,10 @@ from werkzeug.http import dump_options_header
 from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
-from truncus_django.emulator.mailbox import EmailRecord, StoredEmail
+from truncus_django.emulator.mailbox import EmailRecord
 from truncus_django.emulator.pages import Attachment, ListView, list_page, mail_page, message_page
 from truncus_django.emulator.service import Service
-from truncus_django.html_preview import POLICY, preview_page
+from truncus_django.html_preview import LINKS_HEADERS, links_of, preview_page
 
 PAGE_SIZE = 50
 PAGE_POLICY = (
@@ -50,41 +53,40 @@ class Inbox:
         try:
             endpoint, arguments = _ROUTES.bind_to_environ(request.environ).match()
             self._service.run_due()
-            with self._service.changed:
-                return self._views[endpoint](request, **arguments)
+            return self._views[endpoint](request, **arguments)
         except HTTPException as error:
             status = error.code or 404
             return _page(message_page(error.name), status=status)
 
     def _list(self, request: Request) -> Response:
         query = request.args.get("q", "").strip()
-        found = list(self._service.mailbox.newest(query=query))
-        page_count = max(1, math.ceil(len(found) / PAGE_SIZE))
-        page = min(max(1, request.args.get("page", 1, type=int)), page_count)
-        shown = found[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
-        view = ListView(
-            emails=[email.record() for email in shown],
-            total=len(found),
-            accepted=self._service.mailbox.accepted,
-            query=query,
-            page=page,
-            page_count=page_count,
-            is_refreshing="refresh" in request.args,
-            dialect=self._service.options.dialect,
-            webhook_trouble=self._service.webhooks.trouble,
-        )
+        with self._service.changed:
+            found = list(self._service.mailbox.newest(query=query))
+            page_count = max(1, math.ceil(len(found) / PAGE_SIZE))
+            page = min(max(1, request.args.get("page", 1, type=int)), page_count)
+            shown = found[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
+            view = ListView(
+                emails=[email.record() for email in shown],
+                total=len(found),
+                accepted=self._service.mailbox.accepted,
+                query=query,
+                page=page,
+                page_count=page_count,
+                is_refreshing="refresh" in request.args,
+                dialect=self._service.options.dialect,
+                webhook_trouble=self._service.webhooks.trouble,
+            )
         return _page(list_page(view))
 
     def _mail(self, _request: Request, id: str) -> Response:  # noqa: A002 - the route's name
-        email = self._find(id)
-        record = email.record()
+        record, html = self._find(id)
         listed = [_listed(attachment) for attachment in _attachments(record)]
-        return _page(mail_page(record, listed, has_html=bool(email.html)))
+        return _page(mail_page(record, listed, has_html=bool(html), urls=links_of(html)))
 
     def _html(self, _request: Request, id: str) -> Response:  # noqa: A002 - the route's name
-        response = _page(preview_page(self._find(id).html))
-        response.headers["Content-Security-Policy"] = POLICY
-        response.headers["X-Frame-Options"] = "SAMEORIGIN"
+        _record, html = self._find(id)
+        response = _page(preview_page(html, links=True))
+        response.headers.update(LINKS_HEADERS)
         return response
 
     def _attachment(
@@ -93,7 +95,8 @@ class Inbox:
         id: str,  # noqa: A002 - the route's name
         number: int,
     ) -> Response:
-        attachments = _attachments(self._find(id).record())
+        record, _html = self._find(id)
+        attachments = _attachments(record)
         if number >= len(attachments):
             raise NotFound
         attachment = attachments[number]
@@ -102,11 +105,13 @@ class Inbox:
         headers["Content-Disposition"] = _disposition(attachment["filename"])
         return _guarded(Response(content, mimetype="application/octet-stream", headers=headers))
 
-    def _find(self, message_id: str) -> StoredEmail:
-        email = self._service.mailbox.get(message_id)
-        if email is None:
-            raise NotFound
-        return email
+    def _find(self, message_id: str) -> tuple[EmailRecord, str]:
+        """Return an email and its HTML; pages are made of them while others are taken."""
+        with self._service.changed:
+            email = self._service.mailbox.get(message_id)
+            if email is None:
+                raise NotFound
+            return email.record(), email.html
 
 
 def _attachments(record: EmailRecord) -> list[dict[str, Any]]:
@@ -143,6 +148,7 @@ def _page(html: str, status: int = 200) -> Response:
 def _guarded(response: Response) -> Response:
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["X-DNS-Prefetch-Control"] = "off"  # else hosts of links are looked up
     response.headers["Cache-Control"] = "no-store"
     response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
     return response

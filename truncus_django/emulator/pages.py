@@ -1,14 +1,16 @@
-"""The inbox as HTML. Everything that came over the wire passes through `text`, and nothing else."""
+"""The inbox as HTML. What came over the wire passes through `text`, `linked_text` or `link_to`."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from html import escape
 from importlib.resources import files
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from truncus_django.emulator.mailbox import EmailRecord, Event
+from truncus_django.html_preview import LINKS_SANDBOX
+from truncus_django.links import link_to, linked_text
 
 REFRESH_S = 5
 _STYLE = files("truncus_django.emulator").joinpath("inbox.css").read_text(encoding="utf-8")
@@ -68,8 +70,10 @@ def list_page(view: ListView) -> str:
     return _page("Inbox", body, head)
 
 
-def mail_page(email: EmailRecord, attachments: Sequence[Attachment], has_html: bool) -> str:
-    """Return the page of one email."""
+def mail_page(
+    email: EmailRecord, attachments: Sequence[Attachment], *, has_html: bool, urls: Sequence[str]
+) -> str:
+    """Return the page of one email, whose HTML links to ``urls``."""
     payload = email.payload or {}
     body = f"""
 <header><h1><a href="/">Truncus emulator</a></h1><p><a href="/">All emails</a></p></header>
@@ -77,7 +81,7 @@ def mail_page(email: EmailRecord, attachments: Sequence[Attachment], has_html: b
 <div class="columns"><section><h3>Message</h3>{_fields(_message_fields(email))}</section>
 <section><h3>Events</h3>{_timeline(email.events)}</section></div>
 {_attachments(email.id, attachments)}
-{_html_frame(email.id) if has_html else ""}
+{_html_frame(email.id, urls) if has_html else ""}
 {_text_part(payload)}
 <section><h3>Headers and options</h3>{_fields(_option_fields(email))}</section></main>"""
     return _page(email.subject, body)
@@ -224,13 +228,15 @@ def _batch_place(email: EmailRecord) -> str | None:
     return f"{email.batch_index + 1} of {email.batch_size}"
 
 
-def _timeline(events: Iterable[Event]) -> str:
+def _timeline(events: Sequence[Event]) -> str:
+    """Return the events, the newest first."""
     rows = "".join(
-        f'<li><span class="time">{_time(event.at)}</span> <b>{escape(event.type)}</b> '
+        f'<li><span class="time">{_time(event.at, in_seconds=True)}</span> '
+        f"<b>{escape(event.type)}</b> "
         f'<span class="quiet">{text(_joined(list(event.payload.values())))}</span></li>'
-        for event in events
+        for event in reversed(events)
     )
-    return f'<ol class="timeline">{rows}</ol>'
+    return f'<ol class="timeline" reversed>{rows}</ol>'
 
 
 def _attachments(email_id: str, attachments: Sequence[Attachment]) -> str:
@@ -246,12 +252,13 @@ def _attachments(email_id: str, attachments: Sequence[Attachment]) -> str:
     return f"<section><h3>Attachments</h3><ul>{rows}</ul></section>"
 
 
-def _html_frame(email_id: str) -> str:
-    url = f"/mail/{quote(email_id)}/html"
+def _html_frame(email_id: str, urls: Sequence[str]) -> str:
+    links = "".join(f"<li>{link_to(url)}</li>" for url in urls)
     return (
-        "<section><h3>HTML</h3>"
-        f'<iframe sandbox="" src="{url}" title="HTML of the email" referrerpolicy="no-referrer">'
-        "</iframe></section>"
+        f'<section><h3>HTML</h3><iframe sandbox="{LINKS_SANDBOX}" '
+        f'src="/mail/{quote(email_id)}/html" title="HTML of the email" '
+        f'referrerpolicy="no-referrer"></iframe>'
+        f"{f'<h3>Links in this email</h3><ul>{links}</ul>' if links else ''}</section>"
     )
 
 
@@ -259,18 +266,28 @@ def _text_part(payload: Any) -> str:
     plain = payload.get("text")
     if not plain:
         return ""
-    return f'<section><h3>Text</h3><pre dir="auto">{escape(str(plain))}</pre></section>'
+    return f'<section><h3>Text</h3><pre dir="auto">{linked_text(str(plain))}</pre></section>'
 
 
-def _time(at: float) -> str:
-    moment = datetime.fromtimestamp(at).astimezone()
-    short = moment.strftime("%H:%M:%S" if _is_today(moment) else "%Y-%m-%d %H:%M")
+def _time(at: float, *, in_seconds: bool = False) -> str:
+    moment = _local(at)
+    day = "" if _is_today(moment) else "%Y-%m-%d "
+    short = moment.strftime(day + ("%H:%M:%S" if in_seconds or not day else "%H:%M"))
     stamp = moment.isoformat(timespec="milliseconds")
     return f'<time datetime="{stamp}" title="{stamp}">{short}</time>'
 
 
 def _time_text(at: float) -> str:
-    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+    return _local(at).strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def _local(at: float) -> datetime:
+    """Return a moment in the local time zone; in UTC where its year would be 10000."""
+    in_utc = datetime.fromtimestamp(at, UTC)
+    try:
+        return in_utc.astimezone()
+    except (OverflowError, ValueError):
+        return in_utc
 
 
 def _is_today(moment: datetime) -> bool:

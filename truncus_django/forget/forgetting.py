@@ -22,11 +22,12 @@ from truncus_django.forget.tables import Table
 from truncus_django.log import suppression
 from truncus_django.log.one_email import cancel_scheduled
 from truncus_django.log.purge import hold_entries
+from truncus_django.log.search_text import search_text
 from truncus_django.models import Email, EmailEvent, OutboxEntry, SuppressedAddress
 from truncus_django.outbox import operations
 from truncus_django.outbox.stored_payload import payload_json, read_payload
 from truncus_django.sending.forgotten import FORGOTTEN, digests_of
-from truncus_django.states import UNSENT_STATES, State
+from truncus_django.states import OUTBOX_STATES, UNSENT_STATES, State
 
 _AT_ONCE = 50
 """Rows in one transaction. They are read whole, and bodies may be large."""
@@ -191,8 +192,8 @@ class Forgetting:
                 changed |= _changes_of_sole_recipient(email)
                 found.events += _empty_events(email)
         kept = {name: changed.get(name, getattr(email, name)) for name in _SEARCHED}
-        listed = [*kept["to"], *kept["cc"], *kept["bcc"], kept["subject"]]
-        changed["search_text"] = " ".join(listed).lower()
+        listed = [*kept["to"], *kept["cc"], *kept["bcc"]]
+        changed["search_text"] = search_text(listed, kept["subject"], kept["metadata"])
         Email.objects.filter(pk=email.pk).update(**changed)
 
     def _is_party(self, email: Email) -> bool:
@@ -214,7 +215,7 @@ class Forgetting:
 
     def _cancel(self, emails: Sequence[Email]) -> None:
         """Cancel what waits: in the outbox, or with Truncus."""
-        own = [email.pk for email in emails if email.state in {State.PENDING, State.SENDING}]
+        own = [email.pk for email in emails if email.state in OUTBOX_STATES]
         if own:
             operations.cancel(own)
         for email in emails:
@@ -356,7 +357,7 @@ def _asked_for() -> set[str]:
     return {line for text in texts.iterator() for line in text.splitlines()}
 
 
-_SEARCHED = ("to", "cc", "bcc", "subject")
+_SEARCHED = ("to", "cc", "bcc", "subject", "metadata")
 
 
 def _changes_of_sole_recipient(email: Email) -> dict[str, Any]:

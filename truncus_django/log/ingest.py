@@ -23,7 +23,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from truncus_django.api.results import EmailDetails
-from truncus_django.db.bulk import insert_new, locked_row, update_each
+from truncus_django.db.bulk import insert_new, locked_row, update_rows
 from truncus_django.db.locks import take_write_lock
 from truncus_django.db.text import storable_json, storable_text
 from truncus_django.db.timestamps import earliest, storable_moment
@@ -134,7 +134,8 @@ def apply_details(details: Mapping[str, EmailDetails], *, now: datetime | None =
         count_answers(emails, details, *counted, changes, now=moment)
         changes.save()
         unchanged = [email for email in emails.values() if email.pk not in changes.emails]
-        update_each(Email.objects.all(), unchanged, ["next_sync_at", "answers_until"])
+        names = ["next_sync_at", "answers_until"]
+        update_rows(Email, unchanged, names, using=Email.objects.db)
     return len(changes.emails)
 
 
@@ -277,7 +278,8 @@ def _merge(
             if known.type in COUNT_FIELDS:
                 is_after = is_after_answers(known, email)
                 after_answers[known.message_id, known.type] += is_after - before
-    update_each(EmailEvent.objects.all(), changed, ["occurred_at", "reason", "source"])
+    names = ["occurred_at", "reason", "source"]
+    update_rows(EmailEvent, changed, names, using=EmailEvent.objects.db)
     return new
 
 
@@ -321,7 +323,7 @@ def _apply_stored_events(
     fields = ["email"]
     if any(email.forgotten_at is not None for email in emails.values()):
         fields += ["reason", "recipient", "payload"]
-    update_each(EmailEvent.objects.all(), events, fields)
+    update_rows(EmailEvent, events, fields, using=EmailEvent.objects.db)
 
 
 def _storable_reason(email: Email, reason: str) -> str:

@@ -16,7 +16,7 @@ from django.db.models import Count, Exists, Min, OuterRef, Q, QuerySet
 from truncus_django.db.locks import take_write_lock
 from truncus_django.db.retry import PASSING, in_tries
 from truncus_django.models import Email, EmailEvent, EmailQuerySet, OutboxEntry
-from truncus_django.states import RESTARTABLE_STATES, UNSENT_STATES, State
+from truncus_django.states import NEVER_SENT_STATES, UNSENT_STATES, State
 
 __all__ = ["PURGEABLE_STATES", "FailedPayloads", "Old", "Purge", "PurgeResult"]
 
@@ -179,7 +179,7 @@ class FailedPayloads:
             is_waiting=False,
             batch=None,
             created_at__lt=self.before,
-            email__state__in=RESTARTABLE_STATES - {State.UNKNOWN},
+            email__state__in=NEVER_SENT_STATES,
         ).order_by()
 
     def run(self) -> int:

@@ -8,16 +8,12 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from django.core.mail import EmailMessage
-from django.db import (
-    InterfaceError,
-    OperationalError,
-    connections,
-    transaction,
-)
+from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
@@ -26,11 +22,13 @@ from truncus_django.api.errors import EmailRefused, TruncusError
 from truncus_django.api.results import SendResult, read_moment
 from truncus_django.conf import Settings
 from truncus_django.db.bulk import insert_new, new_row
+from truncus_django.db.retry import PASSING, is_in_transaction, over_a_live_connection
 from truncus_django.db.tables import lacks_tables
 from truncus_django.db.text import storable_text
 from truncus_django.db.timestamps import storable_moment
 from truncus_django.event_loop import off_the_event_loop
 from truncus_django.log.ingest import attach
+from truncus_django.log.search_text import search_text
 from truncus_django.log.suppression import suppress, suppressions_from_answer
 from truncus_django.log.transitions import EmailUpdate, advance_emails, next_sync_at
 from truncus_django.message import TruncusStatus
@@ -72,11 +70,11 @@ def _record_together_or_alone(sent: Sequence[Sent], alias: str | None, settings:
     """Record emails together; where that fails, each alone, for one must not cost the others."""
     connection = connections[database()]
     try:
-        _record_over_a_live_connection(sent, connection, alias, settings)
-    except Exception as exc:
-        is_transaction_broken = _is_in_transaction(connection) and isinstance(
-            exc, _CONNECTION_ERRORS
+        over_a_live_connection(
+            partial(_record, sent, connection, alias, settings), using=connection.alias
         )
+    except Exception as exc:
+        is_transaction_broken = is_in_transaction(connection) and isinstance(exc, PASSING)
         if len(sent) == 1 or is_transaction_broken or not _connects(connection):
             raise
         _record_each_alone(sent, connection, alias, settings)
@@ -88,42 +86,13 @@ def _record_each_alone(
     trouble: Exception | None = None
     for one in sent:
         try:
-            _record_over_a_live_connection([one], connection, alias, settings)
+            over_a_live_connection(
+                partial(_record, [one], connection, alias, settings), using=connection.alias
+            )
         except Exception as exc:  # noqa: BLE001  the others are tried, too
             trouble = exc
     if trouble is not None:
         raise trouble
-
-
-_CONNECTION_ERRORS = (OperationalError, InterfaceError)
-
-
-def _record_over_a_live_connection(
-    sent: Sequence[Sent],
-    connection: BaseDatabaseWrapper,
-    alias: str | None,
-    settings: Settings,
-) -> None:
-    """Record emails; over a new connection where the server has ended this one.
-
-    Outside requests nobody else closes it.
-    """
-    try:
-        _record(sent, connection, alias, settings)
-    except _CONNECTION_ERRORS:
-        if _is_in_transaction(connection):
-            raise
-        connection.close_if_unusable_or_obsolete()
-        try:
-            _record(sent, connection, alias, settings)
-        except _CONNECTION_ERRORS:
-            connection.close_if_unusable_or_obsolete()  # the caller has more to do with it
-            raise
-
-
-def _is_in_transaction(connection: BaseDatabaseWrapper) -> bool:
-    """Whether the caller has a transaction open, also one after ``set_autocommit(False)``."""
-    return connection.in_atomic_block or not connection.get_autocommit()
 
 
 def _connects(connection: BaseDatabaseWrapper) -> bool:
@@ -158,7 +127,7 @@ def _record(
     # A savepoint in the caller's transaction, if there is one. Otherwise, one statement needs none;
     # where another follows it that fails, whoever records all again must not find the first done.
     has_suppressions = bool(_suppressions(sent, rows))
-    is_atomic = has_suppressions or _is_in_transaction(connection)
+    is_atomic = has_suppressions or is_in_transaction(connection)
     with transaction.atomic(using=using) if is_atomic else nullcontext():
         written = _update_earlier_records(sent, rows, using)
         new = [row for row in rows if row.pk not in written]
@@ -286,6 +255,7 @@ def content_row(outgoing: OutgoingMessage, alias: str | None, settings: Settings
     email: dict[str, Any] = payload.email if payload else _what_can_be_read(outgoing.message)
     to, cc, bcc = (_addresses(email.get(name)) for name in ("to", "cc", "bcc"))
     subject = storable_text(email.get("subject"))[:998]
+    metadata = _strings(email.get("metadata"))
     files = _dicts(email.get("attachments"))
     sizes = [_decoded_size(file.get("content")) for file in files]
     attachments = [
@@ -304,10 +274,10 @@ def content_row(outgoing: OutgoingMessage, alias: str | None, settings: Settings
         cc=cc,
         bcc=bcc,
         subject=subject,
-        search_text=" ".join([*to, *cc, *bcc, subject]).lower(),
+        search_text=search_text([*to, *cc, *bcc], subject, metadata),
         tenant_id=storable_text(email.get("tenant_id"))[:255],
         template_id=storable_text(email.get("template_id"))[:255],
-        metadata=_strings(email.get("metadata")),
+        metadata=metadata,
         is_sandbox=payload.is_sandbox if payload else settings.sandbox,
         track_opens=_flag(email.get("track_opens")),
         track_clicks=_flag(email.get("track_clicks")),

@@ -16,11 +16,14 @@ from truncus_django.models import Email, SuppressedAddress
 from truncus_django.sending.addresses import mailbox
 from truncus_django.sending.forgotten import digests_of
 from truncus_django.sending.outgoing import SendOutcome
-from truncus_django.sending.screening import MOST_VALUES
+from truncus_django.sending.screening import MAX_VALUES
 from truncus_django.states import State
 from truncus_django.unsubscribe import Subscription
 
 Reason, Source = SuppressedAddress.Reason, SuppressedAddress.Source
+
+ASKED_FOR_NO_EMAILS = frozenset({Reason.COMPLAINT, Reason.UNSUBSCRIBED})
+"""The reasons that are a person's own wish."""
 
 _Key = tuple[str, str, str]
 
@@ -28,8 +31,9 @@ _Key = tuple[str, str, str]
 def suppress(found: Iterable[SuppressedAddress]) -> list[SuppressedAddress]:
     """Write entries; return those that were not in force before, each as it is stored.
 
-    An entry that is there stays as it is, unless it ends before the new one does. Two queries for
-    any number up to 500; more where some are there. In the transaction that is open.
+    An entry that is there stays as it is, unless it ends before the new one does, or only the new
+    one says that the person asked for no emails. Two queries for any number up to 500; more
+    where some are there. In the transaction that is open.
     """
     unique: dict[_Key, SuppressedAddress] = {}
     for each in found:
@@ -106,13 +110,18 @@ def _key(entry: SuppressedAddress) -> _Key:
     return entry.address, entry.tenant_id, entry.list_name
 
 
+def _asks_first(row: SuppressedAddress, known: SuppressedAddress) -> bool:
+    """Return whether only the first of two entries says that the person asked for no emails."""
+    return row.reason in ASKED_FOR_NO_EMAILS and known.reason not in ASKED_FOR_NO_EMAILS
+
+
 def _renewed(rows: Sequence[SuppressedAddress]) -> list[SuppressedAddress]:
     """Return the rows that were written, after renewing those that stand in their way for less."""
     now = timezone.now()
     addresses = sorted({row.address for row in rows})
     stored: dict[_Key, SuppressedAddress] = {}
-    for start in range(0, len(addresses), MOST_VALUES):
-        some = addresses[start : start + MOST_VALUES]
+    for start in range(0, len(addresses), MAX_VALUES):
+        some = addresses[start : start + MAX_VALUES]
         among = SuppressedAddress.objects.filter(address__in=some)
         stored |= {_key(each): each for each in among.select_for_update().order_by("pk")}
     fresh = []
@@ -121,11 +130,11 @@ def _renewed(rows: Sequence[SuppressedAddress]) -> list[SuppressedAddress]:
         if known is None or known.pk == row.pk:
             fresh.append(row)
             continue
-        if known.expires_at is None:
-            continue
-        if row.expires_at is not None and row.expires_at <= known.expires_at:
-            continue
-        was_over = known.expires_at <= now
+        was_over = known.expires_at is not None and known.expires_at <= now
+        if known.expires_at is None or (row.expires_at and row.expires_at <= known.expires_at):
+            if was_over or not row.is_in_force or not _asks_first(row, known):
+                continue
+            row.expires_at, row.note = known.expires_at, row.note or known.note
         for name in ("reason", "source", "note", "email_id", "created_at", "expires_at"):
             setattr(known, name, getattr(row, name))
         known.save(using=SuppressedAddress.objects.db)

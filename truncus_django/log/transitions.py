@@ -20,7 +20,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from truncus_django import signals
-from truncus_django.db.bulk import update_each, update_row
+from truncus_django.db.bulk import update_rows
 from truncus_django.db.locks import take_write_lock
 from truncus_django.db.timestamps import earliest
 from truncus_django.log.suppression import suppress
@@ -137,7 +137,8 @@ def advance_emails(
             _merge_stored(update, stored)
             update.next_sync_at = next_sync_at(update, now=now)
             found.append(update)
-        update_each(among.model.objects.using(among.db), found, [*field_names, "next_sync_at"])
+        names = list(dict.fromkeys([*field_names, "next_sync_at"]))
+        update_rows(Email, found, names, using=among.db)
         if changes:
             transaction.on_commit(lambda: _send_state_changes(changes, among.db), using=among.db)
     return {update.pk for update in found}
@@ -259,11 +260,8 @@ class Changes:
     def save(self) -> None:
         """Write the changes, and send signals after the commit."""
         self._choose_reasons()
-        if len(self.emails) == 1:  # a bulk update of one is the slower way
-            for email in self.emails.values():
-                update_row(email, _CHANGING_FIELDS, using=Email.objects.db)
-        else:
-            update_each(Email.objects.all(), self.emails.values(), _CHANGING_FIELDS)
+        emails = list(self.emails.values())
+        update_rows(Email, emails, _CHANGING_FIELDS, using=Email.objects.db)
         suppress(self.suppressed)
         if self.events or self._old_states:
             transaction.on_commit(self._send_signals, using=Email.objects.db)

@@ -12,6 +12,7 @@ from django.db import connections
 from django.db.models import Case, CharField, Count, F, Value, When
 from django.utils import timezone
 
+from truncus_django.db.retry import is_in_transaction
 from truncus_django.models import Email, database
 from truncus_django.outbox.health import health
 from truncus_django.states import State
@@ -96,7 +97,7 @@ def _live_connection(using: str) -> Iterator[None]:
     of the caller's it is left alone.
     """
     connection = connections[using]
-    if connection.in_atomic_block or not connection.get_autocommit():
+    if is_in_transaction(connection):
         yield
         return
     connection.close_if_unusable_or_obsolete()

@@ -9,15 +9,13 @@ another one needs, from before the request: ``is_ambiguous``, the key, the membe
 and ``due_at``, when the lease has run out. Then :func:`take_over` has the same request made again.
 """
 
-import math
-import random
 import time
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
-from django.db.models import Min, Q, QuerySet
+from django.db.models import Min, Q, QuerySet, Value
 
 from truncus_django import rate_limit
 from truncus_django.accounts import get_own_account
@@ -26,7 +24,6 @@ from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import (
     ConfigurationError,
     OutcomeUnknown,
-    kind_of,
     log_text_of_code,
 )
 from truncus_django.api.keys import new_idempotency_key
@@ -47,46 +44,20 @@ from truncus_django.models import (
 from truncus_django.outbox import handover
 from truncus_django.outbox.batching import Candidate, allowed, same_request, split_by_lifetime
 from truncus_django.outbox.expiry import expire
+from truncus_django.outbox.idle import Idle, held_tenants, is_paused, with_new_account
 from truncus_django.outbox.outcomes import delete_batch, end, regroup_without_request
 from truncus_django.outbox.reserve import MAY_WAIT, Allowance, allowance
-from truncus_django.outbox.retry_policy import KEY_LIFE_S, LONGEST_RETRY_S, account_pause_s
+from truncus_django.outbox.retry_policy import KEY_LIFE_S, account_pause_s
 from truncus_django.outbox.stored_payload import stored_wire_format
 from truncus_django.outbox.waiting import (
     QueueName,
-    is_placeholder,
     waiting_mailers,
-    waiting_tenants,
+    waiting_of_tenants,
 )
 from truncus_django.sending.fallback import fallback_of
 
 LEASE_MARGIN_S = 5.0
 LOOK_AGAIN_S = 1.0
-SHORTEST_WAIT_S = 0.005
-LONGEST_PACE_S = 70.0
-"""No pace holds a request for longer; what seems to was noted before a clock was set back."""
-
-
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """Nothing is to be sent now.
-
-    Attributes:
-        due_at: unix seconds, by the database's clock, when something may be; ``None`` where
-            nothing waits at all.
-        is_pace: whether something would be sent now but for the account's limits.
-        paused: queues whose account makes no request at present, by their labels, and why, as logs
-            may say it. The label of a mailer is its alias.
-        held_back: queues whose emails of low priority wait, and why, as logs may say it.
-    """
-
-    due_at: float | None = None
-    is_pace: bool = False
-    paused: dict[str, str] = field(default_factory=dict)
-    held_back: dict[str, str] = field(default_factory=dict)
-
-    def wait_s(self, now: float) -> float:
-        """Return for how many seconds nothing is to be sent; a moment where it is over already."""
-        return math.inf if self.due_at is None else max(self.due_at - now, SHORTEST_WAIT_S)
 
 
 class Countdown:
@@ -168,19 +139,19 @@ def claim(clock: Clock, *, mailer: str | None = None) -> Claim | Idle:
         django.db.DatabaseError: nothing was taken.
     """
     began_at = clock.now()
-    queues = [
-        name for name in queues_with_work(began_at) if mailer is None or name.mailer == mailer
-    ]
-    held = _held_tenants(queues, began_at)
-    renewed = _with_new_account(held)
+    queues = queues_with_work(began_at)
+    if mailer is not None:
+        queues = {name: has_due for name, has_due in queues.items() if name.mailer == mailer}
+    held = held_tenants(queues, began_at)
+    renewed = with_new_account(held)
     idles: list[Idle] = []
     idle_accounts: dict[str, Idle] = {}
-    for name in queues:
+    for name, has_due in queues.items():
         known = held.get(name)
         if known is not None and name != renewed:
             idles.append(known.idle)
             continue
-        taken = _claim_of(name, clock, idle_accounts)
+        taken = _claim_of(name, clock, idle_accounts, has_due=has_due)
         if isinstance(taken, Claim):
             return taken
         idles.append(taken)
@@ -199,29 +170,43 @@ def claim(clock: Clock, *, mailer: str | None = None) -> Claim | Idle:
     return Idle(soonest, any(idle.is_pace for idle in idles), paused, held_back)
 
 
-def queues_with_work(now: float) -> list[QueueName]:
+def queues_with_work(now: float) -> dict[QueueName, bool]:
     """Return the queues with emails that wait or are due, those with the most urgent first.
 
     As many queries for a thousand tenants as for one.
+
+    Returns:
+        by its name, whether a batch of the queue is due.
     """
     due = OutboxBatch.objects.filter(due_at__lte=moment_of(now)).order_by()
-    first_due = due.values_list("mailer", "tenant").annotate(Min("priority"), Min("created_at"))
-    urgency: dict[QueueName, Any] = {
-        QueueName(mailer, tenant): (priority, moment)
-        for mailer, tenant, priority, moment in first_due
-    }
+    most_urgent = _by_queue(due, is_due=True).union(
+        _by_queue(waiting_of_tenants(), is_due=False), all=True
+    )
+    urgency: dict[QueueName, Any] = {}
+    with_due: set[QueueName] = set()
+    for mailer, tenant, priority, moment, is_due in most_urgent:
+        name, first = QueueName(mailer, tenant), (priority, moment)
+        urgency[name] = min(urgency.get(name, first), first)
+        if is_due:
+            with_due.add(name)
     waiting = [QueueName(mailer) for mailer in waiting_mailers()]
-    of_tenants = waiting_tenants()
-    queues = {*urgency, *waiting, *of_tenants}
+    queues = {*urgency, *waiting}
     if len(queues) > 1:
         for name in waiting:
-            first = _waiting(name, now).values_list("priority", "created_at").first()
-            if first is not None:
-                urgency[name] = min(urgency.get(name, first), first)
-    for name, most_urgent in of_tenants.items():
-        urgency[name] = min(urgency.get(name, most_urgent), most_urgent)
+            first_waiting = _waiting(name, now).values_list("priority", "created_at").first()
+            if first_waiting is not None:
+                urgency[name] = min(urgency.get(name, first_waiting), first_waiting)
     # Of a queue that is not in it, all that waits has expired.
-    return sorted(queues, key=lambda name: (name not in urgency, urgency.get(name, ())))
+    in_order = sorted(queues, key=lambda name: (name not in urgency, urgency.get(name, ())))
+    return {name: name in with_due for name in in_order}
+
+
+def _by_queue(rows: QuerySet[Any], *, is_due: bool) -> QuerySet[Any, Any]:
+    """Return how urgent the most urgent of entries or batches is, for each queue."""
+    queues: QuerySet[Any, Any] = rows.values_list("mailer", "tenant").annotate(
+        Min("priority"), Min("created_at"), is_due=Value(is_due)
+    )
+    return queues
 
 
 def _waiting(queue: QueueName, now: float) -> QuerySet[OutboxEntry]:
@@ -232,74 +217,6 @@ def _waiting(queue: QueueName, now: float) -> QuerySet[OutboxEntry]:
 
 
 # Tenants ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _HeldTenant:
-    """What the rows of accounts say of a tenant, before anybody is asked.
-
-    Attributes:
-        account: the account's name.
-        idle: why nothing of it is to be sent now.
-        needs_a_person: whether another key, or a tenant that is known again, ends it.
-    """
-
-    account: str
-    idle: Idle
-    needs_a_person: bool = False
-
-
-def _held_tenants(queues: Iterable[QueueName], now: float) -> Mapping[QueueName, _HeldTenant]:
-    """Return the tenants that are paused, or whose pace lets nothing go now; 1 query for all.
-
-    So a thousand of them cost others nothing: neither they nor ``ACCOUNTS`` are asked.
-    """
-    with_work = {name for name in queues if name.tenant}
-    if not with_work:
-        return {}
-    present = moment_of(now)
-    is_paced = Q(free_at__gt=present, free_at__lte=moment_of(now + LONGEST_PACE_S))
-    is_held = is_paced | Q(paused_until__gt=present)
-    accounts = OutboxAccount.objects.filter(is_held, tenant__gt="").defer(
-        "recent_requests", "capabilities", "error"
-    )
-    found: dict[QueueName, _HeldTenant] = {}
-    for account in accounts:
-        name = QueueName(account.mailer, account.tenant)
-        if name not in with_work:
-            continue
-        is_unavailable = is_placeholder(account.pk)
-        if is_unavailable and not _is_paused(account, now):
-            continue  # it is time to ask again
-        if account.paused_until is not None and account.paused_until > present:
-            if account.allows_fallback:
-                continue  # another mailer may send meanwhile
-            why = {name.label: log_text_of_code(account.error_code)}
-            kind = kind_of(account.error_code)
-            needs_a_person = is_unavailable or (kind is not None and kind.is_misconfiguration)
-            idle = Idle(unix_of(account.paused_until), paused=why)
-            found[name] = _HeldTenant(account.pk, idle, needs_a_person=needs_a_person)
-        elif account.free_at is not None:
-            idle = Idle(unix_of(account.free_at), is_pace=True)
-            found[name] = _HeldTenant(account.pk, idle)
-    return found
-
-
-def _with_new_account(held: Mapping[QueueName, _HeldTenant]) -> QueueName | None:
-    """Return a paused tenant that has another account now; ``None`` where none is found.
-
-    One of them is asked for, by chance, so that a key which a person replaced is soon used, and the
-    others cost nothing.
-    """
-    paused = [name for name, each in held.items() if each.needs_a_person]
-    if not paused:
-        return None
-    name = random.choice(paused)  # noqa: S311
-    try:
-        account = get_own_account(*name).client.account
-    except ConfigurationError:
-        return None
-    return name if account != held[name].account else None
 
 
 def _name_account(queue: QueueName, account: str) -> None:
@@ -315,7 +232,7 @@ def _name_account(queue: QueueName, account: str) -> None:
 
 
 def _claim_of(
-    name: QueueName, clock: Clock, idle_accounts: MutableMapping[str, Idle]
+    name: QueueName, clock: Clock, idle_accounts: MutableMapping[str, Idle], *, has_due: bool
 ) -> Claim | Idle:
     """Take a request of a queue.
 
@@ -323,6 +240,7 @@ def _claim_of(
         name: its name.
         clock: of the outbox's database.
         idle_accounts: those that were found idle already: several queues may go by one.
+        has_due: whether a batch was seen to be due; one that has become so since is taken next.
     """
     try:
         found = get_own_account(*name)
@@ -349,12 +267,12 @@ def _claim_of(
             return idle
     while True:
         with committed(clock.using):
-            taken = _take(queue, clock)
+            taken = _take(queue, clock, has_due=has_due)
         if taken is not None:
             return taken
 
 
-def _take(queue: _Queue, clock: Clock) -> Claim | Idle | None:
+def _take(queue: _Queue, clock: Clock, *, has_due: bool) -> Claim | Idle | None:
     """Take a request of a queue; ``None`` where a batch was ended instead, and more may be due."""
     account = rate_limit.locked_account(queue.client.account)
     now = clock.now()
@@ -364,7 +282,7 @@ def _take(queue: _Queue, clock: Clock) -> Claim | Idle | None:
         return idle if alone is None else _leased_for_handover(alone, account, queue, now)
     reserve = queue.settings.quota_reserve
     low_priority = allowance(queue.client.account, reserve, now=now)
-    batch = _due_batch(queue.name, now, low_priority)
+    batch = _due_batch(queue.name, now, low_priority) if has_due else None
     entries = _next_entries(queue.name, now, low_priority, before=batch)
     if entries:
         batch = _new_batch(queue, entries, now)
@@ -583,11 +501,11 @@ def _pause_misconfigured(queue: QueueName, error: ConfigurationError, clock: Clo
     """Pause a queue that has no account, and record the error on its emails."""
     name = queue.placeholder
     account = OutboxAccount.objects.filter(pk=name).first()
-    if account is None or not _is_paused(account, clock.now()):
+    if account is None or not is_paused(account, clock.now()):
         with committed(clock.using):
             account = rate_limit.locked_account(name)
             now = clock.now()
-            if not _is_paused(account, now):
+            if not is_paused(account, now):
                 pause_s = account_pause_s(error, failures=account.failures, jitter=0.0)
                 account.paused_until = moment_of(now + pause_s)
                 account.failures += 1
@@ -597,11 +515,6 @@ def _pause_misconfigured(queue: QueueName, error: ConfigurationError, clock: Clo
                 _record_error_on_emails(queue, account, now)
     until = rate_limit.paused_until(account, now=clock.now())
     return Idle(until, paused={queue.label: account.error})
-
-
-def _is_paused(account: OutboxAccount, now: float) -> bool:
-    # A pause that seems longer was noted before the clock was set back.
-    return now < rate_limit.paused_until(account, now=now) <= now + LONGEST_RETRY_S
 
 
 def _record_error_on_emails(queue: QueueName, account: OutboxAccount, now: float) -> None:

@@ -35,9 +35,10 @@ from truncus_django.outbox.answers import (
     record_results,
     record_screening,
 )
-from truncus_django.outbox.claim import Claim, Idle, claim
+from truncus_django.outbox.claim import Claim, claim
 from truncus_django.outbox.clock_set_back import SET_BACK_S, adjust_to_clock_set_back
 from truncus_django.outbox.expiry import expire_overdue
+from truncus_django.outbox.idle import Idle
 from truncus_django.outbox.stored_payload import (
     StoredEmail,
     UnreadablePayload,
@@ -317,7 +318,7 @@ def _is_to_be_recorded(claim: Claim, answer: Answer) -> bool:
         batch = batch.filter(lease=claim.lease)
     else:
         batch = batch.filter(idempotency_key=claim.batch.idempotency_key)
-    return batch.select_for_update().first() is not None
+    return batch.select_for_update().values_list("pk").first() is not None
 
 
 def _unexpected_error(exc: Exception, *, is_ambiguous: bool) -> TruncusError:

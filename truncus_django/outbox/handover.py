@@ -25,7 +25,7 @@ LEASE_S = 600.0
 """No setting says how long a mailer takes. Only a handover that has ended can be recorded."""
 BEGINS_WITHIN_S = 60.0
 """A worker that stands still for longer before a handover gives the email back."""
-MOST_SET_ASIDE = 20
+MAX_SET_ASIDE = 20
 
 
 def is_possible(
@@ -56,7 +56,7 @@ def begin(
     for batch in list(lock_free_rows(_interrupted(queue, now))):
         end_interrupted(batch)
     for entries in _candidates(queue, now):
-        for _ in range(MOST_SET_ASIDE):
+        for _ in range(MAX_SET_ASIDE):
             entry = entries.first()
             alone = None if entry is None else _alone(entry, account, now)
             if entry is None or alone is None:

@@ -8,6 +8,7 @@ sending are not touched, and the result says so.
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from uuid import UUID
 
 from django.db import transaction
@@ -22,7 +23,14 @@ from truncus_django.outbox import outcomes
 from truncus_django.outbox.notify import notify_after_commit
 from truncus_django.states import RESTARTABLE_STATES, State
 
-__all__ = ["Decision", "OperationResult", "cancel", "decide", "resume", "retry"]
+__all__ = [
+    "Decision",
+    "OperationResult",
+    "cancel",
+    "decide",
+    "resume",
+    "retry",
+]
 
 _AT_ONCE = 500
 """So many emails are handled in one transaction, which workers may have to wait for."""
@@ -140,6 +148,43 @@ def resume(account_name: str) -> bool:
     return is_resumed
 
 
+# What is possible ---------------------------------------------------------------------------------
+
+
+def result_of_retry(
+    email: Email, entry: OutboxEntry | None, batch: OutboxBatch | None, *, now: float
+) -> OperationResult:
+    """Return what :func:`retry` does to an email.
+
+    Args:
+        batch: the request that the entry belongs to.
+        now: unix seconds.
+    """
+    if entry is not None and entry.is_waiting:
+        return OperationResult.WAITS_ALREADY
+    if batch is not None:
+        is_sent = batch.is_being_sent(moment_of(now))
+        return OperationResult.BEING_SENT if is_sent else OperationResult.DUE_NOW
+    if entry is not None and email.state == State.UNKNOWN:
+        return OperationResult.NEEDS_DECISION
+    if email.state not in RESTARTABLE_STATES:
+        return OperationResult.DOES_NOT_APPLY
+    return OperationResult.NOT_STORED if entry is None else OperationResult.WAITS_AGAIN
+
+
+def result_of_cancel(
+    email: Email, entry: OutboxEntry | None, batch: OutboxBatch | None, *, now: float
+) -> OperationResult:
+    """Return what :func:`cancel` does to an email; the arguments are those of a retry."""
+    if entry is not None and entry.is_waiting:
+        return OperationResult.CANCELLED
+    if batch is None:
+        return OperationResult.DOES_NOT_APPLY
+    if batch.is_being_sent(moment_of(now)):
+        return OperationResult.BEING_SENT
+    return OperationResult.AMBIGUOUS if batch.is_ambiguous else OperationResult.CANCELLED
+
+
 # The steps ----------------------------------------------------------------------------------------
 
 
@@ -158,10 +203,6 @@ class _Held:
     def batch_of(self, entry: OutboxEntry) -> OutboxBatch | None:
         """Return the request that an entry belongs to."""
         return self.batches.get(entry.serializable_value("batch"))
-
-    def is_with_a_worker(self, batch: OutboxBatch) -> bool:
-        """Whether a request of it may be under way."""
-        return batch.lease is not None and batch.due_at > moment_of(self.now)
 
 
 def _in_portions(
@@ -227,21 +268,7 @@ def _results(
 
 
 def _retry(held: _Held) -> dict[UUID, OperationResult]:
-    def of_one(
-        email: Email, entry: OutboxEntry | None, batch: OutboxBatch | None
-    ) -> OperationResult:
-        if entry is not None and entry.is_waiting:
-            return OperationResult.WAITS_ALREADY
-        if batch is not None:
-            is_sent = held.is_with_a_worker(batch)
-            return OperationResult.BEING_SENT if is_sent else OperationResult.DUE_NOW
-        if entry is not None and email.state == State.UNKNOWN:
-            return OperationResult.NEEDS_DECISION
-        if email.state not in RESTARTABLE_STATES:
-            return OperationResult.DOES_NOT_APPLY
-        return OperationResult.NOT_STORED if entry is None else OperationResult.WAITS_AGAIN
-
-    results = _results(held, of_one)
+    results = _results(held, partial(result_of_retry, now=held.now))
     _let_wait_again(_those(OperationResult.WAITS_AGAIN, results), held.now)
     due = _batches_of(_those(OperationResult.DUE_NOW, results), held)
     if due:
@@ -272,18 +299,7 @@ def _let_wait_again(ids: Sequence[UUID], now: float) -> None:
 
 
 def _cancel(held: _Held) -> dict[UUID, OperationResult]:
-    def of_one(
-        email: Email, entry: OutboxEntry | None, batch: OutboxBatch | None
-    ) -> OperationResult:
-        if entry is not None and entry.is_waiting:
-            return OperationResult.CANCELLED
-        if batch is None:
-            return OperationResult.DOES_NOT_APPLY
-        if held.is_with_a_worker(batch):
-            return OperationResult.BEING_SENT
-        return OperationResult.AMBIGUOUS if batch.is_ambiguous else OperationResult.CANCELLED
-
-    results = _results(held, of_one)
+    results = _results(held, partial(result_of_cancel, now=held.now))
     cancelled = _those(OperationResult.CANCELLED, results)
     if cancelled:
         outcomes.cancel(cancelled)

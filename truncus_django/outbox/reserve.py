@@ -21,7 +21,7 @@ from truncus_django.quota.figures import Figures, held_back_until, reserved_emai
 from truncus_django.quota.figures import low_priority_left as left_by_figures
 from truncus_django.quota.overview import figures_of
 
-MOST_UNDER_WAY = 10_000
+MAX_UNDER_WAY = 10_000
 """Where so many more are left, it does not matter what requests that are under way use up."""
 
 MAY_WAIT = Q(priority=Priority.LOW, is_ambiguous=False)
@@ -86,7 +86,7 @@ def allowance(account: str, reserve: float, *, now: float) -> Allowance:
         return Allowance()
     if left == 0:
         return Allowance(0, held_back_until(known, now=now), _why(known, reserve))
-    if left < MOST_UNDER_WAY:
+    if left < MAX_UNDER_WAY:
         # They use the quota up, and their answers have not told so yet, or never came.
         under_way = OutboxBatch.objects.filter(account=account, is_ambiguous=True)
         left -= under_way.aggregate(emails=Sum("size"))["emails"] or 0

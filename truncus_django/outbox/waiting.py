@@ -2,10 +2,9 @@
 
 import hashlib
 from collections.abc import Iterator
-from datetime import datetime
 from typing import NamedTuple
 
-from django.db.models import Min, OuterRef, Q, QuerySet, Subquery
+from django.db.models import OuterRef, Q, QuerySet, Subquery
 
 from truncus_django.mailers import label_of
 from truncus_django.models import OutboxEntry
@@ -75,16 +74,3 @@ def waiting_mailers() -> Iterator[str]:
 def waiting_of_tenants() -> QuerySet[OutboxEntry]:
     """Return waiting emails that go by a tenant's own account: they are together in the index."""
     return OutboxEntry.objects.filter(is_waiting=True, tenant__gt="").order_by()
-
-
-def waiting_tenants() -> dict[QueueName, tuple[int, datetime]]:
-    """Return the queues of tenants in which emails wait, and how urgent those are.
-
-    One query, however many tenants there are; it reads the index of what waits for them.
-    """
-    found = waiting_of_tenants().values_list("mailer", "tenant")
-    urgency = found.annotate(Min("priority"), Min("created_at"))
-    return {
-        QueueName(mailer, tenant): (priority, moment)
-        for mailer, tenant, priority, moment in urgency
-    }

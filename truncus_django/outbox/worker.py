@@ -15,9 +15,9 @@ from django.db import DatabaseError, InterfaceError, connections, reset_queries
 
 from truncus_django.models import database
 from truncus_django.outbox.answers import DispatchResult
-from truncus_django.outbox.claim import Idle
 from truncus_django.outbox.dispatcher import Dispatcher, RunStats
 from truncus_django.outbox.expiry import expire_overdue
+from truncus_django.outbox.idle import Idle
 from truncus_django.outbox.listener import Listener
 from truncus_django.outbox.notify import while_sending
 from truncus_django.trouble_log import TroubleLog

@@ -52,12 +52,12 @@ def advice(
         )
 
 
-_MOST_TAGS = 4000
+_MAX_TAGS = 4000
 
 
 def _advice_on_markup(html: str) -> Iterator[str]:
-    if html.count("<") > _MOST_TAGS:  # the parser of some versions of Python takes very long
-        yield f"It has over {_MOST_TAGS:,} tags; its links and images were not looked at."
+    if html.count("<") > _MAX_TAGS:  # the parser of some versions of Python takes very long
+        yield f"It has over {_MAX_TAGS:,} tags; its links and images were not looked at."
         return
     found = _Markup()
     found.feed(html.replace("<![", "<!x["))  # the parser fails at some of these

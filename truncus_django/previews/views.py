@@ -9,12 +9,14 @@ from django.contrib.auth.decorators import login_not_required
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render as render_page
 from django.utils import translation
+from django.utils.safestring import mark_safe
 from django.utils.translation import get_language
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_http_methods, require_safe
 
 from truncus_django.conf import get_settings
-from truncus_django.html_preview import HEADERS, preview_page
+from truncus_django.html_preview import LINKS_HEADERS, LINKS_SANDBOX, preview_page
+from truncus_django.links import linked_text
 from truncus_django.previews.discovery import Preview, all_previews, find_preview
 from truncus_django.previews.rendering import render
 from truncus_django.previews.send_me import send_to
@@ -34,6 +36,7 @@ def _for_developers(view: _View) -> _View:
             raise Http404
         response = csrf_protect(view)(request, **names)
         response["Cache-Control"] = "no-store"  # emails hold reset links
+        response["X-DNS-Prefetch-Control"] = "off"  # else hosts of links are looked up
         return response
 
     return checked
@@ -69,10 +72,12 @@ def preview_detail(request: HttpRequest, app: str, group: str, name: str) -> Htt
         "languages": languages,
         "language": language,
         "address": address,
+        "frame_sandbox": LINKS_SANDBOX,
     }
     try:
         context["preview"] = preview = _find(app, group, name)
         context["email"] = email = render(preview, language)
+        context["linked_text"] = mark_safe(linked_text(email.text))  # noqa: S308 - it escapes
         if request.method == "POST" and address:
             with translation.override(language):
                 context["trial"] = send_to(email.message, address)
@@ -92,7 +97,7 @@ def preview_html(request: HttpRequest, app: str, group: str, name: str) -> HttpR
         raise Http404 from None  # its page shows the traceback, and no frame
     if not html:
         raise Http404
-    return HttpResponse(preview_page(html), headers=HEADERS)
+    return HttpResponse(preview_page(html, links=True), headers=LINKS_HEADERS)
 
 
 def _find(app: str, group: str, name: str) -> Preview:

@@ -26,7 +26,7 @@ OUT_OF_ORDER_S = 60.0
 """Fewer emails than were told a moment ago are told by an answer that was slow."""
 MOST = 10**12
 """No plan has as many emails."""
-MOST_DOMAINS = 100
+MAX_DOMAINS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ def updated(known: Figures, told: Told, *, now: float) -> Figures:
     """
     capped = {domain: until for domain, until in known.capped.items() if until > now}
     for domain in sorted(told.capped_domains):
-        if len(capped) < MOST_DOMAINS:
+        if len(capped) < MAX_DOMAINS:
             capped[domain] = day_ends_at(now)
     known = replace(known, capped=capped)
     if not (told.quota or told.is_used_up):

@@ -21,6 +21,7 @@ from truncus_django.validation import LONGEST_HEADER
 
 HEADER = "X-Original-Recipients"
 """The header of a redirected email that says for whom it was."""
+NOT_ALLOWED_CODE = "recipient_not_allowed"
 
 _ONE_ADDRESS = re.compile(r"[^\s@,;<>\"()]+@[^\s@,;<>\"()]+")
 
@@ -54,7 +55,8 @@ class Guard:
         if not self.redirect_to:
             raise EmailRefused(
                 "A recipient is not in ALLOW_RECIPIENTS, and REDIRECT_TO names nobody to get the "
-                "email instead"
+                "email instead",
+                code=NOT_ALLOWED_CODE,
             )
         to = allowed["to"] + [each for each in self.redirect_to if each not in allowed["to"]]
         guarded = EmailFields(email)

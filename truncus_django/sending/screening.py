@@ -7,15 +7,17 @@ unsubscribe list also heed that list's own entries; all others do not.
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from django.apps import apps
-from django.db import InterfaceError, OperationalError, connections, transaction
+from django.db import connections, transaction
 from django.utils import timezone
 
 from truncus_django.api.encoding import EmailFields
 from truncus_django.api.errors import EmailRefused, MessageError, TruncusError
 from truncus_django.conf import ConfigurationError, Settings
+from truncus_django.db.retry import is_in_transaction, over_a_live_connection
 from truncus_django.db.tables import lacks_tables
 from truncus_django.event_loop import off_the_event_loop
 from truncus_django.sending.addresses import RECIPIENT_FIELDS, bare_address, listed, mailbox
@@ -30,7 +32,7 @@ answer is lost, the same ones are left out when it is repeated."""
 OWN_FIELDS = frozenset({LIST_FIELD, LEFT_OUT_FIELD})
 SUPPRESSED_CODE = "recipient_suppressed"
 
-MOST_VALUES = 900
+MAX_VALUES = 900
 """In one query: an old SQLite takes no more than 999. An address is one, and so is its digest."""
 _COLUMNS = ("address", "tenant_id", "list_name", "reason", "expires_at")
 _trouble = TroubleLog()
@@ -202,9 +204,7 @@ def _mailbox(given: Any) -> str:
 
 def _entries_or_none(addresses: Iterable[str], has_tables: bool) -> Entries | None:
     try:
-        found = off_the_event_loop(
-            lambda: _entries_over_a_live_connection(list(addresses), has_tables)
-        )
+        found = off_the_event_loop(lambda: _read_entries(list(addresses), has_tables))
     except Exception as exc:  # noqa: BLE001  whatever it is, what waits for no list must go out
         hint = " Run manage.py migrate, if you have not." if lacks_tables(exc) else ""
         problem = "Suppressed addresses could not be looked up: %s."
@@ -216,21 +216,14 @@ def _entries_or_none(addresses: Iterable[str], has_tables: bool) -> Entries | No
     return found
 
 
-def _entries_over_a_live_connection(addresses: Sequence[str], has_tables: bool) -> Entries:
+def _read_entries(addresses: Sequence[str], has_tables: bool) -> Entries:
     # Here, because its models need the app, which is optional.
     from truncus_django.models import SuppressedAddress
 
     connection = connections[SuppressedAddress.objects.db]
-    is_inside = connection.in_atomic_block or not connection.get_autocommit()
-    needs_savepoint = is_inside and not has_tables
-    try:
-        with transaction.atomic(using=connection.alias) if needs_savepoint else nullcontext():
-            return _entries(addresses)
-    except (OperationalError, InterfaceError):
-        if is_inside:
-            raise
-        connection.close_if_unusable_or_obsolete()  # outside requests nobody else does
-        return _entries(addresses)
+    needs_savepoint = is_in_transaction(connection) and not has_tables
+    with transaction.atomic(using=connection.alias) if needs_savepoint else nullcontext():
+        return over_a_live_connection(partial(_entries, addresses), using=connection.alias)
 
 
 def _entries(addresses: Sequence[str]) -> Entries:
@@ -238,7 +231,7 @@ def _entries(addresses: Sequence[str]) -> Entries:
     from truncus_django.models import SuppressedAddress
 
     found: dict[str, list[tuple[str, str, str]]] = {}
-    at_once = MOST_VALUES // (1 + number_of_keys())
+    at_once = MAX_VALUES // (1 + number_of_keys())
     for start in range(0, len(addresses), at_once):
         some = {each: each for each in addresses[start : start + at_once]}
         some |= {digest: each for each in some for digest in digests_of(each)}

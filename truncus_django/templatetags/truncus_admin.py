@@ -34,6 +34,7 @@ def guard_notice() -> str:
 
 @register.filter
 def percent(share: float) -> str:
-    """Return a share, 0 to 1, as a percentage with one decimal place."""
-    rounded = round(share * 100, 1)  # number_format() cuts off
-    return f"{formats.number_format(rounded, decimal_pos=1)} %"
+    """Return a share, 0 to 1, as a percentage with one decimal place; below 1 %, with two."""
+    places = 2 if 0 < share < 0.00995 else 1
+    rounded = round(share * 100, places)  # number_format() cuts off
+    return f"{formats.number_format(rounded, decimal_pos=places)} %"

@@ -7,7 +7,7 @@ from truncus_django.testing.criteria import Criterion, criteria_of
 from truncus_django.testing.sent import sent_emails
 from truncus_django.testing.sent_email import SentEmail
 
-_MOST_SHOWN = 10
+_MAX_SHOWN = 10
 
 
 def assert_email_sent(
@@ -157,10 +157,10 @@ def _count(number: int) -> str:
 
 
 def _summaries(emails: Sequence[SentEmail]) -> Iterator[str]:
-    for email in emails[:_MOST_SHOWN]:
+    for email in emails[:_MAX_SHOWN]:
         yield f"  {_summary(email)}"
-    if len(emails) > _MOST_SHOWN:
-        yield f"  and {len(emails) - _MOST_SHOWN} more"
+    if len(emails) > _MAX_SHOWN:
+        yield f"  and {len(emails) - _MAX_SHOWN} more"
 
 
 def _summary(email: SentEmail) -> str:

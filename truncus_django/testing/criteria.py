@@ -16,9 +16,9 @@ from truncus_django.testing.sent_email import SentEmail
 
 _SHORT = 60
 """Texts up to this length are shown one beneath the other, longer ones as a diff."""
-_MOST_LINES = 12
-_MOST_WINDOWS = 3000
-_MOST_WIDTH = 100
+_MAX_LINES = 12
+_MAX_WINDOWS = 3000
+_MAX_WIDTH = 100
 
 
 class Criterion(Protocol):
@@ -180,8 +180,8 @@ class _Content:
         yield f"expected  {_cut(_written(expected))}"
         if not body:
             yield f"found     nothing: the email has no {self.name.partition('_')[0]}"
-        elif len(body) > _MOST_WIDTH:
-            yield f"found     {len(body):,} characters, which begin {body[:_MOST_WIDTH]!r}"
+        elif len(body) > _MAX_WIDTH:
+            yield f"found     {len(body):,} characters, which begin {body[:_MAX_WIDTH]!r}"
         else:
             yield f"found     {body!r}"
 
@@ -191,11 +191,11 @@ def _nearest_part(wanted: str, body: str) -> str | None:
     lines = [
         piece.strip()
         for line in _LINE_END.split(body)
-        for piece in textwrap.wrap(line, 2 * _MOST_WIDTH) or [""]
+        for piece in textwrap.wrap(line, 2 * _MAX_WIDTH) or [""]
     ]
     count = len(wanted.splitlines())
     windows = [
-        "\n".join(lines[start : start + count]) for start in range(min(len(lines), _MOST_WINDOWS))
+        "\n".join(lines[start : start + count]) for start in range(min(len(lines), _MAX_WINDOWS))
     ]
     close = difflib.get_close_matches(wanted, windows, n=1, cutoff=0.4)
     return close[0] if close else None
@@ -267,10 +267,10 @@ def _likeness(one: str, other: str) -> float:
 
 def _shown(label: str, items: Sequence[str]) -> Iterator[str]:
     """Yield items one beneath the other, the first beside the label."""
-    for index, item in enumerate(items[:_MOST_LINES]):
+    for index, item in enumerate(items[:_MAX_LINES]):
         yield f"{'' if index else label:8}  {_cut(item)}"
-    if len(items) > _MOST_LINES:
-        yield f"{'':8}  and {len(items) - _MOST_LINES} more"
+    if len(items) > _MAX_LINES:
+        yield f"{'':8}  and {len(items) - _MAX_LINES} more"
 
 
 def _diff(expected: str, found: str) -> Iterator[str]:
@@ -280,10 +280,10 @@ def _diff(expected: str, found: str) -> Iterator[str]:
         if not line.startswith("  ")
     ]
     yield "- expected, + found"
-    yield from lines[:_MOST_LINES]
-    if len(lines) > _MOST_LINES:
-        yield f"and {len(lines) - _MOST_LINES} more lines"
+    yield from lines[:_MAX_LINES]
+    if len(lines) > _MAX_LINES:
+        yield f"and {len(lines) - _MAX_LINES} more lines"
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= 2 * _MOST_WIDTH else f"{text[: 2 * _MOST_WIDTH]}…"
+    return text if len(text) <= 2 * _MAX_WIDTH else f"{text[: 2 * _MAX_WIDTH]}…"

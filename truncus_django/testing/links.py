@@ -1,13 +1,13 @@
 """The URLs in an email."""
 
 import re
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
 from django.core.mail import EmailMessage
 
 from truncus_django.emulator import EmailRecord
+from truncus_django.links import urls_in
 from truncus_django.testing.sent_email import SentEmail, bodies_of, of_record
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def links_in(
         ValueError: its bodies are not stored.
     """
     text, html = _bodies(email)
-    found = dict.fromkeys([*_hrefs(html), *_urls(text)])
+    found = dict.fromkeys([*_hrefs(html), *(url for _, url in urls_in(text))])
     return [url for url in found if mailto or not url.lower().startswith("mailto:")]
 
 
@@ -57,8 +57,6 @@ def _bodies(email: "EmailMessage | SentEmail | EmailRecord | Email") -> tuple[st
         )
     return email.text_body or "", email.html_body or ""
 
-
-# HTML ---------------------------------------------------------------------------------------------
 
 _LINE_BREAKS = re.compile(r"[\t\r\n]")
 
@@ -86,27 +84,3 @@ class _Hrefs(HTMLParser):
         url = _LINE_BREAKS.sub("", given or "").strip()  # as the URL standard has it
         if url:
             self.found.append(url)
-
-
-# Text ---------------------------------------------------------------------------------------------
-
-_URL = re.compile(
-    r"\b(?:[a-z][a-z0-9+.-]*://|mailto:)[^\s<>\"“”„«»。，、；！？（）「」]+", re.IGNORECASE
-)
-_PUNCTUATION = ".,;:!?'’…*"
-_PAIRS = {")": "(", "]": "[", "}": "{"}
-
-
-def _urls(text: str) -> Iterator[str]:
-    for found in _URL.finditer(text):
-        url = found[0]
-        while url[-1] in _PUNCTUATION or _is_unpaired(url):
-            url = url[:-1]
-        if _URL.fullmatch(url):  # there is something left of it
-            yield url
-
-
-def _is_unpaired(url: str) -> bool:
-    """Whether a URL ends with a bracket that was opened before it."""
-    last = url[-1]
-    return last in _PAIRS and url.count(last) > url.count(_PAIRS[last])

@@ -19,7 +19,7 @@ from truncus_django.emulator import EmailRecord
 from truncus_django.emulator.answers import WEBHOOK_EVENTS
 from truncus_django.message import TruncusStatus
 from truncus_django.sending.payload import moment_in_utc
-from truncus_django.states import EVENT_WORDS, State, usual_word
+from truncus_django.states import EVENT_WORDS, OUTBOX_STATES, usual_word
 from truncus_django.testing.sent_email import SentEmail
 from truncus_django.validation import did_you_mean
 
@@ -192,6 +192,6 @@ def _ids(email: Any) -> tuple[str | None, Any]:
 
 
 def _why_no_id(state: str) -> str:
-    if state in {State.PENDING, State.SENDING}:
+    if state in OUTBOX_STATES:
         return "The email waits in the outbox, and Truncus knows nothing of it: call send_outbox()."
     return f"Truncus has not accepted the email, which is {state!r}: it has no events."

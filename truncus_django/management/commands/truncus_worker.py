@@ -19,8 +19,8 @@ from truncus_django.db.clock import Clock, moment_of
 from truncus_django.management.base import CommandWithExamples
 from truncus_django.models import OutboxAccount, OutboxEntry, database
 from truncus_django.outbox.answers import DispatchResult
-from truncus_django.outbox.claim import Idle
 from truncus_django.outbox.dispatcher import RunStats
+from truncus_django.outbox.idle import Idle
 from truncus_django.outbox.worker import Result, Watcher, Worker
 from truncus_django.progress import Progress
 

@@ -65,7 +65,7 @@ def _answers(name: str) -> bool:
             import psycopg
 
             psycopg.connect(
-                host=settings["HOST"], user=settings["USER"], dbname="postgres", connect_timeout=3
+                host=settings["HOST"], user=settings["USER"], dbname="postgres", connect_timeout=30
             ).close()
         else:
             import pymysql
@@ -74,7 +74,7 @@ def _answers(name: str) -> bool:
                 host=settings["HOST"],
                 user=settings["USER"],
                 password=settings["PASSWORD"],
-                connect_timeout=3,
+                connect_timeout=30,
             ).close()
     except Exception as exc:  # noqa: BLE001  whatever keeps the tests out keeps them out
         print(f"{name} is left out: {type(exc).__name__}", file=sys.stderr)

@@ -16,6 +16,7 @@ import django
 from django.core import mail
 from django.core.mail.backends import locmem
 
+from tests.waiting import PATIENCE_S
 from truncus_django.backend import TruncusBackend
 from truncus_django.message import TruncusMessage
 from truncus_django.testing import BACKEND
@@ -144,7 +145,7 @@ class SlowBackend(locmem.EmailBackend):
     def send_messages(self, messages: Sequence[Any]) -> int:
         """Send, when it may go on."""
         self.is_sending.set()
-        assert self.may_go_on.wait(10)
+        assert self.may_go_on.wait(PATIENCE_S)
         return int(super().send_messages(messages))
 
 

@@ -8,12 +8,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.projects
 
@@ -64,7 +65,7 @@ def run(*arguments: str, **others: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -130,7 +131,7 @@ def test_demo_says_what_to_install_for_metrics_and_spans() -> None:
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert demo.returncode == 0, demo.stdout + demo.stderr
@@ -148,7 +149,7 @@ def kept_running() -> Iterator[subprocess.Popen[str]]:
         text=True,
         encoding="utf-8",
     )
-    deadline = threading.Timer(60, demo.kill)
+    deadline = threading.Timer(PATIENCE_S, demo.kill)
     deadline.start()
     with demo:
         yield demo
@@ -163,10 +164,10 @@ def test_demo_keeps_the_inbox_open_until_ctrl_c(kept_running: subprocess.Popen[s
         for line in kept_running.stdout
         if "inbox is at" in line and (found := re.search(r"http://\S+", line))
     )
-    with urllib.request.urlopen(inbox, timeout=10) as page:
+    with urllib.request.urlopen(inbox, timeout=PATIENCE_S) as page:
         assert "New in the shop this week" in page.read().decode()
     kept_running.send_signal(signal.SIGINT)
-    assert kept_running.wait(timeout=20) == 0
+    assert kept_running.wait(timeout=PATIENCE_S) == 0
 
 
 def free_port() -> int:
@@ -188,7 +189,7 @@ def admin() -> Iterator[tuple[subprocess.Popen[str], str]]:
         text=True,
         encoding="utf-8",
     )
-    deadline = threading.Timer(60, process.kill)
+    deadline = threading.Timer(PATIENCE_S, process.kill)
     deadline.start()
     with process:
         yield process, f"http://127.0.0.1:{port}/"
@@ -212,13 +213,12 @@ def test_the_admin_is_served_and_says_where_and_nothing_odd(
 
 
 def wait_until_it_answers(url: str) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=10) as page:
-            assert page.status == 200
-            return
-        time.sleep(0.05)
-    pytest.fail(f"{url} does not answer")
+    def answers() -> bool:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=PATIENCE_S) as page:
+            return page.status == 200
+        return False
+
+    until(answers, f"An answer of {url}")
 
 
 def test_a_port_in_use_is_told_with_the_option_that_chooses_another() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.test_docs import FENCE, PAGES, ROOT
 from tests.test_example_project import environment
+from tests.waiting import PATIENCE_S
 from truncus_django.emulator import Emulator
 from truncus_django.testing import run_emulator
 
@@ -65,7 +66,7 @@ class Project:
             env=environment(**self.variables),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.test_docs import ROOT
+from tests.waiting import PATIENCE_S
 
 OLD_PYTHON = """\
 #!{python}
@@ -25,7 +26,7 @@ def make(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
         ["make", "--no-print-directory", "-C", folder, "-f", ROOT / "Makefile", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 

@@ -11,6 +11,8 @@ from unittest.mock import patch
 from django.core.servers.basehttp import ThreadedWSGIServer
 from django.db import connection
 
+from tests.waiting import PATIENCE_S
+
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -62,7 +64,7 @@ def running_browser() -> Iterator[Any]:
         from playwright.sync_api import sync_playwright
     except ImportError:
         raise BrowserMissing(PLAYWRIGHT_MISSING) from None
-    waiting.set_options(timeout=30_000)  # as long as all else is waited for
+    waiting.set_options(timeout=PATIENCE_S * 1000)
     # Playwright keeps an event loop in this thread, beside which Django refuses its database.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
     try:
@@ -101,7 +103,7 @@ def _start(browser: Any, profile: Path, arguments: tuple[str, ...]) -> Any:
             executable_path=chromium_path(),
             ignore_default_args=True,
             args=[*EVERYDAY_ARGUMENTS, f"--user-data-dir={folder}", *arguments],
-            timeout=60_000,
+            timeout=PATIENCE_S * 1000 / 2,
         )
 
     try:

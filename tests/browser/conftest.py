@@ -11,6 +11,7 @@ from django.test import Client
 
 from tests.browser.chromium import BrowserMissing, running_browser, shared_connection_stays_open
 from tests.servers import LocalServer, QuietHandler, serving
+from tests.waiting import PATIENCE_S
 
 LOG = "/admin/truncus_django/email/"
 
@@ -88,7 +89,7 @@ class UnderWay:
     def wait_until_none(self) -> None:
         """Wait until all are over."""
         with self._changed:
-            assert self._changed.wait_for(lambda: self._count <= 0, timeout=30)
+            assert self._changed.wait_for(lambda: self._count <= 0, timeout=PATIENCE_S)
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ class Elsewhere(LocalServer):
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Wait until ``condition`` is true of what was noted."""
         with self._changed:
-            assert self._changed.wait_for(condition, timeout=30)
+            assert self._changed.wait_for(condition, timeout=PATIENCE_S)
 
 
 class _Note(QuietHandler):

@@ -7,6 +7,7 @@ import requests
 
 from tests.browser.chromium import expect
 from tests.test_links import NO_LINKS
+from tests.waiting import PATIENCE_S
 from truncus_django.testing import API_KEY
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -22,7 +23,7 @@ def send(emulator: Any) -> Any:
             f"{emulator.url}/api/v1/emails/send",
             json={**email, "html": "<p>Hello</p>", **fields},
             headers={"Authorization": f"Bearer {API_KEY}"},
-            timeout=30,
+            timeout=PATIENCE_S,
         )
         answer.raise_for_status()
         return f"{emulator.url}/mail/{answer.json()['message_id']}"

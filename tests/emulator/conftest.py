@@ -1,7 +1,6 @@
 """An emulator per test, a small HTTP client for it, a clock that jumps, a webhook receiver."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 import requests
 
+from tests.waiting import PATIENCE_S, until
 from truncus_django.api import contract
 from truncus_django.emulator import Emulator, SpokenDialect
 
@@ -39,7 +39,7 @@ class Client:
         self._keys = iter(range(1_000_000))
 
     def call(self, method: str, path: str, **options: Any) -> requests.Response:
-        return self.session.request(method, self.emulator.url + path, timeout=10, **options)
+        return self.session.request(method, self.emulator.url + path, timeout=PATIENCE_S, **options)
 
     def send(
         self, *, key: str | None = None, sandbox: bool = False, **changes: Any
@@ -157,10 +157,7 @@ class Receiver:
         self._thread.start()
 
     def wait_for(self, count: int) -> None:
-        deadline = time.monotonic() + 5
-        while len(self.received) < count:
-            assert time.monotonic() < deadline, f"{len(self.received)} of {count} came"
-            time.sleep(0.005)
+        until(lambda: len(self.received) >= count, f"{count} received")
 
     def stop(self) -> None:
         self._server.shutdown()

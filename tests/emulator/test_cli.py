@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests.waiting import PATIENCE_S
 from truncus_django.emulator import Options
 from truncus_django.emulator.cli import add_arguments, emulator_from, main
 
@@ -55,7 +56,7 @@ def finish(*arguments: str, command: list[str] = MODULE) -> subprocess.Completed
         text=True,
         env=ENVIRONMENT,
         cwd=ROOT,
-        timeout=20,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -74,10 +75,10 @@ def test_runs_until_it_is_told_to_stop(command, end):
         )
         assert match
         with requests.Session() as session:  # a kept connection does not hold up the end
-            answer = session.get(match[1], timeout=5)
+            answer = session.get(match[1], timeout=PATIENCE_S)
             assert answer.status_code == 200
             process.send_signal(end)
-            out, err = process.communicate(timeout=5)
+            out, err = process.communicate(timeout=PATIENCE_S)
         assert (process.returncode, out, err) == (0, "", "")
 
 
@@ -96,7 +97,9 @@ def test_options_reach_the_emulator(tmp_path):
 
         def post(path: str, key: str, body: object) -> requests.Response:
             headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": "a"}
-            return requests.post(f"{base}/api/v1/{path}", json=body, headers=headers, timeout=5)
+            return requests.post(
+                f"{base}/api/v1/{path}", json=body, headers=headers, timeout=PATIENCE_S
+            )
 
         assert post("emails/send", "tr_b", an_email()).status_code == 403
         assert post("emails/send", "tr_c", an_email()).status_code == 401
@@ -112,7 +115,10 @@ def test_a_webhook_that_nobody_takes_is_told_on_the_terminal(command):
     with running(*webhooks, command=command) as (process, ready):
         headers = {"Authorization": "Bearer tr_a", "Idempotency-Key": "a"}
         url = f"{ready.split()[3]}/api/v1/emails/send"
-        assert requests.post(url, json=an_email(), headers=headers, timeout=5).status_code == 200
+        assert (
+            requests.post(url, json=an_email(), headers=headers, timeout=PATIENCE_S).status_code
+            == 200
+        )
         told = process.stderr.readline()
     assert "Webhooks are not acknowledged: no answer" in told
     assert "@" not in told
@@ -200,7 +206,7 @@ def test_other_machines_are_let_in_only_when_asked_and_with_a_warning():
     with running("--host", "0.0.0.0") as (process, ready):
         assert ready.startswith("Truncus emulator at http://0.0.0.0:")
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=5)
+        _, err = process.communicate(timeout=PATIENCE_S)
     assert re.fullmatch(r"Warning: 0\.0\.0\.0 is reachable from other machines\.\n", err)
 
 
@@ -222,7 +228,7 @@ def test_missing_werkzeug_says_what_to_install(tmp_path):
         text=True,
         env=environment,
         cwd=ROOT,
-        timeout=20,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 1

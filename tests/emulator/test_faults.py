@@ -7,6 +7,7 @@ import time
 import pytest
 import requests
 
+from tests.waiting import PATIENCE_S
 from truncus_django.emulator import Emulator, Fault, Faults
 
 from .conftest import an_email
@@ -22,7 +23,7 @@ def raw_exchange(emulator: Emulator) -> bytes:
         f"POST {SEND} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer tr_a\r\n"
         f"Idempotency-Key: raw\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    with socket.create_connection((host, int(port)), timeout=5) as connection:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
         connection.sendall(head.encode() + body)
         received = b""
         while part := connection.recv(65536):

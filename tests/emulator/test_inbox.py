@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from tests.waiting import PATIENCE_S
 from truncus_django.emulator import inbox
 
 from .conftest import an_email
@@ -15,7 +16,7 @@ HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 
 
 def page_of(client, path="/"):
-    answer = client.session.get(client.emulator.url + path, timeout=5)
+    answer = client.session.get(client.emulator.url + path, timeout=PATIENCE_S)
     assert answer.status_code == 200
     return answer
 
@@ -206,7 +207,7 @@ def test_attachment_is_only_ever_downloaded(manual):
     assert "/" not in answer.headers["Content-Disposition"]
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert "Set-Cookie" not in answer.headers
-    missing = manual.session.get(f"{manual.emulator.url}{path}/attachments/1", timeout=5)
+    missing = manual.session.get(f"{manual.emulator.url}{path}/attachments/1", timeout=PATIENCE_S)
     assert missing.status_code == 404
 
 
@@ -246,23 +247,23 @@ def test_text_that_is_no_unicode_is_shown_all_the_same(manual):
 
 @pytest.mark.parametrize("path", ["/mail/unknown", "/mail/unknown/html", "/nothing"])
 def test_unknown_page_is_not_found(manual, path):
-    assert manual.session.get(manual.emulator.url + path, timeout=5).status_code == 404
+    assert manual.session.get(manual.emulator.url + path, timeout=PATIENCE_S).status_code == 404
 
 
 def test_inbox_takes_nothing_but_get(manual):
-    assert manual.session.post(manual.emulator.url + "/", timeout=5).status_code == 405
+    assert manual.session.post(manual.emulator.url + "/", timeout=PATIENCE_S).status_code == 405
 
 
 @pytest.mark.parametrize("path", ["/", "/mail/x"])
 def test_other_host_names_are_refused(manual, path):
     headers = {"Host": "evil.example"}
-    answer = manual.session.get(manual.emulator.url + path, headers=headers, timeout=5)
+    answer = manual.session.get(manual.emulator.url + path, headers=headers, timeout=PATIENCE_S)
     assert answer.status_code == 403
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:8025", "127.0.0.1", "[::1]:8025"])
 def test_names_of_this_machine_are_trusted(manual, host):
-    answer = manual.session.get(manual.emulator.url, headers={"Host": host}, timeout=5)
+    answer = manual.session.get(manual.emulator.url, headers={"Host": host}, timeout=PATIENCE_S)
     assert answer.status_code == 200
 
 

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from tests.waiting import PATIENCE_S
 from truncus_django.api.errors import WebhookVerificationError
 from truncus_django.api.webhooks import verify
 
@@ -89,11 +90,11 @@ def test_a_refusal_is_logged_and_shown_in_the_inbox_until_one_is_acknowledged(
         client.emulator.wait_for(lambda e: e.webhooks_are_idle())
     (logged,) = [record.getMessage() for record in caplog.records]
     assert why in logged
-    assert why in client.session.get(client.emulator.inbox_url, timeout=5).text
+    assert why in client.session.get(client.emulator.inbox_url, timeout=PATIENCE_S).text
 
     client.send()
     client.emulator.wait_for(lambda e: len(e.webhook_attempts) == 7)
-    assert "Webhooks" not in client.session.get(client.emulator.inbox_url, timeout=5).text
+    assert "Webhooks" not in client.session.get(client.emulator.inbox_url, timeout=PATIENCE_S).text
 
 
 def test_webhooks_that_are_bad_on_purpose_are_no_news(start, options, receiver, caplog):
@@ -183,7 +184,7 @@ def test_share_of_bad_webhooks_repeats_with_its_seed(start, options, receiver):
 
 
 def test_several_threads_post_at_the_same_time(start, options, receiver):
-    together = threading.Barrier(3, timeout=5)
+    together = threading.Barrier(3, timeout=PATIENCE_S)
     receiver.before_answer = together.wait
     client = start(webhook_threads=3, **options)
     for _ in range(3):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.core.mail import EmailMessage
 
+from tests.waiting import PATIENCE_S
 from truncus_django.api.errors import MessagesNotSent, TruncusError
 from truncus_django.emulator.faults import Fault, Strike
 
@@ -28,7 +29,7 @@ def strike(fault: Fault) -> Strike:
 
 def timeout_of(fault: Fault) -> float:
     """Return the seconds that a client waits: less than a delay, more than a busy machine takes."""
-    return DELAY_S / 2 if fault in DELAYS else 10.0
+    return DELAY_S / 2 if fault in DELAYS else PATIENCE_S
 
 
 def strike_requests(emulator: Any, fault: Fault, *numbers: int) -> list[int]:

@@ -10,14 +10,13 @@ from django.core import mail
 from django.core.mail import EmailMessage
 from django.db import connections
 
+from tests.waiting import PATIENCE_S
 from truncus_django.api.errors import ConfigurationError, EmailRefused
 from truncus_django.awaited_send import current_awaited_send
 from truncus_django.message import TruncusMessage, asend, asend_messages
 from truncus_django.models import Email, OutboxEntry
 from truncus_django.signals import pre_send
 from truncus_django.states import State
-
-DELIVERED_BY = 10.0  # seconds; longer than any answer here takes
 
 
 @pytest.fixture
@@ -62,7 +61,7 @@ def stop_before_send():
 
     def wait(**kwargs):
         begun.set()
-        assert may_go_on.wait(DELIVERED_BY)
+        assert may_go_on.wait(PATIENCE_S)
 
     pre_send.connect(wait)
     yield begun, may_go_on
@@ -165,7 +164,7 @@ def test_what_is_cancelled_before_its_request_makes_none(emulator, stop_before_s
 
     async def send():
         task = asyncio.ensure_future(asend_messages(sent))
-        assert await asyncio.to_thread(begun.wait, DELIVERED_BY)
+        assert await asyncio.to_thread(begun.wait, PATIENCE_S)
         task.cancel()
         await asyncio.sleep(0)
         may_go_on.set()
@@ -180,7 +179,7 @@ def test_what_has_not_begun_is_cancelled_at_once(emulator):
     sent, busy = message(), threading.Event()
 
     async def send():
-        other = asyncio.ensure_future(sync_to_async(busy.wait)(DELIVERED_BY))
+        other = asyncio.ensure_future(sync_to_async(busy.wait)(PATIENCE_S))
         await asyncio.sleep(0)
         task = asyncio.create_task(sent.asend())
         await asyncio.sleep(0.01)
@@ -229,7 +228,7 @@ def test_what_is_cancelled_before_the_commit_is_not_put_in(stop_before_send):
 
     async def send():
         task = asyncio.ensure_future(sent.asend())
-        assert await asyncio.to_thread(begun.wait, DELIVERED_BY)
+        assert await asyncio.to_thread(begun.wait, PATIENCE_S)
         task.cancel()
         await asyncio.sleep(0)
         may_go_on.set()

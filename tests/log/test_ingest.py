@@ -17,6 +17,7 @@ from tests.log.events import (
     incoming,
     minute,
 )
+from tests.waiting import PATIENCE_S
 from truncus_django.log.ingest import apply_details, attach, ingest
 from truncus_django.models import Email, EmailEvent
 from truncus_django.signals import email_event
@@ -196,7 +197,7 @@ def test_an_event_in_the_middle_of_the_recording_is_applied(
         thread = threading.Thread(target=lambda: in_threads(webhook))
         thread.start()
         if connection.vendor == "postgresql":  # the others wait for the end of this transaction
-            assert events.wait(20)
+            assert events.wait(PATIENCE_S)
             assert EmailEvent.objects.get().email is None
     thread.join()
     assert Email.objects.get().state == State.BOUNCED
@@ -224,7 +225,7 @@ def test_an_email_recorded_in_the_middle_of_a_webhook_gets_its_event(
         thread = threading.Thread(target=lambda: in_threads(record))
         thread.start()
         if connection.vendor != "sqlite":  # which has one writer at a time
-            assert recorded.wait(20)
+            assert recorded.wait(PATIENCE_S)
             assert Email.objects.get().state == State.DELIVERED
     thread.join()
     assert Email.objects.get().state == State.BOUNCED

@@ -13,6 +13,7 @@ from django.db import InterfaceError, connection
 from django.utils import timezone
 
 from tests.log.syncing import asked, sync
+from tests.waiting import PATIENCE_S
 from truncus_django.api.client import TruncusClient
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.log import sync as sync_module
@@ -232,7 +233,7 @@ def test_two_processes_ask_about_each_email_once(emulator, send_due, tmp_path: P
         )
         for _ in range(2)
     ]
-    told = [job.communicate(timeout=60) for job in jobs]
+    told = [job.communicate(timeout=PATIENCE_S) for job in jobs]
     assert [job.returncode for job in jobs] == [1, 1], told  # all are unknown to the emulator
     assert sorted(asked(emulator)) == sorted(email.message_id for email in emails)
     assert all("unknown to Truncus" in out for out, _ in told), told

@@ -23,6 +23,7 @@ from django.test import Client
 from django.urls import include, path, reverse
 
 from tests.servers import serving
+from tests.waiting import PATIENCE_S
 from truncus_django import views
 from truncus_django.api.webhooks import sign
 from truncus_django.message import TruncusMessage
@@ -488,7 +489,7 @@ def test_the_emulators_webhooks_arrive_shuffled_twice_and_among_forged_ones(emul
             it.webhooks_are_idle()
             and sum(a.flaw is None and a.status == 200 for a in it.webhook_attempts) == 2 * 36
         ),
-        timeout_s=60,
+        timeout_s=PATIENCE_S,
     )
 
     found = [
@@ -522,7 +523,9 @@ def test_truncus_repeats_what_met_trouble_until_it_is_stored(emulator, webhook_u
     monkeypatch.setattr(views, "ingest", fail_twice)
     emulator.reset(webhook_url=webhook_url, webhook_secret=SECRET, webhook_backoff_s=(0.01,) * 5)
     sent_to(emulator, "bounce")
-    emulator.wait_for(lambda it: any(a.status == 200 for a in it.webhook_attempts), timeout_s=20)
+    emulator.wait_for(
+        lambda it: any(a.status == 200 for a in it.webhook_attempts), timeout_s=PATIENCE_S
+    )
 
     assert [attempt.status for attempt in emulator.webhook_attempts] == [500, 500, 200]
     assert EmailEvent.objects.count() == 1

@@ -34,7 +34,7 @@ def answering() -> list[str]:
 
 def _answers(name: str) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", _PORTS[name]), timeout=3).close()
+        socket.create_connection(("127.0.0.1", _PORTS[name]), timeout=30).close()
     except OSError as exc:
         print(f"{name} is left out: {type(exc).__name__}", file=sys.stderr)
         return False

@@ -9,8 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,21 +18,12 @@ import pytest
 from django.db import connections
 
 from tests.log.conftest import other_database, shared_database
+from tests.waiting import PATIENCE_S, until
 from truncus_django.models import database
 
-__all__ = ["Process", "Site", "other_database", "shared_database", "site", "until"]
+__all__ = ["Process", "Site", "other_database", "shared_database", "site"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-DEADLINE_S = 60.0
-"""Nothing takes so long; but the machine may do other things, too."""
-
-
-def until(condition: Callable[[], Any], what: str = "The condition") -> None:
-    """Return as soon as a condition holds."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not hold within {DEADLINE_S:.0f} s."
-        time.sleep(0.02)
 
 
 class Process:
@@ -82,8 +72,8 @@ class Process:
 
     def status(self) -> int:
         """Wait for the end and return the exit status."""
-        status = self._process.wait(DEADLINE_S)
-        self._reader.join(DEADLINE_S)
+        status = self._process.wait(PATIENCE_S)
+        self._reader.join(PATIENCE_S)
         return status
 
     def close(self) -> None:

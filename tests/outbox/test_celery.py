@@ -16,7 +16,8 @@ from kombu import pools
 
 from tests.outbox.brokers import answering, broker
 from tests.outbox.celery_app import make_app
-from tests.outbox.processes import Process, Site, other_database, shared_database, site, until
+from tests.outbox.processes import Process, Site, other_database, shared_database, site
+from tests.waiting import until
 from truncus_django import tasks
 from truncus_django.models import OutboxAccount, OutboxBatch, OutboxEntry
 from truncus_django.outbox.notify import while_sending

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.outbox.processes import ROOT
+from tests.waiting import PATIENCE_S
 
 SEND = (
     "from django.core.mail import send_mail;"
@@ -36,7 +37,7 @@ def shop(emulator: Any, tmp_path: Path) -> Any:
             capture_output=True,
             text=True,
             encoding="utf-8",
-            timeout=120,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr

@@ -15,6 +15,7 @@ from tests.fallback import SMTP, UNREACHABLE, smtp_server, use_fallback
 from tests.log.conftest import other_database, shared_database
 from tests.outbox.conftest import NO_LIMITS, reload
 from tests.outbox.test_steps import victim
+from tests.waiting import PATIENCE_S
 from truncus_django.bulk import send_bulk
 from truncus_django.models import (
     AccountQuota,
@@ -57,7 +58,7 @@ def down(name, emulator):
 def smtp(emulator, settings):
     """A real server as the fallback mailer, in use."""
     with smtp_server() as server:
-        options = {"host": "127.0.0.1", "port": server.port, "timeout": 10}
+        options = {"host": "127.0.0.1", "port": server.port, "timeout": PATIENCE_S}
         server.name = use_fallback(settings, SMTP, options)
         yield server
 

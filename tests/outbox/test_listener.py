@@ -9,6 +9,7 @@ import pytest
 from django.core.mail import EmailMessage
 from django.db import connection, connections
 
+from tests.waiting import PATIENCE_S
 from truncus_django.backend import TruncusBackend
 from truncus_django.outbox import listener as listener_module
 from truncus_django.outbox.listener import CHANNEL, Listener
@@ -54,7 +55,7 @@ def test_a_listener_hears_of_a_commit():
     with Listener("default") as listener:
         assert listener.is_listening is can_listen()
         by_another_connection(send)
-        assert listener.wait(60 if can_listen() else 0.01) is can_listen()
+        assert listener.wait(PATIENCE_S if can_listen() else 0.01) is can_listen()
         assert listener.wait(0.01) is False
 
 
@@ -81,12 +82,12 @@ def test_a_listener_that_lost_its_connection_says_so_and_listens_again():
         if can_listen():
             by_another_connection(end_listening)
         while listener.is_listening:
-            assert listener.wait(60)
+            assert listener.wait(PATIENCE_S)
         # What came in between may have been missed.
-        assert listener.wait(60 if can_listen() else 0.01) is can_listen()
+        assert listener.wait(PATIENCE_S if can_listen() else 0.01) is can_listen()
         assert listener.is_listening is can_listen()
         by_another_connection(send)
-        assert listener.wait(60 if can_listen() else 0.01) is can_listen()
+        assert listener.wait(PATIENCE_S if can_listen() else 0.01) is can_listen()
 
 
 def test_a_listener_whose_connection_was_closed_in_this_thread_listens_again():

@@ -12,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from tests.log.conftest import in_threads, other_database, shared_database
 from tests.outbox.conftest import NO_LIMITS, put_all, reload
+from tests.waiting import PATIENCE_S
 from truncus_django.db.clock import Clock
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
 from truncus_django.outbox.claim import Claim, claim
@@ -325,7 +326,7 @@ def run_together(in_threads, *functions):
     start = threading.Barrier(len(functions))
 
     def begin(function):
-        start.wait(30)
+        start.wait(PATIENCE_S)
         return function()
 
     return in_threads(*[partial(begin, function) for function in functions])

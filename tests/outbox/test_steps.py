@@ -23,6 +23,7 @@ from django.utils import timezone
 
 from tests.log.conftest import other_database, shared_database
 from tests.outbox.bulk_messages import three_letters
+from tests.waiting import PATIENCE_S
 from truncus_django.api import contract
 from truncus_django.backend import TruncusBackend
 from truncus_django.bulk import send_bulk
@@ -127,7 +128,7 @@ def victim(
         yield Victim(process, emulator)
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE_S) == 0
     options.clear()
     options |= before
     connections[shared_database].close()
@@ -156,7 +157,7 @@ def _run_leases_out() -> None:
 def _go_on() -> None:
     """Let a healthy worker finish. The server may notice a moment later that the other died."""
     dispatcher = Dispatcher(jitter=lambda: 0.0)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while OutboxBatch.objects.exists() or OutboxEntry.objects.filter(is_waiting=True).exists():
         assert time.monotonic() < deadline, list(OutboxBatch.objects.values())
         _run_leases_out()

@@ -11,6 +11,7 @@ from django.core.mail import EmailMessage
 from django.db import transaction
 
 from tests.outbox.processes import Site, other_database, shared_database, site
+from tests.waiting import PATIENCE_S
 from truncus_django import tasks
 from truncus_django.api.errors import ConfigurationError
 from truncus_django.backend import TruncusBackend
@@ -303,5 +304,5 @@ def test_what_is_due_later_waits_in_a_database_backend(site_with_tasks, emulator
     assert "('READY', 1)" in shown.output
 
     follow_up = site.start("-m", "django", "db_worker", "--interval", "0.05")
-    emulator.wait_for(lambda emulator: emulator.accepted == 3, timeout_s=60)
+    emulator.wait_for(lambda emulator: emulator.accepted == 3, timeout_s=PATIENCE_S)
     assert not follow_up.has_ended

@@ -13,6 +13,7 @@ from django.db import connections
 from django.utils import timezone
 
 from tests.log.conftest import other_database, shared_database
+from tests.waiting import until
 from truncus_django.db.clock import unix_of
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
 from truncus_django.outbox.dispatcher import Dispatcher
@@ -24,13 +25,6 @@ from truncus_django.states import State
 __all__ = ["other_database", "shared_database"]
 
 SENT = {State.SENT, State.DELIVERED}
-
-
-def _until(condition: Callable[[], Any], limit_s: float = 30.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "The condition did not hold in time."
-        time.sleep(0.02)
 
 
 def _pass_time() -> None:
@@ -65,14 +59,14 @@ def test_database_that_is_gone_for_a_while(
     alias = database()
     with _working(2), _gone(alias) as gone:
         put(3)
-        _until(lambda: emulator.accepted == 3)
+        until(lambda: emulator.accepted == 3)
         emulator.faults.next("delay_after", seconds=0.5)
         put(3)
-        _until(lambda: emulator.accepted == 6)
+        until(lambda: emulator.accepted == 6)
         gone()  # while the answer is on its way
         put(3)
-        _until(lambda: emulator.accepted == 9)
-        _until(lambda: not OutboxBatch.objects.exists())
+        until(lambda: emulator.accepted == 9)
+        until(lambda: not OutboxBatch.objects.exists())
     assert set(Email.objects.values_list("state", flat=True)) <= SENT
     assert Email.objects.count() == emulator.accepted == 9
     assert not OutboxEntry.objects.exists()

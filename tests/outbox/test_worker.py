@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connections
 
-from tests.outbox.processes import Process, other_database, shared_database, site, until
+from tests.outbox.processes import Process, other_database, shared_database, site
+from tests.waiting import PATIENCE_S, until
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
 from truncus_django.outbox import worker as worker_module
 from truncus_django.outbox.dispatcher import Dispatcher
@@ -421,7 +422,7 @@ def test_stop_ends_an_idle_worker(quick, emulator):
             idled.set()
 
     worker._watcher = Idling()
-    stopper = threading.Thread(target=lambda: (idled.wait(60), worker.stop()))
+    stopper = threading.Thread(target=lambda: (idled.wait(PATIENCE_S), worker.stop()))
     stopper.start()
     result = worker.run()
     stopper.join()

@@ -15,6 +15,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from tests.fallback import InterruptedBackend, SilentBackend, use_fallback
+from tests.waiting import PATIENCE_S
 from truncus_django.api.errors import OutcomeUnknown, QuotaExceeded, ServerError, refusal
 from truncus_django.api.results import MonthlyQuota, SendResult
 from truncus_django.backend import TruncusBackend
@@ -401,7 +402,7 @@ def test_threads_that_cross_a_threshold_together_tell_it_once(shared_database, i
     start = Barrier(4)
 
     def cross(sent: int) -> None:
-        start.wait(10)
+        start.wait(PATIENCE_S)
         keeping._write("account", of_plan(sent), using=shared_database)
 
     in_threads(*[partial(cross, 80 + number) for number in range(4)])

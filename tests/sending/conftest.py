@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.fallback import SMTP, UNREACHABLE, SmtpServer, smtp_server, use_fallback
+from tests.waiting import PATIENCE_S
 from truncus_django.api import retry
 
 
@@ -33,5 +34,7 @@ def down(fallback: str, settings: Any) -> None:
 def smtp(fallback: str, settings: Any) -> Iterator[SmtpServer]:
     """A real server as the fallback mailer."""
     with smtp_server() as server:
-        use_fallback(settings, SMTP, {"host": "127.0.0.1", "port": server.port, "timeout": 10})
+        use_fallback(
+            settings, SMTP, {"host": "127.0.0.1", "port": server.port, "timeout": PATIENCE_S}
+        )
         yield server

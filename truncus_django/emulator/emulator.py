@@ -237,7 +237,7 @@ class Emulator:
         """Return whether no webhook waits to be sent or repeated."""
         return self._service.webhooks.is_idle()
 
-    def wait_for(self, condition: "Callable[[Emulator], object]", timeout_s: float = 5.0) -> None:
+    def wait_for(self, condition: "Callable[[Emulator], object]", timeout_s: float = 30.0) -> None:
         """Return as soon as ``condition`` of this emulator is true.
 
         Raises:

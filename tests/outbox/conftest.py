@@ -8,6 +8,7 @@ from django.core.mail import EmailMessage
 from django.db import connection
 
 from tests.people import may  # noqa: F401  a fixture
+from truncus_django.api import retry
 from truncus_django.backend import TruncusBackend
 from truncus_django.db.clock import Clock
 from truncus_django.message import TruncusMessage
@@ -174,8 +175,12 @@ def unknown(
 
 
 @pytest.fixture
-def dispatcher() -> Dispatcher:
-    """One that neither waits for a database nor spreads retries by chance."""
+def dispatcher(monkeypatch: pytest.MonkeyPatch) -> Dispatcher:
+    """One that neither waits for a database nor spreads retries by chance.
+
+    It tries again so late that no pause of a busy machine lets it.
+    """
+    monkeypatch.setattr(retry, "FIRST_BACKOFF_S", 20.0)
     return Dispatcher(sleep=lambda seconds: None, jitter=lambda: 0.5)
 
 

@@ -85,9 +85,11 @@ def test_a_refusal_is_logged_and_shown_in_the_inbox_until_one_is_acknowledged(
 ):
     receiver.statuses = [status] * 6
     client = start(**options)
-    for _ in range(2):
+    for count in (3, 6):
         client.send()
-        client.emulator.wait_for(lambda e: e.webhooks_are_idle())
+        client.emulator.wait_for(
+            lambda e: e.webhooks_are_idle() and len(e.webhook_attempts) == count  # noqa: B023
+        )
     (logged,) = [record.getMessage() for record in caplog.records]
     assert why in logged
     assert why in client.session.get(client.emulator.inbox_url, timeout=PATIENCE_S).text

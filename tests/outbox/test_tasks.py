@@ -214,7 +214,7 @@ def test_an_immediate_backend_sends_after_the_commit(queue, django_tasks, put, s
 
 
 def test_an_immediate_backend_leaves_what_is_due_later(queue, django_tasks, put, emulator, states):
-    emulator.faults.next("error_500")
+    emulator.faults.next("error_503", retry_after=60)
     put(1)
     assert states() == ["sending"]
     assert OutboxAccount.objects.get().follow_up_at is None

@@ -2,18 +2,20 @@
 
 import threading
 from collections import Counter
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from uuid import uuid4
 
 import pytest
-from django.db import connections, transaction
+from django.db import OperationalError, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
 from tests.log.conftest import in_threads, other_database, shared_database
 from tests.outbox.conftest import NO_LIMITS, put_all, reload
 from tests.waiting import PATIENCE_S
 from truncus_django.db.clock import Clock
+from truncus_django.db.retry import in_tries
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
 from truncus_django.outbox.claim import Claim, claim
 from truncus_django.outbox.dispatcher import Dispatcher
@@ -321,6 +323,36 @@ def test_whoever_sends_is_notified_once_something_is_due(put, monkeypatch):
     assert notified == [database()]
 
 
+@contextmanager
+def deadlock(times):
+    """Let so many looks at the accounts end in a deadlock."""
+    left = iter(range(times))
+
+    def look(execute, sql, *query):
+        if "outboxaccount" in sql and next(left, None) is not None:
+            raise OperationalError(1213, "Deadlock found when trying to get lock")
+        return execute(sql, *query)
+
+    with connections[database()].execute_wrapper(look):
+        yield
+
+
+@pytest.mark.django_db(transaction=True)
+def test_after_a_deadlock_it_is_tried_once_more(put):
+    ids = ids_of(put(2))
+    with deadlock(2), pytest.raises(OperationalError):
+        cancel(ids)
+    with deadlock(1):
+        assert cancel(ids) == dict.fromkeys(ids, OperationResult.CANCELLED)
+
+
+def test_in_a_transaction_of_the_caller_s_it_is_not_tried_again(put):
+    ids = ids_of(put(2))
+    with deadlock(1), pytest.raises(OperationalError):
+        cancel(ids)
+    assert Email.objects.filter(state=State.CANCELLED).count() == 0
+
+
 def run_together(in_threads, *functions):
     """Call functions at the same moment, each in a thread of its own; return their answers."""
     start = threading.Barrier(len(functions))
@@ -333,7 +365,9 @@ def run_together(in_threads, *functions):
 
 
 def drain():
-    return Dispatcher(sleep=lambda seconds: None, jitter=lambda: 0.5).drain()
+    """Send as a worker does, which goes on after a deadlock."""
+    dispatcher = Dispatcher(sleep=lambda seconds: None, jitter=lambda: 0.5)
+    return in_tries(dispatcher.drain, using=database())
 
 
 @pytest.mark.django_db(transaction=True)

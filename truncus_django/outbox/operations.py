@@ -16,6 +16,7 @@ from django.db import transaction
 from truncus_django.conf import get_settings
 from truncus_django.db.clock import Clock, moment_of
 from truncus_django.db.locks import lock_free_rows, take_write_lock
+from truncus_django.db.retry import over_a_live_connection
 from truncus_django.log import transitions
 from truncus_django.log.transitions import EmailUpdate
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
@@ -210,13 +211,19 @@ def _in_portions(
 ) -> dict[UUID, OperationResult]:
     ids = list(dict.fromkeys(email_ids))
     clock, settings = Clock(database()), get_settings()
+
+    def one_portion(portion: Sequence[UUID]) -> dict[UUID, OperationResult]:
+        with transaction.atomic(using=clock.using):
+            results = operation(_hold(portion, clock.now()))
+            if {OperationResult.WAITS_AGAIN, OperationResult.DUE_NOW} & set(results.values()):
+                notify_after_commit(clock.using, settings)
+        return results
+
     results: dict[UUID, OperationResult] = {}
     for start in range(0, len(ids), _AT_ONCE):
-        with transaction.atomic(using=clock.using):
-            portion = operation(_hold(ids[start : start + _AT_ONCE], clock.now()))
-            if {OperationResult.WAITS_AGAIN, OperationResult.DUE_NOW} & set(portion.values()):
-                notify_after_commit(clock.using, settings)
-        results |= portion
+        work = partial(one_portion, ids[start : start + _AT_ONCE])
+        # MariaDB may choose it to end a deadlock with workers.
+        results |= over_a_live_connection(work, using=clock.using)
     return results
 
 

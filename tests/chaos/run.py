@@ -220,6 +220,9 @@ def _set_up(plan: Plan, database: dict[str, Any], url: str, handovers: Path) -> 
                 "DELIVERY": "outbox",
                 "DISPATCHER": plan.runner,
                 "TIMEOUT": TIMEOUT_S,
+                # Where a repeated batch is answered as a whole, emails that are the first of their
+                # form become unknown: their first answer may have refused them for it.
+                "DIALECT": "manual" if plan.replay == "duplicate" else "auto",
                 "REQUESTS_PER_SECOND": 0,
                 "REQUESTS_PER_MINUTE": 0,
                 **(features if plan.all_features else {}),

@@ -37,9 +37,10 @@ def in_tries(
 
 
 def over_a_live_connection(work: Callable[[], _Result], *, using: str) -> _Result:
-    """Return what ``work`` returns; once more over a new connection where this one was ended.
+    """Return what ``work`` returns, at the second try if the first met a deadlock or the like.
 
-    In a transaction of the caller's, which ended with its connection, what was raised is raised.
+    It goes over a new connection where this one was ended. What was raised in a transaction of the
+    caller's, which ended with it, is raised.
 
     Args:
         work: all or nothing, so that it can be done again.

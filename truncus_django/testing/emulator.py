@@ -128,8 +128,8 @@ def send_outbox() -> int:
     """Send what is due in the outbox, as a worker would, and return how many were accepted.
 
     For projects with ``DELIVERY = "outbox"``, whose tests have no worker. It keeps within the
-    account's limits; set them to 0 in tests that send much. What fails for now waits for its next
-    try, half a second at least, and is left to a later call.
+    account's limits; set them to 0 in tests that send much. What fails for now is tried again
+    after half a second at the earliest: by a later call, unless this one takes as long.
 
     Raises:
         django.db.DatabaseError: the outbox has no tables, or its database failed.
@@ -137,7 +137,7 @@ def send_outbox() -> int:
     # Here, because its models need the app, which is optional.
     from truncus_django.outbox.dispatcher import Dispatcher
 
-    # Not by chance: a worker may well try again before it has done.
+    # The longest wait: a shorter one, by chance, would let some calls try again and others not.
     return Dispatcher(jitter=lambda: 1.0).drain().accepted
 
 

@@ -1,19 +1,21 @@
 """What was sent is found by each criterion, wherever it went."""
 
 import re
+from datetime import timedelta
 
 import pytest
 from django.core import mail
 from django.core.mail import EmailMessage, EmailMultiAlternatives, send_mail
 from django.db import transaction
 from django.test import TestCase, override_settings
+from django.utils import timezone
 from django.utils.functional import lazystr
 
 from tests.testing.conftest import order
 from truncus_django.api import retry
 from truncus_django.api.errors import InvalidAddress
 from truncus_django.message import TruncusMessage
-from truncus_django.models import Email
+from truncus_django.models import Email, OutboxBatch
 from truncus_django.outbox import operations
 from truncus_django.testing import (
     SentAttachment,
@@ -331,6 +333,15 @@ def test_an_email_that_could_not_be_sent_yet_counts(outbox):
 
     assert outbox.accepted == 0
     assert_email_sent(count=1)
+
+
+def test_what_fails_waits_as_long_each_time(outbox):
+    order().send()
+    outbox.faults.next("reset_before")
+    began = timezone.now()
+    send_outbox()
+
+    assert OutboxBatch.objects.get().due_at - began >= timedelta(seconds=retry.FIRST_BACKOFF_S)
 
 
 def test_emails_that_failed_were_cancelled_rolled_back_or_retained_do_not_wait(outbox, settings):

@@ -5,16 +5,14 @@ They are measured by :mod:`tests.chaos.sliding`, which counts requests as they a
 
 import json
 import math
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from tests.chaos.processes import ended, start
 from tests.chaos.sliding import Arrival
 
 PER_SECOND, PER_MINUTE = 10, 60
@@ -87,33 +85,18 @@ def measure(database: Mapping[str, Any], *, seconds: float, workers: int, latenc
     """
     options = {"per_second": PER_SECOND, "per_minute": PER_MINUTE, "latency_s": latency_s}
     with ExitStack() as stack:
-        truncus = stack.enter_context(process("tests.chaos.sliding", json.dumps(options)))
+        truncus = stack.enter_context(
+            ended(start("tests.chaos.sliding", json.dumps(options), pipes=True))
+        )
         assert truncus.stdout is not None
         chaos = {
             "database": database,
             "truncus": {**TRUNCUS, "BASE_URL": json.loads(truncus.stdout.readline())},
         }
         for _ in range(workers):
-            stack.enter_context(process("django", "truncus_worker", "--verbosity=0", chaos=chaos))
+            stack.enter_context(
+                ended(start("django", "truncus_worker", "--verbosity=0", chaos=chaos))
+            )
         time.sleep(START_UP_S + seconds)
         told, _ = truncus.communicate("\n", timeout=60)
     return use_of([Arrival(*each) for each in json.loads(told)], seconds=seconds)
-
-
-@contextmanager
-def process(
-    module: str, *arguments: str, chaos: Mapping[str, Any] | None = None
-) -> Iterator["subprocess.Popen[str]"]:
-    """Run a module in a process for the length of a ``with`` block."""
-    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.chaos.settings"}
-    with subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
-        env={**environment, "CHAOS": json.dumps(chaos)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as running:
-        try:
-            yield running
-        finally:
-            running.kill()

@@ -3,9 +3,7 @@
 import json
 import os
 import random
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,25 +13,23 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import django
-import psutil
 from django.db import connections
 
 from tests.chaos import pace
 from tests.chaos.books import compare, compare_features, count_features, count_requests, read_books
+from tests.chaos.crew import Crew
 from tests.chaos.fallback import BACKEND, FALLBACK, read_handed
+from tests.chaos.processes import ended, start
 from tests.chaos.writer import ALLOWED, REDIRECT_TO
+from tests.waiting import PATIENCE_S
 from truncus_django.emulator.faults import Fault
 
 DATABASES = ("sqlite", "postgresql", "mariadb")
 RUNNERS = ("worker", "celery")
 TIMEOUT_S, DELAY_S = 2.0, 2.5
 """Workers wait less long than a delay of the local Truncus takes: those answers come too late."""
-PATIENCE_S = 300.0
+EMPTY_WITHIN_S = 300.0
 """For so long after the last email and the last kill the outbox may take to become empty."""
-CELERY_STARTS_WITHIN_S = 6.0
-"""For so long Celery's worker may take from its first child to its first task."""
-STARTS_WITHIN_S = 15.0
-"""For so long a worker may take until it ends on SIGTERM as it should."""
 STOP_S = 2 * TIMEOUT_S + 7
 """For so long workers stand still: longer than their leases."""
 HANDOVER_LEASE_S = STOP_S + 4
@@ -72,10 +68,11 @@ def run(plan: Plan) -> tuple[list[str], dict[str, Any]]:
         _set_up(plan, database, truncus.url, handovers)
         ledgers = [folder / f"writer-{number}" for number in range(plan.writers)]
         writers = [
-            stack.enter_context(_ended(_start_writer(plan, number, ledger)))
+            stack.enter_context(ended(_start_writer(plan, number, ledger)))
             for number, ledger in enumerate(ledgers)
         ]
-        crew = stack.enter_context(_ended_crew(Crew(plan)))
+        crew = Crew(runner=plan.runner, workers=plan.workers, seed=plan.seed, folder=folder)
+        stack.callback(crew.end)
         _let_die(plan, crew, writers)
         problems = [f"writer {w.args} ended with {w.returncode}" for w in writers if w.wait()]
         problems += _wait_until_empty(crew)
@@ -178,7 +175,7 @@ class _Truncus:
         self.url: str = json.loads(process.stdout.readline())
 
     def tell(self) -> dict[str, Any]:
-        told, _ = self._process.communicate("\n", timeout=60)
+        told, _ = self._process.communicate("\n", timeout=PATIENCE_S)
         return json.loads(told)  # type: ignore[no-any-return]
 
 
@@ -197,8 +194,7 @@ def _truncus(plan: Plan) -> Iterator[_Truncus]:
     }
     if plan.all_features:
         options["revoked"] = [API_KEY, KEY_WORKS_S, KEY_FAILS_S]
-    process = _start("tests.chaos.truncus", json.dumps(options), pipes=True)
-    with _ended(process):
+    with ended(start("tests.chaos.truncus", json.dumps(options), pipes=True)) as process:
         yield _Truncus(process)
 
 
@@ -248,21 +244,9 @@ def _set_up_django(chaos: Mapping[str, Any]) -> None:
     call_command("migrate", verbosity=0)
 
 
-def _start(module: str, *arguments: str, pipes: bool = False) -> subprocess.Popen[str]:
-    pipe = subprocess.PIPE if pipes else None
-    return subprocess.Popen(
-        # Celery warns of root, whose machine a container is.
-        [sys.executable, "-W", "ignore::UserWarning:celery.platforms", "-m", module, *arguments],
-        stdin=pipe or subprocess.DEVNULL,
-        stdout=pipe or subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-
-
 def _start_writer(plan: Plan, number: int, ledger: Path) -> subprocess.Popen[str]:
     mails = plan.mails // plan.writers + (number < plan.mails % plan.writers)
-    return _start(
+    return start(
         "tests.chaos.writer",
         f"writer{number}",
         f"--mails={mails}",
@@ -271,154 +255,6 @@ def _start_writer(plan: Plan, number: int, ledger: Path) -> subprocess.Popen[str
         f"--ledger={ledger}",
         *(["--all-features"] if plan.all_features else []),
     )
-
-
-@contextmanager
-def _ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-class Crew:
-    """The workers, each in a process group of its own; and Celery's clock, where there is one.
-
-    Attributes:
-        killed: processes, by their ids, and how many emails each could be sending at its end.
-    """
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._random = random.Random(plan.seed)
-        self.kills = self.stops = 0
-        self.killed: dict[int, int] = {}
-        self._hired_at: dict[int, float] = {}
-        self.workers = [self._hire(number) for number in range(plan.workers)]
-        self._stopped: list[tuple[float, subprocess.Popen[str]]] = []
-        self.beat = None
-        if plan.runner == "celery":
-            schedule = f"--schedule={TemporaryDirectory().name}"
-            self.beat = _start(*_CELERY, "beat", "--loglevel=ERROR", schedule)
-
-    def _hire(self, number: int) -> subprocess.Popen[str]:
-        worker = self._started(number)
-        self._hired_at[worker.pid] = time.monotonic()
-        return worker
-
-    def _started(self, number: int) -> subprocess.Popen[str]:
-        concurrency = f"--concurrency={_concurrency(number)}"
-        if self._plan.runner == "celery":
-            quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat")
-            name = f"--hostname=chaos-{os.getpid()}-{number}-{self.kills}@%h"
-            return _start(*_CELERY, "worker", "--loglevel=CRITICAL", concurrency, name, *quiet)
-        return _start("django", "truncus_worker", "--verbosity=0", "--poll=0.2", concurrency)
-
-    def kill_one(self) -> None:
-        """Kill a worker, or of Celery perhaps one of its children only; replace it."""
-        number = self._random.randrange(len(self.workers))
-        worker = self.workers[number]
-        children = psutil.Process(worker.pid).children()
-        self.kills += 1
-        # Celery replaces a child; not while it starts, when it ends for want of children.
-        is_up = time.monotonic() - self._hired_at[worker.pid] > CELERY_STARTS_WITHIN_S
-        if children and is_up and self._random.random() < 0.5:
-            child = self._random.choice(children)
-            self.killed[child.pid] = 1
-            child.kill()
-            return
-        if self._plan.runner == "celery":
-            self.killed |= {child.pid: 1 for child in children}
-        else:
-            self.killed[worker.pid] = _concurrency(number)
-        os.killpg(worker.pid, signal.SIGKILL)
-        worker.wait()
-        self.workers[number] = self._hire(number)
-
-    def stop_one(self, seconds: float) -> None:
-        """Let a worker stand still, as a machine that swaps or a laptop that sleeps does."""
-        worker = self._random.choice(self.workers)
-        os.killpg(worker.pid, signal.SIGSTOP)
-        self._stopped.append((time.monotonic() + seconds, worker))
-        self.stops += 1
-
-    def look_after(self) -> None:
-        """Let those go on that have stood still for long enough; nobody may die by himself."""
-        for entry in [entry for entry in self._stopped if entry[0] <= time.monotonic()]:
-            self._go_on(entry)
-        for worker in self.workers:
-            if worker.poll() is not None:
-                raise SystemExit(f"A worker ended by itself with {worker.returncode}.")
-
-    def _go_on(self, entry: tuple[float, subprocess.Popen[str]]) -> None:
-        self._stopped.remove(entry)
-        if entry[1].poll() is None:
-            os.killpg(entry[1].pid, signal.SIGCONT)
-
-    def _is_starting(self, worker: subprocess.Popen[str]) -> bool:
-        return time.monotonic() - self._hired_at[worker.pid] < STARTS_WITHIN_S
-
-    def stop(self) -> None:
-        """End all workers as an operator does: SIGTERM, and they end by themselves.
-
-        One that has just been hired is still starting, and dies of it as any program does.
-        """
-        for entry in list(self._stopped):
-            self._go_on(entry)
-        starting = {worker for worker in self.workers if self._is_starting(worker)}
-        for process in filter(None, [*self.workers, self.beat]):
-            process.terminate()
-        for worker in self.workers:
-            may_die = worker in starting and worker.wait(60) == -signal.SIGTERM
-            if worker.wait(60) != 0 and not may_die:
-                raise SystemExit(f"A worker ended with {worker.returncode} on SIGTERM.")
-
-    def end(self) -> None:
-        """Leave no process behind."""
-        left = [process for process in [*self.workers, self.beat] if process is not None]
-        for process in left:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-        for process in left:
-            process.wait()
-
-
-def _concurrency(number: int) -> int:
-    """Return how many requests a worker makes at a time."""
-    return 1 + number % 2
-
-
-_CELERY = ("celery", "--app=tests.chaos.celery_app")
-
-
-@contextmanager
-def _ended_crew(crew: Crew) -> Iterator[Crew]:
-    try:
-        yield crew
-    finally:
-        crew.end()
-        if crew.beat is not None:
-            _delete_queue()
-
-
-def _delete_queue() -> None:
-    """Leave nothing behind at the broker."""
-    from redis import Redis
-
-    from tests.chaos.celery_app import app
-
-    with app.connection_for_write() as broker:
-        channel = broker.default_channel
-        queue = app.amqp.queues[app.conf.task_default_queue].bind(channel)
-        queue.declare()
-        queue.delete()
-        if broker.transport.driver_type == "redis":
-            # Its prefix names this run. What killed workers had taken is there, too.
-            prefix = app.conf.broker_transport_options["global_keyprefix"]
-            with Redis.from_url(app.conf.broker_url) as redis:
-                for key in redis.scan_iter(f"{prefix}*"):
-                    redis.delete(key)
 
 
 def _let_die(plan: Plan, crew: Crew, writers: Sequence[subprocess.Popen[str]]) -> None:
@@ -444,14 +280,14 @@ def _is_busy() -> bool:
 
 
 def _wait_until_empty(crew: Crew) -> list[str]:
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + EMPTY_WITHIN_S
     while _is_busy():
         crew.look_after()
         if time.monotonic() > deadline:
             from truncus_django.models import OutboxAccount, OutboxBatch
 
             return [
-                f"the outbox is not empty after {PATIENCE_S:.0f} s",
+                f"the outbox is not empty after {EMPTY_WITHIN_S:.0f} s",
                 *map(str, OutboxBatch.objects.values()),
                 *map(str, OutboxAccount.objects.values()),
             ]

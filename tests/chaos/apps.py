@@ -15,8 +15,8 @@ class ChaosConfig(AppConfig):
         from truncus_django.outbox import answers, handover, retry_policy
 
         retry.FIRST_BACKOFF_S = settings.CHAOS.get("first_backoff_s", retry.FIRST_BACKOFF_S)
-        retry_policy.LONGEST_RETRY_S = settings.CHAOS.get(
-            "longest_retry_s", retry_policy.LONGEST_RETRY_S
-        )
+        for name in ("LONGEST_RETRY_S", "LONGEST_PAUSE_S"):
+            longest_s = settings.CHAOS.get("longest_retry_s", getattr(retry_policy, name))
+            setattr(retry_policy, name, longest_s)
         handover.LEASE_S = settings.CHAOS.get("handover_lease_s", handover.LEASE_S)
         answers.OPEN_S = settings.CHAOS.get("fallback_pause_s", answers.OPEN_S)

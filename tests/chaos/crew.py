@@ -5,6 +5,7 @@ import random
 import signal
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -60,9 +61,7 @@ class _CeleryWorker:
         return bool(app.control.ping([self._name], timeout=1.0))
 
     def children(self) -> list[psutil.Process]:
-        with suppress(psutil.NoSuchProcess):
-            return psutil.Process(self.process.pid).children()
-        return []
+        return psutil.Process(self.process.pid).children()
 
     def sending(self) -> dict[int, int]:
         return {child.pid: 1 for child in self.children()}
@@ -108,11 +107,14 @@ class Crew:
         number = self._random.randrange(len(self._workers))
         worker = self._workers[number]
         self.kills += 1
-        children = worker.children()
-        if children and self._random.random() < 0.5 and worker.is_up():
+        is_one_child = self._random.random() < 0.5 and worker.is_up()
+        children = worker.children() if is_one_child else []
+        self._see_that_all_live()
+        if children:
             child = self._random.choice(children)
             self.killed[child.pid] = 1
-            child.kill()  # Celery replaces it
+            with suppress(psutil.NoSuchProcess):  # one that was killed before, as a zombie
+                child.kill()  # Celery replaces it
             return
         self.killed |= worker.sending()
         kill(worker.process)
@@ -129,9 +131,16 @@ class Crew:
         """Let those go on that have stood still for long enough; nobody may die by himself."""
         for entry in [entry for entry in self._stopped if entry[0] <= time.monotonic()]:
             self._go_on(entry)
+        self._see_that_all_live()
+
+    def _see_that_all_live(self) -> None:
         for worker in self._workers:
             if worker.process.poll() is not None:
                 raise SystemExit(f"A worker ended by itself with {worker.process.returncode}.")
+
+    def _is_up(self, worker: _OutboxWorker | _CeleryWorker) -> bool:
+        self._see_that_all_live()
+        return worker.is_up()
 
     def _go_on(self, entry: tuple[float, _OutboxWorker | _CeleryWorker]) -> None:
         self._stopped.remove(entry)
@@ -145,7 +154,7 @@ class Crew:
             self._go_on(entry)
         for worker in self._workers:
             # Until then it dies of SIGTERM as any program does.
-            until(worker.is_up, "Starting a worker")
+            until(partial(self._is_up, worker), "Starting a worker")
         for worker in self._workers:
             worker.process.terminate()
         if self._beat is not None:

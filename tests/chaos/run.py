@@ -261,11 +261,12 @@ def _let_die(plan: Plan, crew: Crew, writers: Sequence[subprocess.Popen[str]]) -
     """Kill workers at random moments for as long as the writers write, and after."""
     chance = random.Random(f"{plan.seed} kills")
     mean_s = plan.write_seconds / max(1.3 * plan.kills, 1)
+    kill_at = time.monotonic()
     while crew.kills < plan.kills or any(writer.poll() is None for writer in writers):
-        notify_at = time.monotonic() + chance.uniform(0, 2 * mean_s)
-        while time.monotonic() < notify_at:
+        kill_at += chance.uniform(0, 2 * mean_s)
+        while time.monotonic() < kill_at:
             crew.look_after()
-            time.sleep(min(0.05, max(0.0, notify_at - time.monotonic())))
+            time.sleep(min(0.05, max(0.0, kill_at - time.monotonic())))
         if not _is_busy() and all(writer.poll() is not None for writer in writers):
             return
         if crew.kills % 8 == 7:

@@ -22,6 +22,8 @@ the hour by which moments without a time zone are wrong in one night of the year
 GIVE_UP_AFTER_S = 24 * 60 * 60.0
 """Emails that fail for so long, for a fault of their own request, are given up."""
 LONGEST_RETRY_S = 600.0
+LONGEST_PAUSE_S = 60.0
+"""What the pauses of an account grow to while the service is down: its end is noticed soon."""
 QUOTA_RETRY_S = 900.0
 """Truncus does not say when a quota is free again; asking seldom costs little."""
 LONGEST_WAIT_S = 3600.0
@@ -135,8 +137,7 @@ def account_pause_s(error: TruncusError, *, failures: int, jitter: float) -> flo
     if error.is_misconfiguration or is_not_truncus(error):
         # A person must act; until then, one look now and then.
         return min(LONGEST_RETRY_S, 15.0 * 2.0 ** min(failures, 10))
-    longest_s = 60.0
-    pause = pause_s(error, retries=failures, jitter=jitter, longest_s=longest_s)
+    pause = pause_s(error, retries=failures, jitter=jitter, longest_s=LONGEST_PAUSE_S)
     return min(pause, LONGEST_WAIT_S)
 
 

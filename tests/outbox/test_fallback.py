@@ -541,8 +541,8 @@ def test_whatever_fails_no_email_goes_both_ways(
     rows = Email.objects.filter(state__in=[State.SENT, State.DELIVERED])
     assert sum(by_truncus.values()) == rows.filter(sent_by="").count()
     assert sum(by_fallback.values()) == rows.exclude(sent_by="").count()
-    # Without a quota Truncus does not say whether it took them; so they stay with it for a day. What
-    # met a failure of the service stays with it, too.
+    # Without a quota Truncus does not say whether it took them; so they stay with it for a day.
+    # What met a failure of the service stays with it, too.
     is_unanswered = Q(batch__is_ambiguous=True) | Q(batch__handover=Handover.REFUSED)
     unanswered = OutboxEntry.objects.filter(is_unanswered, batch__lease=None)
     assert rows.count() + unanswered.count() == sum(count for count, _ in steps) + 1

@@ -3,7 +3,7 @@
 import logging
 import time
 import warnings
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -67,6 +67,12 @@ class TruncusBackend(BaseEmailBackend):
             :class:`truncus_django.conf.Settings`. Those of Django's SMTP backend are ignored, but
             for ``timeout`` (seconds). Others are ignored with a warning, and refused in
             ``MAILERS``.
+    """
+
+    check_in_outbox: Callable[[], None] | None = None
+    """Called in the transaction that writes into the outbox, after all receivers of ``pre_send``.
+
+    What it raises, ``send_messages()`` raises, and nothing is written.
     """
 
     def __init__(
@@ -235,7 +241,7 @@ class TruncusBackend(BaseEmailBackend):
             queued.append((outgoing._replace(payload=None), outcome))
         if rows:
             try:
-                outbox.enqueue(rows, settings)
+                outbox.enqueue(rows, settings, check=self.check_in_outbox)
             except DatabaseError as exc:
                 exc.add_note("If the outbox has no tables yet, run manage.py migrate.")
                 raise

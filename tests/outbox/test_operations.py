@@ -14,6 +14,9 @@ from django.test.utils import CaptureQueriesContext
 from tests.log.conftest import in_threads, other_database, shared_database
 from tests.outbox.conftest import NO_LIMITS, put_all, reload
 from tests.waiting import PATIENCE_S
+from truncus_django.admin.actions import ACTIONS
+from truncus_django.admin.outbox_panel import outbox_entries
+from truncus_django.admin.resend import Outcome, resend
 from truncus_django.db.clock import Clock
 from truncus_django.db.retry import in_tries
 from truncus_django.models import Email, OutboxAccount, OutboxBatch, OutboxEntry, database
@@ -453,3 +456,44 @@ class TestAtTheSameMoment:
         for email in Email.objects.all():
             expected = State.DELIVERED if sent[email.subject] else State.CANCELLED
             assert email.state == expected
+
+    def test_one_person_retries_and_another_resends(
+        self, shared_database, emulator, put, in_threads, dispatcher
+    ):
+        """Each email is sent by one of them, though both were asked about all of them before."""
+        emulator.reset(domains={"example.com": "paused"}, **NO_LIMITS)
+        emails = put(40)
+        dispatcher.drain()
+        emulator.reset(**NO_LIMITS)
+        emails = [reload(email) for email in emails]
+        [action] = [each for each in ACTIONS if each.name == "retry"]
+        shown = action.versions(emails, outbox_entries(emails))
+
+        def find_changed(emails, entries):
+            now = action.versions(emails, entries)
+            return {pk for pk, version in now.items() if version != shown[pk]}
+
+        both = threading.Barrier(2)
+
+        def each_together(do):
+            for email in emails:
+                both.wait(PATIENCE_S)
+                yield do(email)
+
+        def retry_all():
+            return list(each_together(lambda one: retry([one.pk], find_changed)[one.pk]))
+
+        def resend_all():
+            options = {"click": uuid4(), "find_changed": find_changed}
+            return list(each_together(lambda one: resend(one, **options).outcome))
+
+        retried, resent = run_together(in_threads, retry_all, resend_all)
+        drain()
+
+        assert set(retried) <= {OperationResult.WAITS_AGAIN, OperationResult.CHANGED}
+        assert set(resent) <= {Outcome.SENT, Outcome.CHANGED}
+        for result, outcome in zip(retried, resent, strict=True):
+            assert (result is OperationResult.CHANGED) is (outcome is Outcome.SENT)
+        assert Counter(email.subject for email in emulator.emails) == {
+            email.subject: 1 for email in emails
+        }

@@ -28,7 +28,7 @@ from truncus_django.admin.paginator import COUNT_LIMIT
 from truncus_django.api.errors import TruncusError
 from truncus_django.models import Email, OutboxEntry
 from truncus_django.outbox.health import health
-from truncus_django.outbox.operations import OperationResult
+from truncus_django.outbox.operations import FindChanged, OperationResult
 
 MAX_REQUESTS = 50
 """How many emails at once, if each takes a request to Truncus. ``truncus_sync`` is for more."""
@@ -267,9 +267,12 @@ class ActionRun:
             try:
                 email.refresh_from_db()  # the requests before this one may have taken long
                 entries = outbox_entries([email])
-                why_not = self._why_changed([email], entries).get(email.pk, "")
-                why_not = why_not or self.action.why_not(email, entries.get(email.pk))
-                result = Result(why_not, messages.WARNING) if why_not else do(email)
+                if self.find_changed([email], entries):
+                    result = RESULTS[OperationResult.CHANGED]
+                elif why_not := self.action.why_not(email, entries.get(email.pk)):
+                    result = Result(why_not, messages.WARNING)
+                else:
+                    result = do(email)
             except Email.DoesNotExist:
                 result = Result(_("Was deleted in the meantime."), messages.WARNING)
             except TruncusError as error:
@@ -285,30 +288,26 @@ class ActionRun:
     def in_database(
         self,
         emails: QuerySet[Email],
-        operation: Callable[[Iterable[UUID]], Mapping[UUID, OperationResult]],
+        operation: Callable[[Iterable[UUID], FindChanged], Mapping[UUID, OperationResult]],
     ) -> None:
         """Do something to all of the emails at once, in the database alone."""
-        chosen = list(emails.only("id", "state", "message_id", "subject", "attempts"))
-        changed = self._why_changed(chosen, outbox_entries(chosen) if self.action.versions else {})
-        done = operation([email.pk for email in chosen if email.pk not in changed])
-        results = {pk: RESULTS[result] for pk, result in done.items()}
-        results |= {pk: Result(why, messages.WARNING) for pk, why in changed.items()}
-        groups = _grouped([(email, results[email.pk]) for email in chosen])
+        chosen = list(emails.only("id", "state", "message_id", "subject"))
+        done = operation([email.pk for email in chosen], self.find_changed)
+        groups = _grouped([(email, RESULTS[done[email.pk]]) for email in chosen])
         for result, of_these in groups.items():
             self._write_history(of_these, result)
         self._show(groups)
         if {OperationResult.WAITS_AGAIN, OperationResult.DUE_NOW} & set(done.values()):
             self.warn_if_unattended()
 
-    def _why_changed(
+    def find_changed(
         self, emails: Sequence[Email], entries: Mapping[UUID, OutboxEntry]
-    ) -> dict[UUID, str]:
-        """Return why nothing is done to those of the emails that changed since the question."""
+    ) -> set[UUID]:
+        """Return the ids of those emails that changed since the question."""
         if self.action.versions is None:
-            return {}
+            return set()
         versions = self.action.versions(emails, entries)
-        text = _("It has changed since you were asked. Look at it, and choose again.")
-        return {pk: text for pk, version in versions.items() if self._meant.get(pk) != version}
+        return {pk for pk, version in versions.items() if self._meant.get(pk) != version}
 
     def tell(self, emails: Sequence[Email], result: Result) -> None:
         """Write what was done to emails into their history, and show it."""
@@ -455,6 +454,10 @@ RESULTS: Mapping[OperationResult, Result] = {
     ),
     OperationResult.DOES_NOT_APPLY: Result(
         gettext_lazy("Not possible in this state."), messages.WARNING
+    ),
+    OperationResult.CHANGED: Result(
+        gettext_lazy("It has changed since you were asked. Look at it, and choose again."),
+        messages.WARNING,
     ),
     OperationResult.GONE: Result(gettext_lazy("No longer in the log."), messages.ERROR),
 }

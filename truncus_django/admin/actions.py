@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from django.contrib import messages
@@ -56,15 +55,17 @@ def _told(result: OperationResult) -> str:
 def _versions(
     emails: Sequence[Email], entries: Mapping[uuid.UUID, OutboxEntry]
 ) -> dict[uuid.UUID, str]:
-    """Return what tells whether an email was sent, or may have been, since somebody was asked."""
+    """Return what tells whether emails were sent, perhaps, or forgotten since a question."""
     return {email.pk: _version(email, entries.get(email.pk)) for email in emails}
 
 
 def _version(email: Email, entry: OutboxEntry | None) -> str:
     if email.state in OUTBOX_STATES:
         return "waits"
-    stored_at = "" if entry is None else f"{entry.created_at.timestamp():.6f}"
-    return f"{email.state}/{email.attempts}/{stored_at}"
+    # Whoever is forgotten may stand in a stored payload alone, which gets another size.
+    stored = "" if entry is None else f"{entry.created_at.timestamp():.6f}/{entry.size}"
+    is_forgotten = email.forgotten_at is not None
+    return f"{email.state}/{email.attempts}/{stored}/{is_forgotten:d}"
 
 
 def _versions_with_resends(
@@ -109,8 +110,9 @@ def _why_not_sent_now(email: Email, entry: OutboxEntry | None) -> str:
 
 
 def _decide(decision: Decision) -> Callable[[ActionRun, QuerySet[Email]], None]:
-    operation = partial(operations.decide, decision=decision)
-    return lambda run, emails: run.in_database(emails, operation)
+    return lambda run, emails: run.in_database(
+        emails, lambda ids, find_changed: operations.decide(ids, decision, find_changed)
+    )
 
 
 # Trying again -------------------------------------------------------------------------------------
@@ -198,10 +200,11 @@ def _resend(run: ActionRun, emails: QuerySet[Email]) -> None:
     queued: list[Email] = []
 
     def resend_one(email: Email) -> Result:
-        done = resend.resend(email, click=click[0], known=known)
+        done = resend.resend(email, click=click[0], known=known, find_changed=run.find_changed)
         return _resend_result(done, run.url_of, queued)
 
-    run.one_by_one(list(emails[:MAX_REQUESTS]), resend_one)
+    # In the order of locks: with ATOMIC_REQUESTS they are held to the end.
+    run.one_by_one(list(emails.order_by("pk")[:MAX_REQUESTS]), resend_one)
     if queued:
         run.warn_if_unattended()
 
@@ -210,6 +213,8 @@ def _resend_result(
     done: resend.Resend, url_of: Callable[[uuid.UUID], str], queued: list[Email]
 ) -> Result:
     text, level = _("Sent again."), messages.SUCCESS
+    if done.outcome is resend.Outcome.CHANGED:
+        return RESULTS[OperationResult.CHANGED]
     if done.outcome is resend.Outcome.SENT_BEFORE:
         text, level = _("Was already sent again, and not sent now."), messages.INFO
     elif done.outcome is resend.Outcome.AMBIGUOUS:
@@ -262,7 +267,7 @@ def _why_too_many_to_cancel(emails: QuerySet[Email]) -> str:
 def _cancel(run: ActionRun, emails: QuerySet[Email]) -> None:
     """Cancel emails of the outbox in the database, and scheduled ones with Truncus."""
     others = list(emails.exclude(state__in=OUTBOX_STATES).defer("text_body", "html_body"))
-    run.in_database(emails.filter(state__in=OUTBOX_STATES), operations.cancel)
+    run.in_database(emails.filter(state__in=OUTBOX_STATES), lambda ids, _: operations.cancel(ids))
     run.one_by_one(others, _cancel_one)
 
 

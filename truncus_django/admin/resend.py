@@ -3,18 +3,22 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from uuid import UUID
 
 from django.utils.translation import gettext as _
 
+from truncus_django.admin.outbox_panel import outbox_entries
 from truncus_django.api import contract
 from truncus_django.api.encoding import EmailFields
 from truncus_django.api.errors import SendCancelled
 from truncus_django.backend import TruncusBackend
 from truncus_django.conf import ConfigurationError
+from truncus_django.db.locks import take_write_lock
 from truncus_django.mailers import get_mailer
 from truncus_django.message import TruncusMessage
 from truncus_django.models import Email, OutboxEntry
+from truncus_django.outbox.operations import VERSION_FIELDS, FindChanged
 from truncus_django.outbox.stored_payload import UnreadablePayload, read_payload
 from truncus_django.sending.forgotten import FORGOTTEN
 from truncus_django.states import NEVER_SENT_STATES, UNSENT_STATES, State
@@ -28,6 +32,8 @@ class Outcome(Enum):
     """It was already sent, by somebody else or by the same click; nothing was sent now."""
     AMBIGUOUS = "ambiguous"
     """An earlier resend may have been accepted; nothing was sent now."""
+    CHANGED = "changed"
+    """The email is no longer as the question showed it; nothing was sent now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +42,7 @@ class Resend:
 
     Attributes:
         outcome: whether it was sent.
-        record: the new email; ``None`` if ``RECORD`` is off.
+        record: the new email; ``None`` if ``RECORD`` is off, or if the old one has changed.
     """
 
     outcome: Outcome
@@ -176,37 +182,82 @@ def resends_of(emails: Sequence[Email]) -> list[Email]:
     return list(resends.only("id", "message_id", "state", "resend_of_id"))
 
 
-def resend(email: Email, *, click: UUID, known: Collection[UUID] = ()) -> Resend:
+class _Stopped(Exception):
+    """Nothing is sent, though all was prepared."""
+
+    def __init__(self, result: Resend) -> None:
+        self.result = result
+
+
+def resend(
+    email: Email,
+    *,
+    click: UUID,
+    known: Collection[UUID] = (),
+    find_changed: FindChanged | None = None,
+) -> Resend:
     """Send ``email`` again, unless it was sent again since the question was asked.
 
     Args:
         click: identifies the confirmation, if ``RECORD`` is off.
         known: the ids of the resends before the question was asked. The user wants one more.
+        find_changed: as :func:`~truncus_django.outbox.operations.retry` takes it; not asked for a
+            direct send.
 
     Raises:
         TruncusError: it was not sent.
+        Email.DoesNotExist: it was deleted in the meantime.
     """
     earlier = resends_of([email])
-    since = [
-        each for each in earlier if each.pk not in known and each.state not in NEVER_SENT_STATES
-    ]
-    for each in since:
-        if each.state != State.UNKNOWN:
-            return Resend(Outcome.SENT_BEFORE, each)
-    if since:
-        return Resend(Outcome.AMBIGUOUS, since[-1])
+    if (before := _sent_since(earlier, known)) is not None:
+        return before
     payload = OutboxEntry.objects.filter(pk=email.pk).values_list("payload", flat=True).first()
     backend = TruncusBackend(**get_mailer(email.mailer).options)
     backend.alias = email.mailer or None  # the new record names it, too
     key = _key(email, earlier) if backend.settings.record else f"resend-{click.hex}-{email.pk.hex}"
     message = _build_message(email, payload, key=key)
-    if not backend.send_messages([message]):
+    backend.check_in_outbox = partial(_check, email, known, find_changed)
+    try:
+        count = backend.send_messages([message])
+    except _Stopped as stopped:
+        return stopped.result
+    if not count:
         raise SendCancelled  # by a receiver, which may have removed all recipients
     records = Email.objects.filter(resend_of=email, idempotency_key=key)
     record = records.exclude(state__in=NEVER_SENT_STATES).order_by("-created_at").first()
     status = message.truncus_status
     is_repeat = status is not None and status.status == contract.DUPLICATE
     return Resend(Outcome.SENT_BEFORE if is_repeat else Outcome.SENT, record)
+
+
+def _sent_since(earlier: Sequence[Email], known: Collection[UUID]) -> Resend | None:
+    """Return the result if an email was sent again, or may have been, after the question."""
+    since = [
+        each for each in earlier if each.pk not in known and each.state not in NEVER_SENT_STATES
+    ]
+    for each in since:
+        if each.state != State.UNKNOWN:
+            return Resend(Outcome.SENT_BEFORE, each)
+    return Resend(Outcome.AMBIGUOUS, since[-1]) if since else None
+
+
+def _check(email: Email, known: Collection[UUID], find_changed: FindChanged | None) -> None:
+    """Keep others from trying an email again, or resending it, until the new one is written.
+
+    Receivers have run by now, so that a slow one holds up nobody, unless the request is one
+    transaction (``ATOMIC_REQUESTS``).
+
+    Raises:
+        _Stopped: it has changed, or was sent again.
+        Email.DoesNotExist: it was deleted.
+    """
+    same = Email.objects.filter(pk=email.pk)
+    take_write_lock(same)
+    present = same.only(*VERSION_FIELDS).select_for_update().get()
+    if find_changed is not None and find_changed([present], outbox_entries([present])):
+        raise _Stopped(Resend(Outcome.CHANGED, None))
+    if (before := _sent_since(resends_of([present]), known)) is not None:
+        raise _Stopped(before)
 
 
 def _key(email: Email, earlier: Sequence[Email]) -> str:

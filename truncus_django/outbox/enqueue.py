@@ -1,6 +1,6 @@
 """Messages → rows, in the caller's own transaction. No request is made."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -104,17 +104,29 @@ def row_of(outgoing: OutgoingMessage, *, alias: str | None, settings: Settings) 
     return Row(email, entry)
 
 
-def enqueue(rows: Sequence[Row], settings: Settings) -> None:
+def enqueue(
+    rows: Sequence[Row], settings: Settings, *, check: Callable[[], None] | None = None
+) -> None:
     """Write emails into the outbox, and notify whoever sends them after the commit.
 
     Two inserts for up to 100 emails, both in the transaction that is open, or in one of their own.
 
+    Args:
+        rows: the emails.
+        settings: those of their mailer.
+        check: called first, in that transaction; what it raises keeps them from being written.
+
     Raises:
         django.db.DatabaseError: nothing was written; so the caller's transaction says.
         asyncio.CancelledError: nothing was written, because nobody awaits the send any more.
+        Exception: nothing was written, because ``check`` raised it.
     """
     using = database()
-    with telemetry.enqueuing(len(rows)), transaction.atomic(using=using, savepoint=False):
+    # Without a savepoint, a check would break the caller's transaction. Others are spared its time.
+    atomic = transaction.atomic(using=using, savepoint=check is not None)
+    with telemetry.enqueuing(len(rows)), atomic:
+        if check is not None:
+            check()
         traceparent = telemetry.current_traceparent()
         for row in rows:
             row.entry.traceparent = traceparent

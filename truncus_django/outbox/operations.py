@@ -61,6 +61,8 @@ class OperationResult(StrEnum):
     """Its payload is no longer stored."""
     DOES_NOT_APPLY = "does not apply"
     """It is in no state for that."""
+    CHANGED = "changed"
+    """It is no longer as it was when somebody chose to do it."""
     GONE = "gone"
 
     @property
@@ -91,16 +93,28 @@ class Decision(StrEnum):
     """Truncus does not have it, and nobody needs it any more."""
 
 
-def retry(email_ids: Iterable[UUID]) -> dict[UUID, OperationResult]:
+VERSION_FIELDS = ("state", "attempts", "forgotten_at")
+"""The fields by which to tell whether an email has changed."""
+FindChanged = Callable[[Sequence[Email], Mapping[UUID, OutboxEntry]], Collection[UUID]]
+
+
+def retry(
+    email_ids: Iterable[UUID], find_changed: FindChanged | None = None
+) -> dict[UUID, OperationResult]:
     """Try emails again now: those that failed, were refused or cancelled, or wait for a next try.
 
     What failed is sent as it was stored, attachments and all; an expiry that is over is forgotten.
     As many queries for 500 emails as for one.
 
+    Args:
+        email_ids: of the emails.
+        find_changed: is given emails with :data:`VERSION_FIELDS`, and by their ids what the outbox
+            stores of them, all of it locked; returns the ids of those that are left as they are.
+
     Raises:
         django.db.DatabaseError: those of the last transaction, of 500 at most, are as they were.
     """
-    return _in_portions(email_ids, _retry)
+    return _in_portions(email_ids, _retry, find_changed)
 
 
 def cancel(email_ids: Iterable[UUID]) -> dict[UUID, OperationResult]:
@@ -115,15 +129,18 @@ def cancel(email_ids: Iterable[UUID]) -> dict[UUID, OperationResult]:
     return _in_portions(email_ids, _cancel)
 
 
-def decide(email_ids: Iterable[UUID], decision: Decision) -> dict[UUID, OperationResult]:
+def decide(
+    email_ids: Iterable[UUID], decision: Decision, find_changed: FindChanged | None = None
+) -> dict[UUID, OperationResult]:
     """Say what became of emails that are ``unknown``.
 
-    Those of direct sends can be decided, too, but not be sent from here: no payload is stored.
+    Those of direct sends can be decided, too, but not be sent from here: no payload is stored. The
+    other arguments are those of :func:`retry`.
 
     Raises:
         django.db.DatabaseError: those of the last transaction, of 500 at most, are as they were.
     """
-    return _in_portions(email_ids, lambda held: _decide(held, decision))
+    return _in_portions(email_ids, partial(_decide, decision=decision), find_changed)
 
 
 def resume(account_name: str) -> bool:
@@ -199,6 +216,8 @@ class _Held:
     batches: Mapping[UUID, OutboxBatch]
     taken: Collection[UUID]
     """Emails that a worker is sending at this moment; they are not held."""
+    changed: Collection[UUID]
+    """Emails that ``find_changed`` found."""
     now: float
 
     def batch_of(self, entry: OutboxEntry) -> OutboxBatch | None:
@@ -207,14 +226,16 @@ class _Held:
 
 
 def _in_portions(
-    email_ids: Iterable[UUID], operation: Callable[[_Held], dict[UUID, OperationResult]]
+    email_ids: Iterable[UUID],
+    operation: Callable[[_Held], dict[UUID, OperationResult]],
+    find_changed: FindChanged | None = None,
 ) -> dict[UUID, OperationResult]:
     ids = list(dict.fromkeys(email_ids))
     clock, settings = Clock(database()), get_settings()
 
     def one_portion(portion: Sequence[UUID]) -> dict[UUID, OperationResult]:
         with transaction.atomic(using=clock.using):
-            results = operation(_hold(portion, clock.now()))
+            results = operation(_hold(portion, find_changed, clock.now()))
             if {OperationResult.WAITS_AGAIN, OperationResult.DUE_NOW} & set(results.values()):
                 notify_after_commit(clock.using, settings)
         return results
@@ -227,7 +248,7 @@ def _in_portions(
     return results
 
 
-def _hold(ids: Sequence[UUID], now: float) -> _Held:
+def _hold(ids: Sequence[UUID], find_changed: FindChanged | None, now: float) -> _Held:
     take_write_lock(OutboxAccount.objects.all())  # before anything is read
     # Nothing is claimed as long as the accounts are locked.
     list(OutboxAccount.objects.select_for_update().order_by("pk").values_list("pk"))
@@ -246,13 +267,15 @@ def _hold(ids: Sequence[UUID], now: float) -> _Held:
         if entry.serializable_value("batch") in {None, *found}
     }
     taken = batch_of_email.keys() - held.keys()
-    emails = Email.objects.filter(pk__in=[pk for pk in ids if pk not in taken]).order_by("pk")
+    rows_of_emails = Email.objects.filter(pk__in=[pk for pk in ids if pk not in taken])
+    emails = list(rows_of_emails.order_by("pk").only(*VERSION_FIELDS).select_for_update())
     return _Held(
         ids=ids,
         entries=held,
-        emails={email.pk: email for email in emails.only("state").select_for_update()},
+        emails={email.pk: email for email in emails},
         batches=found,
         taken=frozenset(taken),
+        changed=frozenset(find_changed(emails, held) if find_changed is not None else ()),
         now=now,
     )
 
@@ -260,7 +283,7 @@ def _hold(ids: Sequence[UUID], now: float) -> _Held:
 def _results(
     held: _Held, of_one: Callable[[Email, OutboxEntry | None, OutboxBatch | None], OperationResult]
 ) -> dict[UUID, OperationResult]:
-    """Return what becomes of each email; of those that are there and not being sent, ``of_one``."""
+    """Return what becomes of each email; by ``of_one`` if it can be done at all."""
     results = {}
     for pk in held.ids:
         email, entry = held.emails.get(pk), held.entries.get(pk)
@@ -269,6 +292,8 @@ def _results(
             results[pk] = OperationResult.BEING_SENT
         elif email is None:
             results[pk] = OperationResult.GONE
+        elif pk in held.changed:
+            results[pk] = OperationResult.CHANGED
         else:
             results[pk] = of_one(email, entry, batch)
     return results
